@@ -1,0 +1,1 @@
+"""The contract between producer and worker. Importing this package imports nothing else."""

@@ -1,0 +1,174 @@
+"""The ledger of open work, kept in the broker: what was enqueued and has neither result nor failure yet.
+
+A Redis list forgets a message the moment it is popped; the ledger does not. Opening is one atomic step with the list
+push, so that a job is in the queue if and only if it is in the ledger. Closing comes after the result's commit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import redis
+
+from tussis.shared.broker import broker_errors
+from tussis.shared.messages import Job, envelope, parse_message_text
+from tussis.shared.queues import (
+    DEFERRED_KEY,
+    LEDGER_KEY,
+    OPEN_KEY,
+    PRIORITIES,
+    QUEUES,
+    UNACKED_KEY,
+    list_key,
+)
+
+# KEYS ledger, open, list; ARGV job id, message, enqueued_at, envelope. 1: opened; 0: was open already, nothing done.
+OPEN_SCRIPT = """\
+if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then
+  return 0
+end
+redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
+redis.call('LPUSH', KEYS[3], ARGV[4])
+return 1
+"""
+
+# KEYS ledger, open, deferred; ARGV job id.
+CLOSE_SCRIPT = """\
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+return redis.call('HDEL', KEYS[1], ARGV[1])
+"""
+
+# KEYS ledger, open, deferred; ARGV job id, message, enqueued_at, due. Takes a bare push into the ledger as well, so
+# that a deferred job is never in the deferred set alone.
+DEFER_SCRIPT = """\
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
+return 1
+"""
+
+# KEYS ledger, deferred, list; ARGV job id, envelope. Sends only what is still open and was still deferred.
+RESEND_SCRIPT = """\
+if redis.call('ZREM', KEYS[2], ARGV[1]) == 0 or redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+  return 0
+end
+redis.call('LPUSH', KEYS[3], ARGV[2])
+return 1
+"""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What the broker holds at one moment, in messages."""
+
+    waiting: dict[str, dict[int, int]]
+    """Queue -> priority -> messages in the list; priorities without any are left out."""
+    in_flight: int
+    """Delivered and not yet acknowledged."""
+    open: int
+    """In the ledger."""
+    deferred: int
+    """In the ledger, waiting for their next attempt."""
+    oldest_open_s: float | None
+    """Age of the oldest open job in seconds; None when nothing is open."""
+
+    @property
+    def total_waiting(self) -> int:
+        return sum(sum(steps.values()) for steps in self.waiting.values())
+
+
+class Ledger:
+    """The ledger through one Redis client. Every method raises :class:`BrokerUnavailable` or :class:`BrokerRefused`."""
+
+    def __init__(self, client: redis.Redis, where: str = "the broker") -> None:
+        self._client = client
+        self._where = where
+        self._open = client.register_script(OPEN_SCRIPT)
+        self._close = client.register_script(CLOSE_SCRIPT)
+        self._defer = client.register_script(DEFER_SCRIPT)
+        self._resend = client.register_script(RESEND_SCRIPT)
+
+    def open(self, job: Job) -> bool:
+        """Enter the job and put its message into its queue, in one step. False when it was open already."""
+        with broker_errors(self._where):
+            return bool(self._open(keys=_open_keys(job), args=_open_args(job)))
+
+    def open_many(self, jobs: Iterable[Job]) -> list[bool]:
+        """:meth:`open` for a batch in one round trip: the same step for each job, in order."""
+        with broker_errors(self._where):
+            pipe = self._client.pipeline(transaction=False)
+            for job in jobs:
+                self._open(keys=_open_keys(job), args=_open_args(job), client=pipe)
+            return [bool(opened) for opened in pipe.execute()]
+
+    def close(self, job_id: str) -> bool:
+        """Take the job out, for it has its result or failure. False when it was not open."""
+        with broker_errors(self._where):
+            return bool(self._close(keys=[LEDGER_KEY, OPEN_KEY, DEFERRED_KEY], args=[job_id]))
+
+    def defer(self, job: Job, due: float) -> None:
+        """Note that the job's next attempt is due at ``due`` (seconds since the epoch)."""
+        with broker_errors(self._where):
+            self._defer(
+                keys=[LEDGER_KEY, OPEN_KEY, DEFERRED_KEY],
+                args=[job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(due))],
+            )
+
+    def resend_due(self, now: float, limit: int = 500) -> int:
+        """Publish what is due; at most ``limit`` messages. Returns how many were sent."""
+        with broker_errors(self._where):
+            due = self._client.zrange(DEFERRED_KEY, "-inf", repr(float(now)), byscore=True, offset=0, num=limit)
+            if not due:
+                return 0
+            texts = self._client.hmget(LEDGER_KEY, due)
+            sent = 0
+            for job_id, text in zip(due, texts, strict=True):
+                if text is None:
+                    self._client.zrem(DEFERRED_KEY, job_id)
+                    continue
+                job = parse_message_text(text)
+                keys = [LEDGER_KEY, DEFERRED_KEY, list_key(job.queue, job.priority)]
+                sent += int(self._resend(keys=keys, args=[job.job_id, envelope(job)]))
+            return sent
+
+    def find(self, job_id: str) -> Job | None:
+        """The open job of this id, or None."""
+        with broker_errors(self._where):
+            text = self._client.hget(LEDGER_KEY, job_id)
+        return None if text is None else parse_message_text(text)
+
+    def due_at(self, job_id: str) -> float | None:
+        """When the job's next attempt is due (seconds since the epoch); None when it is not deferred."""
+        with broker_errors(self._where):
+            due = self._client.zscore(DEFERRED_KEY, job_id)
+        return None if due is None else float(due)
+
+    def depth(self) -> Depth:
+        """Count what waits, what is in flight and what is open. Its cost does not grow with the backlog."""
+        lists = [(queue, priority) for queue in QUEUES for priority in PRIORITIES]
+        with broker_errors(self._where):
+            pipe = self._client.pipeline(transaction=True)
+            for queue, priority in lists:
+                pipe.llen(list_key(queue, priority))
+            pipe.hlen(UNACKED_KEY)
+            pipe.zcard(OPEN_KEY)
+            pipe.zcard(DEFERRED_KEY)
+            pipe.zrange(OPEN_KEY, 0, 0, withscores=True)
+            *lengths, in_flight, opened, deferred, oldest = pipe.execute()
+        waiting: dict[str, dict[int, int]] = {queue: {} for queue in QUEUES}
+        for (queue, priority), length in zip(lists, lengths, strict=True):
+            if length:
+                waiting[queue][priority] = length
+        age = max(0.0, time.time() - oldest[0][1]) if oldest else None
+        return Depth(waiting, in_flight, opened, deferred, age)
+
+
+def _open_keys(job: Job) -> list[str]:
+    return [LEDGER_KEY, OPEN_KEY, list_key(job.queue, job.priority)]
+
+
+def _open_args(job: Job) -> list[str]:
+    return [job.job_id, job.to_json(), repr(float(job.enqueued_at)), envelope(job)]

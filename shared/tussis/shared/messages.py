@@ -1,0 +1,244 @@
+"""The wire format: one job as JSON, and the Celery envelope around it. ``docs/enqueue.md`` is its specification.
+
+Version rule: a message whose ``v`` is not :data:`MESSAGE_VERSION` is refused as ``unknown_message_version``; a field
+that version 1 does not define is refused as ``malformed_message`` (an option that a worker would ignore in silence
+makes a wrong result). What upstream wants to say beside the job goes into ``metadata``, which is stored untouched.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tussis.shared.errors import (
+    InvalidJob,
+    InvalidUri,
+    MalformedMessage,
+    MessageTooLarge,
+    UnknownMessageVersion,
+)
+from tussis.shared.queues import DEFAULT_PRIORITY, PRIORITIES, TASK_NAME, Device, queue_name
+from tussis.shared.uris import check_bucket, check_key
+
+MESSAGE_VERSION = 1
+#: Bytes of the message's JSON in UTF-8. The ledger holds every open message in the broker's memory.
+MAX_MESSAGE_BYTES = 64 * 1024
+#: Namespace of deterministic job ids (RFC 9562, version 5). Part of the wire format: never changes.
+JOB_NAMESPACE = uuid.UUID("6f9d1c1e-52ab-5b3f-8c55-1f6a0f0f7a01")
+
+_MODEL = re.compile(r"[A-Za-z0-9._-]{1,100}(@[A-Za-z0-9._-]{1,100})?")
+_PROFILE = re.compile(r"[a-z0-9_]{1,64}")
+#: Longest version id and entity tag that are accepted, in characters (S3's own are at most 1024 bytes).
+_MAX_TAG = 1024
+
+
+def normalise_etag(etag: str) -> str:
+    """The entity tag without weak marker and quotes: S3 quotes it in headers and not in events."""
+    return etag.removeprefix("W/").strip('"')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One request to analyse one object.
+
+    ``enqueued_at`` is in seconds since the epoch. ``version_id`` and ``etag`` pin the bytes; where both are None
+    the worker takes what it finds. ``model`` is ``name`` or ``name@version``; None is the worker's own.
+    """
+
+    job_id: str
+    bucket: str
+    key: str
+    enqueued_at: float
+    version_id: str | None = None
+    etag: str | None = None
+    model: str | None = None
+    profile: str | None = None
+    priority: int = DEFAULT_PRIORITY
+    device: Device = Device.ANY
+    again: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+    @property
+    def queue(self) -> str:
+        return queue_name(self.device)
+
+    def to_json(self) -> str:
+        """The message as compact JSON with all fields. Raises :class:`MessageTooLarge`."""
+        text = json.dumps(
+            {"v": MESSAGE_VERSION, **asdict(self)}, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+        size = len(text.encode("utf-8"))
+        if size > MAX_MESSAGE_BYTES:
+            raise MessageTooLarge(
+                f"the message for {self.uri} has {size} bytes, the limit is {MAX_MESSAGE_BYTES}: shorten its metadata"
+            )
+        return text
+
+
+def job_id_for(
+    bucket: str, key: str, *, version_id: str | None, etag: str | None, model: str | None, profile: str | None
+) -> str:
+    """The deterministic id of a job: UUID version 5 of the canonical string in :data:`JOB_NAMESPACE`.
+
+    The canonical string is ``tussis1`` and the six arguments as netstrings (``<bytes of UTF-8>:<text>,``), None
+    being the empty one, so that no choice of key can collide with another.
+    """
+    parts = (bucket, key, version_id or "", etag or "", model or "", profile or "")
+    canonical = "tussis1" + "".join(f"{len(part.encode('utf-8'))}:{part}," for part in parts)
+    return str(uuid.uuid5(JOB_NAMESPACE, canonical))
+
+
+def parse_message(raw: object) -> Job:
+    """Read a job from the decoded JSON of a message.
+
+    Raises :class:`UnknownMessageVersion` or :class:`MalformedMessage`, naming the field.
+    """
+    if not isinstance(raw, dict):
+        raise MalformedMessage(f"the message is {type(raw).__name__}, not an object")
+    version = raw.get("v")
+    if version != MESSAGE_VERSION or isinstance(version, bool):
+        raise UnknownMessageVersion(f"the message has version {version!r}, this worker reads {MESSAGE_VERSION}")
+    fields = {name: value for name, value in raw.items() if name != "v"}
+    unknown = sorted(fields.keys() - Job.__dataclass_fields__.keys())
+    if unknown:
+        raise MalformedMessage(f"unknown field {unknown[0]!r}: what is upstream's own goes into metadata")
+    missing = [name for name in ("job_id", "bucket", "key", "enqueued_at") if name not in fields]
+    if missing:
+        raise MalformedMessage(f"field {missing[0]!r} is missing")
+    try:
+        if "device" in fields:
+            fields["device"] = _device(fields["device"])
+        job = Job(**fields)
+        job.to_json()
+    except (InvalidJob, InvalidUri) as error:
+        raise MalformedMessage(str(error)) from None
+    return job
+
+
+def parse_message_text(text: str | bytes) -> Job:
+    """:func:`parse_message` of JSON text, as the ledger holds it."""
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise MalformedMessage(f"the message is not JSON: {error}") from None
+    return parse_message(raw)
+
+
+def envelope(job: Job) -> str:
+    """The Celery message (protocol 2) around a job, as the Redis transport keeps it in a list.
+
+    Every call gives it a fresh ``delivery_tag``: two entries that shared one would be acknowledged together.
+    """
+    body = f'[[],{{"message":{job.to_json()}}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'
+    return json.dumps(
+        {
+            "body": base64.b64encode(body.encode("utf-8")).decode("ascii"),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {
+                "lang": "py",
+                "task": TASK_NAME,
+                "id": job.job_id,
+                "shadow": None,
+                "eta": None,
+                "expires": None,
+                "group": None,
+                "group_index": None,
+                "retries": 0,
+                "timelimit": [None, None],
+                "root_id": job.job_id,
+                "parent_id": None,
+                "argsrepr": "()",
+                "kwargsrepr": "{}",
+                "origin": "tussis",
+                "ignore_result": True,
+                "replaced_task_nesting": 0,
+                "stamped_headers": None,
+                "stamps": {},
+            },
+            "properties": {
+                "correlation_id": job.job_id,
+                "reply_to": "",
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": job.queue},
+                "priority": job.priority,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid.uuid4()),
+            },
+        },
+        separators=(",", ":"),
+    )
+
+
+def _device(value: object) -> Device:
+    try:
+        return Device(str(value))
+    except ValueError:
+        raise InvalidJob(f"device is {value!r}, not one of {', '.join(Device)}") from None
+
+
+def _check(job: Job) -> None:
+    for name in ("job_id", "bucket", "key"):
+        _require(isinstance(getattr(job, name), str), name, "a string", getattr(job, name))
+    for name in ("version_id", "etag", "model", "profile"):
+        value = getattr(job, name)
+        _require(value is None or isinstance(value, str), name, "a string or null", value)
+        _require(value != "", name, "not empty (leave it out instead)", value)
+    for name in ("version_id", "etag"):
+        value = getattr(job, name) or ""
+        _require(len(value) <= _MAX_TAG and value.isprintable(), name, "printable and at most 1024 long", value)
+    check_bucket(job.bucket)
+    check_key(job.key)
+    try:
+        canonical = str(uuid.UUID(job.job_id)) == job.job_id
+    except ValueError:
+        canonical = False
+    _require(canonical, "job_id", "a UUID in lower case with dashes", job.job_id)
+    _require(job.model is None or _MODEL.fullmatch(job.model), "model", "name or name@version", job.model)
+    _require(job.profile is None or _PROFILE.fullmatch(job.profile), "profile", "a profile's name", job.profile)
+    _require(type(job.priority) is int and job.priority in PRIORITIES, "priority", "0 (first) to 9", job.priority)
+    _require(isinstance(job.device, Device), "device", f"one of {', '.join(Device)}", job.device)
+    _require(type(job.again) is bool, "again", "true or false", job.again)
+    _require(
+        type(job.enqueued_at) in (int, float) and math.isfinite(job.enqueued_at) and job.enqueued_at >= 0,
+        "enqueued_at",
+        "seconds since the epoch",
+        job.enqueued_at,
+    )
+    _check_metadata(job.metadata)
+
+
+def _check_metadata(metadata: object) -> None:
+    _require(isinstance(metadata, dict), "metadata", "an object", metadata)
+    try:
+        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
+        text.encode("utf-8")
+        same = json.loads(text) == metadata
+    except (TypeError, ValueError, RecursionError):
+        same = False
+    _require(same, "metadata", "plain JSON (no NaN, no lone surrogates, string keys)", "that")
+    # PostgreSQL's jsonb cannot hold it.
+    _require("\\u0000" not in text, "metadata", "free of NUL characters", "that")
+
+
+def _require(holds: object, name: str, what: str, value: object) -> None:
+    if not holds:
+        raise InvalidJob(f"{name} must be {what}, not {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

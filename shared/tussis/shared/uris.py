@@ -1,0 +1,57 @@
+"""S3 URIs. The key stands in the URI as it is: nothing is percent-decoded, ``?`` and ``#`` belong to the key."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from tussis.shared.errors import InvalidUri
+
+#: S3's own limit on a key: 1024 bytes of UTF-8.
+MAX_KEY_BYTES = 1024
+# What every S3 implementation accepts: lower case, digits, dots, dashes and (old AWS buckets) upper case, underscores.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
+
+
+class ObjectAddress(NamedTuple):
+    """A bucket and a key."""
+
+    bucket: str
+    key: str
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+def check_bucket(bucket: str) -> None:
+    """Raise :class:`InvalidUri` unless ``bucket`` is a possible bucket name."""
+    if not _BUCKET.fullmatch(bucket):
+        raise InvalidUri(f"not a bucket name: {bucket!r} (3 to 255 letters, digits, dots, dashes)")
+
+
+def check_key(key: str) -> None:
+    """Raise :class:`InvalidUri` unless ``key`` is a possible object key that PostgreSQL can hold as well."""
+    try:
+        size = len(key.encode("utf-8"))
+    except UnicodeEncodeError:
+        raise InvalidUri(f"the key is not valid Unicode: {key!r}") from None
+    if not 1 <= size <= MAX_KEY_BYTES:
+        raise InvalidUri(f"a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8, this one has {size}")
+    if "\x00" in key:
+        raise InvalidUri(f"the key holds a NUL character: {key!r}")
+
+
+def parse_s3_uri(uri: str) -> ObjectAddress:
+    """Split ``s3://bucket/key``.
+
+    Raises :class:`InvalidUri` for another scheme, an empty bucket or key, a key over 1024 bytes or with a NUL.
+    """
+    if not uri.startswith("s3://"):
+        raise InvalidUri(f"not an S3 URI: {uri!r} (write s3://bucket/key)")
+    bucket, slash, key = uri.removeprefix("s3://").partition("/")
+    if not slash or not key:
+        raise InvalidUri(f"no key in {uri!r} (write s3://bucket/key)")
+    check_bucket(bucket)
+    check_key(key)
+    return ObjectAddress(bucket, key)
