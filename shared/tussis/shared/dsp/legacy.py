@@ -1,0 +1,36 @@
+"""The ``legacy`` profile's scaling: pydub's integer samples to float, as the old backend did it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+def scale_integers(samples: npt.NDArray[np.integer[Any]], sample_width: int) -> npt.NDArray[np.float32]:
+    """Divide pydub's samples by the full scale of their width.
+
+    One byte is ``s / 128 - 1``. pydub has centred 8-bit audio already, so the -1 is a constant offset that makes
+    everything lie in [-2, 0): the old backend's bug, kept because this profile exists to repeat its results.
+
+    Args:
+        samples: integers of any shape, as ``AudioSegment.get_array_of_samples()`` gives them.
+        sample_width: bytes a sample: 1, 2 or 4. pydub widens 24-bit audio to 4 bytes.
+
+    Returns:
+        float32 of the same shape, a new array. Halving is exact; a 4-byte sample is rounded once.
+
+    Raises:
+        ValueError: another width. pydub gives none.
+    """
+    floats = samples.astype(np.float32)
+    match sample_width:
+        case 1:
+            return floats / np.float32(128) - np.float32(1)
+        case 2:
+            return floats / np.float32(2**15)
+        case 4:
+            return floats / np.float32(2**31)
+        case _:
+            raise ValueError(f"pydub gives samples of 1, 2 or 4 bytes, not {sample_width}")
