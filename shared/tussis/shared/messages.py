@@ -49,6 +49,8 @@ class Job:
 
     ``enqueued_at`` is in seconds since the epoch. ``version_id`` and ``etag`` pin the bytes; where both are None
     the worker takes what it finds. ``model`` is ``name`` or ``name@version``; None is the worker's own.
+    ``again`` makes a new analysis beside the old ones; ``reopen`` takes up an analysis that failed before
+    ``enqueued_at`` (``tussis failures retry`` sends it), which otherwise stands.
     """
 
     job_id: str
@@ -62,6 +64,7 @@ class Job:
     priority: int = DEFAULT_PRIORITY
     device: Device = Device.ANY
     again: bool = False
+    reopen: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -211,7 +214,8 @@ def _check(job: Job) -> None:
     _require(job.profile is None or _PROFILE.fullmatch(job.profile), "profile", "a profile's name", job.profile)
     _require(type(job.priority) is int and job.priority in PRIORITIES, "priority", "0 (first) to 9", job.priority)
     _require(isinstance(job.device, Device), "device", f"one of {', '.join(Device)}", job.device)
-    _require(type(job.again) is bool, "again", "true or false", job.again)
+    for name in ("again", "reopen"):
+        _require(type(getattr(job, name)) is bool, name, "true or false", getattr(job, name))
     _require(
         type(job.enqueued_at) in (int, float) and math.isfinite(job.enqueued_at) and job.enqueued_at >= 0,
         "enqueued_at",
