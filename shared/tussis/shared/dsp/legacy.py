@@ -19,7 +19,7 @@ def scale_integers(samples: npt.NDArray[np.integer[Any]], sample_width: int) -> 
         sample_width: bytes a sample: 1, 2 or 4. pydub widens 24-bit audio to 4 bytes.
 
     Returns:
-        float32 of the same shape, a new array. Halving is exact; a 4-byte sample is rounded once.
+        float32 of the same shape, a new array. A 4-byte sample is rounded once; the divisions are exact.
 
     Raises:
         ValueError: another width. pydub gives none.

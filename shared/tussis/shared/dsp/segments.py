@@ -1,0 +1,73 @@
+"""The waveform to overlapping windows of two seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tussis.shared.dsp.constants import HOP_SAMPLES, MAX_SEGMENTS, SAMPLE_RATE, SEGMENT_SAMPLES, SEGMENT_SECONDS
+from tussis.shared.dsp.profiles import Profile, Tail
+from tussis.shared.errors import NoSamples
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cut:
+    """A recording's segments, S of them, and what of the recording they cover."""
+
+    windows: Tensor
+    """float32 (S, 32000), 1 <= S <= 32, zeros behind the end of the recording."""
+    start_s: tuple[float, ...]
+    """Where each segment begins, seconds; 0.5 apart, so exact."""
+    num_segments_total: int
+    """Segments before the cap of 32."""
+    truncated: bool
+    """Whether the cap left audio unheard. The tail that a profile drops by its own rule is not counted."""
+    duration_s: float
+    """Length of the waveform, seconds."""
+
+    @property
+    def end_s(self) -> tuple[float, ...]:
+        """Where each segment ends, seconds, its padding included."""
+        return tuple(start + SEGMENT_SECONDS for start in self.start_s)
+
+    @property
+    def analyzed_s(self) -> float:
+        """Seconds from the start of the recording that some segment covers."""
+        return min(self.duration_s, self.end_s[-1])
+
+
+def cut_segments(wave: Tensor, profile: Profile) -> Cut:
+    """Cut a waveform into windows of 2.0 s, a new one every 0.5 s, at most 32.
+
+    Args:
+        wave: float32 (m,) at 16 kHz; not changed, and not shared with the result.
+        profile: its tail rule decides about the end of the recording.
+
+    Raises:
+        NoSamples: m is 0.
+    """
+    length = wave.shape[0]
+    if length == 0:
+        raise NoSamples
+    total = segments_total(length, profile.tail)
+    kept = min(total, MAX_SEGMENTS)
+    end = (kept - 1) * HOP_SAMPLES + SEGMENT_SAMPLES
+    padded = torch.nn.functional.pad(wave[:end], (0, max(0, end - length)))
+    return Cut(
+        windows=padded.unfold(0, SEGMENT_SAMPLES, HOP_SAMPLES).contiguous(),
+        start_s=tuple(index * HOP_SAMPLES / SAMPLE_RATE for index in range(kept)),
+        num_segments_total=total,
+        truncated=total > kept and length > end,
+        duration_s=length / SAMPLE_RATE,
+    )
+
+
+def segments_total(length: int, tail: Tail) -> int:
+    """Segments of a waveform of ``length`` samples (at least 1) at 16 kHz, before the cap."""
+    match tail:
+        case Tail.PAD:  # every start below the length
+            return -(-length // HOP_SAMPLES)
+        case Tail.DROP:  # every start whose window is full, at least one
+            return max(0, length - SEGMENT_SAMPLES) // HOP_SAMPLES + 1
