@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
 
 import redis
 
@@ -23,40 +22,57 @@ from tussis.shared.queues import (
     QUEUES,
     UNACKED_KEY,
     list_key,
+    sent_key,
 )
 
-# KEYS ledger, open, list; ARGV job id, message, enqueued_at, envelope. 1: opened; 0: was open already, nothing done.
+# The scripts take the time from the broker: its clock is the one that all pushes into a list share.
+
+# KEYS ledger, open, sent, list; ARGV job id, message, enqueued_at, envelope. 1: opened; 0: was open, nothing done.
 OPEN_SCRIPT = """\
 if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then
   return 0
 end
+local now = redis.call('TIME')
 redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
-redis.call('LPUSH', KEYS[3], ARGV[4])
+redis.call('ZADD', KEYS[3], now[1] + now[2] / 1000000, ARGV[1])
+redis.call('LPUSH', KEYS[4], ARGV[4])
 return 1
 """
 
-# KEYS ledger, open, deferred; ARGV job id.
+# KEYS ledger, open, sent, deferred; ARGV job id.
 CLOSE_SCRIPT = """\
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZREM', KEYS[4], ARGV[1])
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
-# KEYS ledger, open, deferred; ARGV job id, message, enqueued_at, due. Takes a bare push into the ledger as well, so
-# that a deferred job is never in the deferred set alone.
+# KEYS ledger, open, sent, deferred; ARGV job id, message, enqueued_at, due. Takes a bare push into the ledger as well,
+# so that a deferred job is never in the deferred set alone.
 DEFER_SCRIPT = """\
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
-redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1])
 return 1
 """
 
-# KEYS ledger, deferred, list; ARGV job id, envelope. Sends only what is still open and was still deferred.
+# KEYS ledger, sent, deferred, list; ARGV job id, envelope, when the caller saw it sent ('' for deferred). Sends only
+# what is still open and as the caller saw it: two callers never send one job twice.
 RESEND_SCRIPT = """\
-if redis.call('ZREM', KEYS[2], ARGV[1]) == 0 or redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('ZREM', KEYS[3], ARGV[1])
   return 0
 end
-redis.call('LPUSH', KEYS[3], ARGV[2])
+if ARGV[3] == '' then
+  if redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then return 0 end
+elseif redis.call('ZSCORE', KEYS[2], ARGV[1]) ~= ARGV[3] then
+  return 0
+end
+local now = redis.call('TIME')
+redis.call('ZADD', KEYS[2], now[1] + now[2] / 1000000, ARGV[1])
+redis.call('LPUSH', KEYS[4], ARGV[2])
 return 1
 """
 
@@ -105,35 +121,38 @@ class Ledger:
                 self._open(keys=_open_keys(job), args=_open_args(job), client=pipe)
             return [bool(opened) for opened in pipe.execute()]
 
-    def close(self, job_id: str) -> bool:
+    def close(self, job: Job) -> bool:
         """Take the job out, for it has its result or failure. False when it was not open."""
         with broker_errors(self._where):
-            return bool(self._close(keys=[LEDGER_KEY, OPEN_KEY, DEFERRED_KEY], args=[job_id]))
+            return bool(self._close(keys=_keys(job), args=[job.job_id]))
 
     def defer(self, job: Job, due: float) -> None:
         """Note that the job's next attempt is due at ``due`` (seconds since the epoch)."""
         with broker_errors(self._where):
             self._defer(
-                keys=[LEDGER_KEY, OPEN_KEY, DEFERRED_KEY],
-                args=[job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(due))],
+                keys=_keys(job), args=[job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(due))]
             )
 
     def resend_due(self, now: float, limit: int = 500) -> int:
         """Publish what is due; at most ``limit`` messages. Returns how many were sent."""
         with broker_errors(self._where):
-            due = self._client.zrange(DEFERRED_KEY, "-inf", repr(float(now)), byscore=True, offset=0, num=limit)
-            if not due:
-                return 0
-            texts = self._client.hmget(LEDGER_KEY, due)
-            sent = 0
-            for job_id, text in zip(due, texts, strict=True):
-                if text is None:
-                    self._client.zrem(DEFERRED_KEY, job_id)
-                    continue
-                job = parse_message_text(text)
-                keys = [LEDGER_KEY, DEFERRED_KEY, list_key(job.queue, job.priority)]
-                sent += int(self._resend(keys=keys, args=[job.job_id, envelope(job)]))
-            return sent
+            due = _ids(self._client.zrange(DEFERRED_KEY, "-inf", repr(float(now)), byscore=True, offset=0, num=limit))
+            return self._resend_many({job_id: "" for job_id in due})
+
+    def _resend_many(self, seen: dict[bytes, str]) -> int:
+        """Send the messages of job ids anew, in one round trip; the values are the third argument of the script."""
+        if not seen:
+            return 0
+        texts = self._client.hmget(LEDGER_KEY, list(seen))
+        pipe = self._client.pipeline(transaction=False)
+        for (job_id, sent_at), text in zip(seen.items(), texts, strict=True):
+            if text is None:
+                pipe.zrem(DEFERRED_KEY, job_id)
+                continue
+            job = parse_message_text(text)
+            keys = [LEDGER_KEY, sent_key(job.queue, job.priority), DEFERRED_KEY, list_key(job.queue, job.priority)]
+            self._resend(keys=keys, args=[job.job_id, envelope(job), sent_at], client=pipe)
+        return sum(1 for sent in pipe.execute() if sent)
 
     def find(self, job_id: str) -> Job | None:
         """The open job of this id, or None."""
@@ -167,9 +186,18 @@ class Ledger:
         return Depth(waiting, in_flight, opened, deferred, age)
 
 
+def _keys(job: Job) -> list[str]:
+    return [LEDGER_KEY, OPEN_KEY, sent_key(job.queue, job.priority), DEFERRED_KEY]
+
+
 def _open_keys(job: Job) -> list[str]:
-    return [LEDGER_KEY, OPEN_KEY, list_key(job.queue, job.priority)]
+    return [LEDGER_KEY, OPEN_KEY, sent_key(job.queue, job.priority), list_key(job.queue, job.priority)]
 
 
 def _open_args(job: Job) -> list[str]:
     return [job.job_id, job.to_json(), repr(float(job.enqueued_at)), envelope(job)]
+
+
+def _ids(reply: object) -> list[bytes]:
+    assert isinstance(reply, list)
+    return [item for item in reply if isinstance(item, bytes)]

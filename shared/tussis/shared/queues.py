@@ -17,6 +17,11 @@ OPEN_KEY = "tussis.open"
 """Sorted set: job id -> when it was enqueued, seconds since the epoch. The oldest open job is its first member."""
 DEFERRED_KEY = "tussis.deferred"
 """Sorted set: job id -> when it is due, seconds since the epoch. Jobs that wait for their next attempt."""
+SENT_PREFIX = "tussis.sent:"
+"""Before a list's name, a sorted set: job id -> when its message was last pushed, seconds of the broker's own clock.
+
+A list is first in, first out: what was pushed before the message that is next in line, and is not in flight, is lost.
+"""
 WORKERS_KEY = "tussis.workers"
 """Hash: worker name -> what it last said of itself (JSON)."""
 
@@ -48,6 +53,11 @@ def list_key(queue: str, priority: int) -> str:
     The same name as kombu's ``Channel._q_for_pri`` gives with ``sep=":"``; a test holds the two together.
     """
     return f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue
+
+
+def sent_key(queue: str, priority: int) -> str:
+    """The sorted set beside :func:`list_key`'s list."""
+    return SENT_PREFIX + list_key(queue, priority)
 
 
 def worker_queues(device: Device) -> tuple[str, ...]:
