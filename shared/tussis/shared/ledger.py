@@ -137,7 +137,7 @@ class Ledger:
         """Publish what is due; at most ``limit`` messages. Returns how many were sent."""
         with broker_errors(self._where):
             due = _ids(self._client.zrange(DEFERRED_KEY, "-inf", repr(float(now)), byscore=True, offset=0, num=limit))
-            return self._resend_many({job_id: "" for job_id in due})
+            return self._resend_many(dict.fromkeys(due, ""))
 
     def _resend_many(self, seen: dict[bytes, str]) -> int:
         """Send the messages of job ids anew, in one round trip; the values are the third argument of the script."""
