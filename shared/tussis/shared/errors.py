@@ -67,6 +67,12 @@ class JobUnknown(CallerError):
     error_class = "job_unknown"
 
 
+class OutputUnwritable(CallerError):
+    """The output file cannot be written."""
+
+    error_class = "output_unwritable"
+
+
 # --- transient --------------------------------------------------------------------------------------------
 
 
@@ -242,6 +248,15 @@ class CodecUnsupportedByProfile(AudioError):
     """The profile's own decoder does not read this codec."""
 
     error_class = "codec_unsupported"
+
+
+# --- permanent: the model's answer ------------------------------------------------------------------------
+
+
+class InferenceFailed(PermanentError):
+    """The model gives no usable answer for this recording."""
+
+    error_class = "inference_failed"
 
 
 # --- the operator's ---------------------------------------------------------------------------------------
