@@ -1,0 +1,157 @@
+"""The servers' folder: one owner at a time, its credentials and its ports."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import time
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Self
+
+from tussis.shared.errors import ServerFailed
+
+#: How long the guards of an owner that died may take to stop its servers, seconds: the sum of their bounds.
+DEPARTURE_TIMEOUT_S = 40.0
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Random passwords, made once for a folder and kept in it, readable by its owner only."""
+
+    postgres_password: str
+    broker_password: str
+    s3_access_key: str
+    s3_secret_key: str
+
+    @classmethod
+    def new(cls) -> Self:
+        """Fresh ones; hexadecimal, so that they need no quoting in URLs and configuration files."""
+        return cls(
+            postgres_password=secrets.token_hex(16),
+            broker_password=secrets.token_hex(16),
+            s3_access_key=secrets.token_hex(10).upper(),
+            s3_secret_key=secrets.token_hex(20),
+        )
+
+
+class Folder:
+    """A folder held by this process until `release`, and after it by what is left of its servers.
+
+    Args:
+        path: is created if it is not there.
+
+    Raises:
+        ServerFailed: it cannot be used, or another process uses it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.lock = os.open(self.path / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+        try:
+            self._acquire()
+            self.credentials = self._credentials()
+        except OSError as error:
+            os.close(self.lock)
+            raise _unusable(self.path, error) from error
+        except BaseException:
+            os.close(self.lock)
+            raise
+
+    def release(self) -> None:
+        """Let the next owner in, once the servers are gone: they hold the same lock."""
+        os.close(self.lock)
+
+    def subfolder(self, name: str) -> Path:
+        """A folder in it, private to its owner.
+
+        Raises:
+            ServerFailed: it cannot be made, or belongs to somebody else.
+        """
+        path = self.path / name
+        try:
+            path.mkdir(mode=0o700, exist_ok=True)
+            os.listdir(path)
+            if not os.access(path, os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied")
+        except OSError as error:
+            raise _unusable(path, error) from error
+        return path
+
+    def ports(self, name: str) -> tuple[int, ...]:
+        """The ports that this server had the last time; empty when it had none, or the file says nothing sensible."""
+        try:
+            ports = json.loads((self.path / f"{name}.ports").read_text())
+        except (OSError, ValueError):
+            return ()
+        if isinstance(ports, list) and all(isinstance(port, int) and 0 < port < 65_536 for port in ports):
+            return tuple(ports)
+        return ()
+
+    def keep_ports(self, name: str, ports: tuple[int, ...]) -> None:
+        """Remember the ports, so that addresses stay the same from run to run when nobody else took them."""
+        _write_private(self.path / f"{name}.ports", json.dumps(ports))
+
+    def _acquire(self) -> None:
+        deadline = time.monotonic() + DEPARTURE_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                owner = os.pread(self.lock, 32, 0).decode(errors="replace").strip()
+                # When the owner is dead its guards hold the lock until they have stopped the servers: wait for them.
+                if time.monotonic() > deadline or (owner.isdecimal() and _alive(int(owner))):
+                    raise ServerFailed(
+                        f"{self.path} is in use by process {owner or '(unknown)'}: stop it, or choose another folder"
+                    ) from None
+            time.sleep(0.05)
+        os.ftruncate(self.lock, 0)
+        os.pwrite(self.lock, f"{os.getpid()}\n".encode(), 0)
+
+    def _credentials(self) -> Credentials:
+        file = self.path / "credentials.json"
+        try:
+            text = file.read_text()
+        except FileNotFoundError:
+            if (self.path / "postgres").exists():
+                raise ServerFailed(f"{file} is missing beside the data it belongs to: remove {self.path}") from None
+            credentials = Credentials.new()
+            _write_private(file, json.dumps(asdict(credentials)))
+            return credentials
+        try:
+            stored = json.loads(text)
+            return Credentials(**{field.name: str(stored[field.name]) for field in fields(Credentials)})
+        except (ValueError, KeyError, TypeError) as error:
+            raise ServerFailed(f"{file} is damaged: remove {self.path} to begin anew") from error
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Write a file of mode 0600 whole or not at all."""
+    new = file.with_name(f"{file.name}.new")
+    new.unlink(missing_ok=True)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text)
+    new.replace(file)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _unusable(path: Path, error: OSError) -> ServerFailed:
+    return ServerFailed(
+        f"cannot keep the embedded servers' data in {path}: {error.strerror}; choose a folder of your own"
+    )

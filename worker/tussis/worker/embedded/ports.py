@@ -1,0 +1,60 @@
+"""Free TCP ports on loopback."""
+
+from __future__ import annotations
+
+import random
+import socket
+from pathlib import Path
+
+from tussis.shared.errors import ServerFailed
+
+LOOPBACK = "127.0.0.1"
+#: Linux' default range for the ports of outgoing connections, where /proc does not tell.
+DEFAULT_EPHEMERAL = (32_768, 60_999)
+LOWEST = 10_240
+HIGHEST = 65_535
+ATTEMPTS = 500
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on this port, on any address: ``weed`` insists on the latter."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Different free ports, outside the range that the system gives to outgoing connections.
+
+    A client that retries on the port of a stopped server would otherwise meet itself sooner or later: a loopback
+    connection whose source port is its destination succeeds, and keeps the port from the server.
+
+    Raises:
+        ServerFailed: too few are free.
+    """
+    low, high = _ephemeral()
+    candidates = [port for port in range(LOWEST, HIGHEST + 1) if not low <= port <= high]
+    if len(candidates) < ATTEMPTS:  # the whole range is given to outgoing connections: take what there is
+        candidates = list(range(LOWEST, HIGHEST + 1))
+    # Another process may take a port between this look and the server's start; the callers try again with others.
+    found: list[int] = []
+    for port in random.sample(candidates, ATTEMPTS):
+        if len(found) == count:
+            break
+        if is_free(port):
+            found.append(port)
+    if len(found) < count:
+        raise ServerFailed(f"of {ATTEMPTS} ports tried only {len(found)} are free, and {count} are needed")
+    return tuple(found)
+
+
+def _ephemeral() -> tuple[int, int]:
+    try:
+        low, high = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()
+    except OSError:
+        return DEFAULT_EPHEMERAL
+    return int(low), int(high)

@@ -1,0 +1,200 @@
+"""What the three servers have in common: ports, start, health, stop."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from tussis.shared.errors import ServerFailed
+from tussis.worker.embedded.folder import Folder
+from tussis.worker.embedded.ports import free_ports, is_free
+from tussis.worker.embedded.process import Command, GuardedProcess
+
+#: How long a server may take until it answers, seconds. A cold one takes two; a busy or slow disk several times that.
+START_TIMEOUT_S = 60.0
+#: Between two looks at a server that does not answer yet, seconds.
+POLL_S = 0.03
+#: How often a server is started anew with other ports.
+PORT_ATTEMPTS = 5
+#: A log over this size begins anew at the next start, bytes.
+LOG_LIMIT = 1_000_000
+
+
+class EmbeddedServer(ABC):
+    """One server. Between `start` and `stop` it can be killed and started again, on the same port and data."""
+
+    #: Its name in messages and in the folder.
+    name: ClassVar[str]
+    #: How many ports it needs.
+    port_count: ClassVar[int] = 1
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._process: GuardedProcess | None = None
+        self._ports: tuple[int, ...] = ()
+        self._cancelled = threading.Event()
+
+    @property
+    def pid(self) -> int:
+        """The server's process id.
+
+        Raises:
+            ServerFailed: it is not running.
+        """
+        if self._process is None:
+            raise ServerFailed(f"{self.name} is not running")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether its process runs; `wait_healthy` tells whether it answers."""
+        return self._process is not None and self._process.running
+
+    @property
+    def port(self) -> int:
+        """The port its clients connect to, on 127.0.0.1.
+
+        Raises:
+            ServerFailed: it was never started.
+        """
+        if not self._ports:
+            raise ServerFailed(f"{self.name} was not started")
+        return self._ports[0]
+
+    @property
+    def log(self) -> Path:
+        """Its log file."""
+        return self._folder.path / f"{self.name}.log"
+
+    def start(self) -> None:
+        """Start it and wait until it answers. Started again, it takes the same ports.
+
+        Raises:
+            NotInstalled: its wheel is missing.
+            ServerFailed: it does not start, or does not answer in time.
+        """
+        if self.running:
+            return
+        self._collect()
+        self.prepare()
+        if self._ports:
+            self._start_on(self._ports)
+        else:
+            self._start_somewhere()
+
+    def stop(self) -> None:
+        """Stop it cleanly, by force when that takes too long. Its data stays."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL it, as a crash would; return when it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    def restart(self) -> None:
+        """Stop it, and start it on the same ports and data."""
+        self.stop()
+        self.start()
+
+    def wait_healthy(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until it answers an authenticated request.
+
+        Raises:
+            ServerFailed: it ended, or did not answer in time.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not self.answers():
+            if not self.running:
+                raise ServerFailed(f"{self.name} did not start: {self._last_words()}")
+            if time.monotonic() > deadline:
+                raise ServerFailed(f"{self.name} does not answer after {timeout_s:g} s; see {self.log}")
+            if self._cancelled.wait(POLL_S):
+                raise ServerFailed(f"the start of {self.name} was interrupted")
+
+    def cancel(self) -> None:
+        """Make a `start` in another thread give up soon."""
+        self._cancelled.set()
+
+    def ask_to_stop(self) -> None:
+        """Begin a clean stop without waiting; `stop` waits for its end."""
+        if self._process is not None:
+            self._process.ask_to_stop()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make its data and configuration ready; called before every start, with nothing of it running."""
+
+    @abstractmethod
+    def command(self, ports: tuple[int, ...]) -> Command:
+        """How to run it on these ports."""
+
+    @abstractmethod
+    def answers(self) -> bool:
+        """Whether it answers an authenticated request now.
+
+        Raises:
+            ServerFailed: it answers in a way that no waiting will mend.
+        """
+
+    def _start_somewhere(self) -> None:
+        """First with the ports of the last time, then with others while somebody else is on them."""
+        remembered = self._folder.ports(self.name)
+        usable = len(remembered) == self.port_count and all(map(is_free, remembered))
+        ports = remembered if usable else free_ports(self.port_count)
+        for _ in range(PORT_ATTEMPTS):
+            try:
+                self._start_on(ports)
+            except ServerFailed:
+                if all(map(is_free, ports)):  # the ports are not what kept it from starting
+                    raise
+                ports = free_ports(self.port_count)
+            else:
+                self._folder.keep_ports(self.name, ports)
+                return
+        raise ServerFailed(f"{self.name} found its ports taken {PORT_ATTEMPTS} times; see {self.log}")
+
+    def _start_on(self, ports: tuple[int, ...]) -> None:
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
+            self.log.unlink()
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        self._ports = ports
+        try:
+            self._process = GuardedProcess(self.command(ports), self._folder.lock)
+            self.wait_healthy()
+        except BaseException:
+            self.kill()
+            raise
+
+    def run_to_end(self, command: Command) -> None:
+        """Run a helper of the server under a guard, to its end.
+
+        Raises:
+            ServerFailed: it ended with another code than 0.
+        """
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        if GuardedProcess(command, self._folder.lock).wait(START_TIMEOUT_S) != 0:
+            raise ServerFailed(f"{command.name} failed: {self._last_words()}")
+
+    def _collect(self) -> None:
+        """Take leave of a process that ended by itself."""
+        if self._process is not None:
+            self._process.wait(1.0)
+            self._process = None
+
+    def _last_words(self) -> str:
+        """The last telling line of its log since the start, and where the log is."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(self._log_start)
+                lines = log.read()[-20_000:].decode(errors="replace").splitlines()
+        except OSError:
+            lines = []
+        lines = [line.strip() for line in lines if line.strip()]
+        telling = [line for line in lines if any(word in line.lower() for word in ("fatal", "error", "not available"))]
+        return f"{(telling or lines or ['it wrote nothing'])[-1]}; see {self.log}"

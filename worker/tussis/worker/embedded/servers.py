@@ -1,0 +1,127 @@
+"""The three servers together: one folder, one owner, started and stopped side by side."""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tussis.shared.errors import ServerFailed
+from tussis.worker.embedded.broker import Broker
+from tussis.worker.embedded.folder import Folder
+from tussis.worker.embedded.postgres import Postgres
+from tussis.worker.embedded.s3 import REGION, ObjectStore
+from tussis.worker.embedded.server import EmbeddedServer
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the servers are, and the keys to them."""
+
+    database_url: str
+    broker_url: str
+    s3_endpoint_url: str
+    s3_access_key: str
+    s3_secret_key: str
+    s3_region: str
+
+    def environment(self) -> dict[str, str]:
+        """The settings for a process that is to use these servers."""
+        return {
+            "TUSSIS_DATABASE_URL": self.database_url,
+            "TUSSIS_BROKER_URL": self.broker_url,
+            "TUSSIS_S3_ENDPOINT_URL": self.s3_endpoint_url,
+            "AWS_ACCESS_KEY_ID": self.s3_access_key,
+            "AWS_SECRET_ACCESS_KEY": self.s3_secret_key,
+            # The shell may hold a session's token, which goes with other keys.
+            "AWS_SESSION_TOKEN": "",
+            "AWS_DEFAULT_REGION": self.s3_region,
+        }
+
+
+class Servers:
+    """PostgreSQL, the broker and the S3 store, for the time of a ``with`` block.
+
+    They stop when the block ends, however it ends, and when this process dies, however it dies. Their data stays in
+    the folder for the next time.
+
+    Args:
+        folder: where data, logs and passwords lie; made if missing.
+
+    Raises (on entering):
+        NotInstalled: a wheel is missing.
+        ServerFailed: the folder cannot be used or is in use, or a server does not start.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        #: How long the last start took, seconds.
+        self.start_seconds = 0.0
+        self._owner = os.getpid()
+        self._held: Folder | None = None
+
+    def __enter__(self) -> Self:
+        began = time.monotonic()
+        self._held = Folder(self.folder)
+        self.postgres = Postgres(self._held)
+        self.broker = Broker(self._held)
+        self.s3 = ObjectStore(self._held)
+        try:
+            self._start_all()
+        except BaseException:
+            self._close()
+            raise
+        self.start_seconds = time.monotonic() - began
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if os.getpid() == self._owner:  # a fork leaving the block must not stop its parent's servers
+            self._close()
+
+    @property
+    def endpoints(self) -> Endpoints:
+        """Addresses and keys; they stay valid over restarts within the block."""
+        if self._held is None:
+            raise ServerFailed("the embedded servers are not running")
+        credentials = self._held.credentials
+        return Endpoints(
+            database_url=self.postgres.url,
+            broker_url=self.broker.url,
+            s3_endpoint_url=self.s3.url,
+            s3_access_key=credentials.s3_access_key,
+            s3_secret_key=credentials.s3_secret_key,
+            s3_region=REGION,
+        )
+
+    @property
+    def _all(self) -> tuple[EmbeddedServer, ...]:
+        return (self.postgres, self.broker, self.s3)
+
+    def _start_all(self) -> None:
+        with ThreadPoolExecutor(len(self._all), thread_name_prefix="tussis-servers") as threads:
+            starts = [threads.submit(server.start) for server in self._all]
+            try:
+                for start in starts:
+                    start.result()
+            except BaseException:  # Ctrl-C too: the others need not finish
+                for server in self._all:
+                    server.cancel()
+                raise
+
+    def _close(self) -> None:
+        if self._held is None:
+            return
+        held, self._held = self._held, None
+        try:
+            for server in self._all:
+                server.ask_to_stop()
+            for server in self._all:
+                server.stop()
+        finally:
+            held.release()
