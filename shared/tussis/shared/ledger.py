@@ -16,6 +16,7 @@ from tussis.shared.broker import broker_errors
 from tussis.shared.messages import Job, envelope, parse_message_text
 from tussis.shared.queues import (
     DEFERRED_KEY,
+    FAULTS_KEY,
     LEDGER_KEY,
     OPEN_KEY,
     PRIORITIES,
@@ -39,21 +40,34 @@ redis.call('LPUSH', KEYS[4], ARGV[4])
 return 1
 """
 
-# KEYS ledger, open, sent, deferred; ARGV job id.
+# KEYS ledger, open, sent, deferred, faults; ARGV job id.
 CLOSE_SCRIPT = """\
+redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[1])
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
-# KEYS ledger, open, sent, deferred; ARGV job id, message, enqueued_at, due. Takes a bare push into the ledger as well,
-# so that a deferred job is never in the deferred set alone.
+# KEYS ledger, open, sent, deferred, faults; ARGV job id, message, enqueued_at, due. Takes a bare push into the ledger
+# as well, so that a deferred job is never in the deferred set alone.
 DEFER_SCRIPT = """\
+redis.call('HINCRBY', KEYS[5], ARGV[1], 1)
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1])
+return 1
+"""
+
+# KEYS ledger, open, sent, list; ARGV job id, message, enqueued_at, envelope. A push whatever the ledger says: the
+# message that the caller holds is about to be acknowledged.
+SEND_AGAIN_SCRIPT = """\
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
+local now = redis.call('TIME')
+redis.call('ZADD', KEYS[3], now[1] + now[2] / 1000000, ARGV[1])
+redis.call('LPUSH', KEYS[4], ARGV[4])
 return 1
 """
 
@@ -106,6 +120,7 @@ class Ledger:
         self._open = client.register_script(OPEN_SCRIPT)
         self._close = client.register_script(CLOSE_SCRIPT)
         self._defer = client.register_script(DEFER_SCRIPT)
+        self._send_again = client.register_script(SEND_AGAIN_SCRIPT)
         self._resend = client.register_script(RESEND_SCRIPT)
 
     def open(self, job: Job) -> bool:
@@ -132,6 +147,16 @@ class Ledger:
             self._defer(
                 keys=_keys(job), args=[job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(due))]
             )
+
+    def send_again(self, job: Job) -> None:
+        """Put the job's message into its queue anew, for a worker that gives it back undone."""
+        with broker_errors(self._where):
+            self._send_again(keys=_open_keys(job), args=_open_args(job))
+
+    def faults(self, job_id: str) -> int:
+        """How many attempts ended in a transient fault since the job was enqueued."""
+        with broker_errors(self._where):
+            return int(self._client.hget(FAULTS_KEY, job_id) or 0)
 
     def resend_due(self, now: float, limit: int = 500) -> int:
         """Publish what is due; at most ``limit`` messages. Returns how many were sent."""
@@ -187,7 +212,7 @@ class Ledger:
 
 
 def _keys(job: Job) -> list[str]:
-    return [LEDGER_KEY, OPEN_KEY, sent_key(job.queue, job.priority), DEFERRED_KEY]
+    return [LEDGER_KEY, OPEN_KEY, sent_key(job.queue, job.priority), DEFERRED_KEY, FAULTS_KEY]
 
 
 def _open_keys(job: Job) -> list[str]:

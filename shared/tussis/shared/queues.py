@@ -17,6 +17,8 @@ OPEN_KEY = "tussis.open"
 """Sorted set: job id -> when it was enqueued, seconds since the epoch. The oldest open job is its first member."""
 DEFERRED_KEY = "tussis.deferred"
 """Sorted set: job id -> when it is due, seconds since the epoch. Jobs that wait for their next attempt."""
+FAULTS_KEY = "tussis.faults"
+"""Hash: job id -> how many attempts ended in a transient fault since it was enqueued."""
 SENT_PREFIX = "tussis.sent:"
 """Before a list's name, a sorted set: job id -> when its message was last pushed, seconds of the broker's own clock.
 

@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     max_channels: int = Field(8, ge=1, description="the most channels")
 
     download_timeout_s: float = Field(60.0, gt=0, description="deadline of one download, seconds")
+    decode_timeout_s: float = Field(120.0, gt=0, description="deadline of decoding and preprocessing, seconds")
+    inference_timeout_s: float = Field(120.0, gt=0, description="deadline of one inference, seconds")
     visibility_timeout_s: int = Field(
         60, ge=5, description="how long a message may stay unacknowledged without a heartbeat, seconds"
     )
@@ -68,8 +70,8 @@ class Settings(BaseSettings):
         20.0, gt=0, description="how long a stopping worker lets its recordings finish before it hands them back, s"
     )
     max_attempts: int = Field(3, ge=1, description="attempts that may end without a word before worker_crashed")
-    max_age_s: float = Field(
-        86_400.0, gt=0, description="how long transient faults are retried, seconds after enqueueing"
+    retry_total_s: float = Field(
+        86_400.0, gt=0, description="how long transient faults are retried: the sum of all delays, seconds"
     )
     retry_base_s: float = Field(2.0, gt=0, description="first delay after a transient fault, seconds")
     retry_cap_s: float = Field(300.0, gt=0, description="longest delay between attempts, seconds")
