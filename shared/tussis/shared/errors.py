@@ -181,6 +181,13 @@ class WorkerCrashed(PermanentError):
     error_class = "worker_crashed"
 
 
+class JobMoved(PermanentError):
+    """The job went on as another analysis: the object, the model or the profile had changed since."""
+
+    error_class = "job_moved"
+    reopens = True
+
+
 # --- permanent: the audio ---------------------------------------------------------------------------------
 
 
@@ -296,6 +303,12 @@ class StorageCredentials(OperatorError):
     """The object store's credentials are missing, wrong or expired."""
 
     error_class = "credentials"
+
+
+class DatabaseRefused(OperatorError):
+    """The database refuses the login, or does not exist."""
+
+    error_class = "database_refused"
 
 
 class DiskFull(OperatorError):
