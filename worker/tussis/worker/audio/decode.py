@@ -1,0 +1,46 @@
+"""The one door: bytes in, float32 samples or a named refusal out."""
+
+from __future__ import annotations
+
+from tussis.shared.dsp.profiles import Decoder
+from tussis.worker.audio.headers import read_header
+from tussis.worker.audio.legacy import decode_with_pydub
+from tussis.worker.audio.limits import Limits
+from tussis.worker.audio.pyav_decoder import decode_stream
+from tussis.worker.audio.samples import Audio
+from tussis.worker.audio.sniff import sniff
+from tussis.worker.audio.soundfile_decoder import decode_uncompressed
+
+
+def decode(data: bytes, limits: Limits, decoder: Decoder = Decoder.NATIVE) -> Audio:
+    """Decode a recording.
+
+    Opens no file and no connection, whatever the bytes say; ``Decoder.PYDUB`` runs an ``ffmpeg`` process that can
+    open none either. Memory stays in proportion to the limits. The order of the checks is size, container, header,
+    then samples as they are decoded.
+
+    Args:
+        data: the whole object.
+        limits: what is refused for its size.
+        decoder: the profile's: ``NATIVE`` gives float samples of all channels; ``PYDUB`` what the ``legacy``
+            profile starts from, mixed to one channel as integers and scaled by their width.
+
+    Returns:
+        The samples, float32 (channels, n) with full scale 1.0, and what they were decoded from.
+
+    Raises:
+        ObjectTooLarge: over ``limits.max_bytes``.
+        AudioError: one of its subclasses, which ``docs/formats.md`` lists.
+    """
+    limits.check_size(len(data))
+    sniffed = sniff(data)
+    header = read_header(sniffed.container, data, sniffed.offset)
+    if header is not None:
+        limits.check_layout(header.rate_hz, header.channels)
+        if header.frames is not None:
+            limits.check_length(header.frames, header.rate_hz, header.channels)
+    if decoder is Decoder.PYDUB:
+        return decode_with_pydub(data, sniffed, header, limits)
+    if header is not None and header.uncompressed:
+        return decode_uncompressed(data[sniffed.offset :], sniffed.container, limits)
+    return decode_stream(data, sniffed, limits)

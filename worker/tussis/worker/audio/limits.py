@@ -1,0 +1,93 @@
+"""How much audio one recording may be, checked before memory is taken for it.
+
+The defaults, and why:
+
+* 100 MiB: 18 minutes of 16-bit 48 kHz mono WAV, the widest thing that phones and browsers send.
+* One hour: an upload of that length is a misdirected file. At most 17.5 s of a recording are analysed.
+* 4 to 192 kHz: below, nothing of a cough is left; above, no recorder exists.
+* 8 channels: 7.1. Telephony and browsers send one or two.
+* 256 MiB of samples: an hour of 16 kHz mono, 23 minutes of 48 kHz mono. A few kilobytes of silence, compressed
+  losslessly, can stand for an hour of eight channels at 192 kHz, which is 22 GB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+from typing import Final
+
+from tussis.shared.dsp.constants import SAMPLE_RATE
+from tussis.shared.errors import (
+    CorruptAudio,
+    EmptyObject,
+    ObjectTooLarge,
+    TooLong,
+    TooManyChannels,
+    UnsupportedRate,
+)
+
+BYTES_A_SAMPLE: Final = 4
+"""Decoded samples are float32."""
+
+MAX_FILTER_TAPS: Final = 2**23
+"""Most coefficients that the resampler may need to reach 16 kHz: 32 MiB of them.
+
+Their number is the product of the two rates over the square of their greatest common divisor. The rates that
+recorders use share a large one with 16 000 (44 100 Hz: 70 560 coefficients); 44 101 Hz shares none and would need
+705 million, 2.8 GB.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is refused for its size. Every value is inclusive."""
+
+    max_bytes: int = 100 * 2**20
+    """Bytes of the object."""
+    max_duration_s: float = 3_600.0
+    """Seconds of audio."""
+    min_rate_hz: int = 4_000
+    max_rate_hz: int = 192_000
+    max_channels: int = 8
+    max_decoded_bytes: int = 256 * 2**20
+    """Bytes of all channels' samples as float32. While decoding, up to twice as much is held."""
+
+    def check_size(self, size: int) -> None:
+        """Raise :class:`EmptyObject` or :class:`ObjectTooLarge` for an object of ``size`` bytes."""
+        if size == 0:
+            raise EmptyObject
+        if size > self.max_bytes:
+            raise ObjectTooLarge(f"the object has {size} bytes, over the limit of {self.max_bytes}")
+
+    def check_layout(self, rate_hz: int, channels: int) -> None:
+        """Check what a header, or the first decoded frame, says of rate and channels.
+
+        Raises :class:`CorruptAudio` for values that no recording has, :class:`UnsupportedRate`,
+        :class:`TooManyChannels`.
+        """
+        if rate_hz <= 0:
+            raise CorruptAudio(f"the header gives a sample rate of {rate_hz} Hz")
+        if channels <= 0:
+            raise CorruptAudio(f"the header gives {channels} channels")
+        if not self.min_rate_hz <= rate_hz <= self.max_rate_hz:
+            raise UnsupportedRate(
+                f"the sample rate is {rate_hz} Hz, outside {self.min_rate_hz} to {self.max_rate_hz} Hz"
+            )
+        if channels > self.max_channels:
+            raise TooManyChannels(f"the audio has {channels} channels, over the limit of {self.max_channels}")
+        common = gcd(rate_hz, SAMPLE_RATE)
+        if (rate_hz // common) * (SAMPLE_RATE // common) > MAX_FILTER_TAPS:
+            raise UnsupportedRate(
+                f"the sample rate of {rate_hz} Hz cannot be converted to {SAMPLE_RATE} Hz in bounded memory: "
+                "their common divisor is too small"
+            )
+
+    def check_length(self, frames: int, rate_hz: int, channels: int) -> None:
+        """Raise :class:`TooLong` for ``frames`` samples a channel, promised by a header or decoded so far."""
+        if frames > self.max_duration_s * rate_hz:
+            raise TooLong(f"the audio is longer than the limit of {self.max_duration_s:g} s")
+        if frames * channels * BYTES_A_SAMPLE > self.max_decoded_bytes:
+            raise TooLong(
+                f"the audio decodes to more than the limit of {self.max_decoded_bytes} bytes of samples "
+                f"({channels} channels at {rate_hz} Hz)"
+            )

@@ -1,0 +1,111 @@
+"""Frame headers of MPEG audio and ADTS streams, which have no magic number: only a chain of frames tells them.
+
+Layouts: ISO/IEC 11172-3 section 2.4.1.3 and 13818-3 for MPEG audio, 14496-3 section 1.A.2 for ADTS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+CHAIN: Final = 4
+"""Frames in a row, each where the one before ends and of the same kind, that make a stream. A valid header comes
+up in random bytes about once in 4 000 places; four chained ones never did."""
+
+
+class Frame(NamedTuple):
+    """What a frame header says."""
+
+    size: int
+    """Bytes, with the header."""
+    kind: tuple[int, ...]
+    """What all frames of one stream share: version, layer, rate."""
+
+
+ReadHeader = Callable[[bytes, int], Frame | None]
+
+_V1, _V2, _V25 = 3, 2, 0
+_LAYER1, _LAYER2, _LAYER3 = 3, 2, 1
+_RATES: Final = {_V1: (44_100, 48_000, 32_000), _V2: (22_050, 24_000, 16_000), _V25: (11_025, 12_000, 8_000)}
+_KBITS: Final = {
+    (_V1, _LAYER1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (_V1, _LAYER2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (_V1, _LAYER3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (_V2, _LAYER1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (_V2, _LAYER2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+_HEADER_BYTES: Final = 4
+#: The old tag, at the end of the file.
+_ID3V1: Final = b"TAG"
+
+
+def mpeg_frame(data: bytes, at: int) -> Frame | None:
+    """The MPEG-1, 2 or 2.5 audio frame at ``at``; None when there is none, or one of free bit rate."""
+    if at + _HEADER_BYTES > len(data) or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
+        return None
+    version = data[at + 1] >> 3 & 3
+    layer = data[at + 1] >> 1 & 3
+    bit_rate = data[at + 2] >> 4
+    rate = data[at + 2] >> 2 & 3
+    if version == 1 or layer == 0 or bit_rate in (0, 15) or rate == 3:
+        return None
+    # Layer III of MPEG-2 and 2.5 has layer II's bit rates, and 2.5 those of 2.
+    table = (version, layer) if version == _V1 else (_V2, min(max(layer, _LAYER2), _LAYER1))
+    bits = _KBITS[table][bit_rate - 1] * 1_000
+    hertz = _RATES[version][rate]
+    padding = data[at + 2] >> 1 & 1
+    if layer == _LAYER1:
+        size = (12 * bits // hertz + padding) * 4
+    else:
+        halved = layer == _LAYER3 and version != _V1
+        size = (72 if halved else 144) * bits // hertz + padding
+    return Frame(size, (version, layer, rate))
+
+
+def adts_frame(data: bytes, at: int) -> Frame | None:
+    """The ADTS frame at ``at``, or None."""
+    if at + 7 > len(data) or data[at] != 0xFF or data[at + 1] & 0xF6 != 0xF0:
+        return None
+    rate = data[at + 2] >> 2 & 0xF
+    size = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
+    if rate > 12 or size < 7:
+        return None
+    return Frame(size, (data[at + 1] >> 3 & 1, rate))
+
+
+def find_stream(data: bytes, start: int, window: int, header: ReadHeader) -> int | None:
+    """Where a stream of frames begins within ``window`` bytes of ``start``, or None.
+
+    :data:`CHAIN` frames make a stream. A shorter recording is one when its chain begins at ``start`` exactly and
+    reaches the end of the data.
+    """
+    end = min(start + window, len(data))
+    at = data.find(b"\xff", start, end)
+    while at != -1:
+        frames, reaches_end = _chain(data, at, header)
+        if frames >= CHAIN or (at == start and frames >= 1 and reaches_end):
+            return at
+        at = data.find(b"\xff", at + 1, end)
+    return None
+
+
+def is_one_frame(data: bytes, start: int) -> bool:
+    """Whether the MPEG stream at ``start`` is a single frame: as a rule the encoder's note, without audio."""
+    return _chain(data, start, mpeg_frame)[0] == 1
+
+
+def _chain(data: bytes, at: int, header: ReadHeader) -> tuple[int, bool]:
+    """Frames in a row from ``at`` (at most CHAIN), and whether they reach the end of the data: exactly, up to a tag
+    at the end, or with a last frame that is cut off behind a whole one."""
+    count = 0
+    kind: tuple[int, ...] | None = None
+    while count < CHAIN:
+        frame = header(data, at)
+        if frame is None or (kind is not None and frame.kind != kind):
+            break
+        kind = frame.kind
+        at += frame.size
+        if at > len(data):
+            return count, count > 0
+        count += 1
+    return count, at == len(data) or data.startswith(_ID3V1, at)

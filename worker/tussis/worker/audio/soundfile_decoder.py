@@ -1,0 +1,63 @@
+"""Uncompressed audio through libsndfile."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import numpy as np
+import soundfile
+
+from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio, NoSamples
+from tussis.worker.audio.limits import Limits
+from tussis.worker.audio.samples import Audio, check_finite
+from tussis.worker.audio.sniff import Container
+from tussis.worker.audio.table import SOUNDFILE, SOUNDFILE_SUBTYPES
+
+#: Frames read at a time.
+_BLOCK: Final = 2**18
+
+
+class _Memory(io.BytesIO):
+    """Bytes that answer a seek outside themselves like a file does: libsndfile asks for it in damaged files, and an
+    exception inside its callback is printed instead of raised."""
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.getbuffer().nbytes}[whence]
+        return super().seek(min(max(base + offset, 0), 2**62))
+
+
+def decode_uncompressed(data: bytes, container: Container, limits: Limits) -> Audio:
+    """Decode integers, floats, A-law or mu-law in WAV, RF64, W64, AIFF, AU or CAF.
+
+    A file that ends early gives the whole frames that are there; lengths stated by the header reserve no memory.
+
+    Raises:
+        CorruptAudio, CodecUnsupportedByProfile, NoSamples, NonFiniteSamples, UnsupportedRate, TooManyChannels,
+        TooLong.
+    """
+    try:
+        with soundfile.SoundFile(_Memory(data)) as source:
+            codec = SOUNDFILE_SUBTYPES.get(source.subtype)
+            if codec is None:
+                raise CodecUnsupportedByProfile(f"{source.subtype} samples in {container} are not read")
+            rate, channels = source.samplerate, source.channels
+            limits.check_layout(rate, channels)
+            # No sample is stored in less than a byte, so the object's size bounds what a header may claim.
+            frames = min(source.frames, len(data) // channels)
+            limits.check_length(frames, rate, channels)
+            samples = np.empty((channels, frames), np.float32)
+            done = 0
+            while done < frames:
+                block = source.read(min(_BLOCK, frames - done), dtype="float32", always_2d=True)
+                if len(block) == 0:
+                    break
+                samples[:, done : done + len(block)] = block.T
+                done += len(block)
+    except soundfile.LibsndfileError as error:
+        raise CorruptAudio(f"libsndfile cannot read this {container} file: {error.error_string}") from None
+    if done == 0:
+        raise NoSamples
+    samples = np.ascontiguousarray(samples[:, :done])
+    check_finite(samples)
+    return Audio(samples, rate, channels, container.value, codec, SOUNDFILE, done / rate)
