@@ -6,8 +6,9 @@ push, so that a job is in the queue if and only if it is in the ledger. Closing 
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import redis
@@ -81,7 +82,7 @@ if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
 end
 if ARGV[3] == '' then
   if redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then return 0 end
-elseif redis.call('ZSCORE', KEYS[2], ARGV[1]) ~= ARGV[3] then
+elseif tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1])) ~= tonumber(ARGV[3]) then
   return 0
 end
 local now = redis.call('TIME')
@@ -89,6 +90,11 @@ redis.call('ZADD', KEYS[2], now[1] + now[2] / 1000000, ARGV[1])
 redis.call('LPUSH', KEYS[4], ARGV[2])
 return 1
 """
+
+
+#: How many messages at a list's end are looked at for one that the ledger knows: bare pushes may stand before it.
+_TAIL = 8
+_LISTS = tuple((queue, priority) for queue in QUEUES for priority in PRIORITIES)
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,18 @@ class Ledger:
         with broker_errors(self._where):
             return bool(self._close(keys=_keys(job), args=[job.job_id]))
 
+    def discard(self, job_id: str) -> None:
+        """Take out whatever stands under an id whose message cannot be read."""
+        with broker_errors(self._where):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.hdel(LEDGER_KEY, job_id)
+            pipe.hdel(FAULTS_KEY, job_id)
+            pipe.zrem(OPEN_KEY, job_id)
+            pipe.zrem(DEFERRED_KEY, job_id)
+            for queue, priority in _LISTS:
+                pipe.zrem(sent_key(queue, priority), job_id)
+            pipe.execute()
+
     def defer(self, job: Job, due: float) -> None:
         """Note that the job's next attempt is due at ``due`` (seconds since the epoch)."""
         with broker_errors(self._where):
@@ -179,6 +197,48 @@ class Ledger:
             self._resend(keys=keys, args=[job.job_id, envelope(job), sent_at], client=pipe)
         return sum(1 for sent in pipe.execute() if sent)
 
+    def suspects(self, limit: int = 5000) -> dict[bytes, float]:
+        """Jobs that were sent, but are neither waiting, in flight nor deferred at this moment: job id -> when sent.
+
+        A list is first in, first out, so that nothing that was pushed before its next message can still be waiting in
+        it. The cost grows with what is lost or in flight, never with what waits. A job between its pop and its
+        filing as in flight is a suspect for that moment: act only on one seen twice, some seconds apart.
+        """
+        with broker_errors(self._where):
+            pipe = self._client.pipeline(transaction=True)
+            pipe.time()
+            for queue, priority in _LISTS:
+                pipe.lrange(list_key(queue, priority), -_TAIL, -1)
+            seconds, microseconds = (reply := pipe.execute())[0]
+            now = seconds + microseconds / 1e6
+            found: dict[bytes, float] = {}
+            for (queue, priority), tail in zip(_LISTS, reply[1:], strict=True):
+                horizon = self._horizon(sent_key(queue, priority), tail, now)
+                if horizon is not None:
+                    found |= self._sent_before(sent_key(queue, priority), horizon, limit)
+            if found:
+                # Read last: what was popped meanwhile is filed by now, or will be in the next look.
+                for entry in self._client.hvals(UNACKED_KEY):
+                    found.pop(_job_id_of(json.loads(entry)[0]) or b"", None)
+        return found
+
+    def _horizon(self, key: str, tail: list[bytes], now: float) -> float | None:
+        """When the next message of a list was sent; ``now`` for an empty list; None when the ledger knows none."""
+        if not tail:
+            return now
+        ids = [job_id.decode() for entry in tail if (job_id := _job_id_of_text(entry)) is not None]
+        scores = [score for score in self._client.zmscore(key, ids) if score is not None] if ids else []
+        return min(scores) if scores else None
+
+    def _sent_before(self, key: str, horizon: float, limit: int) -> dict[bytes, float]:
+        reply = self._client.zrange(key, "-inf", f"({horizon!r}", byscore=True, offset=0, num=limit, withscores=True)
+        return {member: float(score) for member, score in _pairs(reply)}
+
+    def resend(self, lost: Mapping[bytes, float]) -> int:
+        """Send again what :meth:`suspects` saw, where it still stands so. Returns how many were sent."""
+        with broker_errors(self._where):
+            return self._resend_many({job_id: repr(sent_at) for job_id, sent_at in lost.items()})
+
     def find(self, job_id: str) -> Job | None:
         """The open job of this id, or None."""
         with broker_errors(self._where):
@@ -193,10 +253,9 @@ class Ledger:
 
     def depth(self) -> Depth:
         """Count what waits, what is in flight and what is open. Its cost does not grow with the backlog."""
-        lists = [(queue, priority) for queue in QUEUES for priority in PRIORITIES]
         with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=True)
-            for queue, priority in lists:
+            for queue, priority in _LISTS:
                 pipe.llen(list_key(queue, priority))
             pipe.hlen(UNACKED_KEY)
             pipe.zcard(OPEN_KEY)
@@ -204,7 +263,7 @@ class Ledger:
             pipe.zrange(OPEN_KEY, 0, 0, withscores=True)
             *lengths, in_flight, opened, deferred, oldest = pipe.execute()
         waiting: dict[str, dict[int, int]] = {queue: {} for queue in QUEUES}
-        for (queue, priority), length in zip(lists, lengths, strict=True):
+        for (queue, priority), length in zip(_LISTS, lengths, strict=True):
             if length:
                 waiting[queue][priority] = length
         age = max(0.0, time.time() - oldest[0][1]) if oldest else None
@@ -220,9 +279,29 @@ def _open_keys(job: Job) -> list[str]:
 
 
 def _open_args(job: Job) -> list[str]:
-    return [job.job_id, job.to_json(), repr(float(job.enqueued_at)), envelope(job)]
+    message = job.to_json()
+    return [job.job_id, message, repr(float(job.enqueued_at)), envelope(job, message)]
 
 
 def _ids(reply: object) -> list[bytes]:
     assert isinstance(reply, list)
     return [item for item in reply if isinstance(item, bytes)]
+
+
+def _pairs(reply: object) -> list[tuple[bytes, float]]:
+    assert isinstance(reply, list)
+    return [(member, score) for member, score in reply]
+
+
+def _job_id_of_text(entry: bytes) -> bytes | None:
+    try:
+        return _job_id_of(json.loads(entry))
+    except ValueError:
+        return None
+
+
+def _job_id_of(message: object) -> bytes | None:
+    """The job id in a list entry's headers; None when there is none."""
+    headers = message.get("headers") if isinstance(message, dict) else None
+    job_id = headers.get("id") if isinstance(headers, dict) else None
+    return job_id.encode() if isinstance(job_id, str) else None
