@@ -1,0 +1,102 @@
+"""A recording's bytes to the detector's two inputs, each step a function with a name.
+
+``tussis preprocess`` and ``tussis analyze`` call :func:`prepare`; the pipeline calls the steps one by one, because
+it times them and may stop between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tussis.shared.dsp.images import images
+from tussis.shared.dsp.profiles import Profile
+from tussis.shared.dsp.segments import Cut, cut_segments
+from tussis.shared.dsp.waveform import waveform
+from tussis.worker.audio.decode import decode
+from tussis.worker.audio.limits import Limits
+from tussis.worker.audio.samples import Audio
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFacts:
+    """What a result says about the recording; :class:`Audio` without its samples."""
+
+    rate_hz: int
+    """Of the source, Hz."""
+    channels: int
+    """Of the source."""
+    container: str
+    codec: str
+    decoder: str
+    duration_s: float
+    """Seconds decoded, at the source's rate."""
+
+    @classmethod
+    def of(cls, audio: Audio) -> AudioFacts:
+        """Keep the facts, let the samples go."""
+        return cls(
+            rate_hz=audio.rate_hz,
+            channels=audio.channels,
+            container=audio.container,
+            codec=audio.codec,
+            decoder=audio.decoder,
+            duration_s=audio.duration_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A recording as the detector takes it, S segments of it."""
+
+    audio: AudioFacts
+    cut: Cut
+    spectrograms: npt.NDArray[np.float32]
+    """float32 (1, S, 3, 224, 224)."""
+    segment_mask: npt.NDArray[np.bool_]
+    """bool (1, S), all true."""
+
+
+def prepare(data: bytes, profile: Profile, limits: Limits) -> Prepared:
+    """Decode a recording and make the detector's inputs of it.
+
+    Args:
+        data: the whole file.
+        profile: which path; its decoder reads the file.
+        limits: what is refused for its size.
+
+    Raises:
+        AudioError, ObjectTooLarge: what :func:`~tussis.worker.audio.decode.decode` raises.
+    """
+    audio = decode(data, limits, profile.decoder)
+    cut = cut_segments(one_channel(audio, profile), profile)
+    spectrograms = batch_of_one(images(cut.windows, profile))
+    return Prepared(
+        audio=AudioFacts.of(audio),
+        cut=cut,
+        spectrograms=spectrograms,
+        segment_mask=whole_mask(spectrograms),
+    )
+
+
+def one_channel(audio: Audio, profile: Profile) -> torch.Tensor:
+    """The recording's waveform at 16 kHz, float32 (m,), from decoded samples, which are not changed.
+
+    Samples that may not be written to are copied: torch has no tensors of that kind, and warns.
+    """
+    samples = np.require(audio.samples, dtype=np.float32, requirements=["C", "W"])
+    return waveform(torch.from_numpy(samples), audio.rate_hz, profile)
+
+
+def batch_of_one(stack: torch.Tensor) -> npt.NDArray[np.float32]:
+    """Images float32 (S, 3, 224, 224) as the input ``spectrograms`` (1, S, 3, 224, 224); shares their memory."""
+    array: npt.NDArray[np.float32] = stack[None].numpy()
+    return array
+
+
+def whole_mask(spectrograms: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """The input ``segment_mask`` for one unpadded recording: bool (1, S), all true."""
+    return np.ones(spectrograms.shape[:2], dtype=np.bool_)
