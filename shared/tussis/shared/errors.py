@@ -67,6 +67,12 @@ class JobUnknown(CallerError):
     error_class = "job_unknown"
 
 
+class FileUnreadable(CallerError):
+    """The local file cannot be read."""
+
+    error_class = "file_unreadable"
+
+
 class OutputUnwritable(CallerError):
     """The output file cannot be written."""
 
@@ -133,6 +139,13 @@ class ObjectChanged(PermanentError):
     """The object is no longer the version that the message names."""
 
     error_class = "object_changed"
+    reopens = True
+
+
+class ObjectArchived(PermanentError):
+    """The object is in an archive, from which it has to be restored first."""
+
+    error_class = "object_archived"
     reopens = True
 
 
