@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -22,20 +24,40 @@ from redis.retry import Retry
 
 from tussis.shared.errors import BrokerRefused, BrokerUnavailable, SettingsInvalid
 
-#: Seconds. Long enough for a broker that writes its append-only file to a slow disk, short enough to tell a user.
-SOCKET_TIMEOUT_S = 5.0
+#: Seconds. Long enough for a broker that writes its append-only file to a slow disk, and twice within the 10 s in which
+#: a user is told.
+SOCKET_TIMEOUT_S = 4.0
+_RETRIES = 2
+#: Seconds after its start in which a command is tried again.
+_RETRY_WITHIN_S = 5.0
+
+_T = TypeVar("_T")
+
+
+class _BoundedRetry(Retry):
+    """Retries for a bounded time. redis-py retries a connect inside the retries of its command: 9 tries for 3."""
+
+    def call_with_retry(self, do: Callable[[], _T], fail: Callable[..., Any], *args: Any, **kwargs: Any) -> _T:
+        ends = time.monotonic() + _RETRY_WITHIN_S
+
+        def fail_in_time(error: Exception, *count: int) -> None:
+            fail(error, *count)
+            if time.monotonic() >= ends:
+                raise error
+
+        return super().call_with_retry(do, fail_in_time, *args, **kwargs)
 
 
 def redact(url: str) -> str:
-    """A URL without its password, for messages and logs."""
-    return re.sub(r"(?<=://)([^/@]*?:)?[^/@]*@", r"***@", url)
+    """A URL without its password, for messages and logs; also when a ``/`` or ``@`` in it was not escaped."""
+    return re.sub(r"(?<=password=)[^&]*", "***", re.sub(r"(?<=://).*@", "***@", url))
 
 
-def connect(url: str, *, retries: int = 2) -> redis.Redis:
+def connect(url: str) -> redis.Redis:
     """A client for the broker; it connects on its first command.
 
-    Every command of ours may be repeated after a lost connection, so lost connections are retried here.
-    Raises :class:`SettingsInvalid` when ``url`` is no Redis URL.
+    Every command of ours may be repeated after a lost connection, so lost connections are retried here; a command
+    gives up within 10 s where the broker does not answer. Raises :class:`SettingsInvalid` when ``url`` is no Redis URL.
     """
     try:
         return redis.Redis.from_url(
@@ -44,11 +66,11 @@ def connect(url: str, *, retries: int = 2) -> redis.Redis:
             socket_connect_timeout=SOCKET_TIMEOUT_S,
             socket_keepalive=True,
             health_check_interval=5,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries),
+            retry=_BoundedRetry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), _RETRIES),
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError):  # its text may hold a part of the password
         raise SettingsInvalid(
-            f"TUSSIS_BROKER_URL is not a Redis URL: {redact(url)!r} ({error}); write redis://[:password@]host:port/db"
+            f"TUSSIS_BROKER_URL is not a Redis URL: {redact(url)!r}; write redis://[:password@]host:port/db"
         ) from None
 
 

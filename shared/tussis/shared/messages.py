@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from tussis.shared.errors import (
@@ -34,8 +33,14 @@ JOB_NAMESPACE = uuid.UUID("6f9d1c1e-52ab-5b3f-8c55-1f6a0f0f7a01")
 
 _MODEL = re.compile(r"[A-Za-z0-9._-]{1,100}(@[A-Za-z0-9._-]{1,100})?")
 _PROFILE = re.compile(r"[a-z0-9_]{1,64}")
-#: Longest version id and entity tag that are accepted, in characters (S3's own are at most 1024 bytes).
-_MAX_TAG = 1024
+# S3's own version ids and entity tags are printable ASCII of at most 1024 bytes.
+_VERSION_ID = re.compile(r"[!-~]{1,1024}")
+_ETAG = re.compile(r"[!#-~]{1,1024}")
+# A NUL character as JSON writes it; an even number of backslashes before it belongs to other characters.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+#: Seconds since the epoch at the end of the year 9999, the last that Python's datetime knows.
+_END_OF_TIME = 253_402_300_800
+_JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def normalise_etag(etag: str) -> str:
@@ -47,9 +52,9 @@ def normalise_etag(etag: str) -> str:
 class Job:
     """One request to analyse one object.
 
-    ``enqueued_at`` is in seconds since the epoch. ``version_id`` and ``etag`` pin the bytes; where both are None
-    the worker takes what it finds. ``model`` is ``name`` or ``name@version``; None is the worker's own.
-    ``again`` makes a new analysis beside the old ones; ``reopen`` takes up an analysis that failed before
+    ``enqueued_at`` is in seconds since the epoch. ``version_id`` and ``etag`` (without its quotes) pin the bytes;
+    where both are None the worker takes what it finds. ``model`` is ``name`` or ``name@version``; None is the
+    worker's own. ``again`` makes a new analysis beside the old ones; ``reopen`` takes up an analysis that failed before
     ``enqueued_at`` (``tussis failures retry`` sends it), which otherwise stands.
     """
 
@@ -80,9 +85,7 @@ class Job:
 
     def to_json(self) -> str:
         """The message as compact JSON with all fields. Raises :class:`MessageTooLarge`."""
-        text = json.dumps(
-            {"v": MESSAGE_VERSION, **asdict(self)}, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
+        text = _JSON.encode({"v": MESSAGE_VERSION, **vars(self)})
         size = len(text.encode("utf-8"))
         if size > MAX_MESSAGE_BYTES:
             raise MessageTooLarge(
@@ -97,10 +100,14 @@ def job_id_for(
     """The deterministic id of a job: UUID version 5 of the canonical string in :data:`JOB_NAMESPACE`.
 
     The canonical string is ``tussis1`` and the six arguments as netstrings (``<bytes of UTF-8>:<text>,``), None
-    being the empty one, so that no choice of key can collide with another.
+    being the empty one, so that no choice of key can collide with another. Raises :class:`InvalidJob` for a part
+    that is not text.
     """
     parts = (bucket, key, version_id or "", etag or "", model or "", profile or "")
-    canonical = "tussis1" + "".join(f"{len(part.encode('utf-8'))}:{part}," for part in parts)
+    try:
+        canonical = "tussis1" + "".join([f"{len(part.encode('utf-8'))}:{part}," for part in parts])
+    except (AttributeError, UnicodeEncodeError):
+        raise InvalidJob("version_id, etag, model and profile must be text") from None
     return str(uuid.uuid5(JOB_NAMESPACE, canonical))
 
 
@@ -113,17 +120,20 @@ def parse_message(raw: object) -> Job:
         raise MalformedMessage(f"the message is {type(raw).__name__}, not an object")
     version = raw.get("v")
     if version != MESSAGE_VERSION or isinstance(version, bool):
-        raise UnknownMessageVersion(f"the message has version {version!r}, this worker reads {MESSAGE_VERSION}")
+        raise UnknownMessageVersion(f"the message has version {_shown(version)}, this worker reads {MESSAGE_VERSION}")
     fields = {name: value for name, value in raw.items() if name != "v"}
     unknown = sorted(fields.keys() - Job.__dataclass_fields__.keys())
     if unknown:
-        raise MalformedMessage(f"unknown field {unknown[0]!r}: what is upstream's own goes into metadata")
+        raise MalformedMessage(f"unknown field {_shown(unknown[0])}: what is upstream's own goes into metadata")
     missing = [name for name in ("job_id", "bucket", "key", "enqueued_at") if name not in fields]
     if missing:
         raise MalformedMessage(f"field {missing[0]!r} is missing")
     try:
         if "device" in fields:
-            fields["device"] = _device(fields["device"])
+            fields["device"] = device_named(fields["device"])
+        priority = fields.get("priority")
+        if isinstance(priority, float) and priority.is_integer():  # 5.0 and 5 are the same number in JSON
+            fields["priority"] = int(priority)
         job = Job(**fields)
         job.to_json()
     except (InvalidJob, InvalidUri) as error:
@@ -140,13 +150,15 @@ def parse_message_text(text: str | bytes) -> Job:
     return parse_message(raw)
 
 
-def envelope(job: Job) -> str:
+def envelope(job: Job, message: str | None = None) -> str:
     """The Celery message (protocol 2) around a job, as the Redis transport keeps it in a list.
 
-    Every call gives it a fresh ``delivery_tag``: two entries that shared one would be acknowledged together.
+    ``message`` is the job's JSON where the caller has it already. Every call gives the envelope a fresh
+    ``delivery_tag``: two entries that shared one would be acknowledged together.
     """
-    body = f'[[],{{"message":{job.to_json()}}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'
-    return json.dumps(
+    message = job.to_json() if message is None else message
+    body = f'[[],{{"message":{message}}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'
+    return _JSON.encode(
         {
             "body": base64.b64encode(body.encode("utf-8")).decode("ascii"),
             "content-encoding": "utf-8",
@@ -181,28 +193,21 @@ def envelope(job: Job) -> str:
                 "body_encoding": "base64",
                 "delivery_tag": str(uuid.uuid4()),
             },
-        },
-        separators=(",", ":"),
+        }
     )
 
 
-def _device(value: object) -> Device:
+def device_named(value: object) -> Device:
+    """The device of this name. Raises :class:`InvalidJob`."""
     try:
         return Device(str(value))
     except ValueError:
-        raise InvalidJob(f"device is {value!r}, not one of {', '.join(Device)}") from None
+        raise InvalidJob(f"device must be one of {', '.join(Device)}, not {_shown(value)}") from None
 
 
 def _check(job: Job) -> None:
     for name in ("job_id", "bucket", "key"):
         _require(isinstance(getattr(job, name), str), name, "a string", getattr(job, name))
-    for name in ("version_id", "etag", "model", "profile"):
-        value = getattr(job, name)
-        _require(value is None or isinstance(value, str), name, "a string or null", value)
-        _require(value != "", name, "not empty (leave it out instead)", value)
-    for name in ("version_id", "etag"):
-        value = getattr(job, name) or ""
-        _require(len(value) <= _MAX_TAG and value.isprintable(), name, "printable and at most 1024 long", value)
     check_bucket(job.bucket)
     check_key(job.key)
     try:
@@ -210,32 +215,41 @@ def _check(job: Job) -> None:
     except ValueError:
         canonical = False
     _require(canonical, "job_id", "a UUID in lower case with dashes", job.job_id)
-    _require(job.model is None or _MODEL.fullmatch(job.model), "model", "name or name@version", job.model)
-    _require(job.profile is None or _PROFILE.fullmatch(job.profile), "profile", "a profile's name", job.profile)
+    _require_match(_VERSION_ID, job.version_id, "version_id", "1 to 1024 printable ASCII characters")
+    _require_match(_ETAG, job.etag, "etag", "1 to 1024 printable ASCII characters without quotes")
+    _require_match(_MODEL, job.model, "model", "name or name@version")
+    _require_match(_PROFILE, job.profile, "profile", "a profile's name")
     _require(type(job.priority) is int and job.priority in PRIORITIES, "priority", "0 (first) to 9", job.priority)
     _require(isinstance(job.device, Device), "device", f"one of {', '.join(Device)}", job.device)
-    for name in ("again", "reopen"):
-        _require(type(getattr(job, name)) is bool, name, "true or false", getattr(job, name))
+    _require(type(job.again) is bool, "again", "true or false", job.again)
+    _require(type(job.reopen) is bool, "reopen", "true or false", job.reopen)
     _require(
-        type(job.enqueued_at) in (int, float) and math.isfinite(job.enqueued_at) and job.enqueued_at >= 0,
+        type(job.enqueued_at) in (int, float) and 0 <= job.enqueued_at < _END_OF_TIME,
         "enqueued_at",
         "seconds since the epoch",
         job.enqueued_at,
     )
-    _check_metadata(job.metadata)
+    _require(isinstance(job.metadata, dict), "metadata", "an object", job.metadata)
+    if job.metadata:
+        _check_metadata(job.metadata)
 
 
-def _check_metadata(metadata: object) -> None:
-    _require(isinstance(metadata, dict), "metadata", "an object", metadata)
+def _check_metadata(metadata: Mapping[str, Any]) -> None:
     try:
-        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False)
+        text = _JSON.encode(metadata)
         text.encode("utf-8")
         same = json.loads(text) == metadata
     except (TypeError, ValueError, RecursionError):
         same = False
-    _require(same, "metadata", "plain JSON (no NaN, no lone surrogates, string keys)", "that")
-    # PostgreSQL's jsonb cannot hold it.
-    _require("\\u0000" not in text, "metadata", "free of NUL characters", "that")
+    if not same:
+        raise InvalidJob("metadata must be plain JSON: string keys, no NaN or infinity, no lone surrogates")
+    if _NUL.search(text):
+        # PostgreSQL's jsonb cannot hold it.
+        raise InvalidJob("metadata must be free of NUL characters")
+
+
+def _require_match(pattern: re.Pattern[str], value: object, name: str, what: str) -> None:
+    _require(value is None or (isinstance(value, str) and pattern.fullmatch(value)), name, what, value)
 
 
 def _require(holds: object, name: str, what: str, value: object) -> None:
