@@ -16,6 +16,7 @@ from tussis.shared.dsp.images import images
 from tussis.shared.dsp.profiles import Profile
 from tussis.shared.dsp.segments import Cut, cut_segments
 from tussis.shared.dsp.waveform import waveform
+from tussis.shared.settings import Settings
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.samples import Audio
@@ -79,6 +80,17 @@ def prepare(data: bytes, profile: Profile, limits: Limits) -> Prepared:
         cut=cut,
         spectrograms=spectrograms,
         segment_mask=whole_mask(spectrograms),
+    )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The caps on a recording that the settings ask for."""
+    return Limits(
+        max_bytes=settings.max_bytes,
+        max_duration_s=settings.max_duration_s,
+        min_rate_hz=settings.min_rate_hz,
+        max_rate_hz=settings.max_rate_hz,
+        max_channels=settings.max_channels,
     )
 
 

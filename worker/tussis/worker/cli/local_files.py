@@ -1,0 +1,62 @@
+"""Local files that a command reads and writes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from tussis.shared.errors import FileUnreadable, ObjectTooLarge, OutputUnwritable
+
+
+def read_capped(path: Path, max_bytes: int) -> bytes:
+    """A local file's bytes.
+
+    Raises:
+        FileUnreadable: it is not there, is a directory, or may not be read.
+        ObjectTooLarge: it has more than ``max_bytes``; no more than one byte above is read.
+    """
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(max_bytes + 1)
+    except OSError as error:
+        raise FileUnreadable(f"cannot read {path}: {error.strerror or error}") from error
+    if len(data) > max_bytes:
+        raise ObjectTooLarge(f"{path} is over the limit of {max_bytes} bytes (TUSSIS_MAX_BYTES)")
+    return data
+
+
+def check_output(output: Path, source: Path) -> None:
+    """Find the mistakes that need no work first.
+
+    Raises:
+        OutputUnwritable: ``output`` is the source itself, something that is not a plain file, or in no folder.
+    """
+    if not output.parent.is_dir():
+        raise OutputUnwritable(f"cannot write {output}: there is no folder {output.parent}")
+    if not output.exists():
+        return
+    if not output.is_file():
+        raise OutputUnwritable(f"cannot write {output}: it exists and is not a plain file")
+    if source.exists() and output.samefile(source):
+        raise OutputUnwritable(f"cannot write {output}: it is the recording itself")
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose bytes become ``path`` when the block ends well, and vanish when it does not.
+
+    Raises:
+        OutputUnwritable: the folder or the disk does not take it.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with draft.open("wb") as stream:
+            yield stream
+        draft.replace(path)
+    except OSError as error:
+        raise OutputUnwritable(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
