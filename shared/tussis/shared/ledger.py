@@ -10,10 +10,13 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import redis
+from redis.exceptions import ResponseError
 
-from tussis.shared.broker import broker_errors
+from tussis.shared.broker import broker_errors, refusal
+from tussis.shared.errors import BrokerRefused
 from tussis.shared.messages import Job, envelope, parse_message_text
 from tussis.shared.queues import (
     DEFERRED_KEY,
@@ -123,24 +126,29 @@ class Ledger:
     def __init__(self, client: redis.Redis, where: str = "the broker") -> None:
         self._client = client
         self._where = where
-        self._open = client.register_script(OPEN_SCRIPT)
         self._close = client.register_script(CLOSE_SCRIPT)
         self._defer = client.register_script(DEFER_SCRIPT)
         self._send_again = client.register_script(SEND_AGAIN_SCRIPT)
         self._resend = client.register_script(RESEND_SCRIPT)
 
+    # EVAL and not EVALSHA: in a pipeline a broker that restarted since would answer NOSCRIPT, and a producer's login
+    # needs no right to load scripts. It costs the same.
     def open(self, job: Job) -> bool:
         """Enter the job and put its message into its queue, in one step. False when it was open already."""
         with broker_errors(self._where):
-            return bool(self._open(keys=_open_keys(job), args=_open_args(job)))
+            return bool(self._client.eval(*_open_call(job)))
 
-    def open_many(self, jobs: Iterable[Job]) -> list[bool]:
-        """:meth:`open` for a batch in one round trip: the same step for each job, in order."""
+    def open_many(self, jobs: Iterable[Job]) -> list[bool | BrokerRefused]:
+        """:meth:`open` for a batch in one round trip: the same step for each job, in order.
+
+        A job that the broker refuses (it ran out of memory) has its refusal in its place; the others are open.
+        """
+        pipe = self._client.pipeline(transaction=False)
+        for job in jobs:
+            pipe.eval(*_open_call(job))
         with broker_errors(self._where):
-            pipe = self._client.pipeline(transaction=False)
-            for job in jobs:
-                self._open(keys=_open_keys(job), args=_open_args(job), client=pipe)
-            return [bool(opened) for opened in pipe.execute()]
+            replies = pipe.execute(raise_on_error=False)
+        return [refusal(reply, self._where) if isinstance(reply, ResponseError) else bool(reply) for reply in replies]
 
     def close(self, job: Job) -> bool:
         """Take the job out, for it has its result or failure. False when it was not open."""
@@ -276,6 +284,11 @@ def _keys(job: Job) -> list[str]:
 
 def _open_keys(job: Job) -> list[str]:
     return [LEDGER_KEY, OPEN_KEY, sent_key(job.queue, job.priority), list_key(job.queue, job.priority)]
+
+
+def _open_call(job: Job) -> tuple[Any, ...]:
+    keys = _open_keys(job)
+    return (OPEN_SCRIPT, len(keys), *keys, *_open_args(job))
 
 
 def _open_args(job: Job) -> list[str]:
