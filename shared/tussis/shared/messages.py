@@ -23,7 +23,7 @@ from tussis.shared.errors import (
     UnknownMessageVersion,
 )
 from tussis.shared.queues import DEFAULT_PRIORITY, PRIORITIES, TASK_NAME, Device, queue_name
-from tussis.shared.uris import check_bucket, check_key
+from tussis.shared.uris import check_bucket, check_key, shown
 
 MESSAGE_VERSION = 1
 #: Bytes of the message's JSON in UTF-8. The ledger holds every open message in the broker's memory.
@@ -120,11 +120,11 @@ def parse_message(raw: object) -> Job:
         raise MalformedMessage(f"the message is {type(raw).__name__}, not an object")
     version = raw.get("v")
     if version != MESSAGE_VERSION or isinstance(version, bool):
-        raise UnknownMessageVersion(f"the message has version {_shown(version)}, this worker reads {MESSAGE_VERSION}")
+        raise UnknownMessageVersion(f"the message has version {shown(version)}, this worker reads {MESSAGE_VERSION}")
     fields = {name: value for name, value in raw.items() if name != "v"}
     unknown = sorted(fields.keys() - Job.__dataclass_fields__.keys())
     if unknown:
-        raise MalformedMessage(f"unknown field {_shown(unknown[0])}: what is upstream's own goes into metadata")
+        raise MalformedMessage(f"unknown field {shown(unknown[0])}: what is upstream's own goes into metadata")
     missing = [name for name in ("job_id", "bucket", "key", "enqueued_at") if name not in fields]
     if missing:
         raise MalformedMessage(f"field {missing[0]!r} is missing")
@@ -202,7 +202,7 @@ def device_named(value: object) -> Device:
     try:
         return Device(str(value))
     except ValueError:
-        raise InvalidJob(f"device must be one of {', '.join(Device)}, not {_shown(value)}") from None
+        raise InvalidJob(f"device must be one of {', '.join(Device)}, not {shown(value)}") from None
 
 
 def _check(job: Job) -> None:
@@ -254,9 +254,4 @@ def _require_match(pattern: re.Pattern[str], value: object, name: str, what: str
 
 def _require(holds: object, name: str, what: str, value: object) -> None:
     if not holds:
-        raise InvalidJob(f"{name} must be {what}, not {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+        raise InvalidJob(f"{name} must be {what}, not {shown(value)}")

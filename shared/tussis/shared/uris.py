@@ -24,10 +24,16 @@ class ObjectAddress(NamedTuple):
         return f"s3://{self.bucket}/{self.key}"
 
 
+def shown(value: object) -> str:
+    """The value's repr for a message of one line: at most 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def check_bucket(bucket: str) -> None:
     """Raise :class:`InvalidUri` unless ``bucket`` is a possible bucket name."""
     if not _BUCKET.fullmatch(bucket):
-        raise InvalidUri(f"not a bucket name: {bucket!r} (3 to 255 letters, digits, dots, dashes)")
+        raise InvalidUri(f"not a bucket name: {shown(bucket)} (3 to 255 letters, digits, dots, dashes)")
 
 
 def check_key(key: str) -> None:
@@ -35,11 +41,11 @@ def check_key(key: str) -> None:
     try:
         size = len(key.encode("utf-8"))
     except UnicodeEncodeError:
-        raise InvalidUri(f"the key is not valid Unicode: {key!r}") from None
+        raise InvalidUri(f"the key is not valid Unicode: {shown(key)}") from None
     if not 1 <= size <= MAX_KEY_BYTES:
         raise InvalidUri(f"a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8, this one has {size}")
     if "\x00" in key:
-        raise InvalidUri(f"the key holds a NUL character: {key!r}")
+        raise InvalidUri(f"the key holds a NUL character: {shown(key)}")
 
 
 def parse_s3_uri(uri: str) -> ObjectAddress:
@@ -47,11 +53,28 @@ def parse_s3_uri(uri: str) -> ObjectAddress:
 
     Raises :class:`InvalidUri` for another scheme, an empty bucket or key, a key over 1024 bytes or with a NUL.
     """
-    if not uri.startswith("s3://"):
-        raise InvalidUri(f"not an S3 URI: {uri!r} (write s3://bucket/key)")
-    bucket, slash, key = uri.removeprefix("s3://").partition("/")
-    if not slash or not key:
-        raise InvalidUri(f"no key in {uri!r} (write s3://bucket/key)")
+    bucket, key = _split(uri)
+    if not key:
+        raise InvalidUri(f"no key in {shown(uri)} (write s3://bucket/key)")
     check_bucket(bucket)
     check_key(key)
     return ObjectAddress(bucket, key)
+
+
+def parse_s3_prefix(uri: str) -> ObjectAddress:
+    """Split ``s3://bucket/prefix`` for a listing; ``s3://bucket`` means the whole bucket, its key is empty.
+
+    Raises :class:`InvalidUri` as :func:`parse_s3_uri` does.
+    """
+    bucket, prefix = _split(uri)
+    check_bucket(bucket)
+    if prefix:
+        check_key(prefix)
+    return ObjectAddress(bucket, prefix)
+
+
+def _split(uri: str) -> tuple[str, str]:
+    if not isinstance(uri, str) or not uri.startswith("s3://"):
+        raise InvalidUri(f"not an S3 URI: {shown(uri)} (write s3://bucket/key)")
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
