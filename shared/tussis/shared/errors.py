@@ -188,6 +188,12 @@ class Expired(PermanentError):
     error_class = "expired"
 
 
+class InternalFault(PermanentError):
+    """A fault of Tussis itself; the worker's log has its trace."""
+
+    error_class = "internal"
+
+
 class WorkerCrashed(PermanentError):
     """The worker's process ended without a word on every attempt allowed."""
 

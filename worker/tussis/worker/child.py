@@ -1,0 +1,90 @@
+"""A worker's child process: it loads the model after the fork, warms up, and says so."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tussis.shared.broker import connect, redact
+from tussis.shared.errors import OperatorError, TransientError, TussisError
+from tussis.shared.ledger import Ledger
+from tussis.shared.queues import Device
+from tussis.shared.s3 import s3_client
+from tussis.shared.settings import Settings
+from tussis.shared.store.records import ModelFacts
+from tussis.shared.store.repository import Store
+from tussis.worker import logs
+from tussis.worker.detector.detector import Detector
+from tussis.worker.parts import Parts
+from tussis.worker.rundir import RunDir
+
+_log = logs.get("child")
+_parts: Parts | None = None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a child needs to know: made by the parent before the fork."""
+
+    settings: Settings
+    device: Device
+    worker: str
+    model: Path
+    threads: int
+    run_dir: RunDir
+
+
+def start(order: Start) -> None:
+    """Load and warm up; report ``ready``, or ``refused`` with the reason, in the run directory."""
+    global _parts
+    torch.set_num_threads(order.threads)
+    try:
+        _parts = make_parts(order)
+    except (OperatorError, TransientError) as error:
+        order.run_dir.report("refused", str(error))
+        return
+    order.run_dir.report("ready")
+    _log.info("child_ready", pid=os.getpid(), model=_parts.detector.manifest.label, threads=order.threads)
+
+
+def make_parts(order: Start) -> Parts:
+    """Everything a process works with. Raises operator's and transient errors."""
+    settings = order.settings
+    detector = Detector.load(order.model, intra_op_threads=order.threads)
+    detector.warm_up()
+    store = Store.connect(settings.need_database(), pool_size=1)
+    store.verify_schema()
+    manifest = detector.manifest
+    model_id = store.register_model(
+        ModelFacts(
+            name=manifest.name,
+            version=manifest.version,
+            sha256=manifest.sha256,
+            profile=manifest.profile,
+            threshold=manifest.threshold,
+            provenance=manifest.provenance,
+            parent=manifest.parent,
+        )
+    )
+    url = settings.need_broker()
+    return Parts(
+        settings=settings,
+        store=store,
+        ledger=Ledger(connect(url), redact(url)),
+        s3=s3_client(settings),
+        detector=detector,
+        model_id=model_id,
+        worker=order.worker,
+        device=order.device,
+        run_dir=order.run_dir,
+    )
+
+
+def parts() -> Parts:
+    """This process's parts. Raises :class:`TussisError` in a process that is not ready."""
+    if _parts is None:
+        raise TussisError("this process has not loaded its model")
+    return _parts

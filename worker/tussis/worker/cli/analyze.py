@@ -1,0 +1,66 @@
+"""``tussis analyze``: recordings at hand, without queue and store."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="FILE_OR_URI...")
+@click.option("--model", help="The model: path or s3:// URI of an ONNX file [TUSSIS_MODEL].")
+@click.option("--profile", help="The preprocessing profile [the model's manifest].")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_context
+def analyze(
+    ctx: click.Context, sources: tuple[str, ...], model: str | None, profile: str | None, as_json: bool
+) -> None:
+    """Say of each recording whether there is a cough, and where.
+
+    Takes files and s3:// URIs. Needs no broker and no database. The exit status is 1 when any of them failed; the
+    others are analysed all the same.
+
+    \b
+    Examples:
+      tussis analyze cough.mp3 --model models/cough.onnx
+      tussis analyze *.wav s3://clinic/2026/a.webm --json
+    """
+    from tussis.shared.errors import OperatorError, TussisError
+    from tussis.shared.s3 import s3_client
+    from tussis.shared.settings import load_settings
+    from tussis.worker.analysis import Analyzer
+    from tussis.worker.detector.detector import Detector
+    from tussis.worker.detector.source import resolve_model
+    from tussis.worker.prepare import limits_of
+
+    settings = load_settings(model=model)
+    path = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
+    detector = Detector.load(path, intra_op_threads=settings.concurrency)
+    analyzer = Analyzer.of(
+        detector, profile, limits_of(settings), lambda: s3_client(settings), settings.download_timeout_s
+    )
+    failed = False
+    for source in sources:
+        try:
+            told = analyzer.analyze(source)
+        except OperatorError:
+            raise
+        except TussisError as error:
+            failed = True
+            told = {"uri": source, "error": {"class": error.error_class, "message": str(error)}}
+        click.echo(json.dumps(told) if as_json else _line(told), err=not as_json and "error" in told)
+    ctx.exit(1 if failed else 0)
+
+
+def _line(told: dict[str, Any]) -> str:
+    if "error" in told:
+        return f"{told['uri']}: {told['error']['class']}: {told['error']['message']}"
+    answer = "COUGH   " if told["decision"] else "no cough"
+    best = max(told["segments"], key=lambda segment: segment["probability"])
+    cut = f", {told['analyzed_s']:.1f} s of them analysed" if told["truncated"] else ""
+    return (
+        f"{answer}  {told['bag_probability']:.3f}  {told['uri']}  ({told['duration_s']:.1f} s{cut}; "
+        f"highest segment {best['start_s']:.1f} to {best['end_s']:.1f} s: {best['probability']:.3f})"
+    )

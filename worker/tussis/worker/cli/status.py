@@ -1,0 +1,146 @@
+"""``tussis status``: what waits, what runs, what came of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import redis
+
+    from tussis.shared.ledger import Depth
+    from tussis.shared.store.records import Counts
+
+#: Seconds of silence after which a worker is taken for gone.
+_SILENT_S = 15.0
+
+
+@dataclass(frozen=True)
+class WorkerEntry:
+    """What a worker last said of itself, and how long ago."""
+
+    worker: str
+    device: str
+    children: int
+    ready: int
+    holding: list[str]
+    model: str
+    up_s: float
+    seen_s: float
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def status(as_json: bool) -> None:
+    """Show depth per queue and priority, work in flight, the oldest open job, workers, results and failures.
+
+    \b
+    waiting    messages in a queue, by priority (0 first)
+    in flight  messages that a worker holds
+    open       jobs with neither result nor failure yet; deferred ones wait for their next attempt
+    """
+    from tussis.shared.broker import broker_errors, connect, redact
+    from tussis.shared.ledger import Ledger
+    from tussis.shared.settings import load_settings
+    from tussis.shared.store.repository import Store
+
+    settings = load_settings()
+    url = settings.need_broker()
+    client = connect(url)
+    depth = Ledger(client, redact(url)).depth()
+    with broker_errors(redact(url)):
+        workers = read_workers(client)
+    store = Store.connect(settings.need_database(), pool_size=1)
+    try:
+        store.verify_schema()
+        counts = store.counts()
+    finally:
+        store.close()
+    if as_json:
+        click.echo(json.dumps(_as_json(depth, workers, counts)))
+        return
+    _print(depth, workers, counts)
+
+
+def read_workers(client: redis.Redis) -> list[WorkerEntry]:
+    """The workers that spoke within the last 15 s, by name."""
+    from tussis.shared.queues import WORKERS_KEY
+
+    now = time.time()
+    entries = []
+    for text in client.hvals(WORKERS_KEY):
+        raw: dict[str, Any] = json.loads(text)
+        up_s, seen_s = now - raw.pop("started_at"), now - raw.pop("seen_at")
+        if seen_s <= _SILENT_S:
+            entries.append(WorkerEntry(**raw, up_s=round(up_s, 1), seen_s=round(max(0.0, seen_s), 1)))
+    return sorted(entries, key=lambda entry: entry.worker)
+
+
+def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> dict[str, Any]:
+    return {
+        "waiting": depth.waiting,
+        "waiting_total": depth.total_waiting,
+        "in_flight": depth.in_flight,
+        "open": depth.open,
+        "deferred": depth.deferred,
+        "oldest_open_s": depth.oldest_open_s,
+        "workers": [asdict(entry) for entry in workers],
+        "results": {"cough": counts.cough, "no_cough": counts.no_cough},
+        "failures": dict(counts.failures),
+        "discarded": counts.discarded,
+        "running": counts.running,
+        "waiting_for_retry": counts.waiting,
+        "dead_letters": counts.dead_letters,
+    }
+
+
+def _print(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    queues = Table(box=box.SIMPLE_HEAD, title="waiting", title_justify="left")
+    queues.add_column("queue")
+    priorities = sorted({priority for steps in depth.waiting.values() for priority in steps})
+    for priority in priorities:
+        queues.add_column(f"priority {priority}", justify="right")
+    queues.add_column("all", justify="right")
+    for queue, steps in depth.waiting.items():
+        queues.add_row(queue, *(f"{steps.get(p, 0):,}" for p in priorities), f"{sum(steps.values()):,}")
+    console.print(queues)
+    oldest = "none open" if depth.oldest_open_s is None else f"oldest {_span(depth.oldest_open_s)}"
+    console.print(
+        f"open {depth.open:,} ({oldest})   in flight {depth.in_flight:,}   deferred {depth.deferred:,}", highlight=False
+    )
+    failures = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.failures.items()))
+    console.print(
+        f"results {counts.succeeded:,} ({counts.cough:,} cough, {counts.no_cough:,} no cough)   "
+        f"failures {counts.failed:,}{f' ({failures})' if failures else ''}   "
+        f"discarded {counts.discarded:,}   dead letters {counts.dead_letters:,}",
+        highlight=False,
+    )
+    if not workers:
+        console.print("workers: none. Start one with: tussis worker cpu")
+        return
+    table = Table(box=box.SIMPLE_HEAD, title="workers", title_justify="left")
+    for name in ("worker", "device", "ready", "up", "model"):
+        table.add_column(name, overflow="fold")
+    for entry in workers:
+        table.add_row(entry.worker, entry.device, f"{entry.ready} of {entry.children}", _span(entry.up_s), entry.model)
+    console.print(table)
+    for entry in workers:
+        for reason in entry.holding:
+            console.print(f"[yellow]{entry.worker} waits:[/yellow] {reason}", highlight=False)
+
+
+def _span(seconds: float) -> str:
+    """A time in the unit that a person would use."""
+    for unit, size in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"

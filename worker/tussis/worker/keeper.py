@@ -1,0 +1,207 @@
+"""What a worker's parent process does beside consuming: it waits for its children, beats, reconciles, stops them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery.worker import state as celery_state
+
+from tussis.shared.broker import broker_errors, connect, redact
+from tussis.shared.errors import OperatorError, TransientError
+from tussis.shared.ledger import Ledger
+from tussis.shared.queues import UNACKED_INDEX_KEY, WORKERS_KEY
+from tussis.worker import logs
+from tussis.worker.child import Start
+from tussis.worker.reconciler import INTERVAL_S, Reconciler
+
+_log = logs.get("keeper")
+
+#: Seconds a child may take to load the model and warm up.
+READY_TIMEOUT_S = 120.0
+#: Beats within one visibility timeout: several may fail before a message in work is taken for lost.
+_BEATS_PER_TIMEOUT = 6
+#: Seconds between two entries of a worker about itself; `tussis status` forgets one that is silent for thrice as long.
+REPORT_INTERVAL_S = 5.0
+#: Seconds after the grace period in which a stopping worker may still end by itself.
+_ESCALATE_AFTER_S = 5.0
+
+
+class NotReady(OperatorError):
+    """A child of the worker did not become ready."""
+
+    error_class = "worker_not_ready"
+
+
+@dataclass
+class Beats:
+    """How long each delivered message has been in work, not counting the time that its process was held up."""
+
+    limit_s: float
+    ages: dict[str, float] = field(default_factory=dict)
+
+    def advance(self, tags: list[str], elapsed_s: float, held: bool) -> list[str]:
+        """Age the messages and say which still deserve a beat: one past the limit is hung, and is left to go back."""
+        self.ages = {tag: self.ages.get(tag, 0.0) + (0.0 if held else elapsed_s) for tag in tags}
+        return [tag for tag in tags if self.ages[tag] <= self.limit_s]
+
+
+class Keeper:
+    """The housekeeping of one worker, in a thread of its own from :meth:`start` to :meth:`close`.
+
+    It outlives the consumer: while a stopping worker waits for its children, their messages still need beats.
+    """
+
+    def __init__(self, order: Start) -> None:
+        self._order = order
+        self._settings = order.settings
+        self._run_dir = order.run_dir
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        url = order.settings.need_broker()
+        self._client = connect(url)
+        self._where = redact(url)
+        self._reconciler = Reconciler(self._client, Ledger(self._client, self._where), order.worker)
+        s = order.settings
+        self._beats = Beats(s.download_timeout_s + 2 * s.decode_timeout_s + s.inference_timeout_s + 60.0)
+        self._started_at = time.time()
+        self._due: dict[str, float] = {}
+        self.problem: NotReady | None = None
+        """Why the worker never became ready."""
+
+    def start(self, worker: Any) -> None:
+        """Wait for the children, then keep house. Raises :class:`NotReady`."""
+        try:
+            self._wait_for_children(worker)
+        except NotReady as error:
+            self.problem = error
+            raise
+        self._thread = threading.Thread(target=self._keep_house, args=(worker,), name="keeper", daemon=True)
+        self._thread.start()
+        _log.info(
+            "worker_ready",
+            worker=self._order.worker,
+            device=self._order.device.value,
+            children=len(_pids(worker)),
+            queues=[queue.name for queue in worker.app.conf.task_queues],
+            model=str(self._order.model),
+        )
+
+    def close(self) -> None:
+        """Sign off, after the worker has stopped."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        try:
+            with broker_errors(self._where):
+                self._client.hdel(WORKERS_KEY, self._order.worker)
+        except TransientError as error:
+            _log.warning("not_signed_off", reason=str(error))
+
+    def _wait_for_children(self, worker: Any) -> None:
+        ends = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            reports = self._run_dir.children()
+            for report in reports.values():
+                if report.state == "refused":
+                    raise NotReady(report.message)
+            dead = [process for process in worker.pool._pool._pool if process.exitcode is not None]
+            if dead:
+                raise NotReady(f"a child ended while loading {self._order.model} (status {dead[0].exitcode})")
+            if all(pid in reports for pid in _pids(worker)):
+                return
+            if time.monotonic() > ends:
+                raise NotReady(f"the children did not load {self._order.model} within {READY_TIMEOUT_S:g} s")
+            time.sleep(0.05)
+
+    def _keep_house(self, worker: Any) -> None:
+        beat_every = self._settings.visibility_timeout_s / _BEATS_PER_TIMEOUT
+        last = time.monotonic()
+        while not self._over.wait(0.5):
+            now = time.monotonic()
+            elapsed, last = now - last, now
+            self._watch_stop()
+            self._watch_children(worker)
+            try:
+                if self._is_due("beat", beat_every, now):
+                    self._beat(worker, max(elapsed, beat_every))
+                if self._is_due("report", REPORT_INTERVAL_S, now):
+                    self._report(worker)
+                if self._is_due("reconcile", INTERVAL_S, now):
+                    with broker_errors(self._where):
+                        self._reconciler.look()
+            except TransientError as error:
+                _log.warning("keeper_hindered", error_class=error.error_class, reason=str(error))
+
+    def _is_due(self, what: str, every_s: float, now: float) -> bool:
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    def _watch_stop(self) -> None:
+        """Pass a stop on to the children, and end those that outlast the grace period."""
+        if celery_state.should_stop is not None or celery_state.should_terminate is not None:
+            self._run_dir.stop()
+        elapsed = self._run_dir.stopping_for()
+        if elapsed is not None and elapsed > self._settings.soft_shutdown_s + _ESCALATE_AFTER_S:
+            _log.warning("grace_exceeded", seconds=round(elapsed, 1))
+            os.kill(os.getpid(), signal.SIGQUIT)
+            self._over.set()
+
+    def _watch_children(self, worker: Any) -> None:
+        living = set(_pids(worker))
+        for pid, report in self._run_dir.children().items():
+            if pid not in living:
+                self._run_dir.forget(pid)
+            elif report.state == "refused":
+                # A replacement that cannot start: the worker ends with the reason rather than run half-handed.
+                _log.error("child_refused", reason=report.message)
+                celery_state.should_stop = 1
+
+    def _beat(self, worker: Any, elapsed_s: float) -> None:
+        """Keep the messages in work invisible to other workers."""
+        tags = self._beats.advance(_delivered(worker), elapsed_s, held=bool(self._run_dir.holds()))
+        if tags:
+            with broker_errors(self._where):
+                self._client.zadd(UNACKED_INDEX_KEY, dict.fromkeys(tags, time.time()), xx=True)
+
+    def _report(self, worker: Any) -> None:
+        reports = self._run_dir.children()
+        living = _pids(worker)
+        entry = {
+            "worker": self._order.worker,
+            "device": self._order.device.value,
+            "children": len(living),
+            "ready": sum(1 for pid in living if pid in reports and reports[pid].state == "ready"),
+            "holding": sorted(set(self._run_dir.holds().values())),
+            "model": str(self._order.model),
+            "started_at": self._started_at,
+            "seen_at": time.time(),
+        }
+        with broker_errors(self._where):
+            self._client.hset(WORKERS_KEY, self._order.worker, json.dumps(entry))
+
+
+def _pids(worker: Any) -> list[int]:
+    return [process.pid for process in tuple(worker.pool._pool._pool) if process.exitcode is None]
+
+
+def _delivered(worker: Any) -> list[str]:
+    """The delivery tags that this worker holds unacknowledged."""
+    consumer = getattr(worker.consumer, "task_consumer", None)
+    channel = getattr(consumer, "channel", None)
+    qos = getattr(channel, "qos", None)
+    if qos is None:
+        return []
+    for _ in range(10):
+        try:
+            return [tag for tag in tuple(qos._delivered) if tag not in qos._dirty]
+        except RuntimeError:  # The consumer's thread changed the dictionary under the copy.
+            continue
+    return []

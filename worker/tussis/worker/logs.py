@@ -1,0 +1,65 @@
+"""Structured logs: one event a line, with a stable name in ``event``. ``docs/operate.md`` lists the events."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+# These fields are named by the event that carries them; celery and its parts log through the standard library.
+_LIBRARIES = ("celery", "kombu", "billiard", "botocore", "boto3", "urllib3", "sqlalchemy", "alembic", "amqp")
+
+
+def configure(log_format: str, level: str) -> None:
+    """Send our events and the libraries' warnings to standard error, as JSON lines or for people.
+
+    ``log_format`` is ``json`` or ``console``; ``level`` is the least level of our own events.
+    """
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
+    ]
+    renderer: Any = (
+        structlog.processors.JSONRenderer(default=str)
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    tail: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if log_format == "json":
+        tail.append(structlog.processors.format_exc_info)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[_name_library_event, *shared], processors=[*tail, renderer]
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("tussis").setLevel(level.upper())
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def get(name: str) -> Any:
+    """A logger below ``tussis``; its methods take the event's name first and its fields by keyword."""
+    return structlog.stdlib.get_logger(f"tussis.{name}")
+
+
+def _name_library_event(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A library's sentence becomes the field ``message`` of the event ``library_log``."""
+    record = event.get("_record")
+    event["message"] = event["event"]
+    event["event"] = "library_log"
+    event["library"] = record.name.partition(".")[0] if record is not None else ""
+    return event

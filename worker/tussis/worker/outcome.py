@@ -1,0 +1,69 @@
+"""What became of one attempt, as a value; and the one place that acts on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tussis.shared.errors import OperatorError, PermanentError, TransientError, TussisError
+from tussis.shared.states import AnalysisState
+
+
+@dataclass(frozen=True)
+class Succeeded:
+    """The result is committed."""
+
+    analysis_id: int
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Another message had brought the answer already; nothing was done."""
+
+    analysis_id: int
+    state: AnalysisState
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The recording's failure is committed."""
+
+    analysis_id: int
+    error_class: str
+
+
+@dataclass(frozen=True)
+class Superseded:
+    """Another attempt took the claim over; this one's work was dropped, and the other one answers."""
+
+    analysis_id: int
+
+
+@dataclass(frozen=True)
+class Deferred:
+    """A fault that passes; the next attempt comes after ``delay_s`` seconds."""
+
+    analysis_id: int | None
+    error_class: str
+    delay_s: float
+
+
+@dataclass(frozen=True)
+class HandedBack:
+    """The worker stops: the message goes back into its queue, for another worker, at once."""
+
+
+Outcome = Succeeded | Settled | Failed | Superseded | Deferred | HandedBack
+
+
+class Stopping(TussisError):
+    """The worker stops before this recording is done."""
+
+    error_class = "stopping"
+
+
+def kind_of(error: BaseException) -> str:
+    """``transient``, ``permanent``, ``operator`` or ``internal``: for logs."""
+    for kind, base in (("transient", TransientError), ("permanent", PermanentError), ("operator", OperatorError)):
+        if isinstance(error, base):
+            return kind
+    return "internal"

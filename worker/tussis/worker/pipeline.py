@@ -1,0 +1,208 @@
+"""One message's way, from the job to the committed result."""
+
+from __future__ import annotations
+
+import torch
+
+from tussis.shared.dsp.images import images
+from tussis.shared.dsp.segments import Cut, cut_segments
+from tussis.shared.errors import (
+    Expired,
+    InternalFault,
+    ModelNotServed,
+    OperatorError,
+    PermanentError,
+    StorageAccessDenied,
+    TransientError,
+    TussisError,
+    WorkerCrashed,
+)
+from tussis.shared.messages import Job
+from tussis.shared.states import AttemptOutcome
+from tussis.shared.store import records
+from tussis.shared.store.records import Claimed
+from tussis.worker import backoff, logs, objects
+from tussis.worker.audio.decode import decode
+from tussis.worker.audio.samples import Audio
+from tussis.worker.detector.detector import Scores
+from tussis.worker.outcome import (
+    Deferred,
+    Failed,
+    HandedBack,
+    Outcome,
+    Settled,
+    Stopping,
+    Succeeded,
+    Superseded,
+)
+from tussis.worker.parts import OPERATOR_PAUSE_S, Parts, Plan
+from tussis.worker.prepare import batch_of_one, one_channel, whole_mask
+from tussis.worker.watchdog import Stages
+
+_log = logs.get("pipeline")
+
+#: Seconds that the process's own deadline leaves the download, which has a milder one of its own.
+_DOWNLOAD_SLACK_S = 30.0
+
+
+def process(job: Job, parts: Parts) -> Outcome:
+    """Analyse one job: claim, fetch, decode, segments, images, scores, one transaction.
+
+    Every error becomes an outcome, a fault of our own making the failure ``internal``.
+    """
+    settings = parts.settings
+    stages = Stages()
+    claim: Claimed | None = None
+    try:
+        plan = parts.plan(job)
+        version = objects.resolve(parts.s3, job)
+        request = _claim_request(job, parts, plan, version)
+        answer = parts.patiently(lambda: parts.store.claim(request))
+        if not isinstance(answer, Claimed):
+            return _no_claim(answer)
+        claim = answer
+        with stages.stage("fetch", settings.download_timeout_s + _DOWNLOAD_SLACK_S):
+            data = objects.fetch(
+                parts.s3, version, max_bytes=settings.max_bytes, deadline_s=settings.download_timeout_s
+            )
+        parts.note_access(None)
+        with stages.stage("decode", settings.decode_timeout_s):
+            audio = decode(data, parts.limits, plan.profile.decoder)
+        parts.check_stop()
+        with stages.stage("preprocess", settings.decode_timeout_s), torch.inference_mode():
+            cut = cut_segments(one_channel(audio, plan.profile), plan.profile)
+            spectrograms = batch_of_one(images(cut.windows, plan.profile))
+        parts.check_stop()
+        with stages.stage("inference", settings.inference_timeout_s):
+            scores = parts.detector.score(spectrograms, whole_mask(spectrograms))
+        result = _result(parts, len(data), audio, cut, scores, stages)
+        committed = parts.patiently(lambda: parts.store.complete(answer, result))
+        return Succeeded(claim.analysis_id) if committed else Superseded(claim.analysis_id)
+    except TussisError as error:
+        return _conclude(job, parts, claim, stages, error)
+    except MemoryError:
+        raise  # The process's fault as well as the recording's: counted like a crash, tried again.
+    except Exception as error:
+        # Ours to mend; the recording must not wait for that, nor go round for ever.
+        _log.exception("internal_fault")
+        return _fail(job, parts, claim, stages, InternalFault(f"{type(error).__name__}: {error}"))
+
+
+def _no_claim(answer: records.Settled | records.Exhausted) -> Outcome:
+    if isinstance(answer, records.Exhausted):
+        return Failed(answer.analysis_id, WorkerCrashed.error_class)
+    return Settled(answer.analysis_id, answer.state)
+
+
+def _claim_request(job: Job, parts: Parts, plan: Plan, version: objects.ObjectVersion) -> records.ClaimRequest:
+    return records.ClaimRequest(
+        job=job,
+        etag=version.etag,
+        version_id=version.version_id,
+        size_bytes=version.size_bytes,
+        model_id=parts.model_id,
+        profile=plan.profile.name,
+        profile_overridden=plan.overridden,
+        threshold=parts.detector.manifest.threshold,
+        worker=parts.worker,
+        device=parts.device.value,
+        max_attempts=parts.settings.max_attempts,
+        alone=True,  # A child has one recording at a time.
+    )
+
+
+def _result(parts: Parts, size: int, audio: Audio, cut: Cut, scores: Scores, stages: Stages) -> records.Result:
+    threshold = parts.detector.manifest.threshold
+    bag_probability = float(scores.bag_probability[0])
+    return records.Result(
+        size_bytes=size,
+        duration_s=audio.duration_s,
+        rate_hz=audio.rate_hz,
+        channels=audio.channels,
+        codec=audio.codec,
+        container=audio.container,
+        decoder=audio.decoder,
+        bag_probability=bag_probability,
+        bag_logit=float(scores.bag_logit[0]),
+        decision=bag_probability > threshold,
+        threshold=threshold,
+        segments=records.SegmentScores(
+            start_s=cut.start_s,
+            end_s=cut.end_s,
+            probability=scores.segment_probabilities[0].tolist(),
+            logit=scores.segment_logits[0].tolist(),
+        ),
+        segments_total=cut.num_segments_total,
+        analyzed_s=cut.analyzed_s,
+        truncated=cut.truncated,
+        timings_ms=stages.timings_ms,
+    )
+
+
+def _conclude(job: Job, parts: Parts, claim: Claimed | None, stages: Stages, error: TussisError) -> Outcome:
+    """Turn an error into its outcome, written down where there is something to write."""
+    operators = parts.note_access(error)
+    if isinstance(error, Stopping) or operators:
+        return _hand_back(parts, claim, error)
+    if isinstance(error, TransientError | StorageAccessDenied):
+        failures = 1 + parts.patiently(lambda: parts.ledger.faults(job.job_id))
+        base, cap, total = parts.settings.retry_base_s, parts.settings.retry_cap_s, parts.settings.retry_total_s
+        if not backoff.exhausted(failures, base, cap, total):
+            return _defer(parts, claim, error, backoff.delay_s(failures, base, cap))
+        error = Expired(f"given up after {failures} faults, the last one: {error}")
+    if not isinstance(error, PermanentError):
+        raise error
+    return _fail(job, parts, claim, stages, error)
+
+
+def _defer(parts: Parts, claim: Claimed | None, error: TussisError, delay_s: float) -> Outcome:
+    if claim is not None:
+        released = parts.patiently(
+            lambda: parts.store.release(claim, AttemptOutcome.TRANSIENT, error.error_class, str(error))
+        )
+        if not released:
+            return Superseded(claim.analysis_id)
+    return Deferred(claim.analysis_id if claim else None, error.error_class, delay_s)
+
+
+def _hand_back(parts: Parts, claim: Claimed | None, error: TussisError) -> Outcome:
+    """Give the message back uncounted; after an operator's error, take no other one for a while."""
+    if claim is not None:
+        try:
+            parts.store.release(claim, AttemptOutcome.HANDED_BACK, error.error_class, str(error))
+        except TransientError as away:
+            # The claim stays open; whoever takes the message over counts it as ended without a word, once.
+            _log.warning("release_failed", analysis_id=claim.analysis_id, reason=str(away))
+    if isinstance(error, OperatorError):
+        _log.error("paused", error_class=error.error_class, reason=str(error), seconds=OPERATOR_PAUSE_S)
+        parts.run_dir.hold(str(error))
+        try:
+            parts.pause(OPERATOR_PAUSE_S)
+        except Stopping:
+            return HandedBack()
+        finally:
+            parts.run_dir.resume()
+    return HandedBack()
+
+
+def _fail(job: Job, parts: Parts, claim: Claimed | None, stages: Stages, error: PermanentError) -> Outcome:
+    if claim is not None:
+        written = parts.patiently(lambda: parts.store.fail(claim, error.error_class, str(error), stages.timings_ms))
+        return Failed(claim.analysis_id, error.error_class) if written else Superseded(claim.analysis_id)
+    # Only a model that is not served leaves the failure without one.
+    served = not isinstance(error, ModelNotServed)
+    profile = job.profile or parts.detector.manifest.profile
+    refusal = records.RefusalRequest(
+        job=job,
+        etag=job.etag or "",
+        version_id=job.version_id,
+        profile=profile,
+        profile_overridden=profile != parts.detector.manifest.profile,
+        model_id=parts.model_id if served else None,
+        model_requested=None if served else job.model,
+        error_class=error.error_class,
+        message=str(error),
+        worker=parts.worker,
+        device=parts.device.value,
+    )
+    return Failed(parts.patiently(lambda: parts.store.refuse(refusal)), error.error_class)

@@ -1,0 +1,56 @@
+"""Sends again what is open and nowhere: one worker at a time does it, for all."""
+
+from __future__ import annotations
+
+import time
+
+import redis
+
+from tussis.shared.ledger import Ledger
+from tussis.worker import logs
+
+_log = logs.get("reconciler")
+
+#: Who reconciles at the moment.
+LEADER_KEY = "tussis.reconciler"
+#: Seconds after which another worker takes over from one that went silent.
+LEASE_S = 15
+#: Seconds between two looks.
+INTERVAL_S = 5.0
+#: The most messages sent in one look; more wait for the next one.
+BATCH = 5000
+
+# KEYS leader; ARGV own name, lease in ms. 1 when the caller leads.
+_LEAD = """\
+local leader = redis.call('GET', KEYS[1])
+if leader and leader ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+
+class Reconciler:
+    """One worker's candidate for reconciling. Not thread-safe: one thread calls :meth:`look`."""
+
+    def __init__(self, client: redis.Redis, ledger: Ledger, name: str) -> None:
+        self._ledger = ledger
+        self._name = name
+        self._lead = client.register_script(_LEAD)
+        self._seen: dict[bytes, float] = {}
+
+    def look(self) -> int:
+        """Publish what is due, and what two looks in a row found lost. Returns how many messages were sent.
+
+        Raises :class:`BrokerUnavailable` and :class:`BrokerRefused`.
+        """
+        if not self._lead(keys=[LEADER_KEY], args=[self._name, LEASE_S * 1000]):
+            self._seen = {}
+            return 0
+        due = self._ledger.resend_due(time.time(), BATCH)
+        seen = self._ledger.suspects(BATCH)
+        lost = {job_id: sent_at for job_id, sent_at in seen.items() if self._seen.get(job_id) == sent_at}
+        sent = self._ledger.resend(lost)
+        self._seen = seen
+        if sent:
+            _log.warning("lost_messages_sent_again", messages=sent)
+        return due + sent

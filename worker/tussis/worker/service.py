@@ -1,0 +1,104 @@
+"""Running a worker from its first check to its exit status."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from celery import bootsteps
+from celery.signals import setup_logging, worker_process_init
+
+from tussis.shared.broker import broker_errors, connect, redact
+from tussis.shared.queues import Device
+from tussis.shared.s3 import s3_client
+from tussis.shared.settings import Settings
+from tussis.shared.store.repository import Store
+from tussis.worker import child, logs
+from tussis.worker.app import build_app
+from tussis.worker.child import Start
+from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.detector.source import resolve_model
+from tussis.worker.keeper import Keeper
+from tussis.worker.rundir import RunDir
+
+_log = logs.get("service")
+
+
+def run_worker(settings: Settings, device: Device) -> int:
+    """Serve until told to stop. Returns the exit status.
+
+    Broker, database, schema and manifest are looked at first, so that a deployment that is wrong says so at once, in
+    one line. Raises operator's and transient errors, :class:`NotReady` when a child cannot load the model.
+    """
+    name = f"{device.value}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    model = _check_deployment(settings)
+    run_dir = RunDir(Path(settings.run_dir) / f"tussis-{os.getpid()}-{uuid.uuid4().hex[:6]}")
+    run_dir.create()
+    children = settings.concurrency
+    cores = len(os.sched_getaffinity(0))
+    order = Start(settings, device, name, model, max(1, cores // children), run_dir)
+    keeper = Keeper(order)
+    try:
+        return _serve(order, keeper, children)
+    finally:
+        keeper.close()
+        run_dir.remove()
+        if keeper.problem is not None:
+            raise keeper.problem
+
+
+def _check_deployment(settings: Settings) -> Path:
+    url = settings.need_broker()
+    with broker_errors(redact(url)):
+        connect(url).ping()
+    store = Store.connect(settings.need_database(), pool_size=1)
+    try:
+        store.verify_schema()
+    finally:
+        store.close()
+    model = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
+    read_manifest(model)
+    return model
+
+
+def _serve(order: Start, keeper: Keeper, children: int) -> int:
+    app = build_app(order.settings, order.device)
+
+    class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
+        """Between the pool and the consumer: no message is taken before every child is ready."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def start(self, worker: Any) -> None:
+            keeper.start(worker)
+
+    app.steps["worker"].add(Gate)
+
+    def keep_our_logging(**_: Any) -> None:
+        """Celery configures no logging of its own when somebody listens to this signal."""
+
+    def start_child(**_: Any) -> None:
+        child.start(order)
+
+    setup_logging.connect(keep_our_logging, weak=False)
+    worker_process_init.connect(start_child, weak=False)
+
+    worker = app.Worker(
+        hostname=order.worker,
+        concurrency=children,
+        pool="prefork",
+        optimization="fair",
+        without_mingle=True,
+        without_gossip=True,
+        without_heartbeat=True,
+        loglevel="WARNING",
+        quiet=True,
+    )
+    worker.start()
+    _log.info("worker_stopped", worker=order.worker, status=worker.exitcode or 0)
+    sys.stderr.flush()
+    return int(worker.exitcode or 0)

@@ -1,0 +1,79 @@
+"""The Celery task: thin. It reads the message, lets the pipeline work, and acts on the outcome."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import structlog
+
+from tussis.shared.errors import MalformedMessage, PermanentError, TussisError
+from tussis.shared.messages import Job, parse_message
+from tussis.worker import child, logs
+from tussis.worker.outcome import Deferred, Failed, HandedBack, Outcome, Settled, Stopping, Succeeded, Superseded
+from tussis.worker.parts import Parts
+from tussis.worker.pipeline import process
+
+_log = logs.get("task")
+
+
+def analyze(*args: Any, **kwargs: Any) -> None:
+    """Analyse the job in ``kwargs["message"]``. Returns when the message may be acknowledged."""
+    parts = child.parts()
+    try:
+        job = _job(args, kwargs)
+    except PermanentError as error:
+        _bury(parts, kwargs or list(args), error)
+        return
+    with structlog.contextvars.bound_contextvars(job_id=job.job_id, uri=job.uri):
+        started = time.monotonic()
+        outcome = process(job, parts)
+        act(outcome, job, parts)
+        _log.info(
+            "job_done",
+            outcome=type(outcome).__name__.lower(),
+            error_class=getattr(outcome, "error_class", None),
+            analysis_id=getattr(outcome, "analysis_id", None),
+            ms=round((time.monotonic() - started) * 1000, 1),
+        )
+
+
+def act(outcome: Outcome, job: Job, parts: Parts) -> None:
+    """Bring the ledger in line with the outcome: the one place where a job is closed, deferred or sent again."""
+    try:
+        match outcome:
+            case Succeeded() | Settled() | Failed():
+                parts.patiently(lambda: parts.ledger.close(job))
+            case Deferred(delay_s=delay_s):
+                parts.patiently(lambda: parts.ledger.defer(job, time.time() + delay_s))
+            case HandedBack():
+                parts.patiently(lambda: parts.ledger.send_again(job))
+            case Superseded():
+                pass  # The attempt that took over closes the job.
+    except Stopping:
+        # The broker is away and the worker stops: neither this nor the acknowledgement reaches the broker, and the
+        # message comes back after the visibility timeout.
+        _log.warning("ledger_not_updated", outcome=type(outcome).__name__.lower())
+
+
+def _job(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
+    unreadable = kwargs.get("unreadable")
+    if isinstance(unreadable, dict) and set(kwargs) == {"unreadable"} and not args:
+        raise MalformedMessage(f"not a message of Tussis: {unreadable.get('problem')}")
+    if args or set(kwargs) != {"message"}:
+        raise MalformedMessage(f"the task takes one keyword argument, message; got {len(args)} and {sorted(kwargs)}")
+    return parse_message(kwargs["message"])
+
+
+def _bury(parts: Parts, raw: Any, error: TussisError) -> None:
+    """Keep a message that names no job as a dead letter, and close whatever the ledger holds under its id."""
+    message = raw.get("message") if isinstance(raw, dict) else None
+    claimed_id = message.get("job_id") if isinstance(message, dict) else None
+    job_id = claimed_id if isinstance(claimed_id, str) else None
+    unreadable = raw.get("unreadable") if isinstance(raw, dict) else None
+    text = unreadable["raw"] if isinstance(unreadable, dict) and "raw" in unreadable else json.dumps(raw)
+    _log.error("dead_letter", error_class=error.error_class, reason=str(error), message_job_id=job_id)
+    parts.patiently(lambda: parts.store.dead_letter(text, job_id, error.error_class, str(error)))
+    if job_id is not None:
+        parts.patiently(lambda: parts.ledger.discard(job_id))
