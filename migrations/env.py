@@ -1,0 +1,48 @@
+"""How a migration runs: one at a time in a database, in one transaction, never waiting long for a busy table."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import Connection, text
+
+from tussis.shared.settings import load_settings
+from tussis.shared.store.connection import connect_engine
+from tussis.shared.store.schema import VERSION_TABLE, metadata
+
+# Any number of ours: "tussis" in ASCII.
+_LOCK = 0x747573736973
+#: Another migration may be at work; a big one takes minutes.
+_WAIT_FOR_OTHERS = "10min"
+#: ALTER TABLE waits behind running queries, and every later query waits behind it: give up soon.
+_WAIT_FOR_TABLES = "5s"
+
+
+def _run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        version_table=VERSION_TABLE,
+        compare_type=True,
+        compare_server_default=True,
+    )
+    with context.begin_transaction():
+        connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT_FOR_OTHERS}'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT_FOR_TABLES}'"))
+        context.run_migrations()
+
+
+def _main() -> None:
+    given = context.config.attributes.get("connection")
+    if isinstance(given, Connection):
+        _run(given)
+        return
+    engine = connect_engine(load_settings().need_database(), statement_timeout_s=0)
+    with engine.connect() as connection:
+        _run(connection)
+    engine.dispose()
+
+
+if context.is_offline_mode():
+    raise SystemExit("migrations look at the database: run `tussis migrate` (there is no --sql)")
+_main()

@@ -1,0 +1,165 @@
+"""Claim before work: who may analyse what, decided under the recording's lock, in one transaction."""
+
+from __future__ import annotations
+
+import uuid
+
+from sqlalchemy import Connection, insert, select
+
+from tussis.shared.errors import JobMoved, WorkerCrashed
+from tussis.shared.messages import Job
+from tussis.shared.states import TERMINAL, AnalysisState, AttemptOutcome
+from tussis.shared.store import transitions
+from tussis.shared.store.identities import (
+    Identity,
+    Mapped,
+    Standing,
+    find_identity,
+    lock_analysis,
+    map_job,
+    mapped,
+    touch_recording,
+)
+from tussis.shared.store.records import Claimed, ClaimRequest, Exhausted, Settled
+from tussis.shared.store.schema import analyses, attempts
+from tussis.shared.store.transitions import moment
+
+
+def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | Exhausted:
+    """The whole decision. The caller's transaction makes it one step."""
+    job = request.job
+    before = mapped(connection, job)
+    if before is not None and before.answers:
+        # A redelivery after the commit: nothing is read, written or locked any more, whatever the object is by now.
+        return Settled(before.analysis_id, before.state)
+    identity = Identity(
+        recording_id=touch_recording(
+            connection, job, etag=request.etag, version_id=request.version_id, size_bytes=request.size_bytes
+        ),
+        model_id=request.model_id,
+        model_requested=None,
+        profile=request.profile,
+        coverage=request.coverage,
+        forced_by=job.job_id if job.again else "",
+    )
+    standing = find_identity(connection, identity)
+    answer = _begin(connection, request, identity) if standing is None else _decide(connection, request, standing)
+    map_job(connection, job, answer.analysis_id)
+    if before is not None and before.is_open and before.analysis_id != answer.analysis_id:
+        _leave(connection, before, answer.analysis_id)
+    return answer
+
+
+def may_reopen(standing: Standing, job: Job) -> bool:
+    """Whether this message takes up an analysis that has failed or was discarded."""
+    if standing.state is AnalysisState.DISCARDED:
+        return job.reopen
+    if standing.state is not AnalysisState.FAILED:
+        return False
+    if standing.error_class == JobMoved.error_class:
+        # Another job left it behind unanswered; this one has its bytes and its model at hand.
+        return True
+    newer = standing.finished_at is not None and moment(job.enqueued_at) > standing.finished_at
+    return newer and (job.reopen or standing.error_class in transitions.REOPENING)
+
+
+def record_attempt(
+    connection: Connection, analysis_id: int, number: int, token: uuid.UUID, worker: str, *, alone: bool
+) -> None:
+    """A new attempt, open."""
+    connection.execute(
+        insert(attempts).values(analysis_id=analysis_id, number=number, token=token, worker=worker, alone=alone)
+    )
+
+
+def _begin(connection: Connection, request: ClaimRequest, identity: Identity) -> Claimed:
+    row = connection.execute(
+        insert(analyses)
+        .values(
+            recording_id=identity.recording_id,
+            model_id=identity.model_id,
+            model_requested=identity.model_requested,
+            profile=identity.profile,
+            profile_overridden=request.profile_overridden,
+            coverage=identity.coverage,
+            forced_by=identity.forced_by,
+            job_id=request.job.job_id,
+            state=AnalysisState.RUNNING.value,
+            attempt_token=request.token,
+            threshold=request.threshold,
+            attempts=1,
+            worker=request.worker,
+            device=request.device,
+            enqueued_at=moment(request.job.enqueued_at),
+            started_at=transitions.NOW,
+        )
+        .returning(analyses.c.id, analyses.c.created_at)
+    ).one()
+    record_attempt(connection, row.id, 1, request.token, request.worker, alone=request.alone)
+    return Claimed(row.id, row.created_at, request.token, 1)
+
+
+def _decide(connection: Connection, request: ClaimRequest, standing: Standing) -> Claimed | Settled | Exhausted:
+    match standing.state:
+        case AnalysisState.RUNNING if standing.attempt_token == request.token:
+            return Claimed(standing.id, standing.created_at, request.token, standing.attempts)
+        case AnalysisState.RUNNING | AnalysisState.WAITING:
+            return _take_over(connection, request, standing)
+        case _ if may_reopen(standing, request.job):
+            return _attempt(connection, request, standing, first_attempt=standing.attempts + 1, vanished=0)
+        case _:
+            return Settled(standing.id, standing.state)
+
+
+def _take_over(connection: Connection, request: ClaimRequest, standing: Standing) -> Claimed | Exhausted:
+    """A redelivery, or the next attempt after a pause. Whoever still held the claim has lost it."""
+    connection.execute(transitions.open_attempts_vanished(standing.id))
+    vanished = connection.execute(
+        select(attempts.c.number, attempts.c.worker, attempts.c.alone, attempts.c.started_at)
+        .where(
+            attempts.c.analysis_id == standing.id,
+            attempts.c.number >= standing.first_attempt,
+            attempts.c.outcome == AttemptOutcome.VANISHED.value,
+        )
+        .order_by(attempts.c.number)
+    ).all()
+    crashes = [row for row in vanished if row.alone]
+    if standing.state is AnalysisState.RUNNING and len(crashes) >= request.max_attempts:
+        history = ", ".join(f"{row.number} on {row.worker} at {row.started_at:%Y-%m-%dT%H:%M:%SZ}" for row in crashes)
+        message = (
+            f"{len(crashes)} of {standing.attempts} attempts ended without a word while the recording had a process "
+            f"to itself (attempt {history}): the file crashes or hangs the worker"
+        )
+        connection.execute(transitions.to_failed(standing.id, error_class=WorkerCrashed.error_class, message=message))
+        return Exhausted(standing.id)
+    return _attempt(connection, request, standing, first_attempt=standing.first_attempt, vanished=len(vanished))
+
+
+def _attempt(
+    connection: Connection, request: ClaimRequest, standing: Standing, *, first_attempt: int, vanished: int
+) -> Claimed:
+    number = standing.attempts + 1
+    connection.execute(
+        transitions.to_running(
+            standing.id,
+            token=request.token,
+            number=number,
+            first_attempt=first_attempt,
+            job_id=request.job.job_id,
+            enqueued_at=moment(request.job.enqueued_at),
+            worker=request.worker,
+            device=request.device,
+        )
+    )
+    record_attempt(connection, standing.id, number, request.token, request.worker, alone=request.alone)
+    return Claimed(standing.id, standing.created_at, request.token, number, vanished)
+
+
+def _leave(connection: Connection, before: Mapped, analysis_id: int) -> None:
+    """The job goes on as another analysis; the one it had would stay open for ever."""
+    standing = lock_analysis(connection, before.analysis_id)
+    if standing is None or standing.state in TERMINAL:
+        return
+    connection.execute(transitions.open_attempts_vanished(standing.id))
+    message = f"{JobMoved()} (analysis {analysis_id} answers it)"
+    connection.execute(transitions.to_failed(standing.id, error_class=JobMoved.error_class, message=message))

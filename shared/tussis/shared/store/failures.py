@@ -1,0 +1,76 @@
+"""Failures are a place: list them, put them aside, try them again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, Connection, Engine, func, select
+
+from tussis.shared.messages import Job
+from tussis.shared.states import AnalysisState
+from tussis.shared.store import transitions
+from tussis.shared.store.queries import flat_analyses, paged, under_prefix
+from tussis.shared.store.records import Analysis, FailureFilter
+from tussis.shared.store.schema import analyses, jobs
+
+# Later than anything that the producer's clock, or ours, wrote before: a retry must not look like a redelivery.
+_TICK = timedelta(milliseconds=1)
+
+
+def failures(engine: Engine, wanted: FailureFilter) -> Iterator[Analysis]:
+    """Failed (and, on demand, discarded) analyses, newest first by ``finished_at``."""
+    conditions = _conditions(wanted)
+    yield from paged(engine, flat_analyses().where(*conditions), analyses.c.finished_at, wanted.limit)
+
+
+def discard(connection: Connection, analysis_ids: Sequence[int]) -> int:
+    """Put failures aside; returns how many were. What is not failed stays as it is."""
+    return connection.execute(transitions.to_discarded(analysis_ids)).rowcount
+
+
+def retry_job(connection: Connection, analysis: Analysis) -> Job:
+    """The message that takes this failure up again; to be enqueued.
+
+    It keeps the job's id, and names the bytes, the profile and the model only as far as the failed job did: a model
+    that the deployment has replaced since is not asked for again.
+    """
+    newest = connection.execute(
+        select(
+            func.greatest(func.clock_timestamp(), func.max(jobs.c.enqueued_at) + _TICK, analyses.c.finished_at + _TICK)
+        )
+        .select_from(analyses)
+        .outerjoin(jobs, jobs.c.analysis_id == analyses.c.id)
+        .where(analyses.c.id == analysis.id)
+        .group_by(analyses.c.id)
+    ).scalar_one()
+    return Job(
+        job_id=analysis.forced_by or analysis.job_id,
+        bucket=analysis.bucket,
+        key=analysis.key,
+        enqueued_at=newest.timestamp(),
+        version_id=analysis.version_id,
+        etag=analysis.etag or None,
+        model=analysis.model_requested,
+        profile=analysis.profile if analysis.profile_overridden and analysis.profile else None,
+        again=bool(analysis.forced_by),
+        reopen=True,
+    )
+
+
+def _conditions(wanted: FailureFilter) -> list[ColumnElement[bool]]:
+    states = [AnalysisState.FAILED.value]
+    if wanted.include_discarded:
+        states.append(AnalysisState.DISCARDED.value)
+    conditions: list[ColumnElement[bool]] = [analyses.c.state.in_(states)]
+    if wanted.error_class is not None:
+        conditions.append(analyses.c.error_class == wanted.error_class)
+    if wanted.since is not None:
+        conditions.append(analyses.c.finished_at >= wanted.since)
+    if wanted.until is not None:
+        conditions.append(analyses.c.finished_at < wanted.until)
+    if wanted.prefix is not None:
+        conditions.append(under_prefix(wanted.prefix))
+    if wanted.ids is not None:
+        conditions.append(analyses.c.id.in_(wanted.ids))
+    return conditions

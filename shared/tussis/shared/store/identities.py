@@ -1,0 +1,160 @@
+"""Finding rows: the recording of an object, the analysis of a question, the analysis of a job.
+
+Locks are always taken in this order: recording, then analysis. Two transactions that take them the other way round
+would wait for each other.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, Connection, and_, case, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from tussis.shared.errors import JobMoved
+from tussis.shared.messages import Job
+from tussis.shared.states import TERMINAL, AnalysisState
+from tussis.shared.store.schema import analyses, jobs, recordings
+from tussis.shared.store.transitions import moment
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The question that an analysis answers: unique among analyses."""
+
+    recording_id: int
+    model_id: int | None
+    model_requested: str | None
+    profile: str
+    coverage: str
+    forced_by: str
+
+
+@dataclass(frozen=True)
+class Standing:
+    """An analysis as a decision needs it; its row is locked until the transaction ends."""
+
+    id: int
+    created_at: datetime
+    state: AnalysisState
+    attempt_token: uuid.UUID
+    attempts: int
+    first_attempt: int
+    error_class: str | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """The analysis that a job had until now. ``same_message``: the message at hand is the one that made it, so that
+    this is a redelivery and no new wish."""
+
+    analysis_id: int
+    state: AnalysisState
+    error_class: str | None
+    same_message: bool
+
+    @property
+    def answers(self) -> bool:
+        """The message at hand has its answer already. An analysis that another job left behind is none."""
+        return self.same_message and self.state in TERMINAL and self.error_class != JobMoved.error_class
+
+    @property
+    def is_open(self) -> bool:
+        return self.state not in TERMINAL
+
+
+def touch_recording(
+    connection: Connection, job: Job, *, etag: str, version_id: str | None, size_bytes: int | None
+) -> int:
+    """Make or update the recording and lock its row; returns its id. Metadata that is empty changes nothing."""
+    values = insert(recordings).values(
+        bucket=job.bucket,
+        key=job.key,
+        etag=etag,
+        version_id=version_id,
+        size_bytes=size_bytes,
+        metadata=dict(job.metadata),
+    )
+    new = values.excluded
+    statement = values.on_conflict_do_update(
+        index_elements=["bucket", "key", "etag"],
+        set_={
+            "version_id": func.coalesce(new.version_id, recordings.c.version_id),
+            "size_bytes": func.coalesce(new.size_bytes, recordings.c.size_bytes),
+            "metadata": case((new["metadata"] == {}, recordings.c["metadata"]), else_=new["metadata"]),
+            "updated_at": func.now(),
+        },
+    ).returning(recordings.c.id)
+    return int(connection.execute(statement).scalar_one())
+
+
+def find_identity(connection: Connection, identity: Identity) -> Standing | None:
+    """Lock and read the analysis of this identity. The recording must be locked already: then none can appear."""
+    return _standing(
+        connection,
+        and_(
+            analyses.c.recording_id == identity.recording_id,
+            analyses.c.model_id.is_not_distinct_from(identity.model_id),
+            analyses.c.model_requested.is_not_distinct_from(identity.model_requested),
+            analyses.c.profile == identity.profile,
+            analyses.c.coverage == identity.coverage,
+            analyses.c.forced_by == identity.forced_by,
+        ),
+    )
+
+
+def lock_analysis(connection: Connection, analysis_id: int) -> Standing | None:
+    """Lock and read one analysis."""
+    return _standing(connection, analyses.c.id == analysis_id)
+
+
+def _standing(connection: Connection, which: ColumnElement[bool]) -> Standing | None:
+    row = connection.execute(
+        select(
+            analyses.c.id,
+            analyses.c.created_at,
+            analyses.c.state,
+            analyses.c.attempt_token,
+            analyses.c.attempts,
+            analyses.c.first_attempt,
+            analyses.c.error_class,
+            analyses.c.finished_at,
+        )
+        .where(which)
+        .with_for_update()
+    ).one_or_none()
+    if row is None:
+        return None
+    analysis_id, created_at, state, *rest = row
+    return Standing(analysis_id, created_at, AnalysisState(state), *rest)
+
+
+def mapped(connection: Connection, job: Job) -> Mapped | None:
+    """The analysis that the store has for this job so far, if any. Locks nothing."""
+    row = connection.execute(
+        select(jobs.c.analysis_id, jobs.c.enqueued_at, analyses.c.state, analyses.c.error_class)
+        .join(analyses, analyses.c.id == jobs.c.analysis_id)
+        .where(jobs.c.job_id == job.job_id)
+    ).one_or_none()
+    if row is None:
+        return None
+    return Mapped(
+        row.analysis_id, AnalysisState(row.state), row.error_class, moment(job.enqueued_at) <= row.enqueued_at
+    )
+
+
+def map_job(connection: Connection, job: Job, analysis_id: int) -> None:
+    """From now on this analysis answers the job."""
+    statement = insert(jobs).values(job_id=job.job_id, analysis_id=analysis_id, enqueued_at=moment(job.enqueued_at))
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["job_id"],
+            set_={
+                "analysis_id": statement.excluded.analysis_id,
+                "enqueued_at": func.greatest(statement.excluded.enqueued_at, jobs.c.enqueued_at),
+            },
+        )
+    )

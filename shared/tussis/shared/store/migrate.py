@@ -1,0 +1,114 @@
+"""Moving a database between schema revisions. The scripts are in ``migrations/`` of the repository, and inside this
+package when it was installed from a wheel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import sqlalchemy.exc
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection
+
+from tussis.shared.errors import SchemaMismatch
+from tussis.shared.store.connection import connect_engine, place
+from tussis.shared.store.faults import database_errors
+from tussis.shared.store.schema import VERSION_TABLE
+
+#: The revision of an empty database.
+BASE = "base"
+_DUPLICATE = frozenset({"42P07", "42710", "42P06"})
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Bring the database to ``revision``, which must lie ahead. Safe to run from several processes at once.
+
+    Raises :class:`SchemaMismatch` when the database is on a revision that this version does not know, when
+    ``revision`` is unknown, or when tables of those names are there that are not ours; the store's other errors.
+    """
+    with _connected(url) as (connection, where), _told(where):
+        command.upgrade(_config(connection), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Take the database back to ``revision`` (``base``: no schema, and no data). Raises as :func:`upgrade`."""
+    with _connected(url) as (connection, where), _told(where):
+        command.downgrade(_config(connection), revision)
+
+
+def current(url: str) -> str | None:
+    """The database's revision; None when it has no Tussis schema."""
+    with _connected(url) as (connection, _):
+        return MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE}
+        ).get_current_revision()
+
+
+def head() -> str:
+    """The newest revision that this version of Tussis has."""
+    revision = _scripts().get_current_head()
+    if revision is None:
+        raise SchemaMismatch(f"no migrations in {scripts_folder()}: the installation is damaged, install Tussis again")
+    return revision
+
+
+def revisions() -> tuple[str, ...]:
+    """All revisions, oldest first."""
+    return tuple(script.revision for script in reversed(list(_scripts().walk_revisions())))
+
+
+def scripts_folder() -> Path:
+    """Where the migration scripts are: in the package (wheel), else at the top of the checkout (editable)."""
+    inside = Path(__file__).parent / "migrations"
+    return inside if inside.is_dir() else Path(__file__).parents[4] / "migrations"
+
+
+def _config(connection: Connection | None = None) -> Config:
+    config = Config()
+    # ConfigParser's interpolation reads a percent sign in the path.
+    config.set_main_option("script_location", str(scripts_folder()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[tuple[Connection, str]]:
+    # Building an index may take longer than any statement of a worker.
+    engine = connect_engine(url, statement_timeout_s=0)
+    where = place(engine.url)
+    try:
+        with database_errors(where), engine.connect() as connection:
+            yield connection, where
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """Alembic's refusals, and a database that belongs to somebody else, in our words."""
+    try:
+        yield
+    except CommandError as error:
+        raise SchemaMismatch(
+            f"the database at {where} cannot be migrated: {error} (this version of Tussis knows "
+            f"{', '.join(revisions())})"
+        ) from error
+    except sqlalchemy.exc.ProgrammingError as error:
+        if isinstance(error.orig, psycopg.Error) and error.orig.sqlstate in _DUPLICATE:
+            raise SchemaMismatch(
+                f"the database at {where} holds something of that name that is not Tussis's "
+                f"({error.orig.diag.message_primary}): give Tussis a database of its own"
+            ) from error
+        raise

@@ -1,0 +1,237 @@
+"""Reading: nothing here changes a row."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, select, true, tuple_
+
+from tussis.shared.errors import InvalidUri
+from tussis.shared.states import AnalysisState, AttemptOutcome
+from tussis.shared.store.records import (
+    Analysis,
+    Attempt,
+    Counts,
+    JobAnswer,
+    ResultFilter,
+    Segment,
+)
+from tussis.shared.store.schema import analyses, attempts, dead_letters, jobs, models, recordings, segments
+from tussis.shared.uris import check_bucket
+
+#: Rows read at once: a listing of millions needs the memory of this many.
+PAGE = 500
+_PAGE_KEY = "page_key"
+
+_RECORDING_COLUMNS = (
+    "bucket",
+    "key",
+    "etag",
+    "version_id",
+    "duration_s",
+    "size_bytes",
+    "rate_hz",
+    "channels",
+    "codec",
+    "container",
+    "metadata",
+)
+_ANALYSIS_COLUMNS = (
+    "id",
+    "state",
+    "decision",
+    "bag_probability",
+    "bag_logit",
+    "threshold",
+    "model_requested",
+    "profile",
+    "profile_overridden",
+    "coverage",
+    "forced_by",
+    "segments",
+    "segments_total",
+    "analyzed_s",
+    "truncated",
+    "decoder",
+    "attempts",
+    "error_class",
+    "error_message",
+    "timings_ms",
+    "worker",
+    "device",
+    "job_id",
+    "created_at",
+    "enqueued_at",
+    "started_at",
+    "finished_at",
+)
+
+
+def flat_analyses() -> Select[Any]:
+    """Analyses with their recordings and models, as :func:`analysis_of` reads them."""
+    return (
+        select(
+            *(recordings.c[name] for name in _RECORDING_COLUMNS),
+            *(analyses.c[name] for name in _ANALYSIS_COLUMNS),
+            func.coalesce(models.c.name + "@" + models.c.version, analyses.c.model_requested).label("model"),
+        )
+        .join_from(analyses, recordings, recordings.c.id == analyses.c.recording_id)
+        .outerjoin(models, models.c.id == analyses.c.model_id)
+    )
+
+
+def analysis_of(row: Row[Any]) -> Analysis:
+    """A row of :func:`flat_analyses` as a record."""
+    fields = {name: value for name, value in row._mapping.items() if name != _PAGE_KEY}
+    fields["state"] = AnalysisState(fields["state"])
+    return Analysis(uri=f"s3://{fields['bucket']}/{fields['key']}", **fields)
+
+
+def under_prefix(prefix: str) -> ColumnElement[bool]:
+    """Recordings under ``s3://bucket`` or ``s3://bucket/start-of-key``. Raises :class:`InvalidUri`."""
+    if not prefix.startswith("s3://"):
+        raise InvalidUri(f"not an S3 prefix: {prefix!r} (write s3://bucket/prefix)")
+    bucket, _, start = prefix.removeprefix("s3://").partition("/")
+    check_bucket(bucket)
+    condition: ColumnElement[bool] = recordings.c.bucket == bucket
+    if start:
+        pattern = start.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+        condition = condition & recordings.c.key.like(pattern)
+    return condition
+
+
+def results(engine: Engine, wanted: ResultFilter) -> Iterator[Analysis]:
+    """Analyses, newest first by ``created_at``, a page at a time."""
+    statement = flat_analyses()
+    if wanted.since is not None:
+        statement = statement.where(analyses.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        statement = statement.where(analyses.c.created_at < wanted.until)
+    if wanted.decision is not None:
+        statement = statement.where(analyses.c.decision.is_(wanted.decision))
+    if wanted.state is not None:
+        statement = statement.where(analyses.c.state == wanted.state.value)
+    if wanted.prefix is not None:
+        statement = statement.where(under_prefix(wanted.prefix))
+    yield from paged(engine, statement, analyses.c.created_at, wanted.limit)
+
+
+def paged(
+    engine: Engine, statement: Select[Any], order: ColumnElement[datetime], limit: int | None
+) -> Iterator[Analysis]:
+    """Newest first by ``order``, then id; each page starts behind the last row of the one before, so that rows that
+    appear meanwhile shift nothing."""
+    ordered = statement.add_columns(order.label(_PAGE_KEY)).order_by(order.desc(), analyses.c.id.desc())
+    behind: ColumnElement[bool] = true()
+    left = limit
+    while left is None or left > 0:
+        size = PAGE if left is None else min(PAGE, left)
+        with engine.connect() as connection:
+            rows = connection.execute(ordered.where(behind).limit(size)).all()
+        yield from map(analysis_of, rows)
+        if len(rows) < size:
+            return
+        last = rows[-1]._mapping
+        behind = tuple_(order, analyses.c.id) < tuple_(last[_PAGE_KEY], last["id"])
+        left = None if left is None else left - size
+
+
+def segments_of(connection: Connection, analysis_ids: Sequence[int]) -> dict[int, tuple[Segment, ...]]:
+    """Analysis id -> its segments in order. Analyses without any are left out."""
+    rows = connection.execute(
+        select(
+            segments.c.analysis_id,
+            segments.c.bag_index,
+            segments.c.segment_index,
+            segments.c.start_s,
+            segments.c.end_s,
+            segments.c.probability,
+            segments.c.logit,
+        )
+        .where(segments.c.analysis_id.in_(analysis_ids))
+        .order_by(segments.c.analysis_id, segments.c.bag_index, segments.c.segment_index)
+    )
+    found: dict[int, list[Segment]] = {}
+    for analysis_id, *fields in rows:
+        found.setdefault(analysis_id, []).append(Segment(*fields))
+    return {analysis_id: tuple(rows) for analysis_id, rows in found.items()}
+
+
+def job_answer(connection: Connection, job_id: str) -> JobAnswer | None:
+    """What answers the job; None when no worker has had it (or it is no job id at all)."""
+    try:
+        known = str(uuid.UUID(job_id))
+    except ValueError:
+        return None
+    job = connection.execute(select(jobs).where(jobs.c.job_id == known)).one_or_none()
+    if job is None:
+        return None
+    analysis = analysis_of(connection.execute(flat_analyses().where(analyses.c.id == job.analysis_id)).one())
+    return JobAnswer(
+        job_id=job.job_id,
+        enqueued_at=job.enqueued_at,
+        received_at=job.received_at,
+        analysis=analysis,
+        segments=segments_of(connection, [analysis.id]).get(analysis.id, ()),
+    )
+
+
+def attempts_of(connection: Connection, analysis_id: int) -> tuple[Attempt, ...]:
+    """All attempts at an analysis, first to last."""
+    rows = connection.execute(
+        select(
+            attempts.c.number,
+            attempts.c.worker,
+            attempts.c.alone,
+            attempts.c.started_at,
+            attempts.c.ended_at,
+            attempts.c.outcome,
+            attempts.c.error_class,
+            attempts.c.error_message,
+        )
+        .where(attempts.c.analysis_id == analysis_id)
+        .order_by(attempts.c.number)
+    )
+    return tuple(
+        Attempt(
+            row.number,
+            row.worker,
+            row.alone,
+            row.started_at,
+            row.ended_at,
+            None if row.outcome is None else AttemptOutcome(row.outcome),
+            row.error_class,
+            row.error_message,
+        )
+        for row in rows
+    )
+
+
+def counts(connection: Connection) -> Counts:
+    """How many analyses stand where, and how many messages could not be read."""
+    by_state: dict[str, int] = {}
+    decisions: dict[bool, int] = {}
+    failures: dict[str, int] = {}
+    rows = connection.execute(
+        select(analyses.c.state, analyses.c.decision, analyses.c.error_class, func.count()).group_by(
+            analyses.c.state, analyses.c.decision, analyses.c.error_class
+        )
+    )
+    for state, decision, error_class, number in rows:
+        by_state[state] = by_state.get(state, 0) + number
+        if state == AnalysisState.SUCCEEDED.value:
+            decisions[decision] = number
+        elif state == AnalysisState.FAILED.value:
+            failures[error_class] = number
+    return Counts(
+        cough=decisions.get(True, 0),
+        no_cough=decisions.get(False, 0),
+        failures=dict(sorted(failures.items(), key=lambda item: (-item[1], item[0]))),
+        discarded=by_state.get(AnalysisState.DISCARDED.value, 0),
+        running=by_state.get(AnalysisState.RUNNING.value, 0),
+        waiting=by_state.get(AnalysisState.WAITING.value, 0),
+        dead_letters=connection.execute(select(func.count()).select_from(dead_letters)).scalar_one(),
+    )

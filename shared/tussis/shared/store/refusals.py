@@ -1,0 +1,145 @@
+"""Failures without a claim: the object is not there, the model is not served, the message cannot be read."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+
+from sqlalchemy import Connection, insert
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from tussis.shared.states import AnalysisState, AttemptOutcome
+from tussis.shared.store import transitions
+from tussis.shared.store.claims import may_reopen, record_attempt
+from tussis.shared.store.identities import (
+    Identity,
+    Standing,
+    find_identity,
+    lock_analysis,
+    map_job,
+    mapped,
+    touch_recording,
+)
+from tussis.shared.store.records import RefusalRequest
+from tussis.shared.store.schema import analyses, dead_letters
+from tussis.shared.store.transitions import moment
+
+#: Characters of an unreadable message that are kept: as many as the largest message that could be read has bytes.
+MAX_RAW = 65_536
+
+
+def refuse(connection: Connection, request: RefusalRequest) -> int:
+    """Returns the id of the analysis that now answers the job."""
+    job = request.job
+    before = mapped(connection, job)
+    if before is not None and before.answers:
+        return before.analysis_id
+    if before is not None and before.is_open:
+        # An earlier attempt at this message claimed an analysis, and cannot go on: that one fails, not a second one.
+        open_one = lock_analysis(connection, before.analysis_id)
+        if open_one is not None and open_one.state in (AnalysisState.RUNNING, AnalysisState.WAITING):
+            _fail_standing(connection, request, open_one)
+            map_job(connection, job, open_one.id)
+            return open_one.id
+    identity = Identity(
+        recording_id=touch_recording(
+            connection, job, etag=request.etag, version_id=request.version_id, size_bytes=None
+        ),
+        model_id=request.model_id,
+        model_requested=request.model_requested,
+        profile=request.profile,
+        coverage=request.coverage,
+        forced_by=job.job_id if job.again else "",
+    )
+    standing = find_identity(connection, identity)
+    if standing is None:
+        analysis_id = _refused(connection, request, identity)
+    else:
+        analysis_id = standing.id
+        # One that another job has open is left to that job: its bytes may be at hand there.
+        if may_reopen(standing, job):
+            _fail_standing(connection, request, standing)
+    map_job(connection, job, analysis_id)
+    return analysis_id
+
+
+def _refused(connection: Connection, request: RefusalRequest, identity: Identity) -> int:
+    token = uuid.uuid4()
+    analysis_id = connection.execute(
+        insert(analyses)
+        .values(
+            recording_id=identity.recording_id,
+            model_id=identity.model_id,
+            model_requested=identity.model_requested,
+            profile=identity.profile,
+            profile_overridden=request.profile_overridden,
+            coverage=identity.coverage,
+            forced_by=identity.forced_by,
+            job_id=request.job.job_id,
+            state=AnalysisState.FAILED.value,
+            attempt_token=token,
+            attempts=1,
+            error_class=request.error_class,
+            error_message=transitions.clean(request.message),
+            worker=request.worker,
+            device=request.device,
+            enqueued_at=moment(request.job.enqueued_at),
+            started_at=transitions.NOW,
+            finished_at=transitions.NOW,
+        )
+        .returning(analyses.c.id)
+    ).scalar_one()
+    record_attempt(connection, analysis_id, 1, token, request.worker, alone=False)
+    _end_attempt(connection, request, token)
+    return int(analysis_id)
+
+
+def _fail_standing(connection: Connection, request: RefusalRequest, standing: Standing) -> None:
+    """One more attempt, which fails at once: RUNNING, then FAILED, by the same moves as any other."""
+    token = uuid.uuid4()
+    number = standing.attempts + 1
+    reopened = standing.state not in (AnalysisState.RUNNING, AnalysisState.WAITING)
+    connection.execute(transitions.open_attempts_vanished(standing.id))
+    connection.execute(
+        transitions.to_running(
+            standing.id,
+            token=token,
+            number=number,
+            first_attempt=number if reopened else standing.first_attempt,
+            job_id=request.job.job_id,
+            enqueued_at=moment(request.job.enqueued_at),
+            worker=request.worker,
+            device=request.device,
+        )
+    )
+    record_attempt(connection, standing.id, number, token, request.worker, alone=False)
+    connection.execute(
+        transitions.to_failed(standing.id, error_class=request.error_class, message=request.message, token=token)
+    )
+    _end_attempt(connection, request, token)
+
+
+def _end_attempt(connection: Connection, request: RefusalRequest, token: uuid.UUID) -> None:
+    connection.execute(
+        transitions.attempt_ended(
+            token, AttemptOutcome.FAILED, error_class=request.error_class, message=request.message
+        )
+    )
+
+
+def dead_letter(connection: Connection, raw: str, job_id: str | None, error_class: str, message: str) -> None:
+    """Keep an unreadable message. The same one again only counts."""
+    text = transitions.storable(raw)
+    statement = upsert(dead_letters).values(
+        raw_sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
+        raw=text[:MAX_RAW],
+        job_id=None if job_id is None else transitions.storable(job_id)[:200],
+        error_class=error_class,
+        error_message=transitions.clean(message),
+    )
+    connection.execute(
+        statement.on_conflict_do_update(
+            index_elements=["raw_sha256"],
+            set_={"deliveries": dead_letters.c.deliveries + 1, "last_received_at": transitions.NOW},
+        )
+    )

@@ -1,0 +1,49 @@
+"""Registering the model that a worker serves."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, or_, select, update
+from sqlalchemy.dialects.postgresql import insert
+
+from tussis.shared.errors import ModelConflict
+from tussis.shared.store.records import ModelFacts
+from tussis.shared.store.schema import models
+
+
+def register_model(connection: Connection, facts: ModelFacts) -> int:
+    """The model's id, made on first sight. Name, version and file belong together for ever; the rest of the manifest
+    may change and the row follows it.
+
+    Raises :class:`ModelConflict` when the name and version, or the file, is registered otherwise.
+    """
+    changing = {
+        "profile": facts.profile,
+        "threshold": float(facts.threshold),
+        "provenance": facts.provenance,
+        "parent": facts.parent,
+    }
+    connection.execute(
+        insert(models)
+        .values(name=facts.name, version=facts.version, sha256=facts.sha256, **changing)
+        .on_conflict_do_nothing()
+    )
+    rows = connection.execute(
+        select(models).where(
+            or_(models.c.sha256 == facts.sha256, (models.c.name == facts.name) & (models.c.version == facts.version))
+        )
+    ).all()
+    for row in rows:
+        if (row.name, row.version) != (facts.name, facts.version):
+            raise ModelConflict(
+                f"the file {facts.sha256[:12]}... is registered as {row.name}@{row.version}, its manifest now says "
+                f"{facts.name}@{facts.version}: restore the manifest, or serve another file"
+            )
+        if row.sha256 != facts.sha256:
+            raise ModelConflict(
+                f"{facts.name}@{facts.version} is registered with the file {row.sha256[:12]}..., this one is "
+                f"{facts.sha256[:12]}...: give the new file another version in its manifest"
+            )
+    (row,) = rows
+    if {name: getattr(row, name) for name in changing} != changing:
+        connection.execute(update(models).where(models.c.id == row.id).values(**changing))
+    return int(row.id)
