@@ -6,10 +6,12 @@ import os
 import socket
 import sys
 import uuid
+import warnings
 from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
+from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_process_init
 
 from tussis.shared.broker import broker_errors, connect, redact
@@ -87,6 +89,8 @@ def _serve(order: Start, keeper: Keeper, children: int) -> int:
     setup_logging.connect(keep_our_logging, weak=False)
     worker_process_init.connect(start_child, weak=False)
 
+    # It warns root of pickled messages; ours are JSON, and nothing else is accepted.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
         hostname=order.worker,
         concurrency=children,
