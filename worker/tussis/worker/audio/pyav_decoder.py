@@ -20,7 +20,7 @@ from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio, NoAudioStream, NoSamples
-from tussis.worker.audio import mpeg
+from tussis.worker.audio import mp4, mpeg
 from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.samples import Audio, Gathered, full_scale
 from tussis.worker.audio.sniff import Container, Sniffed
@@ -48,10 +48,12 @@ def open_container(data: bytes, sniffed: Sniffed) -> InputContainer:
     """Open ``data`` for reading, from its sniffed offset.
 
     Raises:
-        CorruptAudio: FFmpeg finds no structure that it can read.
+        CorruptAudio: FFmpeg finds no structure that it can read, or one that asks for too much memory.
         NoSamples: an MP3 of one frame, which holds the encoder's settings.
     """
     demuxer = DEMUXERS[sniffed.container]
+    if sniffed.container is Container.MP4:
+        mp4.check_boxes(data, sniffed.offset)
     try:
         return av.open(
             io.BytesIO(data[sniffed.offset :]),
