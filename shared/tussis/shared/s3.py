@@ -175,7 +175,7 @@ def storage_errors(uri: str) -> Iterator[None]:
         botocore.FlexibleChecksumError,
     ) as error:
         raise DownloadCut(f"{uri}: the download broke off ({_line(error)})") from error
-    except (botocore.HTTPClientError, ResponseParserError) as error:
+    except (botocore.ConnectionError, botocore.HTTPClientError, ResponseParserError) as error:
         raise StorageUnavailable(f"no object store answers for {uri} ({_line(error)}): {_CHECK_ENDPOINT}") from error
     except botocore.ParamValidationError as error:
         raise InvalidUri(f"not an address in S3: {uri} ({_line(error)})") from error

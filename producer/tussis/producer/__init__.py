@@ -1,0 +1,28 @@
+"""Upstream's side: put recordings into the queue.
+
+``from tussis.producer import Producer`` is the whole entrance; the names are loaded when they are first used, so that
+the command line does not pay for a broker client that it does not need.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tussis.producer.client import Enqueued, Producer
+    from tussis.producer.jobs import JobRequest
+
+__all__ = ["Enqueued", "JobRequest", "Producer"]
+
+_HOMES = {
+    "Enqueued": "tussis.producer.client",
+    "JobRequest": "tussis.producer.jobs",
+    "Producer": "tussis.producer.client",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

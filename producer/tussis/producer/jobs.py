@@ -1,0 +1,100 @@
+"""What upstream asks for, and the job that becomes of it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from tussis.shared.errors import InvalidJob
+from tussis.shared.messages import Job, device_named, job_id_for, normalise_etag
+from tussis.shared.queues import DEFAULT_PRIORITY
+from tussis.shared.uris import parse_s3_uri, shown
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """One recording to analyse.
+
+    ``version_id`` or ``etag`` pins its bytes; with neither, S3 is asked. ``model`` is ``name`` or ``name@version``;
+    None, like ``profile`` None, leaves the choice to the worker. ``priority`` is 0 (first) to 9, ``device`` ``"any"``,
+    ``"cpu"`` or ``"gpu"``. ``metadata`` is plain JSON and is stored with the recording. ``again`` asks for a new
+    analysis where there is one.
+    """
+
+    uri: str
+    version_id: str | None = None
+    etag: str | None = None
+    model: str | None = None
+    profile: str | None = None
+    priority: int = DEFAULT_PRIORITY
+    device: str = "any"
+    metadata: Mapping[str, Any] | None = None
+    again: bool = False
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the request itself says which bytes it means."""
+        return self.version_id is not None or self.etag is not None
+
+
+_FIELDS = frozenset(field.name for field in fields(JobRequest))
+
+
+def request_from_line(line: str, defaults: JobRequest) -> JobRequest:
+    """Read a line of a list: a URI, or a JSON object with ``uri`` and any other field of :class:`JobRequest`.
+
+    What the line does not say is taken from ``defaults``. Raises :class:`InvalidJob`.
+    """
+    if not line.startswith("{"):
+        return replace(defaults, uri=line)
+    try:
+        given = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InvalidJob(f"the line is not JSON ({error}): {shown(line)}") from None
+    if unknown := sorted(given.keys() - _FIELDS):
+        raise InvalidJob(f"unknown field {shown(unknown[0])} in {shown(line)}: write {', '.join(sorted(_FIELDS))}")
+    if not isinstance(given.get("uri"), str):
+        raise InvalidJob(f"no uri in {shown(line)}")
+    return replace(defaults, **given)
+
+
+def job_for(request: JobRequest, enqueued_at: float) -> Job:
+    """The job of a request; its id is deterministic where the bytes are pinned and ``again`` is not asked for.
+
+    ``enqueued_at`` is in seconds since the epoch. Raises :class:`InvalidUri` and :class:`InvalidJob`.
+    """
+    address = parse_s3_uri(request.uri)
+    etag = normalise_etag(request.etag) if isinstance(request.etag, str) else request.etag
+    if request.pinned and not request.again:
+        job_id = job_id_for(
+            address.bucket,
+            address.key,
+            version_id=request.version_id,
+            etag=etag,
+            model=request.model,
+            profile=request.profile,
+        )
+    else:
+        job_id = str(uuid.uuid4())
+    return Job(
+        job_id=job_id,
+        bucket=address.bucket,
+        key=address.key,
+        enqueued_at=enqueued_at,
+        version_id=request.version_id,
+        etag=etag,
+        model=request.model,
+        profile=request.profile,
+        priority=request.priority,
+        device=device_named(request.device),
+        again=request.again,
+        metadata={} if request.metadata is None else _plain(request.metadata),
+    )
+
+
+def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy as a dict; what is no mapping is left for the job's own check to refuse."""
+    return dict(metadata) if isinstance(metadata, Mapping) else metadata

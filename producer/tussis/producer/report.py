@@ -1,0 +1,92 @@
+"""What ``tussis enqueue`` prints: a line a recording on standard output, faults and the summary on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import click
+
+if TYPE_CHECKING:
+    from tussis.producer.client import Enqueued
+    from tussis.shared.errors import TussisError
+
+#: Seconds between two looks of the progress line.
+_PROGRESS_EVERY_S = 0.1
+
+
+class Report:
+    """Counts what became of the recordings, and says so. The summary comes at the end, also after an exception."""
+
+    def __init__(self, *, as_json: bool, quiet: bool, dry_run: bool) -> None:
+        self._as_json = as_json
+        self._quiet = quiet
+        self._dry_run = dry_run
+        # Where the lines go to the same terminal, they are the progress.
+        self._progress = sys.stderr.isatty() and (quiet or not sys.stdout.isatty())
+        self._shown_at = 0.0
+        self._sent = 0
+        self._open = 0
+        self.refused = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._clear()
+        taken = self._sent + self._open
+        # A single recording that is refused has said it all in one line, and so has a fault before the first.
+        if taken or self.refused > 1 or (kind is None and not self.refused):
+            click.echo(self._summary(), err=True)
+
+    def add(self, item: Enqueued) -> None:
+        """Count and print one result of :meth:`Producer.enqueue_many`."""
+        if item.error is not None:
+            self.refuse(item.request.uri, item.error)
+            return
+        self._sent += item.sent or self._dry_run
+        self._open += not (item.sent or self._dry_run)
+        if self._as_json:
+            self._line(json.dumps({"uri": item.request.uri, "job_id": item.job_id, "sent": item.sent}))
+        else:
+            self._line(item.request.uri if item.job_id is None else f"{item.job_id}\t{item.request.uri}")
+
+    def refuse(self, uri: str, error: TussisError) -> None:
+        """Count and print what cannot be enqueued, and why."""
+        self.refused += 1
+        if self._as_json:
+            refusal = {"class": error.error_class, "message": str(error)}
+            self._line(json.dumps({"uri": uri, "error": refusal}))
+            return
+        self._clear()
+        reason = str(error)
+        click.echo(f"tussis: {reason}" if uri in reason else f"tussis: {uri}: {reason}", err=True)
+
+    def _line(self, text: str) -> None:
+        if not self._quiet:
+            click.echo(text)
+        now = time.monotonic()
+        if self._progress and now >= self._shown_at + _PROGRESS_EVERY_S:
+            self._shown_at = now
+            click.echo(f"\r\x1b[K{self._summary()} ...", err=True, nl=False)
+
+    def _clear(self) -> None:
+        if self._progress and self._shown_at:
+            click.echo("\r\x1b[K", err=True, nl=False)
+            self._shown_at = 0.0
+
+    def _summary(self) -> str:
+        if self._dry_run:
+            said = [f"{self._sent:,} would be enqueued"]
+        else:
+            said = [f"{self._sent:,} enqueued"]
+            if self._open:
+                said.append(f"{self._open:,} open already")
+        if self.refused:
+            said.append(f"{self.refused:,} refused")
+        return ", ".join(said)
