@@ -1,0 +1,140 @@
+"""The contract of the ONNX file: names, types and shapes, as ``docs/models.md`` states them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from tussis.shared.dsp.constants import IMAGE_SIZE, MAX_SEGMENTS
+from tussis.shared.errors import ModelRefused
+
+SPECTROGRAMS: Final = "spectrograms"
+SEGMENT_MASK: Final = "segment_mask"
+BAG_PROBABILITY: Final = "bag_probability"
+SEGMENT_PROBABILITIES: Final = "segment_probabilities"
+SEGMENT_LOGITS: Final = "segment_logits"
+BAG_LOGIT: Final = "bag_logit"
+
+#: The opset that the audio contract starts at.
+MIN_OPSET: Final = 17
+
+_BATCH: Final = "batch_size"
+_SEGMENTS: Final = "num_segments"
+_FLOAT: Final = "tensor(float)"
+_INPUTS: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
+    SPECTROGRAMS: (_FLOAT, (_BATCH, _SEGMENTS, 3, IMAGE_SIZE, IMAGE_SIZE)),
+    SEGMENT_MASK: ("tensor(bool)", (_BATCH, _SEGMENTS)),
+}
+_OUTPUTS: Final[Mapping[str, tuple[str, tuple[str | int, ...]]]] = {
+    BAG_PROBABILITY: (_FLOAT, (_BATCH,)),
+    SEGMENT_PROBABILITIES: (_FLOAT, (_BATCH, _SEGMENTS)),
+    BAG_LOGIT: (_FLOAT, (_BATCH,)),
+    SEGMENT_LOGITS: (_FLOAT, (_BATCH, _SEGMENTS)),
+}
+_OPTIONAL: Final = frozenset({BAG_LOGIT, SEGMENT_LOGITS})
+
+
+class Port(Protocol):
+    """An input or output as onnxruntime describes it (its ``NodeArg``)."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def type(self) -> str:
+        """``tensor(float)`` for float32."""
+        ...
+
+    @property
+    def shape(self) -> Sequence[int | str | None]:
+        """An int is a fixed dimension; a name or None a dynamic one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """What of a graph the contract leaves open."""
+
+    opset: int
+    fixed_batch: bool
+    """Whether it takes one recording a run, no more."""
+    fixed_segments: int | None
+    """How many segments it takes, no more and no fewer; None: any number."""
+    outputs: tuple[str, ...]
+    """Those of the contract's outputs that it has."""
+
+    @property
+    def has_bag_logit(self) -> bool:
+        return BAG_LOGIT in self.outputs
+
+    @property
+    def has_segment_logits(self) -> bool:
+        return SEGMENT_LOGITS in self.outputs
+
+
+def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], opset: int, where: str) -> Graph:
+    """Hold a graph's inputs and outputs against the contract.
+
+    Outputs that the contract does not name are ignored. ``where`` names the file in errors.
+
+    Raises :class:`ModelRefused` for the first difference: what, where, what the contract wants.
+    """
+    if opset < MIN_OPSET:
+        raise ModelRefused(f"{where}: opset {opset}: export the model with opset {MIN_OPSET} or newer")
+    found_inputs = {port.name: port for port in inputs}
+    found_outputs = {port.name: port for port in outputs}
+    for name in sorted(found_inputs.keys() - _INPUTS.keys()):
+        raise ModelRefused(f'{where}: unknown input "{name}": the contract has {_names(_INPUTS)} only')
+    dimensions: dict[str, int | None] = {}
+    for kind, wanted, found in (("input", _INPUTS, found_inputs), ("output", _OUTPUTS, found_outputs)):
+        for name, (element, shape) in wanted.items():
+            if name in found:
+                _check_port(kind, found[name], element, shape, dimensions, where)
+            elif name not in _OPTIONAL:
+                there = ", ".join(f'"{other}"' for other in found) or "none"
+                raise ModelRefused(f'{where}: no {kind} "{name}" (it has {there}): name it so at export')
+    batch, segments = dimensions[_BATCH], dimensions[_SEGMENTS]
+    if batch not in (None, 1):
+        raise ModelRefused(f"{where}: the batch is fixed at {batch}: export it dynamic, or fixed at 1")
+    if segments is not None and segments < MAX_SEGMENTS:
+        raise ModelRefused(
+            f"{where}: the segments are fixed at {segments}, and recordings have up to {MAX_SEGMENTS}:"
+            " export them dynamic"
+        )
+    return Graph(opset, batch == 1, segments, tuple(name for name in _OUTPUTS if name in found_outputs))
+
+
+def _check_port(
+    kind: str,
+    port: Port,
+    element: str,
+    shape: tuple[str | int, ...],
+    dimensions: dict[str, int | None],
+    where: str,
+) -> None:
+    """Compare one input or output; ``dimensions`` collects what the inputs say of batch and segments."""
+    what = f'{where}: {kind} "{port.name}"'
+    if port.type != element:
+        raise ModelRefused(f"{what} is {port.type}: the contract wants {element}")
+    found = tuple(size if isinstance(size, int) else None for size in port.shape)
+    wanted = f"({', '.join(map(str, shape))})"
+    if len(found) != len(shape):
+        raise ModelRefused(f"{what} has {len(found)} dimensions: the contract wants {wanted}")
+    for size, expected in zip(found, shape, strict=True):
+        if isinstance(expected, int):
+            # A dynamic height or width would hide until the first run that the graph wants another one.
+            if size != expected:
+                raise ModelRefused(f"{what} has shape {_shape(found)}: the contract wants {wanted}")
+        elif kind == "input" and dimensions.setdefault(expected, size) != size:
+            raise ModelRefused(f"{what} has shape {_shape(found)}: {expected} differs from the other input's")
+        elif size is not None and dimensions[expected] != size:
+            raise ModelRefused(f"{what} has shape {_shape(found)}: {expected} is fixed there, and not in the inputs")
+
+
+def _names(ports: Mapping[str, object]) -> str:
+    return " and ".join(f'"{name}"' for name in ports)
+
+
+def _shape(sizes: Sequence[int | None]) -> str:
+    return f"({', '.join('dynamic' if size is None else str(size) for size in sizes)})"

@@ -1,0 +1,183 @@
+"""The detector: images in, probabilities and logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tussis.shared.dsp.constants import IMAGE_SIZE, MAX_SEGMENTS
+from tussis.shared.errors import InferenceFailed, ModelRefused
+from tussis.worker.detector.contract import (
+    BAG_LOGIT,
+    BAG_PROBABILITY,
+    SEGMENT_LOGITS,
+    SEGMENT_MASK,
+    SEGMENT_PROBABILITIES,
+    SPECTROGRAMS,
+    Graph,
+)
+from tussis.worker.detector.manifest import Manifest, read_manifest, read_model, sha256_of
+from tussis.worker.detector.session import RunFailed, Session, open_session
+
+_IMAGE: Final = (3, IMAGE_SIZE, IMAGE_SIZE)
+#: Where a probability is cut before its logit is taken: half a float32 step below 1. Keeps logits within +-16.7.
+_LEAST_PROBABILITY: Final = 2.0**-24
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """The answers for B recordings of up to S segments, float32. Where the mask is false there is NaN."""
+
+    bag_probability: NDArray[np.float32]
+    """(B,), in [0, 1]."""
+    bag_logit: NDArray[np.float32]
+    """(B,), finite: the graph's own, else the logit of the probability."""
+    segment_probabilities: NDArray[np.float32]
+    """(B, S), in [0, 1]."""
+    segment_logits: NDArray[np.float32]
+    """(B, S), finite, as ``bag_logit``."""
+
+
+class Detector:
+    """One model, loaded. Load it in the process that uses it: a session does not survive a fork."""
+
+    def __init__(self, manifest: Manifest, session: Session) -> None:
+        self.manifest = manifest
+        self._session = session
+
+    @classmethod
+    def load(cls, path: Path, *, intra_op_threads: int, provider: str = "cpu") -> Detector:
+        """Load a model file and the manifest beside it.
+
+        Args:
+            path: the ONNX file.
+            intra_op_threads: threads that one run uses; at least 1.
+            provider: ``cpu``.
+
+        Raises:
+            ModelRefused: file or manifest is missing or wrong, or they do not belong together.
+            NotInstalled: onnxruntime is missing.
+            SettingsInvalid: no such provider, or fewer threads than one.
+        """
+        manifest = read_manifest(path)
+        data = read_model(path)
+        check_sha256(data, manifest, path)
+        session = open_session(data, str(path), intra_op_threads=intra_op_threads, provider=provider)
+        return cls(manifest, session)
+
+    @property
+    def graph(self) -> Graph:
+        """What of the graph the contract leaves open."""
+        return self._session.graph
+
+    def warm_up(self) -> None:
+        """Run the smallest and the largest recording, so that the first real one finds all memory in place.
+
+        Raises :class:`ModelRefused` when the model does not answer.
+        """
+        for segments in (1, MAX_SEGMENTS):
+            noise = np.random.default_rng(0).normal(size=(1, segments, *_IMAGE)).astype(np.float32)
+            try:
+                self.score(noise, np.ones((1, segments), dtype=np.bool_))
+            except InferenceFailed as error:
+                raise ModelRefused(f"{self.manifest.label} does not run on {segments} segments: {error}") from None
+
+    def score(self, spectrograms: NDArray[np.float32], mask: NDArray[np.bool_]) -> Scores:
+        """The answers for a batch of recordings.
+
+        A graph whose batch is fixed at 1 runs once a recording; one whose segments are fixed gets masked padding.
+
+        Args:
+            spectrograms: float32 (B, S, 3, 224, 224); what stands under a false mask is not looked at.
+            mask: bool (B, S), true for the segments that exist; at least one in each row.
+
+        Raises:
+            InferenceFailed: the run fails, or an answer is not finite or not a probability.
+            ValueError: arrays of other types or shapes, a row without a segment, or more segments than the graph
+                takes.
+        """
+        self._check(spectrograms, mask)
+        batch, segments = mask.shape
+        step = 1 if self.graph.fixed_batch else batch
+        parts = [self._run(spectrograms[i : i + step], mask[i : i + step]) for i in range(0, batch, step)]
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        self._check_shapes(outputs, batch, self.graph.fixed_segments or segments)
+        whole = np.ones(batch, dtype=np.bool_)
+        bag, bag_logit = _answers(outputs, BAG_PROBABILITY, BAG_LOGIT, whole)
+        # A graph of fixed segments answers for the padding too.
+        segment_outputs = {name: values[:, :segments] for name, values in outputs.items() if values.ndim == 2}
+        each, each_logit = _answers(segment_outputs, SEGMENT_PROBABILITIES, SEGMENT_LOGITS, mask)
+        return Scores(bag, bag_logit, each, each_logit)
+
+    def _check(self, spectrograms: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
+        if spectrograms.dtype != np.float32 or spectrograms.ndim != 5 or spectrograms.shape[2:] != _IMAGE:
+            raise ValueError(
+                f"spectrograms are {spectrograms.dtype} {spectrograms.shape}, not float32 (B, S, 3, 224, 224)"
+            )
+        if mask.dtype != np.bool_ or mask.shape != spectrograms.shape[:2]:
+            raise ValueError(f"the mask is {mask.dtype} {mask.shape}, not bool {spectrograms.shape[:2]}")
+        if mask.size == 0 or not mask.any(axis=1).all():
+            raise ValueError("every recording must have a segment that the mask keeps")
+        limit = self.graph.fixed_segments
+        if limit is not None and mask.shape[1] > limit:
+            raise ValueError(f"{mask.shape[1]} segments, and the graph takes {limit}")
+
+    def _run(self, spectrograms: NDArray[np.float32], mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
+        fixed = self.graph.fixed_segments
+        if fixed is not None and fixed != mask.shape[1]:
+            missing = fixed - mask.shape[1]
+            spectrograms = np.pad(spectrograms, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
+            mask = np.pad(mask, ((0, 0), (0, missing)))
+        feeds: dict[str, NDArray[Any]] = {SPECTROGRAMS: spectrograms, SEGMENT_MASK: mask}
+        try:
+            return self._session.run(feeds)
+        except RunFailed as error:
+            raise InferenceFailed(f"the model {self.manifest.label} failed: {error}") from None
+
+    def _check_shapes(self, outputs: Mapping[str, NDArray[np.float32]], batch: int, segments: int) -> None:
+        # A graph may declare a dynamic shape and answer with another one.
+        for name, values in outputs.items():
+            expected = (batch,) if name in (BAG_PROBABILITY, BAG_LOGIT) else (batch, segments)
+            if values.shape != expected:
+                raise InferenceFailed(
+                    f'the model {self.manifest.label} gave "{name}" as {values.shape}, not {expected}'
+                )
+
+
+def check_sha256(data: bytes, manifest: Manifest, path: Path) -> None:
+    """Raise :class:`ModelRefused` unless the manifest belongs to the model file's bytes."""
+    found = sha256_of(data)
+    if found != manifest.sha256:
+        raise ModelRefused(
+            f"{path} is not the file that its manifest describes (sha256 {found[:12]}..., the manifest says"
+            f" {manifest.sha256[:12]}...): restore the file, or write its manifest with `tussis models init --force`"
+        )
+
+
+def logit(probability: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``log(p / (1 - p))`` of probabilities in [0, 1], finite: float32 of any shape to the same."""
+    clipped = np.clip(probability.astype(np.float64), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
+    return np.log(clipped / (1 - clipped)).astype(np.float32)
+
+
+def _answers(
+    outputs: Mapping[str, NDArray[np.float32]], probability_name: str, logit_name: str, kept: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Probabilities and logits, checked where ``kept`` and NaN elsewhere."""
+    probability = np.where(kept, outputs[probability_name], np.float32(np.nan))
+    inside = (probability >= 0) & (probability <= 1)  # false for NaN
+    if not inside[kept].all():
+        raise InferenceFailed(
+            f'"{probability_name}" is not a probability: the model gave NaN, or a number beyond 0 to 1'
+        )
+    if logit_name not in outputs:
+        return probability, logit(probability)
+    logits = np.where(kept, outputs[logit_name], np.float32(np.nan))
+    if not np.isfinite(logits[kept]).all():
+        raise InferenceFailed(f'"{logit_name}" is not finite')
+    return probability, logits

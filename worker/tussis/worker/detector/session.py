@@ -1,0 +1,104 @@
+"""Opening an ONNX file: the one place that talks to onnxruntime's options and catches its exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tussis.shared.errors import ModelRefused, NotInstalled, SettingsInvalid
+from tussis.worker.detector.contract import Graph, check_contract
+from tussis.worker.detector.onnx_file import NotOnnx, read_facts
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider"}
+
+
+class RunFailed(Exception):
+    """onnxruntime refused a file or a run; the message is its own, on one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A loaded graph and what the contract check found out about it."""
+
+    graph: Graph
+    inference: Any
+    """``onnxruntime.InferenceSession``, which ships no types."""
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """The contract's outputs, by name. Raises :class:`RunFailed`."""
+        with _runtime_errors():
+            values = self.inference.run(list(self.graph.outputs), dict(feeds))
+        return dict(zip(self.graph.outputs, values, strict=True))
+
+
+def open_session(data: bytes, where: str, *, intra_op_threads: int, provider: str = "cpu") -> Session:
+    """Load an ONNX model from its bytes and check it against the contract.
+
+    From bytes, so that what was hashed is what runs; ``where`` names them in errors.
+
+    Raises:
+        ModelRefused: the bytes are no ONNX model, or one that breaks the contract.
+        NotInstalled: onnxruntime is missing.
+        SettingsInvalid: no such provider, or fewer threads than one.
+    """
+    if provider not in _PROVIDERS:
+        raise SettingsInvalid(f"no provider {provider!r}: use one of {', '.join(_PROVIDERS)}")
+    if intra_op_threads < 1:
+        raise SettingsInvalid(f"intra-op threads is {intra_op_threads}: use at least 1")
+    onnxruntime = _onnxruntime()
+    try:
+        facts = read_facts(data)
+    except NotOnnx as error:
+        raise ModelRefused(f"{where} is not an ONNX model: {error}") from None
+    if facts.external_data:
+        raise ModelRefused(
+            f"{where} keeps weights in other files, which its sha256 does not cover: save it as one file"
+            " (torch.onnx.export(..., external_data=False))"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = intra_op_threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    # Threads that wait by spinning take the cores from the other children and from the servers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors: its warnings about a graph are no news on every start
+    try:
+        with _runtime_errors():
+            inference = onnxruntime.InferenceSession(data, sess_options=options, providers=[_PROVIDERS[provider]])
+    except RunFailed as error:
+        raise ModelRefused(f"onnxruntime {onnxruntime.__version__} cannot load {where}: {error}") from None
+    graph = check_contract(inference.get_inputs(), inference.get_outputs(), facts.opset, where)
+    return Session(graph, inference)
+
+
+@contextmanager
+def _runtime_errors() -> Iterator[None]:
+    """Turn onnxruntime's exceptions, which share no base but ``Exception``, into :class:`RunFailed`."""
+    try:
+        yield
+    except _exceptions() as error:
+        raise RunFailed(" ".join(str(error).split())) from None
+
+
+@cache
+def _exceptions() -> tuple[type[Exception], ...]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    found = (value for value in vars(state).values() if isinstance(value, type))
+    return tuple(value for value in found if issubclass(value, Exception))
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise NotInstalled("onnxruntime is not installed: pip install 'tussis[cpu]'") from None
+    return onnxruntime

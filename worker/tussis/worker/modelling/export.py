@@ -1,0 +1,200 @@
+"""From PyTorch to the ONNX file that a worker serves.
+
+Exported with ``torch.export`` (opset 18, batch and segments dynamic); the TorchScript exporter is deprecated, though
+onnxruntime makes the same graph of both. BatchNorm is folded into the convolutions at export.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from tussis.shared.errors import ModelRefused, OutputUnwritable
+from tussis.worker.detector.contract import SEGMENT_MASK, SPECTROGRAMS
+from tussis.worker.detector.manifest import Manifest, sha256_of, write_atomically, write_manifest
+from tussis.worker.detector.session import open_session
+from tussis.worker.modelling.architecture import Answers, CoughNet
+from tussis.worker.modelling.calibrate import THRESHOLD, random_network
+
+#: The first that torch's exporter writes without converting downwards; the contract starts at 17.
+OPSET: Final = 18
+#: How far onnxruntime's logits may be from torch's: relative to the logit where that is beyond 1.
+TOLERANCE: Final = 1e-4
+
+RANDOM_NAME: Final = "random-resnet18"
+_RANDOM_PROVENANCE: Final = (
+    "Random weights of the ResNet-18 architecture, seed {seed}, heads calibrated on synthetic sounds so that answers"
+    " spread around the threshold. Detects nothing: for tests and demonstrations only."
+)
+_STATE: Final = "model_state_dict"
+
+
+def export_random(out: Path, seed: int) -> Manifest:
+    """Write a random model and its manifest; the same bytes for the same seed on the same machine.
+
+    Raises:
+        ModelRefused: the path does not end in ``.onnx``.
+        OutputUnwritable: the files cannot be written.
+    """
+    manifest = Manifest(
+        name=RANDOM_NAME,
+        version=str(seed),
+        sha256=export(random_network(seed), out),
+        profile="documented",
+        threshold=THRESHOLD,
+        provenance=_RANDOM_PROVENANCE.format(seed=seed),
+    )
+    write_manifest(out, manifest)
+    return manifest
+
+
+def export(network: CoughNet, out: Path) -> str:
+    """Write a network as an ONNX file, whole or not at all, after comparing its answers with torch's.
+
+    Returns:
+        The file's sha256.
+
+    Raises:
+        ModelRefused: the exported graph breaks the contract or answers differently; nothing is written.
+        OutputUnwritable: the file cannot be written.
+    """
+    data = to_onnx(network)
+    _verify(network, data, str(out))
+    try:
+        write_atomically(out, data)
+    except OSError as error:
+        raise OutputUnwritable(f"cannot write {out}: {error.strerror}") from None
+    return sha256_of(data)
+
+
+def to_onnx(network: CoughNet) -> bytes:
+    """The ONNX file of a network, its weights inside it."""
+    batch, segments = torch.export.Dim("batch_size"), torch.export.Dim("num_segments")
+    with _quiet():
+        program = torch.onnx.export(
+            network.eval(),
+            _example(),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[SPECTROGRAMS, SEGMENT_MASK],
+            output_names=list(Answers._fields),
+            dynamic_shapes={
+                SPECTROGRAMS: {0: batch, 1: segments},
+                SEGMENT_MASK: {0: batch, 1: segments},
+            },
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise ModelRefused("torch.onnx.export gave no model: use torch 2.11")
+    model = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def load_checkpoint(path: Path) -> CoughNet:
+    """A network from a PyTorch checkpoint: a dict with ``model_state_dict``, or the bare state.
+
+    Only weights are unpickled: a checkpoint that would run code is refused.
+
+    Raises:
+        ModelRefused: no such file, no checkpoint, or not of this architecture.
+    """
+    try:
+        document = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ModelRefused(f"no checkpoint {path}: give the path of a PyTorch checkpoint") from None
+    except OSError as error:
+        raise ModelRefused(f"cannot read the checkpoint {path}: {error.strerror}") from None
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelRefused(
+            f"{path} holds more than weights, or is no PyTorch checkpoint: save tensors and numbers only ({reason})"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        # What torch's own readers raise for zip files that are cut off or of another kind.
+        raise ModelRefused(f"{path} is no PyTorch checkpoint: {' '.join(str(error).split())[:200]}") from None
+    state = document.get(_STATE, document) if isinstance(document, dict) else None
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelRefused(f'{path} holds no state: it must be a dict of tensors, or a dict with one as "{_STATE}"')
+    network = CoughNet()
+    _check_state(network, state, path)
+    network.load_state_dict(dict(state))
+    return network.eval()
+
+
+def _check_state(network: CoughNet, state: Mapping[str, Tensor], path: Path) -> None:
+    wanted = network.state_dict()
+    missing = [key for key in wanted if key not in state]
+    unknown = [key for key in state if key not in wanted]
+    if missing or unknown:
+        found = [
+            f"{len(keys)} {what} ({keys[0]})" for keys, what in ((missing, "missing"), (unknown, "unknown")) if keys
+        ]
+        raise ModelRefused(f"{path} is not of this architecture: keys {', '.join(found)}")
+    for key, value in state.items():
+        if value.shape != wanted[key].shape:
+            raise ModelRefused(
+                f"{path} is not of this architecture: {key} is {tuple(value.shape)}, not {tuple(wanted[key].shape)}"
+            )
+        if not torch.isfinite(value).all():
+            raise ModelRefused(f"{path} is damaged: {key} holds NaN or infinity")
+
+
+def _verify(network: CoughNet, data: bytes, where: str) -> None:
+    """Hold the ONNX file against torch on shapes that the export has not seen, masked segments among them."""
+    session = open_session(data, where, intra_op_threads=1)
+    generator = torch.Generator().manual_seed(0)
+    for batch, segments in ((1, 1), (2, 3)):
+        spectrograms = torch.randn(batch, segments, 3, 224, 224, generator=generator)
+        mask = torch.arange(segments) <= torch.arange(batch)[:, None]
+        with torch.inference_mode():
+            expected = network(spectrograms, mask)._asdict()
+        found = session.run({SPECTROGRAMS: spectrograms.numpy(), SEGMENT_MASK: mask.numpy()})
+        for name, values in expected.items():
+            reference = values.numpy()
+            gap = np.abs(found[name] - reference) / np.maximum(1, np.abs(reference))
+            if not gap.max() <= TOLERANCE:  # NaN is not
+                raise ModelRefused(f'{where}: "{name}" differs from torch by {gap.max():.2g}: nothing is written')
+
+
+def _example() -> tuple[Tensor, Tensor]:
+    # Neither dimension is 1: the exporter would take a 1 for a constant.
+    return torch.zeros(2, 3, 3, 224, 224), torch.ones(2, 3, dtype=torch.bool)
+
+
+def _strip(model: Any) -> None:
+    """Drop what depends on the machine: stack traces with the source's paths, on every node and value."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's notes about torch's own workings from the terminal; its errors still come through."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            # torch 2.11 against its own tree API, and that both inputs share their axes' names.
+            warnings.filterwarnings("ignore", category=FutureWarning, message=r".*LeafSpec.*")
+            warnings.filterwarnings("ignore", category=UserWarning, message=r"# The axis name")
+            yield
+    finally:
+        logger.setLevel(level)
