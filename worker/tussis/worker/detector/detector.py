@@ -21,7 +21,7 @@ from tussis.worker.detector.contract import (
     SPECTROGRAMS,
     Graph,
 )
-from tussis.worker.detector.manifest import Manifest, read_manifest, read_model, sha256_of
+from tussis.worker.detector.manifest import Manifest, check_sha256, read_manifest, read_model
 from tussis.worker.detector.session import RunFailed, Session, open_session
 
 _IMAGE: Final = (3, IMAGE_SIZE, IMAGE_SIZE)
@@ -66,7 +66,7 @@ class Detector:
         """
         manifest = read_manifest(path)
         data = read_model(path)
-        check_sha256(data, manifest, path)
+        check_sha256(data, manifest, str(path))
         session = open_session(data, str(path), intra_op_threads=intra_op_threads, provider=provider)
         return cls(manifest, session)
 
@@ -147,16 +147,6 @@ class Detector:
                 raise InferenceFailed(
                     f'the model {self.manifest.label} gave "{name}" as {values.shape}, not {expected}'
                 )
-
-
-def check_sha256(data: bytes, manifest: Manifest, path: Path) -> None:
-    """Raise :class:`ModelRefused` unless the manifest belongs to the model file's bytes."""
-    found = sha256_of(data)
-    if found != manifest.sha256:
-        raise ModelRefused(
-            f"{path} is not the file that its manifest describes (sha256 {found[:12]}..., the manifest says"
-            f" {manifest.sha256[:12]}...): restore the file, or write its manifest with `tussis models init --force`"
-        )
 
 
 def logit(probability: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -187,6 +187,16 @@ def read_model(model: Path) -> bytes:
         raise ModelRefused(f"cannot read the model {model}: {error.strerror}") from None
 
 
+def check_sha256(data: bytes, manifest: Manifest, where: str) -> None:
+    """Raise :class:`ModelRefused` unless the manifest belongs to the model file's bytes; ``where`` names it."""
+    found = sha256_of(data)
+    if found != manifest.sha256:
+        raise ModelRefused(
+            f"{where} is not the file that its manifest describes (sha256 {found[:12]}..., the manifest says"
+            f" {manifest.sha256[:12]}...): restore the file, or write its manifest anew with `tussis models init --force`"
+        )
+
+
 def _check_text(field: str, value: object, pattern: re.Pattern[str], rule: str) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise ModelRefused(f'"{field}" is {value!r}: write {rule}')

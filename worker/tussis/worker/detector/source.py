@@ -1,0 +1,155 @@
+"""Where a model comes from: a path, or an S3 URI whose file and manifest are kept in a local cache."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from tussis.shared.errors import (
+    BucketMissing,
+    DiskFull,
+    DownloadCut,
+    ModelRefused,
+    ObjectChanged,
+    ObjectMissing,
+    SettingsInvalid,
+    StorageUnavailable,
+)
+from tussis.shared.s3 import head_object, storage_errors
+from tussis.shared.uris import ObjectAddress, parse_s3_uri
+from tussis.worker.detector.manifest import Manifest, check_sha256, manifest_path, read_manifest, sha256_of
+
+_SCHEME: Final = "s3://"
+_CHUNK: Final = 1 << 20
+
+
+def resolve_model(path_or_s3_uri: str, cache_dir: Path, s3_client_factory: Callable[[], Any]) -> Path:
+    """A local path of a model file that has its manifest beside it.
+
+    An S3 model is downloaded with the manifest beside it (``s3://b/cough.onnx`` and ``s3://b/cough.json``), checked
+    against the manifest's sha256, and kept in ``cache_dir`` under both entity tags: unchanged objects are not
+    downloaded again, and a changed one never mixes with an older one. S3 is always asked for the tags. A local path
+    is only looked at; :meth:`Detector.load` checks the file.
+
+    Args:
+        path_or_s3_uri: of a file that ends in ``.onnx``.
+        cache_dir: created when missing; safe to share between processes.
+        s3_client_factory: makes a boto3 S3 client; called for S3 URIs only.
+
+    Raises:
+        ModelRefused: the model or its manifest does not exist, or they do not belong together.
+        StorageUnavailable: the object store does not answer, or the download broke off.
+        StorageAccessDenied, StorageCredentials, InvalidUri, SettingsInvalid: as ``tussis.shared.s3`` states.
+        DiskFull: the cache does not take the file.
+    """
+    if path_or_s3_uri.startswith(_SCHEME):
+        address = parse_s3_uri(path_or_s3_uri)
+        manifest_path(Path(address.key))  # refuses a key that no manifest could stand beside
+        return _cached(address, cache_dir, s3_client_factory())
+    if "://" in path_or_s3_uri:
+        raise ModelRefused(f"{path_or_s3_uri} is neither a path nor an s3:// URI: models are read from those two")
+    path = Path(path_or_s3_uri)
+    manifest_path(path)
+    if not path.is_file():
+        raise ModelRefused(f"no model file {path}: give the path or s3:// URI of an ONNX file")
+    return path
+
+
+def _cached(address: ObjectAddress, cache_dir: Path, s3: Any) -> Path:
+    # Text, not a path: "models//a.onnx" is another object than "models/a.onnx".
+    beside = ObjectAddress(address.bucket, address.key.removesuffix(".onnx") + ".json")
+    name = address.key.rpartition("/")[2]
+    model_etag, manifest_etag = _etag(s3, address), _etag(s3, beside)
+    tags = "\n".join((address.uri, model_etag, manifest_etag))
+    entry = cache_dir / "models" / hashlib.sha256(tags.encode("utf-8")).hexdigest()[:32]
+    with _cache_errors(cache_dir):
+        if entry.exists():
+            if _is_whole(entry / name):
+                return entry / name
+            shutil.rmtree(entry)  # damaged since: the store has the whole one
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder, so that the rename stays within one file system.
+        draft = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name}."))
+        try:
+            _download(s3, beside, manifest_etag, draft / manifest_path(Path(name)).name)
+            manifest = read_manifest(draft / name)
+            _download(s3, address, model_etag, draft / name)
+            _check(draft / name, manifest, address)
+            _publish(draft, entry)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)  # gone already when it was published
+    return entry / name
+
+
+def _etag(s3: Any, address: ObjectAddress) -> str:
+    with _absence(address):
+        return head_object(s3, address.bucket, address.key).etag
+
+
+def _download(s3: Any, address: ObjectAddress, etag: str, path: Path) -> None:
+    try:
+        with _absence(address), storage_errors(address.uri):
+            answer = s3.get_object(Bucket=address.bucket, Key=address.key, IfMatch=f'"{etag}"')
+            body = answer["Body"]
+            try:
+                with path.open("xb") as file:
+                    for chunk in body.iter_chunks(_CHUNK):
+                        file.write(chunk)
+                    file.flush()
+                    os.fsync(file.fileno())
+            finally:
+                body.close()
+    except ObjectChanged:
+        raise StorageUnavailable(f"{address.uri} was replaced while it was downloaded: try again") from None
+    except DownloadCut as error:
+        raise StorageUnavailable(f"{error}: try again") from error
+
+
+def _check(model: Path, manifest: Manifest, address: ObjectAddress) -> None:
+    check_sha256(model.read_bytes(), manifest, address.uri)
+
+
+def _is_whole(model: Path) -> bool:
+    try:
+        return sha256_of(model.read_bytes()) == read_manifest(model).sha256
+    except (FileNotFoundError, ModelRefused):
+        return False
+
+
+def _publish(draft: Path, entry: Path) -> None:
+    draft.chmod(0o755)
+    try:
+        draft.rename(entry)
+    except OSError as error:
+        # Another process was faster, with the same bytes.
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+
+
+@contextmanager
+def _absence(address: ObjectAddress) -> Iterator[None]:
+    """A missing object is a wrong model here, not a wrong recording."""
+    try:
+        yield
+    except (ObjectMissing, BucketMissing) as error:
+        kind = "model file" if address.key.endswith(".onnx") else "manifest"
+        raise ModelRefused(f"no {kind} {address.uri}: {error}") from None
+
+
+@contextmanager
+def _cache_errors(cache_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no space for the model in {cache_dir}: free some, or set TUSSIS_MODEL_CACHE_DIR") from None
+        raise SettingsInvalid(
+            f"cannot keep the model in {cache_dir} ({error.strerror}): set TUSSIS_MODEL_CACHE_DIR to a folder of yours"
+        ) from None
