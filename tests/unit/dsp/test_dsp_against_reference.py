@@ -115,6 +115,11 @@ def test_a_minute(name: str, total: int) -> None:
 
 
 @pytest.mark.parametrize("name", PROFILES)
+def test_a_recording_long_enough_to_be_taken_in_blocks(name: str) -> None:
+    assert_agrees(cough_like(130.3, 8000), 8000, name)
+
+
+@pytest.mark.parametrize("name", PROFILES)
 @pytest.mark.parametrize("rate", [8000, 48000])
 def test_silence(rate: int, name: str) -> None:
     cut, expected = assert_agrees(np.zeros((1, 3 * rate), np.float32), rate, name)

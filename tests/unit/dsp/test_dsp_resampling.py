@@ -1,16 +1,23 @@
-"""Rates whose ratio to 16 kHz would make torchaudio's kernel huge."""
+"""Resampling and high-pass where torchaudio's own call would take gigabytes: odd rates and long recordings."""
 
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
 import torchaudio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tussis.shared.dsp import waveform as waveform_module
+from tussis.shared.dsp import resampling
+from tussis.shared.dsp.highpass import BLOCK_SAMPLES, highpassed
 from tussis.shared.dsp.profiles import profile_named
-from tussis.shared.dsp.waveform import LARGEST_KERNEL, sparse_resampled, waveform
+from tussis.shared.dsp.resampling import BLOCK_SECONDS, LARGEST_KERNEL, resampled, sparse_resampled
+from tussis.shared.dsp.spans import spans
+from tussis.shared.dsp.waveform import waveform
 
 COMMON_RATES = [4000, 5512, 6000, 8000, 11025, 12000, 22050, 24000, 32000, 37800, 44100, 48000, 88200, 96000, 176400]
 # Their kernels would take torchaudio 0.4 to 12 GB, and a third as much again while it builds them.
@@ -40,7 +47,7 @@ def test_common_rates_take_torchaudios_own_transform(rate: int, monkeypatch: pyt
     def refuse(wave: torch.Tensor, rate_hz: int) -> torch.Tensor:
         raise AssertionError(f"{rate_hz} Hz took the sparse resampler")
 
-    monkeypatch.setattr(waveform_module, "sparse_resampled", refuse)
+    monkeypatch.setattr(resampling, "sparse_resampled", refuse)
     waveform(tone(rate, 0.1)[None], rate, profile_named("documented"))
 
 
@@ -51,7 +58,7 @@ def test_odd_rates_keep_a_tone_and_build_no_huge_kernel(rate: int, monkeypatch: 
     def refuse(rate_hz: int) -> torchaudio.transforms.Resample:
         raise AssertionError(f"torchaudio's kernel for {rate_hz} Hz was asked for")
 
-    monkeypatch.setattr(waveform_module, "_resampler", refuse)
+    monkeypatch.setattr(resampling, "_resampler", refuse)
     wave = waveform(tone(rate, 1.0)[None], rate, profile_named("training"))
     assert wave.shape == (16000,)
     # Away from the ends, where the filter sees zeros; its own pass-band ripple is below 0.2 %.
@@ -61,3 +68,63 @@ def test_odd_rates_keep_a_tone_and_build_no_huge_kernel(rate: int, monkeypatch: 
 @pytest.mark.parametrize(("samples", "rate", "expected"), [(1, 44101, 1), (44101, 44101, 16000), (44102, 44101, 16001)])
 def test_the_length_is_rounded_up(samples: int, rate: int, expected: int) -> None:
     assert sparse_resampled(torch.ones(samples), rate).shape == (expected,)
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(1, 10_000), st.integers(1, 300))
+def test_spans_cover_everything_once_and_leave_no_short_rest(length: int, size: int) -> None:
+    found = spans(length, size)
+    assert [first for first, _ in found] == [0, *(end for _, end in found[:-1])]
+    assert found[-1][1] == length
+    if len(found) > 1:
+        assert all(size <= end - first < 2 * size for first, end in found)
+    else:
+        assert length < 2 * size
+
+
+def noise(samples: int) -> torch.Tensor:
+    return torch.rand(samples, generator=torch.Generator().manual_seed(samples)) * 2.2 - 0.8
+
+
+@pytest.mark.parametrize("rest", [0, 1, 77, 7_999])
+@pytest.mark.parametrize("rate", [8000, 11025])
+def test_a_long_recording_is_resampled_in_blocks_without_a_seam(rate: int, rest: int) -> None:
+    wave = noise(rate * (2 * BLOCK_SECONDS + 5) + rest)
+    assert len(spans(wave.shape[0], BLOCK_SECONDS * rate)) == 2
+    expected = torchaudio.transforms.Resample(rate, 16000)(wave)
+    found = resampled(wave, rate)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("samples", [2 * BLOCK_SAMPLES, 2 * BLOCK_SAMPLES + 1, 3 * BLOCK_SAMPLES - 1])
+def test_a_long_recording_is_filtered_in_blocks_that_hand_their_state_on(samples: int) -> None:
+    wave = noise(samples)  # with a constant in it, and clamped outputs
+    expected = torchaudio.functional.highpass_biquad(wave, 16000, 50.0)
+    found = highpassed(wave, 50.0)
+    assert found.shape == expected.shape
+    assert found.abs().max() == 1
+    # The head that becomes images, to the bit; behind it the rounding of a float32 filter, 2e-5 and no more.
+    assert torch.equal(found[:280_000], expected[:280_000])
+    assert (found - expected).abs().max() <= 1e-4
+    restarted = torchaudio.functional.highpass_biquad(wave[BLOCK_SAMPLES:], 16000, 50.0)
+    assert (restarted - expected[BLOCK_SAMPLES:]).abs().max() > 0.1
+
+
+def test_resampling_and_filter_stay_in_memory_that_an_hour_of_audio_allows() -> None:
+    # Ten minutes at 16 kHz are 37 MiB; in one call they take 700 MiB.
+    code = (
+        "import resource, torch\n"
+        "from tussis.shared.dsp.profiles import profile_named\n"
+        "from tussis.shared.dsp.waveform import waveform\n"
+        "torch.set_num_threads(1)\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "profile = profile_named('documented')\n"
+        "waveform(torch.rand(1, 8000), 8000, profile)\n"
+        "samples = torch.rand(1, 8000 * 600)\n"
+        "before = peak()\n"
+        "waveform(samples, 8000, profile)\n"
+        "print(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    assert int(done.stdout) < 350
