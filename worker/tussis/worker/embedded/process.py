@@ -9,7 +9,8 @@ import select
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tussis.shared.errors import ServerFailed
@@ -43,13 +44,15 @@ class Command:
     account: Account | None = None
     #: Files to remove when the server is gone.
     remove: tuple[Path, ...] = ()
+    #: Variables beside the few that every command gets; nothing comes from the shell.
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def order(self) -> guard.Order:
         """The same for the guard. The environment is ours, so that no setting of the shell changes a server."""
         return guard.Order(
             argv=list(self.argv),
             cwd=str(self.cwd),
-            environment={"PATH": os.defpath, "HOME": str(self.cwd), "LC_ALL": "C", "TZ": "UTC"},
+            environment={"PATH": os.defpath, "HOME": str(self.cwd), "LC_ALL": "C", "TZ": "UTC", **self.environment},
             user=None if self.account is None else self.account.uid,
             group=None if self.account is None else self.account.gid,
             stop=[(step.signal, step.grace_s) for step in self.stop],

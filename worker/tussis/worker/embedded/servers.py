@@ -14,6 +14,7 @@ from tussis.shared.errors import ServerFailed
 from tussis.worker.embedded.broker import Broker
 from tussis.worker.embedded.folder import Folder
 from tussis.worker.embedded.postgres import Postgres
+from tussis.worker.embedded.process import Command, GuardedProcess
 from tussis.worker.embedded.s3 import REGION, ObjectStore
 from tussis.worker.embedded.server import EmbeddedServer
 
@@ -98,6 +99,15 @@ class Servers:
             s3_secret_key=credentials.s3_secret_key,
             s3_region=REGION,
         )
+
+    def run_beside(self, command: Command) -> GuardedProcess:
+        """Start another process under a guard: it ends with its owner, and holds the folder until it does.
+
+        Stop it before the block ends. Raises :class:`ServerFailed` when it cannot be started.
+        """
+        if self._held is None:
+            raise ServerFailed("the embedded servers are not running")
+        return GuardedProcess(command, self._held.lock)
 
     @property
     def _all(self) -> tuple[EmbeddedServer, ...]:
