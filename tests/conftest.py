@@ -1,0 +1,10 @@
+"""Fixtures for every test."""
+
+# In the order in which they import each other: a plugin that was imported before is not rewritten for assertions.
+pytest_plugins = [
+    "tests.support.pack",
+    "tests.support.processes",
+    "tests.support.servers",
+    "tests.support.store",
+    "tests.support.deployment",
+]

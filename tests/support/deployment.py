@@ -1,0 +1,153 @@
+"""A whole deployment for one test: fresh broker, store and bucket, a tiny model, and workers on demand."""
+
+from __future__ import annotations
+
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.support.processes import Running, Spawn
+from tests.support.servers import Bucket
+from tests.support.waiting import wait_until
+from tussis.shared.broker import connect
+from tussis.shared.ledger import Ledger
+from tussis.shared.messages import Job, job_id_for, normalise_etag
+from tussis.shared.store.records import Analysis, ResultFilter
+from tussis.shared.store.repository import Store
+from tussis.worker.embedded.servers import Servers
+
+#: Seconds for a worker to become ready on a busy machine; the budget is 8 s on a quiet one.
+READY_S = 90.0
+
+
+@dataclass
+class Deployment:
+    """What a test works with. ``environment`` is what every process of this deployment gets."""
+
+    servers: Servers
+    environment: dict[str, str]
+    bucket: Bucket
+    ledger: Ledger
+    store: Store
+    spawn: Spawn
+    jobs: dict[str, Job] = field(default_factory=dict)
+    """Every job that was enqueued, by id."""
+
+    def worker(self, *arguments: str, concurrency: int = 2, faulty: bool = False, **settings: object) -> Running:
+        """Start a worker and wait until it is ready. ``settings`` are TUSSIS_* by their lower-case names."""
+        worker = self.start_worker(*arguments, concurrency=concurrency, faulty=faulty, **settings)
+        worker.wait_for_event("worker_ready", READY_S)
+        return worker
+
+    def start_worker(self, *arguments: str, concurrency: int = 2, faulty: bool = False, **settings: object) -> Running:
+        """Start a worker and do not wait. ``faulty`` takes the one of :mod:`tests.support.faulty_worker`."""
+        environment = self.environment | {f"TUSSIS_{name.upper()}": str(value) for name, value in settings.items()}
+        words = ["worker", "cpu", "--concurrency", str(concurrency), *arguments]
+        if faulty:
+            return self.spawn(
+                "-m", "tests.support.faulty_worker", *words, environment=environment, program=sys.executable
+            )
+        return self.spawn(*words, environment=environment)
+
+    def tussis(self, *arguments: str, **settings: object) -> Running:
+        """Run a command of ``tussis`` against this deployment."""
+        environment = self.environment | {f"TUSSIS_{name.upper()}": str(value) for name, value in settings.items()}
+        return self.spawn(*arguments, environment=environment)
+
+    def enqueue(self, key: str, data: bytes | None, **fields: object) -> Job:
+        """Upload (unless ``data`` is None) and open a job pinned to the entity tag. ``fields`` are the job's."""
+        if data is not None:
+            self.bucket.put(key, data)
+        etag = fields.pop("etag", None)
+        if etag is None and data is not None:
+            etag = normalise_etag(self.bucket.client.head_object(Bucket=self.bucket.name, Key=key)["ETag"])
+        named = {name: fields.get(name) for name in ("version_id", "model", "profile")}
+        fields.setdefault(
+            "job_id",
+            str(uuid.uuid4())
+            if fields.get("again") or etag is None
+            else job_id_for(self.bucket.name, key, etag=str(etag), **named),  # type: ignore[arg-type]
+        )
+        job = Job(bucket=self.bucket.name, key=key, etag=etag, enqueued_at=time.time(), **fields)  # type: ignore[arg-type]
+        self.ledger.open(job)
+        self.jobs[job.job_id] = job
+        return job
+
+    def analysis(self, job: Job) -> Analysis:
+        """What became of a job. Fails when the store knows nothing of it."""
+        answer = self.store.job(job.job_id)
+        assert answer is not None, f"the store knows nothing of {job.uri}"
+        return answer.analysis
+
+    def analyses(self) -> list[Analysis]:
+        """Every analysis in the store."""
+        return list(self.store.results(ResultFilter()))
+
+    def wait_drained(self, timeout_s: float) -> None:
+        """Wait until nothing is open, waiting, in flight or deferred."""
+
+        def drained() -> bool:
+            depth = self.ledger.depth()
+            return not (depth.open or depth.total_waiting or depth.in_flight or depth.deferred)
+
+        try:
+            wait_until(drained, timeout_s, "the queues to drain", every_s=0.1)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.ledger.depth()}\n{self.store.counts()}") from None
+
+    def assert_accounted(self, *, failures: int = 0) -> None:
+        """Every job has exactly one terminal row with all its segments, and nothing is open."""
+        depth = self.ledger.depth()
+        assert (depth.open, depth.total_waiting, depth.in_flight, depth.deferred) == (0, 0, 0, 0)
+        by_id = {job_id: self.analysis(job) for job_id, job in self.jobs.items()}
+        failed = [analysis for analysis in by_id.values() if analysis.state == "failed"]
+        assert len(failed) == failures, [(a.uri, a.error_class, a.error_message) for a in failed]
+        assert {analysis.state.value for analysis in by_id.values()} <= {"succeeded", "failed"}
+        everything = self.analyses()
+        identities = [(a.uri, a.etag, a.model, a.profile, a.coverage, a.forced_by) for a in everything]
+        assert len(identities) == len(set(identities))
+        assert {analysis.id for analysis in everything} == {analysis.id for analysis in by_id.values()}
+        for analysis in everything:
+            rows = self.store.segments_of(analysis.id)
+            assert [row.index for row in rows] == list(range(analysis.segments or 0))
+            assert bool(rows) == (analysis.state == "succeeded")
+
+    def sql(self, statement: str) -> list[tuple[object, ...]]:
+        """Run one statement on the store."""
+        with psycopg.connect(self.environment["TUSSIS_DATABASE_URL"]) as connection:
+            return list(connection.execute(statement.encode()).fetchall())
+
+
+@pytest.fixture
+def deployment(
+    servers: Servers,
+    store_url: str,
+    broker_url: str,
+    bucket: Bucket,
+    tiny_model: Path,
+    spawn: Spawn,
+    tmp_path: Path,
+) -> Iterator[Deployment]:
+    """A deployment without a worker."""
+    environment: Mapping[str, str] = servers.endpoints.environment() | {
+        "TUSSIS_DATABASE_URL": store_url,
+        "TUSSIS_BROKER_URL": broker_url,
+        "TUSSIS_MODEL": str(tiny_model),
+        "TUSSIS_RUN_DIR": str(tmp_path),
+    }
+    with Store.connect(store_url, pool_size=2) as store:
+        yield Deployment(
+            servers=servers,
+            environment=dict(environment),
+            bucket=bucket,
+            ledger=Ledger(connect(broker_url)),
+            store=store,
+            spawn=spawn,
+        )
+        spawn.end()

@@ -1,0 +1,104 @@
+"""A worker with faults on demand: the real one, with one call wrapped.
+
+A recording whose bytes hold ``FAULT:<name>:`` is met by that fault where it would be decoded; what follows is
+the real recording. Run as ``python -m tests.support.faulty_worker`` with the arguments of ``tussis``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MARKER = b"FAULT:"
+
+#: Where a recording that was begun leaves a line, if set: pid and name of the fault.
+STARTS_FILE = "FAULT_STARTS_FILE"
+
+
+#: A file that does not exist yet, if set: the first result that is committed kills its process, and makes the file.
+KILL_AFTER_COMMIT = "FAULT_KILL_AFTER_COMMIT"
+
+
+def with_fault(name: str, recording: bytes = b"") -> bytes:
+    """The bytes of a recording that meets the fault ``name``: segfault, exit, memory, hang, raise, slow-SECONDS."""
+    return MARKER + name.encode() + b":" + recording
+
+
+def _segfault() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _out_of_memory() -> None:
+    # What the kernel does to the process that it picks.
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang() -> None:
+    # PyDLL keeps the GIL, as a codec that hangs in C may.
+    ctypes.PyDLL(None).sleep(3600)
+
+
+def _raise() -> None:
+    raise RuntimeError("a fault of our own making")
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "segfault": _segfault,
+    "exit": lambda: os._exit(7),
+    "memory": _out_of_memory,
+    "hang": _hang,
+    "raise": _raise,
+}
+
+
+def _wrapped(decode: Callable[..., Any]) -> Callable[..., Any]:
+    def faulty(data: bytes, *arguments: Any, **options: Any) -> Any:
+        if data.startswith(MARKER):
+            name, data = data.removeprefix(MARKER).split(b":", 1)
+            _note(name.decode())
+            if name.startswith(b"slow-"):
+                time.sleep(float(name.removeprefix(b"slow-")))
+            else:
+                FAULTS[name.decode()]()
+        return decode(data, *arguments, **options)
+
+    return faulty
+
+
+def _killing(act: Callable[..., None]) -> Callable[..., None]:
+    def faulty(*arguments: Any) -> None:
+        path = os.environ.get(KILL_AFTER_COMMIT)
+        if path and not Path(path).exists():
+            Path(path).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        act(*arguments)
+
+    return faulty
+
+
+def _note(name: str) -> None:
+    path = os.environ.get(STARTS_FILE)
+    if path:
+        with Path(path).open("a") as file:
+            file.write(f"{os.getpid()} {name}\n")
+
+
+def main() -> None:
+    """Wrap, then hand over to the ``tussis`` command."""
+    from tussis.producer.cli import main as tussis
+    from tussis.worker import pipeline, tasks
+
+    tasks.act = _killing(tasks.act)
+    pipeline.decode = _wrapped(pipeline.decode)
+    sys.argv[0] = "tussis"
+    tussis()
+
+
+if __name__ == "__main__":
+    main()
