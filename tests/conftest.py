@@ -2,6 +2,7 @@
 
 # In the order in which they import each other: a plugin that was imported before is not rewritten for assertions.
 pytest_plugins = [
+    "tests.support.models",
     "tests.support.pack",
     "tests.support.processes",
     "tests.support.servers",

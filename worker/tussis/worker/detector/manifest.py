@@ -192,8 +192,8 @@ def check_sha256(data: bytes, manifest: Manifest, where: str) -> None:
     found = sha256_of(data)
     if found != manifest.sha256:
         raise ModelRefused(
-            f"{where} is not the file that its manifest describes (sha256 {found[:12]}..., the manifest says"
-            f" {manifest.sha256[:12]}...): restore the file, or write its manifest anew with `tussis models init --force`"
+            f"{where} is not the file that its manifest describes (sha256 {found[:12]}..., the manifest"
+            f" says {manifest.sha256[:12]}...): restore it, or write its manifest with `tussis models init --force`"
         )
 
 

@@ -24,7 +24,7 @@ from tussis.shared.errors import (
 )
 from tussis.shared.s3 import head_object, storage_errors
 from tussis.shared.uris import ObjectAddress, parse_s3_uri
-from tussis.worker.detector.manifest import Manifest, check_sha256, manifest_path, read_manifest, sha256_of
+from tussis.worker.detector.manifest import check_sha256, manifest_path, parse_manifest, read_manifest, sha256_of
 
 _SCHEME: Final = "s3://"
 _CHUNK: Final = 1 << 20
@@ -78,10 +78,11 @@ def _cached(address: ObjectAddress, cache_dir: Path, s3: Any) -> Path:
         # In the same folder, so that the rename stays within one file system.
         draft = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name}."))
         try:
-            _download(s3, beside, manifest_etag, draft / manifest_path(Path(name)).name)
-            manifest = read_manifest(draft / name)
+            beside_path = manifest_path(draft / name)
+            _download(s3, beside, manifest_etag, beside_path)
+            manifest = parse_manifest(beside_path.read_bytes(), beside.uri)
             _download(s3, address, model_etag, draft / name)
-            _check(draft / name, manifest, address)
+            check_sha256((draft / name).read_bytes(), manifest, address.uri)
             _publish(draft, entry)
         finally:
             shutil.rmtree(draft, ignore_errors=True)  # gone already when it was published
@@ -110,10 +111,6 @@ def _download(s3: Any, address: ObjectAddress, etag: str, path: Path) -> None:
         raise StorageUnavailable(f"{address.uri} was replaced while it was downloaded: try again") from None
     except DownloadCut as error:
         raise StorageUnavailable(f"{error}: try again") from error
-
-
-def _check(model: Path, manifest: Manifest, address: ObjectAddress) -> None:
-    check_sha256(model.read_bytes(), manifest, address.uri)
 
 
 def _is_whole(model: Path) -> bool:
