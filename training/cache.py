@@ -1,0 +1,162 @@
+"""Computes scenes once and keeps their images, in shards, so that a broken run goes on where it stopped."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training import scenes
+from training.events import Span
+from training.pack import Wave
+from tussis.shared.dsp import HOP_SECONDS, SEGMENT_SECONDS, profile_named
+from tussis.shared.dsp.images import decibels, mel_power, scaled
+from tussis.shared.dsp.segments import cut_segments
+from tussis.shared.dsp.waveform import waveform
+
+SHARD: Final = 400
+"""Scenes a shard."""
+HEARD_S: Final = 0.12
+"""A segment holds a cough when it holds this much of it, or 60 % of a shorter one."""
+
+COUGH: Final = 1
+NO_COUGH: Final = 0
+UNCERTAIN: Final = -1
+
+Images = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scenes:
+    """The images of many scenes, one behind the other."""
+
+    images: Images
+    """uint8 (N, 160, 201): the contract's image before the letterbox, [-1, 1] in 255 steps of 0.31 dB."""
+    labels: npt.NDArray[np.int8]
+    """int8 (N,): 1 holds a cough, 0 does not, -1 uncertain."""
+    counts: npt.NDArray[np.int64]
+    """int64 (scenes,): segments of each."""
+
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """int64 (scenes,): where each begins."""
+        return np.cumsum(self.counts) - self.counts
+
+    @property
+    def bags(self) -> npt.NDArray[np.bool_]:
+        """bool (scenes,): whether a cough is in it."""
+        flags: npt.NDArray[np.bool_] = np.maximum.reduceat(self.labels, self.starts) == COUGH
+        return flags
+
+
+def plain_images(wave: Wave) -> torch.Tensor:
+    """The images of one recording under ``documented``, before the letterbox: float32 (S, 160, 201), [-1, 1].
+
+    Args:
+        wave: float32 (n,) at 16 kHz.
+    """
+    profile = profile_named("documented")
+    windows = cut_segments(waveform(torch.from_numpy(wave)[None], 16_000, profile), profile).windows
+    with torch.no_grad():
+        return scaled(decibels(mel_power(windows)))
+
+
+def quantised(images: torch.Tensor) -> Images:
+    """[-1, 1] to 0..255."""
+    stored: Images = ((images + 1) * 127.5).round().to(torch.uint8).numpy()
+    return stored
+
+
+def segment_labels(count: int, coughs: tuple[Span, ...], uncertain: tuple[Span, ...]) -> npt.NDArray[np.int8]:
+    """What each of ``count`` segments holds: int8 (count,)."""
+    labels = np.zeros(count, np.int8)
+    for index in range(count):
+        start = index * HOP_SECONDS
+        end = start + SEGMENT_SECONDS
+        if any(_overlap(span, start, end) >= min(HEARD_S, 0.6 * (span[1] - span[0])) for span in coughs):
+            labels[index] = COUGH
+        elif any(_overlap(span, start - 0.03, end + 0.03) > 0 for span in (*coughs, *uncertain)):
+            labels[index] = UNCERTAIN
+    if coughs and not (labels == COUGH).any():
+        labels[labels == UNCERTAIN] = COUGH
+    return labels
+
+
+def _overlap(span: Span, start: float, end: float) -> float:
+    return min(span[1], end) - max(span[0], start)
+
+
+def computed(material: scenes.Material, count: int, folder: Path, seed: int, processes: int) -> Iterator[int]:
+    """Compute what of ``count`` scenes is missing in ``folder``; yields the number of scenes that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = -(-count // SHARD)
+    missing = [shard for shard in range(shards) if not _file(folder, shard).exists()]
+    done = shards - len(missing)
+    yield min(count, done * SHARD)
+    global _material
+    _material = material  # inherited by the processes, not sent to them
+    work = [(shard, min(SHARD, count - shard * SHARD), folder, seed) for shard in missing]
+    with multiprocessing.get_context("fork").Pool(processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for _ in pool.imap_unordered(_shard, work):
+            done += 1
+            yield min(count, done * SHARD)
+
+
+_material: scenes.Material | None = None
+
+
+def _shard(work: tuple[int, int, Path, int]) -> None:
+    shard, count, folder, seed = work
+    assert _material is not None
+    images, labels, counts = [], [], []
+    for index in range(count):
+        scene = scenes.draw(_material, np.random.default_rng([seed, shard, index]))
+        stored = quantised(plain_images(scene.wave))
+        images.append(stored)
+        labels.append(segment_labels(stored.shape[0], scene.coughs, scene.uncertain))
+        counts.append(stored.shape[0])
+    file = _file(folder, shard)
+    np.save(_labels_file(folder, shard), np.concatenate(labels))
+    np.save(_counts_file(folder, shard), np.array(counts, np.int64))
+    partial = file.with_suffix(".partial.npy")
+    np.save(partial, np.concatenate(images))
+    partial.replace(file)  # last, and whole: its presence says that the shard is done
+
+
+def complete(folder: Path, count: int) -> bool:
+    """Whether all of ``count`` scenes are there."""
+    return all(_file(folder, shard).exists() for shard in range(-(-count // SHARD)))
+
+
+def loaded(folder: Path, count: int) -> Scenes:
+    """All shards of ``count`` scenes in one array: 32 kB a segment."""
+    shards = range(-(-count // SHARD))
+    parts = [np.load(_file(folder, shard), mmap_mode="r") for shard in shards]
+    images = np.empty((sum(part.shape[0] for part in parts), *parts[0].shape[1:]), np.uint8)
+    at = 0
+    for part in parts:
+        images[at : at + part.shape[0]] = part
+        at += part.shape[0]
+    return Scenes(
+        images,
+        np.concatenate([np.load(_labels_file(folder, shard)) for shard in shards]),
+        np.concatenate([np.load(_counts_file(folder, shard)) for shard in shards]),
+    )
+
+
+def _file(folder: Path, shard: int) -> Path:
+    return folder / f"images-{shard:04d}.npy"
+
+
+def _labels_file(folder: Path, shard: int) -> Path:
+    return folder / f"labels-{shard:04d}.npy"
+
+
+def _counts_file(folder: Path, shard: int) -> Path:
+    return folder / f"counts-{shard:04d}.npy"

@@ -1,0 +1,307 @@
+# ruff: noqa: E501
+# Rows of Markdown tables cannot be wrapped.
+"""``docs/model-card.md`` from ``docs/model-card.json``: no number in the card is typed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What the model was to reach."""
+
+    text: str
+    value: Callable[[dict[str, Any]], float]
+    reached: Callable[[float], bool]
+    form: str
+
+
+AIMS: Final = (
+    Aim(
+        "AUROC of the recording at least 0.995",
+        lambda m: m["recordings"]["auroc"]["value"],
+        lambda x: x >= 0.995,
+        "{:.4f}",
+    ),
+    Aim(
+        "of the cropped, padded and noise-floor probes at least 90 % keep their decision (the worst probe)",
+        lambda m: min(probe["kept"]["value"] for probe in m["probes"].values()),
+        lambda x: x >= 0.90,
+        "{:.1%}",
+    ),
+    Aim(
+        "the highest segment lies on the cough in at least 95 % of the mixtures (at 10 dB)",
+        lambda m: m["localisation"]["10"]["highest_on_cough"]["value"],
+        lambda x: x >= 0.95,
+        "{:.1%}",
+    ),
+    Aim(
+        "at most 10 false alarms an hour of everyday background without sneezes (no added noise)",
+        lambda m: m["alarms"]["none"]["everyday"]["an_hour"]["value"],
+        lambda x: x <= 10,
+        "{:.1f}",
+    ),
+)
+
+
+def rendered(measured: dict[str, Any]) -> str:
+    """The card's text from the numbers of an evaluation."""
+    return (
+        "\n\n".join(
+            [
+                _head(measured),
+                _use(),
+                _data(measured),
+                _training(measured),
+                _reached(measured),
+                _recordings(measured),
+                _localisation(measured),
+                _alarms(measured),
+                _probes(measured),
+                _formats(measured),
+                _profiles(measured),
+                _failures(measured),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _head(m: dict[str, Any]) -> str:
+    model = m["model"]
+    return f"""# Model card: {model["label"]}
+
+A small detector of cough sounds in the audio contract of Tussis. It makes `tussis analyze`, the demo and the tests
+answer sensibly out of the box. Your own model is the one that counts: give it with `--model`.
+
+**It detects the sound of a cough. It diagnoses nothing.** All numbers below are written by
+`python -m training evaluate` from the file with SHA-256 `{model["sha256"]}`; `docs/model-card.json` holds them.
+
+| | |
+| --- | --- |
+| network | 4x-stride stem, three residual blocks, mean and maximum over time; attention over the segments |
+| size | {model["parameters"]:,} parameters, {model["bytes"] / 1e6:.2f} MB of ONNX |
+| speed | {model["ms_a_segment"]:.2f} ms a segment on one core (inference alone, the machine shared with other work) |
+| input | one channel is used: the contract's three are copies; any number of recordings and segments |
+| output | bag and segment probabilities and logits, divided by the temperatures {model["bag_temperature"]:g} and {model["segment_temperature"]:g} |
+| profile | `documented` |
+| threshold | {model["threshold"]:g} for recordings and, in the numbers below, for segments |
+| licence of the weights | Apache-2.0 |"""
+
+
+def _use() -> str:
+    return """## What it is for, and what it must not be used for
+
+For trying out Tussis, for tests, audits, quantisation and benchmarks that need a model whose answers mean something,
+and as a baseline for a model of your own.
+
+Not for diagnosis, triage, screening or monitoring of patients; not for telling one disease, person or kind of cough
+from another; not for counting coughs in a study, unless you have measured it on recordings like yours; not for
+watching people without their knowledge. It has learnt from induced coughs of adults who recorded themselves; nothing
+is known of its behaviour on children, on spontaneous coughs, on whooping cough, or at a distance in a ward."""
+
+
+def _data(m: dict[str, Any]) -> str:
+    r = m["recordings"]
+    return f"""## Data and licences
+
+| | licence | used for |
+| --- | --- | --- |
+| covid19-cough dataset (https://github.com/covid19-cough/dataset): 1200 induced coughs by telephone and messenger | CC0 1.0 | train, val, test (the pack's split, 70/15/15 by recording) |
+| ESC-10, K. J. Piczak (https://github.com/karoldvl/ESC-10), "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015; authors of the clips in the set's ATTRIBUTION.txt | CC BY 3.0 (single clips CC0 or CC BY) | folds 1 to 3 train, 4 val, 5 test |
+| speech from espeak-ng and flite: 25 languages, some forty voices, random rates, pitches and vocal tracts | output of the programs | train; val with another seed |
+| tones, music, drums, knocks, breath, laughter, rustle, hiss from formulas (`training/sounds.py`) | ours | train, val |
+| Free Spoken Digit Dataset | CC BY-SA 4.0 | evaluation only: threshold (one speaker) and test (another) |
+| librosa's example clips: read speech, music, bird, whale | CC BY 3.0 and 4.0, public domain | test only |
+
+No recording is in this repository or in the weights' file. The measured split holds {r["coughs"]} coughs and
+{r["backgrounds"]} backgrounds. It was used for the numbers below and for nothing else. The source of the coughs has no
+speaker identities: one person may be in two splits."""
+
+
+def _training(m: dict[str, Any]) -> str:
+    trained = m["model"]["trained"]
+    return f"""## Training
+
+`python -m training` (seed {trained["seed"]}, {trained["scenes"]:,} scenes, {trained["epochs"]} epochs; on CPU, resumable). A scene is 0.35 to
+16 s long and holds one to six events over silence, a noise floor, the quiet part of a cough recording, or everyday
+sound. Half of the scenes hold a cough. Length, bed, number of events, fades and cuts are drawn by the same rules for
+both classes, and both pass the same rooms, microphone responses, band-passes, noises, clipping and telephone and
+messenger codecs (MP3 at 8, 44.1 and 48 kHz, Opus, AMR, GSM, Vorbis, AAC, A-law, mu-law, G.722, G.726, ADPCM), because
+the pack's coughs came through such channels and its backgrounds did not. Where the coughs are was found by their
+level. Losses: recording, loudest segment, and each segment whose label is certain; the weights are averaged.
+
+Threshold and temperatures come from `val`. There the network had an AUROC of {trained["recording_auroc"]:.4f} on
+recordings, {trained["scene_auroc"]:.4f} on scenes, {trained["segment_auroc"]:.4f} on their segments, and {trained["probe_auroc"]:.4f} of the probes below
+against recordings without a cough."""
+
+
+def _reached(m: dict[str, Any]) -> str:
+    lines = []
+    for aim in AIMS:
+        number = aim.value(m)
+        lines.append(f"| {aim.text} | {aim.form.format(number)} | {'yes' if aim.reached(number) else '**no**'} |")
+    return "## What was aimed at and reached\n\n| aim | measured | reached |\n| --- | --- | --- |\n" + "\n".join(lines)
+
+
+def _recordings(m: dict[str, Any]) -> str:
+    r = m["recordings"]
+    classes = "\n".join(
+        f"| {kind} | {group['recordings']} | {_share(group['flagged'])} |" for kind, group in r["by_class"].items()
+    )
+    channels = "\n".join(
+        f"| {name} | {group['recordings']} | {_share(group['flagged'])} | {_number(r['auroc_by_channel'][name])} |"
+        for name, group in r["by_channel"].items()
+    )
+    return f"""## Recordings of the {m["split"]} split
+
+Intervals are 95 %: bootstrap for AUROC, Wilson's for shares, exact Poisson for rates.
+
+| | |
+| --- | --- |
+| AUROC | {_number(r["auroc"])} |
+| without the spoken digits | {_number(r["auroc_without_digits"])} |
+| AUROC of the highest segment alone | {_number(r["auroc_of_loudest_segment"])} |
+| average precision | {r["average_precision"]:.4f} |
+| sensitivity at the threshold | {_share(r["sensitivity"])} |
+| specificity at the threshold | {_share(r["specificity"])} |
+| calibration error after temperature (10 bins) | {r["calibration_error"]:.3f} |
+
+![ROC and precision-recall curves](model-card.png)
+
+| coughs through | recordings | called a cough | AUROC against all backgrounds |
+| --- | --- | --- | --- |
+{channels}
+
+| class without cough | recordings | called a cough |
+| --- | --- | --- |
+{classes}"""
+
+
+def _localisation(m: dict[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {snr} dB | {one['mixtures']} | {_number(one['segment_auroc'])} | {_share(one['highest_on_cough'])} |"
+        f" {_share(one['detected'])} |"
+        for snr, one in m["localisation"].items()
+    )
+    return f"""## Coughs at known places
+
+One cough of at most 0.8 s somewhere in 8 s of background, every class in turn, sneezes included. The ratio compares
+the cough's power while it lasts with the background's over all 8 s.
+
+| ratio | mixtures | AUROC of segments | highest segment on the cough | recording called a cough |
+| --- | --- | --- | --- | --- |
+{rows}"""
+
+
+def _alarms(m: dict[str, Any]) -> str:
+    levels = list(m["alarms"])
+    hours = m["alarms"]["none"]["all"]["hours"]
+    everyday = m["alarms"]["none"]["everyday"]["hours"]
+    head = (
+        "| class | hours | "
+        + " | ".join("no noise" if one == "none" else f"noise {one} dB" for one in levels)
+        + " | 15 s scenes called a cough |"
+    )
+    rows = [
+        f"| {kind} | {one['hours']:.2f} | "
+        + " | ".join(_rate(m["alarms"][level][kind]["an_hour"]) for level in levels)
+        + f" | {_share(one['scenes_flagged'])} |"
+        for kind, one in m["alarms"]["none"].items()
+    ]
+    return f"""## False alarms an hour
+
+{hours:.2f} hours of seeded scenes of 15 s, the same time for each class, over 15 to 30 dB weaker sound of other
+classes, with steady noise at the given ratio. Neighbouring segments above the threshold are one alarm. `everyday` is
+all without sneezes ({everyday:.2f} hours). The clips of a class are few and come again and again, so the real uncertainty is
+larger than these intervals say, and a class's rate is that of its few clips.
+
+{head}
+| --- | --- | {" | ".join("---" for _ in levels)} | --- |
+""" + "\n".join(rows)
+
+
+def _probes(m: dict[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {name} | {one['recordings']} | {_share(one['kept'])} | {_share(one['flagged'])} |"
+        for name, one in m["probes"].items()
+    )
+    return f"""## Probes
+
+The same coughs altered so that only the cough can explain the answer: its loudest 0.46 s alone, in digital silence,
+over noise 50 dB under the peak; the whole recording with silence or faint noise for 2 s before and after; with a
+noise floor 35 dB under its peak; with nothing outside 300 to 3400 Hz.
+
+| probe | recordings | of those called a cough before, still so | of all, called a cough |
+| --- | --- | --- | --- |
+{rows}"""
+
+
+def _formats(m: dict[str, Any]) -> str:
+    threshold = m["model"]["threshold"]
+    low = [f"`{name}` ({value:.2f})" for name, value in m["formats"].items() if value <= threshold]
+    plain = {name: value for name, value in m["formats"].items() if not name.startswith("variant_")}
+    if not m["formats"]:
+        return "## Formats\n\nMeasured on the test split only."
+    return f"""## Formats
+
+The pack's one cough in {len(m["formats"])} files under `documented`. The {len(plain)} plain transcodings score from
+{min(plain.values()):.3f} to {max(plain.values()):.3f}, the variant at -30 dB {m["formats"]["variant_quiet_minus30db.wav"]:.3f}.
+Not called a cough: {", ".join(low) if low else "none"}. (In `variant_antiphase_stereo.wav` the mean of the channels is
+silence, so nothing is there to be heard.)"""
+
+
+def _profiles(m: dict[str, Any]) -> str:
+    rows = "\n".join(
+        f"| `{name}` | {_number(one['auroc'])} | {one['mean']:.3f} | {one['p99']:.2f} | {one['flipped']} of {one['recordings']} | {one['refused']} |"
+        for name, one in m["profiles"].items()
+    )
+    return f"""## Under other profiles
+
+The model was trained under `documented`. Asked under another profile, its bag probability moves:
+
+| profile | AUROC | mean shift | p99 shift | decisions flipped | refused |
+| --- | --- | --- | --- | --- | --- |
+{rows}"""
+
+
+def _failures(m: dict[str, Any]) -> str:
+    none = m["alarms"]["none"]
+    classes = {kind: one for kind, one in none.items() if kind not in ("all", "everyday")}
+    worst = sorted(classes, key=lambda kind: -classes[kind]["an_hour"]["value"])[:4]
+    named = ", ".join(f"{kind} ({_rate(classes[kind]['an_hour'])})" for kind in worst)
+    flagged = m["recordings"]["by_class"]
+    misread = [
+        f"{kind} ({_share(group['flagged'])})" for kind, group in flagged.items() if group["flagged"]["value"] > 0.1
+    ]
+    noisy = none["everyday"]["an_hour"]["value"], m["alarms"]["0"]["everyday"]["an_hour"]["value"]
+    probe = min(m["probes"], key=lambda name: m["probes"][name]["kept"]["value"])
+    return f"""## Known failures
+
+- Most false alarms an hour: {named}.
+- Classes of which more than a tenth of the recordings were called a cough: {", ".join(misread) if misread else "none"}.
+- False alarms of everyday background go from {noisy[0]:.1f} an hour without added noise to {noisy[1]:.1f} with noise as loud as
+  the background.
+- The probe that loses most coughs: {probe} ({_share(m["probes"][probe]["kept"])} keep their decision).
+- Everything is normalised to the recording's peak before the model sees it: one click louder than the cough makes
+  the cough fainter.
+- No laughter, throat clearing, snoring or conversation was recorded for training or test; the formulas and
+  synthesisers that stand for them are not people. Read speech and digits are all the human speech that was measured.
+- The coughs come from two channels. Coughs of other sources were not measured; the probes are the nearest thing here.
+- Some recordings in the cough set hold speech or breath or little else, and count as coughs all the same.
+- Where coughs are was found by level, so a loud word in a cough recording was learnt as a cough."""
+
+
+def _number(interval: dict[str, float]) -> str:
+    return f"{interval['value']:.4f} ({interval['low']:.4f} to {interval['high']:.4f})"
+
+
+def _share(interval: dict[str, float]) -> str:
+    return f"{interval['value']:.1%} ({interval['low']:.1%} to {interval['high']:.1%})"
+
+
+def _rate(interval: dict[str, float]) -> str:
+    return f"{interval['value']:.1f} ({interval['low']:.1f} to {interval['high']:.1f})"

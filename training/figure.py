@@ -1,0 +1,48 @@
+"""ROC and precision-recall curves of the recordings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from training.measures import Floats, Truth, auroc, average_precision, precision_recall, roc
+
+
+def drawn(truth: Truth, scores: Floats, threshold_logit: float, file: Path) -> None:
+    """Write the figure as PNG.
+
+    Args:
+        truth: bool (n,), coughs.
+        scores: (n,), bag logits.
+        threshold_logit: where the manifest cuts; marked on both curves.
+        file: to write.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
+    called = scores > threshold_logit
+    sensitivity, alarms = called[truth].mean(), called[~truth].mean()
+    precision = truth[called].mean()
+    left.plot(*roc(truth, scores), drawstyle="steps-post", color="#1b5e7d")
+    left.plot(alarms, sensitivity, "o", color="#c1440e", label="manifest's threshold")
+    left.set(
+        title=f"ROC, area {auroc(truth, scores):.4f}",
+        xlabel="share of backgrounds called a cough",
+        ylabel="share of coughs found",
+    )
+    right.plot(*precision_recall(truth, scores), color="#1b5e7d")
+    right.plot(sensitivity, precision, "o", color="#c1440e", label="manifest's threshold")
+    right.set(
+        title=f"precision and recall, average precision {average_precision(truth, scores):.4f}",
+        xlabel="recall: share of coughs found",
+        ylabel="precision: share of calls that are coughs",
+    )
+    for axes in (left, right):
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower center")
+    figure.suptitle(f"{int(truth.sum())} coughs and {int((~truth).sum())} backgrounds, as recorded", fontsize=10)
+    figure.savefig(file, dpi=110, metadata={"Software": ""})
+    pyplot.close(figure)

@@ -1,0 +1,112 @@
+"""Numbers from scores: AUROC, curves, intervals, temperature. Plain numpy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Truth = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A number and where it lies with 95 % confidence."""
+
+    value: float
+    low: float
+    high: float
+
+
+def auroc(truth: Truth, scores: Floats) -> float:
+    """Chance that a positive scores above a negative, ties half. NaN when one class is missing."""
+    positives, negatives = scores[truth], np.sort(scores[~truth])
+    if not positives.size or not negatives.size:
+        return math.nan
+    below = np.searchsorted(negatives, positives, "left")
+    up_to = np.searchsorted(negatives, positives, "right")
+    return float((below + up_to).mean() / 2 / negatives.size)
+
+
+def auroc_interval(truth: Truth, scores: Floats, seed: int = 0, draws: int = 2_000) -> Interval:
+    """Bootstrap over recordings, each class by itself."""
+    rng = np.random.default_rng(seed)
+    positives, negatives = scores[truth], scores[~truth]
+    flags = np.concatenate([np.ones(positives.size, bool), np.zeros(negatives.size, bool)])
+    found = [
+        auroc(flags, np.concatenate([rng.choice(positives, positives.size), rng.choice(negatives, negatives.size)]))
+        for _ in range(draws)
+    ]
+    return Interval(auroc(truth, scores), *(float(x) for x in np.percentile(found, [2.5, 97.5])))
+
+
+def share(flags: npt.NDArray[np.bool_]) -> Interval:
+    """A share of yes, with Wilson's interval."""
+    n, p, z = flags.size, float(flags.mean()), 1.96
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    return Interval(p, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def rate(events: int, hours: float) -> Interval:
+    """Events an hour with the exact Poisson interval."""
+    low = 0.0 if events == 0 else _poisson_bound(events - 1, 0.975)
+    return Interval(events / hours, low / hours, _poisson_bound(events, 0.025) / hours)
+
+
+def _poisson_bound(events: int, chance: float) -> float:
+    """The mean at which ``events`` or fewer come with this chance, by bisection."""
+    low, high = 0.0, 10.0 + 5 * (events + 1)
+    for _ in range(100):
+        middle = (low + high) / 2
+        logs = [-middle + k * math.log(middle) - math.lgamma(k + 1) for k in range(events + 1)]
+        if math.fsum(math.exp(one) for one in logs) > chance:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def temperature(truth: Truth, logits: Floats) -> float:
+    """What logits are divided by so that their probabilities are the likeliest."""
+    grid = np.exp(np.linspace(math.log(0.2), math.log(5), 161))
+    signed = np.where(truth, -logits, logits)
+    # Both classes count alike: the share of coughs among the recordings is an accident of the pack.
+    weights = np.where(truth, 0.5 / max(1, int(truth.sum())), 0.5 / max(1, int((~truth).sum())))
+    losses = [float((weights * np.logaddexp(0, signed / t)).sum()) for t in grid]
+    return round(float(grid[int(np.argmin(losses))]), 3)
+
+
+def calibration_error(truth: Truth, probabilities: Floats, bins: int = 10) -> float:
+    """Mean distance of confidence and frequency over bins of equal width, weighted by their size."""
+    index = np.minimum((probabilities * bins).astype(int), bins - 1)
+    gaps = [
+        abs(float(probabilities[index == one].mean()) - float(truth[index == one].mean()))
+        * float((index == one).mean())
+        for one in range(bins)
+        if (index == one).any()
+    ]
+    return float(sum(gaps))
+
+
+def roc(truth: Truth, scores: Floats) -> tuple[Floats, Floats]:
+    """False and true positive shares at every threshold, rising."""
+    order = np.argsort(-scores)
+    hits = np.cumsum(truth[order])
+    misses = np.cumsum(~truth[order])
+    return np.concatenate(([0.0], misses / misses[-1])), np.concatenate(([0.0], hits / hits[-1]))
+
+
+def precision_recall(truth: Truth, scores: Floats) -> tuple[Floats, Floats]:
+    """Recall and precision at every threshold, recall rising."""
+    hits = np.cumsum(truth[np.argsort(-scores)])
+    return hits / hits[-1], hits / np.arange(1, hits.size + 1)
+
+
+def average_precision(truth: Truth, scores: Floats) -> float:
+    """Area under precision over recall, by steps."""
+    recall, precision = precision_recall(truth, scores)
+    return float((np.diff(recall, prepend=0.0) * precision).sum())

@@ -1,0 +1,86 @@
+"""Asks the shipped model the way the worker does: bytes or samples in, scores out."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from training.pack import Wave
+from tussis.shared.dsp import SAMPLE_RATE, Profile, profile_named
+from tussis.shared.dsp.images import images
+from tussis.shared.dsp.segments import cut_segments
+from tussis.shared.dsp.waveform import waveform
+from tussis.worker.audio.decode import decode
+from tussis.worker.audio.limits import Limits
+from tussis.worker.detector.detector import Detector
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scored:
+    """The model's answer for one recording."""
+
+    bag: float
+    """Probability."""
+    bag_logit: float
+    segments: npt.NDArray[np.float64]
+    """(S,), probabilities."""
+    segment_logits: npt.NDArray[np.float64]
+
+
+def score_file(detector: Detector, path: Path, profile: Profile) -> Scored:
+    """A file under a profile. Raises what ``decode`` raises."""
+    audio = decode(path.read_bytes(), Limits(), profile.decoder)
+    return score(detector, torch.from_numpy(audio.samples), audio.rate_hz, profile)
+
+
+def score_wave(detector: Detector, wave: Wave) -> Scored:
+    """Samples at 16 kHz, float32 (n,), under the model's own profile."""
+    return score(detector, torch.from_numpy(wave)[None], SAMPLE_RATE, profile_named(detector.manifest.profile))
+
+
+def score(detector: Detector, samples: torch.Tensor, rate_hz: int, profile: Profile) -> Scored:
+    """Decoded samples, float32 (channels, n)."""
+    windows = cut_segments(waveform(samples, rate_hz, profile), profile).windows
+    spectrograms = images(windows, profile)[None].numpy()
+    found = detector.score(spectrograms, np.ones((1, windows.shape[0]), dtype=np.bool_))
+    return Scored(
+        float(found.bag_probability[0]),
+        float(found.bag_logit[0]),
+        found.segment_probabilities[0].astype(np.float64),
+        found.segment_logits[0].astype(np.float64),
+    )
+
+
+Task = TypeVar("Task")
+Done = TypeVar("Done")
+
+
+def each(model: Path, processes: int, work: Callable[[Detector, Task], Done], tasks: Iterable[Task]) -> Iterator[Done]:
+    """``work`` for every task, in order, in processes that load the model once each."""
+    with multiprocessing.get_context("spawn").Pool(processes, initializer=_load, initargs=(model,)) as pool:
+        yield from pool.imap(_Work(work), tasks, chunksize=4)
+
+
+_detector: Detector | None = None
+
+
+def _load(model: Path) -> None:
+    global _detector
+    torch.set_num_threads(1)
+    _detector = Detector.load(model, intra_op_threads=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    work: Callable[..., object]
+
+    def __call__(self, task: object) -> object:
+        assert _detector is not None
+        return self.work(_detector, task)

@@ -1,0 +1,70 @@
+"""The two commands: training from the recordings to the shipped file, and its measurement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from training import cache, card, decide, figure, results, scenes
+from training.evaluate import Effort, curves, measured
+from training.export import exported
+from training.fit import Plan, fitted
+from tussis.worker.detector.manifest import read_manifest
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of everything."""
+
+    scenes: int
+    utterances: int
+    checks: int
+    epochs: int
+    seed: int
+    processes: int
+
+
+def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> None:
+    """The whole training, each step kept in ``work``; writes ``model``, its manifest and its training log."""
+    torch.set_num_threads(1)
+    work.mkdir(parents=True, exist_ok=True)
+    folder = work / f"scenes-{size.seed}-{size.scenes}"
+    if not cache.complete(folder, size.scenes):
+        say("decode the train split, speak")
+        material = scenes.material(data, "train", size.utterances, work, size.seed)
+        for done in cache.computed(material, size.scenes, folder, size.seed, size.processes):
+            say(f"{done} of {size.scenes} scenes")
+        del material
+    say("prepare the validation")
+    validation = decide.validation(data, work, size.seed, size.checks)
+    torch.set_num_threads(size.processes)
+    reference = fitted(
+        cache.loaded(folder, size.scenes),
+        Plan(epochs=size.epochs, seed=size.seed),
+        work / f"checkpoint-{size.seed}-{size.scenes}-{size.epochs}.pt",
+        lambda network: str(decide.report(validation, decide.answers(network, validation))),
+        say,
+    )
+    given = decide.answers(reference, validation)
+    decision = decide.decided(validation, given)
+    report = decide.report(validation, given)
+    manifest = exported(reference, decision, {**asdict(size), **asdict(report), **asdict(decision)}, model)
+    say(f"{report}; {decision}")
+    say(f"{manifest.label}: {model}, {model.stat().st_size} bytes")
+
+
+def run_evaluation(effort: Effort, model: Path, data: Path, split: str, file: Path, say: Say) -> None:
+    """Measure ``model`` and write the card, its numbers and its figure."""
+    found = measured(model, data, split, effort, say)
+    file.with_suffix(".json").write_text(found.to_json(), "utf-8")
+    threshold = read_manifest(model).threshold
+    truth, logits = curves(model, data, split, effort)
+    figure.drawn(truth, logits, math.log(threshold / (1 - threshold)), file.with_suffix(".png"))
+    file.write_text(card.rendered(results.read(file.with_suffix(".json"))), "utf-8")
+    say(f"{file}: AUROC {found.recordings.auroc.value:.4f}")
