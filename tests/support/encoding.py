@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -20,12 +21,16 @@ def encoded(samples: npt.NDArray[np.float32], rate_hz: int, container: str, code
     with av.open(target, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate_hz, layout=layout)
         assert isinstance(stream, AudioStream)
+        stream.bit_rate = 64_000
         source = AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=layout)
         source.sample_rate = rate_hz
         resampler = av.AudioResampler(
             stream.codec_context.format.name, layout, rate_hz, stream.codec_context.frame_size or None
         )
+        done = 0
         for frame in [*resampler.resample(source), *resampler.resample(None)]:
+            frame.pts, frame.time_base = done, Fraction(1, rate_hz)
+            done += frame.samples
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return target.getvalue()

@@ -101,7 +101,7 @@ def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegmen
         decoder, rate, channels = context.name, context.sample_rate, context.channels
     if rate and channels:
         limits.check_layout(rate, channels)
-    wav = _ffmpeg_wav(data[sniffed.offset :], DEMUXERS[sniffed.container], decoder, limits)
+    wav = ffmpeg_wav(data[sniffed.offset :], DEMUXERS[sniffed.container], decoder, limits)
     fix_wav_headers(wav)
     try:
         return AudioSegment(data=bytes(wav)), FFMPEG_DECODERS[decoder]
@@ -109,14 +109,14 @@ def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegmen
         raise CorruptAudio(f"pydub cannot read what ffmpeg made of it: {error}") from None
 
 
-def _ffmpeg_wav(data: ReadableBuffer, demuxer: str, decoder: str, limits: Limits) -> bytearray:
+def ffmpeg_wav(data: ReadableBuffer, demuxer: str, decoder: str, limits: Limits) -> bytearray:
     """Run pydub's ``ffmpeg`` command on ``data``; the WAV file it writes."""
     most_bytes = limits.max_decoded_bytes // BYTES_A_SAMPLE * _WAV_BYTES_A_SAMPLE + _WAV_HEADER_ROOM
     with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
         source.write(data)
         source.seek(0)
         command = [
-            _executable(), "-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1",
+            ffmpeg_executable(), "-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1",
             # fd, the open descriptor, is the only protocol: no name can be opened, of a file or of a host.
             "-protocol_whitelist", "fd", "-format_whitelist", demuxer, "-codec_whitelist", decoder,
             "-f", demuxer, "-acodec", decoder, "-i", "fd:",
@@ -142,7 +142,7 @@ def _run(command: list[str], source: IO[bytes], target: IO[bytes]) -> None:
         raise CorruptAudio(f"ffmpeg cannot decode this: {reason}")
 
 
-def _executable() -> str:
+def ffmpeg_executable() -> str:
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:

@@ -53,6 +53,21 @@ def check_boxes(data: bytes, offset: int) -> None:
             raise CorruptAudio(f"the MP4 file claims {stated + in_runs} samples in {len(data)} bytes")
 
 
+def readable_end(data: bytes, offset: int) -> int:
+    """Where an upload that was cut inside a fragment's header (``moof``) must end for FFmpeg to read the others."""
+    start = offset
+    while start + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, start)
+        if size == 1 and start + 16 <= len(data):
+            (size,) = struct.unpack_from(">Q", data, start + 8)
+        if kind == b"moof" and start + size > len(data):
+            return start
+        if size < 8:
+            break
+        start += size
+    return len(data)
+
+
 def _boxes(data: bytes, start: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
     """Kind, content's start and end of every box, outer before inner. A box that claims more ends with its parent."""
     while start + 8 <= end:

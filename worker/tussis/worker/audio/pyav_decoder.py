@@ -52,11 +52,13 @@ def open_container(data: bytes, sniffed: Sniffed) -> InputContainer:
         NoSamples: an MP3 of one frame, which holds the encoder's settings.
     """
     demuxer = DEMUXERS[sniffed.container]
+    end = len(data)
     if sniffed.container is Container.MP4:
         mp4.check_boxes(data, sniffed.offset)
+        end = mp4.readable_end(data, sniffed.offset)
     try:
         return av.open(
-            io.BytesIO(data[sniffed.offset :]),
+            io.BytesIO(data[sniffed.offset : end]),
             mode="r",
             format=demuxer,
             metadata_errors="replace",

@@ -70,7 +70,7 @@ FFMPEG_DECODERS: Final[Mapping[str, str]] = MappingProxyType(
         "g726": "adpcm_g726",
         "gsm": "gsm",
         "gsm_ms": "gsm_ms",
-        "mp2float": "mp2",
+        "mp2": "mp2",
         "mp3float": "mp3",
         "opus": "opus",
         "speex": "speex",

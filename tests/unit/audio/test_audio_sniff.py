@@ -1,0 +1,176 @@
+"""The container by its content: tags, cut streams, and what must not be taken for audio."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import pytest
+
+from tests.support.encoding import encoded
+from tests.support.recordings import cough_like
+from tussis.shared.errors import CorruptAudio, EmptyObject, NotAudio
+from tussis.worker.audio.decode import decode
+from tussis.worker.audio.limits import Limits
+from tussis.worker.audio.mpeg import adts_frame, mpeg_frame
+from tussis.worker.audio.sniff import Container, Sniffed, sniff
+
+VOICE: Final = cough_like(1.0, 16_000)
+
+
+def id3(size: int, *, footer: bool = False) -> bytes:
+    """An ID3v2.4 tag with ``size`` bytes of content."""
+    packed = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return (
+        b"ID3\x04\x00" + (b"\x10" if footer else b"\0") + packed + bytes(size) + (b"3DI" + bytes(7) if footer else b"")
+    )
+
+
+def mp3() -> bytes:
+    """MP3 frames without a tag before them."""
+    data = encoded(VOICE, 16_000, "mp3", "libmp3lame")
+    return data[sniff(data).offset :]
+
+
+def adts() -> bytes:
+    return encoded(VOICE, 16_000, "adts", "aac")
+
+
+@pytest.mark.parametrize(
+    ("data", "container"),
+    [
+        (mp3(), Container.MP3),
+        (adts(), Container.ADTS),
+        (encoded(VOICE, 16_000, "flac", "flac"), Container.FLAC),
+        (encoded(VOICE, 16_000, "wav", "pcm_s16le"), Container.WAV),
+    ],
+    ids=["mp3", "adts", "flac", "wav"],
+)
+@pytest.mark.parametrize(
+    "tags",
+    [b"", id3(0), id3(300), id3(1_500_000), id3(200) + id3(100), id3(50, footer=True)],
+    ids=["none", "empty", "small", "1.5 MB", "two", "footer"],
+)
+def test_id3_tags_are_passed_over(data: bytes, container: Container, tags: bytes) -> None:
+    assert sniff(tags + data) == Sniffed(container, len(tags))
+    plain, tagged = decode(data, Limits()), decode(tags + data, Limits())
+    assert np.array_equal(plain.samples, tagged.samples)
+
+
+def test_padding_behind_a_tag_is_passed_over() -> None:
+    assert sniff(id3(100) + bytes(5_000) + mp3()) == Sniffed(Container.MP3, 110 + 5_000)
+
+
+def test_a_tag_that_is_longer_than_the_object_is_damage() -> None:
+    with pytest.raises(CorruptAudio, match="ID3"):
+        sniff(id3(300)[:200])
+    with pytest.raises(CorruptAudio, match="malformed"):
+        sniff(b"ID3\x04\0\0\xff\xff\xff\xff" + bytes(100))
+
+
+@pytest.mark.parametrize(
+    ("stream", "container"), [(mp3(), Container.MP3), (adts(), Container.ADTS)], ids=["mp3", "adts"]
+)
+def test_a_stream_that_begins_inside_a_frame(stream: bytes, container: Container) -> None:
+    header = mpeg_frame if container is Container.MP3 else adts_frame
+    frame = header(stream, 0)
+    assert frame is not None
+
+    assert sniff(stream[10:]) == Sniffed(container, frame.size - 10)
+
+
+def test_short_mpeg_streams() -> None:
+    stream = mp3()
+    first = mpeg_frame(stream, 0)
+    assert first is not None
+    second = mpeg_frame(stream, first.size)
+    assert second is not None
+    two = first.size + second.size
+
+    assert sniff(stream[:two]).container is Container.MP3
+    assert sniff(stream[:two] + b"TAG" + bytes(125)).container is Container.MP3
+    assert sniff(stream[: two + 20]).container is Container.MP3
+    with pytest.raises(NotAudio):
+        sniff(stream[: first.size - 1])
+    with pytest.raises(NotAudio):
+        sniff(stream[: first.size] + b"no frame")
+
+
+@pytest.mark.parametrize(
+    ("header", "size"),
+    [
+        ("fffb9064", 417),  # MPEG-1 layer III, 128 kbit/s, 44.1 kHz
+        ("fffb9264", 418),  # the same with padding
+        ("fff384c4", 192),  # MPEG-2 layer III, 64 kbit/s, 24 kHz
+        ("ffe338c4", 216),  # MPEG-2.5 layer III, 24 kbit/s, 8 kHz
+        ("fffd8404", 384),  # MPEG-1 layer II, 128 kbit/s, 48 kHz
+        ("ffff8404", 256),  # MPEG-1 layer I, 256 kbit/s, 48 kHz
+    ],
+)
+def test_sizes_of_mpeg_frames(header: str, size: int) -> None:
+    frame = mpeg_frame(bytes.fromhex(header), 0)
+
+    assert frame is not None
+    assert frame.size == size
+
+
+@pytest.mark.parametrize("header", ["fffbf064", "fffb0064", "fffb9c64", "fff99064", "ffeb9064", "feffffff", "fffb90"])
+def test_reserved_values_are_no_mpeg_frame(header: str) -> None:
+    assert mpeg_frame(bytes.fromhex(header), 0) is None
+
+
+def test_raw_gsm_needs_its_marker_on_every_frame() -> None:
+    frames = (b"\xd5" + bytes(range(32))) * 10
+
+    assert sniff(frames) == Sniffed(Container.GSM, 0)
+    assert sniff(frames + b"\xd5cut") == Sniffed(Container.GSM, 0)
+    with pytest.raises(NotAudio):
+        sniff(frames[: 33 * 7])
+    with pytest.raises(NotAudio):
+        sniff(frames[:99] + b"\x05" + frames[100:])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"#EXTM3U\n#EXTINF:1,\nhttp://localhost/a.mp3\n",
+        b"\xef\xbb\xbf#EXTM3U\n",
+        b"[playlist]\nFile1=http://localhost/a.mp3\n",
+        b"ffconcat version 1.0\nfile a.wav\n",
+        b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\n",
+        b"<?xml version='1.0'?><MPD/>",
+        b"<asx version='3.0'></asx>",
+        b"<html></html>",
+        b"RIFF\x00\x00\x00\x00WEBPVP8 ",
+        b"RIFF\x00\x00\x00\x00AVI LIST",
+        b"RIFF",
+        b"FORM\x00\x00\x00\x008SVX",
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff\xe0\x00\x10JFIF",
+        b"%PDF-1.7",
+        b"PK\x03\x04",
+        b"\x1f\x8b\x08\x00",
+        b"\x7fELF",
+        b"ID3\x03\x00",
+        b"ID3\x04\0\0\0\0\0\0#EXTM3U\n",
+        b"\x00" * 1_000,
+        b"\xff" * 1_000,
+        b"a",
+    ],
+)
+def test_what_is_not_audio(data: bytes) -> None:
+    with pytest.raises(NotAudio) as refusal:
+        sniff(data)
+    assert str(refusal.value).isprintable()
+
+
+def test_nothing() -> None:
+    with pytest.raises(EmptyObject):
+        sniff(b"")
+
+
+def test_random_bytes_are_not_audio() -> None:
+    noise = np.random.default_rng(1)
+    for _ in range(300):
+        with pytest.raises(NotAudio):
+            sniff(noise.bytes(10_000))
