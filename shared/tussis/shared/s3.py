@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 # Seconds. Two tries and the pause between them end within 10 s where nothing answers.
 _CONNECT_TIMEOUT_S = 3.0
-_READ_TIMEOUT_S = 4.0
+_READ_TIMEOUT_S = 3.5
 _TRIES = 2
 
 _MISSING_OBJECT = frozenset({"NoSuchKey", "NoSuchVersion"})
@@ -79,7 +79,7 @@ def s3_client(settings: Settings, *, connections: int = 16) -> Any:
     """
     import boto3
     from botocore.config import Config
-    from botocore.exceptions import BotoCoreError
+    from botocore.exceptions import BotoCoreError, InvalidRegionError
 
     endpoint = settings.s3_endpoint_url
     config = Config(
@@ -97,6 +97,8 @@ def s3_client(settings: Settings, *, connections: int = 16) -> Any:
         # Every S3 request is signed for a region; a store of one's own has none, and takes this one.
         region = session.region_name or ("us-east-1" if endpoint else None)
         return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    except InvalidRegionError as error:
+        raise SettingsInvalid(f"AWS_REGION is wrong: {_line(error)}") from None
     except ValueError as error:
         raise SettingsInvalid(
             f"TUSSIS_S3_ENDPOINT_URL is wrong: {error}; write http://host:port or https://host"
@@ -202,6 +204,9 @@ def _refusal(error: Any, uri: str) -> TussisError:
         return StorageCredentials(f"the object store refuses the credentials for {uri} ({said}): {_CHECK_CREDENTIALS}")
     if code in _REGION or status == 301:
         return SettingsInvalid(f"the bucket {bucket} is in another region ({said}): set AWS_REGION")
+    # An answer without a code is a web server's; to HEAD, S3 itself answers without.
+    if (not code or code.isdigit()) and status < 500 and error.operation_name != "HeadObject":
+        return StorageUnavailable(f"what answers for {uri} is no object store ({status}): {_CHECK_ENDPOINT}")
     # 405 is the answer for a version that is the mark of a deletion.
     if status in (404, 405) or code in _MISSING_OBJECT or (code == "InvalidArgument" and "version" in said.lower()):
         return ObjectMissing(f"{uri} does not exist, or not in this version ({said}): is the key right?")
