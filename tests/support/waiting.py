@@ -1,0 +1,26 @@
+"""Tests wait on conditions, never on the clock alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.02) -> T:
+    """Poll until ``condition()`` is true; its value.
+
+    Raises:
+        TimeoutError: it is not after ``timeout_s`` seconds; the message says ``what`` was waited for, and the last
+            value.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"waited {timeout_s:g} s for {what}; last seen: {value!r}")
+        time.sleep(every_s)
