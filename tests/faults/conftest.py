@@ -1,0 +1,69 @@
+"""The twenty scenarios: which test holds which, the table at the end, and the line that counts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Final
+
+import pytest
+
+SCENARIOS: Final = {
+    1: "kill -9 of a child mid-task: run again within 10 s",
+    2: "kill -9 of the whole worker mid-task: run again within the visibility timeout",
+    3: "a task of three visibility timeouts on a healthy worker: one start",
+    4: "an idle worker stopped, a message published, the worker killed",
+    5: "kill -9 storm over 400 recordings",
+    6: "kill -9 of the broker, worker idle: consuming within 15 s",
+    7: "kill -9 of the broker, one of two slots busy",
+    8: "the broker's connections dropped while busy",
+    9: "half-open TCP to the broker: consuming within 20 s",
+    10: "the broker wiped: a sweep brings everything back",
+    11: "kill -9 of the broker right after publish",
+    12: "PostgreSQL restarted before the commit; away for long",
+    13: "kill -9 between commit and acknowledgement",
+    14: "an input that crashes the process",
+    15: "a process killed for memory",
+    16: "a hung native call",
+    17: "S3: 404, 503, slow, cut mid-body",
+    18: "corrupt and unknown messages",
+    19: "rolling SIGTERM under load; grace exceeded",
+    20: "mixed priorities; the reported depth",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "scenario(number): one of the twenty scenarios of docs/guarantees.md")
+    config.stash[_RESULTS] = defaultdict(list)
+
+
+_RESULTS = pytest.StashKey[defaultdict[int, list[tuple[str, str, float]]]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
+    report = yield
+    marker = item.get_closest_marker("scenario")
+    if marker is not None and (report.when == "call" or not report.passed):
+        item.config.stash[_RESULTS][marker.args[0]].append((item.name, report.outcome, report.duration))
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    results = config.stash[_RESULTS]
+    if not results:
+        return
+    terminalreporter.section("scenarios")
+    for number, title in SCENARIOS.items():
+        runs = results.get(number, [])
+        verdict = "not run" if not runs else "holds" if all(run[1] == "passed" for run in runs) else "BROKEN"
+        seconds = sum(run[2] for run in runs)
+        terminalreporter.write_line(f"{number:>3}  {verdict:<8} {seconds:>6.1f} s  {title}")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line of all, behind pytest's own."""
+    results = config.stash.get(_RESULTS, None)
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if results and reporter is not None:
+        held = sum(all(run[1] == "passed" for run in runs) for runs in results.values())
+        reporter.write_line(f"{held} of {len(SCENARIOS)} scenarios hold")

@@ -1,0 +1,115 @@
+"""PostgreSQL and S3 away, slow, cut or refusing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.deployment import Deployment
+from tests.support.faulty_worker import STARTS_FILE, with_fault
+from tests.support.sounds import wav
+from tests.support.waiting import wait_until
+from tussis.shared.states import AttemptOutcome
+from tussis.worker.soak.s3_proxy import S3Fault, S3Proxy
+
+
+@pytest.fixture
+def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
+    file = tmp_path / "starts"
+    deployment.environment[STARTS_FILE] = str(file)
+    return file
+
+
+@pytest.mark.scenario(12)
+def test_a_restart_before_the_commit_repeats_no_inference(deployment: Deployment, starts_file: Path) -> None:
+    deployment.enqueue("slow.wav", with_fault("slow-4", wav(0.5)))
+    deployment.worker(concurrency=1, faulty=True)
+    wait_until(starts_file.exists, 30, "the recording to be begun")
+    deployment.servers.postgres.kill()
+    deployment.servers.postgres.start()
+    deployment.wait_drained(60)
+    deployment.assert_accounted()
+    assert len(starts_file.read_text().splitlines()) == 1
+    assert deployment.analyses()[0].attempts == 1
+
+
+@pytest.mark.scenario(12)
+@pytest.mark.faults_only
+def test_a_database_away_for_long_costs_nothing(deployment: Deployment) -> None:
+    jobs = [deployment.enqueue(f"{number}.wav", wav(0.3, seed=number)) for number in range(200)]
+    worker = deployment.worker(concurrency=2, retry_total_s=2, retry_base_s=0.5, visibility_timeout_s=5)
+    wait_until(lambda: deployment.store.counts().succeeded >= 5, 60, "the first results")
+    deployment.servers.postgres.stop()
+    worker.wait_for_event("holding", 30)
+    before = deployment.ledger.depth()
+    # Ten times the limit, the visibility timeout four times over; a condition that cannot come is waited for.
+    with pytest.raises(TimeoutError):
+        wait_until(lambda: deployment.ledger.depth().open < before.open - 2, 20, "jobs to end without a database")
+    deployment.servers.postgres.start()
+    deployment.wait_drained(180)
+    deployment.assert_accounted()
+    assert deployment.store.counts().succeeded == len(jobs) == 200
+
+
+@pytest.mark.scenario(17)
+def test_storage_faults_are_waited_out_and_a_missing_object_is_not(deployment: Deployment) -> None:
+    faults = {
+        "unavailable.wav": S3Fault.UNAVAILABLE,
+        "cut.wav": S3Fault.CUT,
+        "slow.wav": S3Fault.SLOW,
+        "denied.wav": S3Fault.DENIED,
+    }
+
+    def plan(method: str, path: str, count: int) -> S3Fault | None:
+        # boto3 asks twice before it gives up on a 503.
+        return faults.get(path.rsplit("/", 1)[-1].split("?")[0]) if count < 3 else None
+
+    with S3Proxy(deployment.servers.endpoints.s3_endpoint_url, plan, slow_s=8) as proxy:
+        deployment.environment["TUSSIS_S3_ENDPOINT_URL"] = proxy.url
+        jobs = {name: deployment.enqueue(name, wav(0.5, seed=number)) for number, name in enumerate(faults)}
+        missing = deployment.enqueue("missing.wav", None, etag="0" * 32)
+        worker = deployment.worker(concurrency=2, retry_base_s=0.2, retry_cap_s=1)
+        wait_until(lambda: deployment.store.counts().failed == 1, 30, "the failure of the missing object")
+        deployment.wait_drained(120)
+        worker.end()
+    deployment.assert_accounted(failures=1)
+    assert deployment.analysis(missing).error_class == "object_missing"
+    for name, job in jobs.items():
+        outcomes = [attempt.outcome for attempt in deployment.store.attempts_of(deployment.analysis(job).id)]
+        assert outcomes[0] == AttemptOutcome.TRANSIENT, name
+        assert outcomes[-1] == AttemptOutcome.SUCCEEDED, name
+
+
+@pytest.mark.scenario(17)
+@pytest.mark.faults_only
+def test_credentials_that_expire_pause_the_worker_and_fail_nothing(deployment: Deployment) -> None:
+    with S3Proxy(deployment.servers.endpoints.s3_endpoint_url) as proxy:
+        deployment.environment["TUSSIS_S3_ENDPOINT_URL"] = proxy.url
+        proxy.plan = lambda method, path, count: S3Fault.EXPIRED
+        jobs = [deployment.enqueue(f"{number}.wav", wav(0.3, seed=number)) for number in range(10)]
+        worker = deployment.worker(concurrency=2)
+        paused = worker.wait_for_event("paused", 60)
+        assert paused["error_class"] == "credentials"
+        assert sum(proxy.requests.values()) < len(jobs)
+        proxy.plan = lambda method, path, count: None
+        deployment.wait_drained(120)
+        worker.end()
+    deployment.assert_accounted()
+    attempts = [attempt for job in jobs for attempt in deployment.store.attempts_of(deployment.analysis(job).id)]
+    assert {attempt.outcome for attempt in attempts} == {AttemptOutcome.HANDED_BACK, AttemptOutcome.SUCCEEDED}
+
+
+def test_transient_faults_past_the_limit_become_a_failure(deployment: Deployment) -> None:
+    with S3Proxy(deployment.servers.endpoints.s3_endpoint_url) as proxy:
+        deployment.environment["TUSSIS_S3_ENDPOINT_URL"] = proxy.url
+        job = deployment.enqueue("a.wav", wav(0.3))
+        proxy.plan = lambda method, path, count: S3Fault.UNAVAILABLE
+        worker = deployment.worker(concurrency=1, retry_base_s=0.1, retry_cap_s=1, retry_total_s=0.5)
+        deployment.wait_drained(120)
+        worker.end()
+    deployment.assert_accounted(failures=1)
+    assert deployment.analysis(job).error_class == "expired"
+    assert "storage" in (deployment.analysis(job).error_message or "").lower() or "503" in (
+        deployment.analysis(job).error_message or ""
+    )

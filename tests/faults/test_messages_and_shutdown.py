@@ -1,0 +1,69 @@
+"""Messages that cannot be read, and workers that are told to stop."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import redis
+
+from tests.support.deployment import Deployment
+from tests.support.faulty_worker import STARTS_FILE, with_fault
+from tests.support.sounds import wav
+from tests.support.waiting import wait_until
+from tussis.shared.messages import envelope
+from tussis.shared.states import AttemptOutcome
+
+
+@pytest.mark.scenario(18)
+def test_unreadable_messages_are_visible_and_the_queue_moves_on(deployment: Deployment, broker_url: str) -> None:
+    client = redis.Redis.from_url(broker_url)
+    first = deployment.enqueue("first.wav", wav(0.5, seed=1))
+    client.lpush("tussis.any:5", b"\xffnot a message", envelope(first).replace("tussis.analyze", "tussis.other"))
+    deployment.enqueue("last.wav", wav(0.5, seed=2))
+    worker = deployment.worker(concurrency=1)
+    deployment.wait_drained(60)
+    deployment.assert_accounted()
+    assert deployment.store.counts().dead_letters == 2
+    assert worker.running
+
+
+@pytest.mark.scenario(19)
+@pytest.mark.faults_only
+def test_rolling_restarts_under_load_lose_nothing(deployment: Deployment) -> None:
+    for number in range(120):
+        deployment.enqueue(f"{number}.wav", wav(1.0, seed=number))
+    workers = [deployment.worker(concurrency=1) for _ in range(2)]
+    for round_ in range(4):
+        done = deployment.store.counts().succeeded
+        wait_until(lambda done=done: deployment.store.counts().succeeded > done + 5, 60, "results between restarts")
+        old = workers.pop(0)
+        old.signal(signal.SIGTERM)
+        assert old.wait(45) == 0, round_
+        workers.append(deployment.worker(concurrency=1))
+    deployment.wait_drained(180)
+    deployment.assert_accounted()
+    assert all(analysis.attempts == 1 for analysis in deployment.analyses())
+
+
+@pytest.mark.scenario(19)
+def test_a_recording_that_outlasts_the_grace_period_is_run_by_another(deployment: Deployment, tmp_path: Path) -> None:
+    starts_file = tmp_path / "starts"
+    deployment.environment[STARTS_FILE] = str(starts_file)
+    job = deployment.enqueue("slow.wav", with_fault("slow-25", wav(0.5)))
+    worker = deployment.worker(concurrency=1, faulty=True, soft_shutdown_s=1, visibility_timeout_s=10)
+    wait_until(starts_file.exists, 30, "the recording to be begun")
+    worker.signal(signal.SIGTERM)
+    told = time.monotonic()
+    worker.wait(30)
+    assert time.monotonic() - told < 20
+    # The next one finds the recording quick.
+    deployment.bucket.put("slow.wav", with_fault("slow-25", wav(0.5)))
+    deployment.worker(concurrency=1, faulty=True, visibility_timeout_s=10)
+    deployment.wait_drained(120)
+    deployment.assert_accounted()
+    outcomes = [attempt.outcome for attempt in deployment.store.attempts_of(deployment.analysis(job).id)]
+    assert outcomes[-1] == AttemptOutcome.SUCCEEDED
+    assert len(outcomes) == 2

@@ -1,0 +1,1 @@
+"""``tussis soak``: the real pipeline under random faults, with an account at the end."""

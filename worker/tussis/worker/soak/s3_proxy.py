@@ -1,0 +1,151 @@
+"""A proxy before the S3 store that answers downloads with the faults of a store: 503, 403, slow, cut, hung."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+from collections import Counter
+from collections.abc import Callable
+from enum import StrEnum
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+
+class S3Fault(StrEnum):
+    """What happens to one request."""
+
+    UNAVAILABLE = "unavailable"
+    """503 SlowDown."""
+    DENIED = "denied"
+    """403 AccessDenied."""
+    EXPIRED = "expired"
+    """403 ExpiredToken."""
+    CUT = "cut"
+    """Half of the body, then the connection ends."""
+    SLOW = "slow"
+    """Half of the body, then nothing for the proxy's ``slow_s`` seconds."""
+
+
+_REFUSALS = {
+    S3Fault.UNAVAILABLE: (503, "SlowDown"),
+    S3Fault.DENIED: (403, "AccessDenied"),
+    S3Fault.EXPIRED: (403, "ExpiredToken"),
+}
+
+#: Decides about one request: method, path and how often this path was asked for before.
+Plan = Callable[[str, str, int], S3Fault | None]
+
+
+class S3Proxy:
+    """Forwards 127.0.0.1:port to the store at ``endpoint_url``, for the time of a ``with`` block.
+
+    ``plan`` may be replaced at any time; it is called from several threads.
+    """
+
+    def __init__(self, endpoint_url: str, plan: Plan = lambda method, path, count: None, slow_s: float = 30.0) -> None:
+        target = urlsplit(endpoint_url)
+        assert target.hostname is not None
+        assert target.port is not None
+        self._target = (target.hostname, target.port)
+        self.plan = plan
+        self.slow_s = slow_s
+        self.requests: Counter[str] = Counter()
+        """Requests so far, by path."""
+        self._lock = threading.Lock()
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        proxy: S3Proxy = self
+
+        class Handler(_Handler):
+            s3_proxy = proxy
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="s3-proxy", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def url(self) -> str:
+        """The endpoint to use in place of the store's."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def fault_for(self, method: str, path: str) -> S3Fault | None:
+        """Count the request and ask the plan."""
+        with self._lock:
+            count = self.requests[path]
+            self.requests[path] += 1
+        return self.plan(method, path, count)
+
+    def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> http.client.HTTPResponse:
+        """Ask the store; the signed ``Host`` goes along unchanged."""
+        connection = http.client.HTTPConnection(*self._target, timeout=30)
+        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+        for name, value in headers.items():
+            connection.putheader(name, value)
+        connection.endheaders(body or None)
+        return connection.getresponse()
+
+    def wait_slow(self) -> None:
+        """Keep a client waiting, no longer than the proxy lives."""
+        self._over.wait(self.slow_s)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    s3_proxy: S3Proxy
+    protocol_version = "HTTP/1.1"
+
+    def _handle(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.s3_proxy.fault_for(self.command, self.path)
+        if fault in _REFUSALS:
+            status, code = _REFUSALS[fault]
+            text = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{code}</Message></Error>'.encode()
+            self._answer(status, {"Content-Type": "application/xml"}, text)
+            return
+        answer = self.s3_proxy.forward(self.command, self.path, dict(self.headers.items()), body)
+        data = answer.read()
+        headers = {name: value for name, value in answer.getheaders() if name.lower() not in ("transfer-encoding",)}
+        if fault is None:
+            self._answer(answer.status, headers, data)
+            return
+        self._answer(answer.status, headers, data[: len(data) // 2], promised=len(data))
+        if fault is S3Fault.SLOW:
+            self.s3_proxy.wait_slow()
+        self.close_connection = True
+
+    def _answer(self, status: int, headers: dict[str, str], data: bytes, promised: int | None = None) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "connection"):
+                self.send_header(name, value)
+        # An answer to HEAD names the length of a body that it does not have.
+        told = headers.get("Content-Length") if self.command == "HEAD" else None
+        self.send_header("Content-Length", told or str(len(data) if promised is None else promised))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+            self.wfile.flush()
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle
+
+    def handle_one_request(self) -> None:
+        """A client that goes away, or gives up waiting, is none of our concern."""
+        try:
+            super().handle_one_request()
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        """Stay quiet."""
