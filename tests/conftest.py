@@ -1,5 +1,10 @@
 """Fixtures for every test."""
 
+import torch
+
+# Threads of several test processes on two cores wait for each other more than they work.
+torch.set_num_threads(1)
+
 # In the order in which they import each other: a plugin that was imported before is not rewritten for assertions.
 pytest_plugins = [
     "tests.support.models",
