@@ -68,17 +68,9 @@ def test_rate() -> None:
     refused(wav(bytes(1_000), rate_hz=0), LIMITS, CorruptAudio)
 
 
-@pytest.mark.parametrize(
-    "rate_hz",
-    [8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 47_952, 48_000, 88_200, 96_000, 176_400, 192_000],
-)
-def test_every_rate_that_recorders_use_can_be_resampled(rate_hz: int) -> None:
-    LIMITS.check_layout(rate_hz, 1)
-
-
-@pytest.mark.parametrize("rate_hz", [44_101, 47_999, 191_999])
-def test_a_rate_that_would_need_gigabytes_of_filter_is_refused(rate_hz: int) -> None:
-    assert str(rate_hz) in refused(wav(bytes(1_000), rate_hz=rate_hz), LIMITS, UnsupportedRate)
+@pytest.mark.parametrize("rate_hz", [5_512, 22_254, 44_056, 44_101, 191_999])
+def test_odd_rates_within_the_limits_are_kept(rate_hz: int) -> None:
+    assert decode(wav(bytes(1_000), rate_hz=rate_hz), LIMITS).rate_hz == rate_hz
 
 
 def test_channels() -> None:

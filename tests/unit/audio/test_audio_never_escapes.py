@@ -102,11 +102,14 @@ def mutated(draw: st.DrawFn) -> bytes:
 
 
 def holds(data: bytes, decoder: Decoder) -> None:
+    refusal: AudioError | None = None
     try:
         audio = decode(data, LIMITS, decoder)
     except AudioError as error:
-        assert "\n" not in str(error)
-        assert len(str(error)) < 300
+        refusal = error
+    if refusal is not None:
+        assert "\n" not in str(refusal)
+        assert len(str(refusal)) < 300
     else:
         assert audio.samples.dtype == np.float32
         assert audio.samples.ndim == 2
@@ -142,11 +145,23 @@ def test_every_truncation_of_the_header_and_some_of_the_rest(name: str) -> None:
 
 MAGIC: Final = st.sampled_from(
     [
-        b"", b"RIFF\xff\xff\xff\xffWAVEfmt ", b"RF64\xff\xff\xff\xffWAVEds64", b"FORM\0\0\0\0AIFCCOMM", b".snd\0\0\0\x20",
-        b"caff\0\1\0\0desc", b"fLaC\0\0\0\x22", b"OggS\0\2", b"\0\0\0\x18ftypM4A ", b"\0\0\0\0moov", b"\x1a\x45\xdf\xa3",
-        b"#!AMR\n", b"#!AMR-WB\n", b"ID3\4\0\0\0\0\0\0", bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"),
+        b"",
+        b"RIFF\xff\xff\xff\xffWAVEfmt ",
+        b"RF64\xff\xff\xff\xffWAVEds64",
+        b"FORM\0\0\0\0AIFCCOMM",
+        b".snd\0\0\0\x20",
+        b"caff\0\1\0\0desc",
+        b"fLaC\0\0\0\x22",
+        b"OggS\0\2",
+        b"\0\0\0\x18ftypM4A ",
+        b"\0\0\0\0moov",
+        b"\x1a\x45\xdf\xa3",
+        b"#!AMR\n",
+        b"#!AMR-WB\n",
+        b"ID3\4\0\0\0\0\0\0",
+        bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"),
     ]
-)  # fmt: skip
+)
 
 
 @settings(max_examples=500, deadline=DEADLINE)

@@ -49,7 +49,7 @@ def baits(armed: Trap, pack: Path) -> dict[str, bytes]:
 
 def careless(data: bytes, demuxer: str, **options: str) -> None:
     """FFmpeg as nobody should call it."""
-    with av.open(io.BytesIO(data), format=demuxer, container_options=options, timeout=2) as container:
+    with av.open(io.BytesIO(data), "r", format=demuxer, container_options=options, timeout=2) as container:
         for _ in container.decode(audio=0):
             break
 
@@ -181,7 +181,7 @@ def test_decoding_starts_no_threads(pack: Path, monkeypatch: pytest.MonkeyPatch)
     """FLAC would take a thread a core where FFmpeg is let. The cores are the model's."""
     data = (pack / "formats/flac_s24_stereo_48k.flac").read_bytes()
     before = threads()
-    with av.open(io.BytesIO(data), format="flac") as container:
+    with av.open(io.BytesIO(data), "r", format="flac") as container:
         container.streams.audio[0].codec_context.thread_type = "FRAME"
         container.streams.audio[0].codec_context.thread_count = 4
         next(container.decode(audio=0))

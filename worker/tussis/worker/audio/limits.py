@@ -13,10 +13,8 @@ The defaults, and why:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import gcd
 from typing import Final
 
-from tussis.shared.dsp.constants import SAMPLE_RATE
 from tussis.shared.errors import (
     CorruptAudio,
     EmptyObject,
@@ -28,14 +26,6 @@ from tussis.shared.errors import (
 
 BYTES_A_SAMPLE: Final = 4
 """Decoded samples are float32."""
-
-MAX_FILTER_TAPS: Final = 2**23
-"""Most coefficients that the resampler may need to reach 16 kHz: 32 MiB of them.
-
-Their number is the product of the two rates over the square of their greatest common divisor. The rates that
-recorders use share a large one with 16 000 (44 100 Hz: 70 560 coefficients); 44 101 Hz shares none and would need
-705 million, 2.8 GB.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +65,6 @@ class Limits:
             )
         if channels > self.max_channels:
             raise TooManyChannels(f"the audio has {channels} channels, over the limit of {self.max_channels}")
-        common = gcd(rate_hz, SAMPLE_RATE)
-        if (rate_hz // common) * (SAMPLE_RATE // common) > MAX_FILTER_TAPS:
-            raise UnsupportedRate(
-                f"the sample rate of {rate_hz} Hz cannot be converted to {SAMPLE_RATE} Hz in bounded memory: "
-                "their common divisor is too small"
-            )
 
     def check_length(self, frames: int, rate_hz: int, channels: int) -> None:
         """Raise :class:`TooLong` for ``frames`` samples a channel, promised by a header or decoded so far."""
