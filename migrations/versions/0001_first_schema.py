@@ -116,11 +116,11 @@ def upgrade() -> None:
             comment="when it came last",
         ),
         sa.Column("deliveries", sa.Integer(), server_default="1", nullable=False, comment="how often it came"),
-        sa.PrimaryKeyConstraint("id", name="dead_letters_pkey"),
-        sa.UniqueConstraint("raw_sha256", name="dead_letters_raw_sha256_key"),
+        sa.PrimaryKeyConstraint("id", name=op.f("dead_letters_pkey")),
+        sa.UniqueConstraint("raw_sha256", name=op.f("dead_letters_raw_sha256_key")),
         comment="Messages that could not be read, and so belong to no recording.",
     )
-    op.create_index("dead_letters_received_at_idx", "dead_letters", ["received_at"], unique=False)
+    op.create_index(op.f("dead_letters_received_at_idx"), "dead_letters", ["received_at"], unique=False)
     op.create_table(
         "models",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
@@ -148,11 +148,11 @@ def upgrade() -> None:
             nullable=False,
             comment="first start of a worker with it",
         ),
-        sa.CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="models_sha256_check"),
-        sa.CheckConstraint("threshold BETWEEN 0 AND 1", name="models_threshold_check"),
-        sa.PrimaryKeyConstraint("id", name="models_pkey"),
-        sa.UniqueConstraint("name", "version", name="models_name_version_key"),
-        sa.UniqueConstraint("sha256", name="models_sha256_key"),
+        sa.CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name=op.f("models_sha256_check")),
+        sa.CheckConstraint("threshold BETWEEN 0 AND 1", name=op.f("models_threshold_check")),
+        sa.PrimaryKeyConstraint("id", name=op.f("models_pkey")),
+        sa.UniqueConstraint("name", "version", name=op.f("models_name_version_key")),
+        sa.UniqueConstraint("sha256", name=op.f("models_sha256_key")),
         comment="The models that workers have served.",
     )
     op.create_table(
@@ -202,18 +202,18 @@ def upgrade() -> None:
             nullable=False,
             comment="when the row last changed",
         ),
-        sa.CheckConstraint("bucket <> '' AND key <> ''", name="recordings_address_check"),
-        sa.CheckConstraint("duration_s >= 0 AND duration_s < 'Infinity'", name="recordings_duration_s_check"),
-        sa.CheckConstraint("jsonb_typeof(metadata) = 'object'", name="recordings_metadata_check"),
-        sa.CheckConstraint("channels > 0", name="recordings_channels_check"),
-        sa.CheckConstraint("rate_hz > 0", name="recordings_rate_hz_check"),
-        sa.CheckConstraint("size_bytes >= 0", name="recordings_size_bytes_check"),
-        sa.PrimaryKeyConstraint("id", name="recordings_pkey"),
-        sa.UniqueConstraint("bucket", "key", "etag", name="recordings_bucket_key_etag_key"),
+        sa.CheckConstraint("bucket <> '' AND key <> ''", name=op.f("recordings_address_check")),
+        sa.CheckConstraint("duration_s >= 0 AND duration_s < 'Infinity'", name=op.f("recordings_duration_s_check")),
+        sa.CheckConstraint("jsonb_typeof(metadata) = 'object'", name=op.f("recordings_metadata_check")),
+        sa.CheckConstraint("channels > 0", name=op.f("recordings_channels_check")),
+        sa.CheckConstraint("rate_hz > 0", name=op.f("recordings_rate_hz_check")),
+        sa.CheckConstraint("size_bytes >= 0", name=op.f("recordings_size_bytes_check")),
+        sa.PrimaryKeyConstraint("id", name=op.f("recordings_pkey")),
+        sa.UniqueConstraint("bucket", "key", "etag", name=op.f("recordings_bucket_key_etag_key")),
         comment="One row for each content of each object: another entity tag is another recording.",
     )
     op.create_index(
-        "recordings_bucket_key_idx",
+        op.f("recordings_bucket_key_idx"),
         "recordings",
         ["bucket", "key"],
         unique=False,
@@ -315,40 +315,44 @@ def upgrade() -> None:
         sa.Column(
             "finished_at", postgresql.TIMESTAMP(timezone=True), nullable=True, comment="when it succeeded or failed"
         ),
-        sa.CheckConstraint("analyzed_s >= 0 AND analyzed_s < 'Infinity'", name="analyses_analyzed_s_check"),
-        sa.CheckConstraint("bag_logit <> 'NaN'", name="analyses_bag_logit_check"),
-        sa.CheckConstraint("coverage <> ''", name="analyses_coverage_check"),
-        sa.CheckConstraint("jsonb_typeof(timings_ms) = 'object'", name="analyses_timings_ms_check"),
+        sa.CheckConstraint("analyzed_s >= 0 AND analyzed_s < 'Infinity'", name=op.f("analyses_analyzed_s_check")),
+        sa.CheckConstraint("bag_logit <> 'NaN'", name=op.f("analyses_bag_logit_check")),
+        sa.CheckConstraint("coverage <> ''", name=op.f("analyses_coverage_check")),
+        sa.CheckConstraint("jsonb_typeof(timings_ms) = 'object'", name=op.f("analyses_timings_ms_check")),
         sa.CheckConstraint(
-            "state <> 'running' OR num_nonnulls(error_class, error_message) = 0", name="analyses_running_check"
+            "state <> 'running' OR num_nonnulls(error_class, error_message) = 0", name=op.f("analyses_running_check")
         ),
         sa.CheckConstraint(
             "state <> 'succeeded' OR (num_nulls(model_id, bag_probability, bag_logit, decision, threshold, "
             "segments, segments_total, analyzed_s, truncated, decoder, finished_at) = 0 AND "
             "num_nonnulls(error_class, error_message, model_requested) = 0)",
-            name="analyses_succeeded_check",
+            name=op.f("analyses_succeeded_check"),
         ),
         sa.CheckConstraint(
             "state = 'succeeded' OR num_nonnulls(bag_probability, bag_logit, decision, segments, segments_total, "
             "analyzed_s, truncated) = 0",
-            name="analyses_scores_only_of_success_check",
+            name=op.f("analyses_scores_only_of_success_check"),
         ),
         sa.CheckConstraint(
-            "state IN ('running', 'waiting', 'succeeded', 'failed', 'discarded')", name="analyses_state_check"
+            "state IN ('running', 'waiting', 'succeeded', 'failed', 'discarded')", name=op.f("analyses_state_check")
         ),
         sa.CheckConstraint(
             "state NOT IN ('failed', 'discarded') OR num_nulls(error_class, error_message, finished_at) = 0",
-            name="analyses_failed_check",
+            name=op.f("analyses_failed_check"),
         ),
-        sa.CheckConstraint("state NOT IN ('running', 'waiting') OR finished_at IS NULL", name="analyses_open_check"),
-        sa.CheckConstraint("attempts >= 1 AND first_attempt BETWEEN 1 AND attempts", name="analyses_attempts_check"),
-        sa.CheckConstraint("bag_probability BETWEEN 0 AND 1", name="analyses_bag_probability_check"),
-        sa.CheckConstraint("decision = (bag_probability > threshold)", name="analyses_decision_check"),
-        sa.CheckConstraint("segments BETWEEN 1 AND segments_total", name="analyses_segments_check"),
-        sa.CheckConstraint("threshold BETWEEN 0 AND 1", name="analyses_threshold_check"),
-        sa.ForeignKeyConstraint(["model_id"], ["models.id"], name="analyses_model_id_fkey"),
-        sa.ForeignKeyConstraint(["recording_id"], ["recordings.id"], name="analyses_recording_id_fkey"),
-        sa.PrimaryKeyConstraint("id", name="analyses_pkey"),
+        sa.CheckConstraint(
+            "state NOT IN ('running', 'waiting') OR finished_at IS NULL", name=op.f("analyses_open_check")
+        ),
+        sa.CheckConstraint(
+            "attempts >= 1 AND first_attempt BETWEEN 1 AND attempts", name=op.f("analyses_attempts_check")
+        ),
+        sa.CheckConstraint("bag_probability BETWEEN 0 AND 1", name=op.f("analyses_bag_probability_check")),
+        sa.CheckConstraint("decision = (bag_probability > threshold)", name=op.f("analyses_decision_check")),
+        sa.CheckConstraint("segments BETWEEN 1 AND segments_total", name=op.f("analyses_segments_check")),
+        sa.CheckConstraint("threshold BETWEEN 0 AND 1", name=op.f("analyses_threshold_check")),
+        sa.ForeignKeyConstraint(["model_id"], ["models.id"], name=op.f("analyses_model_id_fkey")),
+        sa.ForeignKeyConstraint(["recording_id"], ["recordings.id"], name=op.f("analyses_recording_id_fkey")),
+        sa.PrimaryKeyConstraint("id", name=op.f("analyses_pkey")),
         sa.UniqueConstraint(
             "recording_id",
             "model_id",
@@ -361,8 +365,8 @@ def upgrade() -> None:
         ),
         comment="One row for each question asked of a recording (model, profile, coverage), and its answer.",
     )
-    op.create_index("analyses_created_at_id_idx", "analyses", ["created_at", "id"], unique=False)
-    op.create_index("analyses_model_id_idx", "analyses", ["model_id"], unique=False)
+    op.create_index(op.f("analyses_created_at_id_idx"), "analyses", ["created_at", "id"], unique=False)
+    op.create_index(op.f("analyses_model_id_idx"), "analyses", ["model_id"], unique=False)
     op.create_index(
         "analyses_open_failures_idx",
         "analyses",
@@ -371,7 +375,7 @@ def upgrade() -> None:
         postgresql_where=sa.text("state = 'failed'"),
     )
     op.create_index(
-        "analyses_state_decision_error_class_idx", "analyses", ["state", "decision", "error_class"], unique=False
+        op.f("analyses_state_decision_error_class_idx"), "analyses", ["state", "decision", "error_class"], unique=False
     )
     op.create_table(
         "attempts",
@@ -407,17 +411,19 @@ def upgrade() -> None:
         sa.Column("error_class", sa.Text(), nullable=True, comment="the error that ended it, a stable word"),
         sa.Column("error_message", sa.Text(), nullable=True, comment="the same in a sentence"),
         sa.CheckConstraint(
-            "outcome <> 'failed' OR num_nulls(error_class, error_message) = 0", name="attempts_failed_check"
+            "outcome <> 'failed' OR num_nulls(error_class, error_message) = 0", name=op.f("attempts_failed_check")
         ),
         sa.CheckConstraint(
             "outcome IN ('succeeded', 'failed', 'transient', 'handed_back', 'superseded', 'vanished')",
-            name="attempts_outcome_check",
+            name=op.f("attempts_outcome_check"),
         ),
-        sa.CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="attempts_ended_check"),
-        sa.CheckConstraint("number >= 1", name="attempts_number_check"),
-        sa.ForeignKeyConstraint(["analysis_id"], ["analyses.id"], name="attempts_analysis_id_fkey", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("analysis_id", "number", name="attempts_pkey"),
-        sa.UniqueConstraint("token", name="attempts_token_key"),
+        sa.CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name=op.f("attempts_ended_check")),
+        sa.CheckConstraint("number >= 1", name=op.f("attempts_number_check")),
+        sa.ForeignKeyConstraint(
+            ["analysis_id"], ["analyses.id"], name=op.f("attempts_analysis_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("analysis_id", "number", name=op.f("attempts_pkey")),
+        sa.UniqueConstraint("token", name=op.f("attempts_token_key")),
         comment="Every attempt at an analysis, also those that a crash ended.",
     )
     op.create_table(
@@ -431,13 +437,15 @@ def upgrade() -> None:
         sa.Column("probability", sa.Double(), nullable=False, comment="probability of a cough in the bag, 0 to 1"),
         sa.Column("logit", sa.Double(), nullable=False, comment="the same as a logit"),
         sa.Column("segments", sa.Integer(), nullable=False, comment="segments in the bag"),
-        sa.CheckConstraint("0 <= start_s AND start_s <= end_s AND end_s < 'Infinity'", name="bags_span_check"),
-        sa.CheckConstraint("logit <> 'NaN'", name="bags_logit_check"),
-        sa.CheckConstraint("bag_index >= 0", name="bags_bag_index_check"),
-        sa.CheckConstraint("probability BETWEEN 0 AND 1", name="bags_probability_check"),
-        sa.CheckConstraint("segments >= 1", name="bags_segments_check"),
-        sa.ForeignKeyConstraint(["analysis_id"], ["analyses.id"], name="bags_analysis_id_fkey", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("analysis_id", "bag_index", name="bags_pkey"),
+        sa.CheckConstraint("0 <= start_s AND start_s <= end_s AND end_s < 'Infinity'", name=op.f("bags_span_check")),
+        sa.CheckConstraint("logit <> 'NaN'", name=op.f("bags_logit_check")),
+        sa.CheckConstraint("bag_index >= 0", name=op.f("bags_bag_index_check")),
+        sa.CheckConstraint("probability BETWEEN 0 AND 1", name=op.f("bags_probability_check")),
+        sa.CheckConstraint("segments >= 1", name=op.f("bags_segments_check")),
+        sa.ForeignKeyConstraint(
+            ["analysis_id"], ["analyses.id"], name=op.f("bags_analysis_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("analysis_id", "bag_index", name=op.f("bags_pkey")),
         comment="What the model scored at once: a run of segments. One row for each analysis for now.",
     )
     op.create_table(
@@ -459,11 +467,13 @@ def upgrade() -> None:
             nullable=False,
             comment="when a worker first had it",
         ),
-        sa.ForeignKeyConstraint(["analysis_id"], ["analyses.id"], name="jobs_analysis_id_fkey", ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("job_id", name="jobs_pkey"),
+        sa.ForeignKeyConstraint(
+            ["analysis_id"], ["analyses.id"], name=op.f("jobs_analysis_id_fkey"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("job_id", name=op.f("jobs_pkey")),
         comment="Which analysis answers a job. Several jobs may share one.",
     )
-    op.create_index("jobs_analysis_id_idx", "jobs", ["analysis_id"], unique=False)
+    op.create_index(op.f("jobs_analysis_id_idx"), "jobs", ["analysis_id"], unique=False)
     op.create_table(
         "segments",
         sa.Column("analysis_id", sa.BigInteger(), nullable=False, comment="analyses.id"),
@@ -481,18 +491,18 @@ def upgrade() -> None:
         ),
         sa.Column("probability", sa.Double(), nullable=False, comment="probability of a cough in the segment, 0 to 1"),
         sa.Column("logit", sa.Double(), nullable=False, comment="the same as a logit"),
-        sa.CheckConstraint("0 <= start_s AND start_s < end_s AND end_s < 'Infinity'", name="segments_span_check"),
-        sa.CheckConstraint("logit <> 'NaN'", name="segments_logit_check"),
-        sa.CheckConstraint("probability BETWEEN 0 AND 1", name="segments_probability_check"),
-        sa.CheckConstraint("segment_index >= 0", name="segments_segment_index_check"),
+        sa.CheckConstraint("0 <= start_s AND start_s < end_s AND end_s < 'Infinity'", name=op.f("segments_span_check")),
+        sa.CheckConstraint("logit <> 'NaN'", name=op.f("segments_logit_check")),
+        sa.CheckConstraint("probability BETWEEN 0 AND 1", name=op.f("segments_probability_check")),
+        sa.CheckConstraint("segment_index >= 0", name=op.f("segments_segment_index_check")),
         sa.ForeignKeyConstraint(
             ["analysis_id", "bag_index"],
             ["bags.analysis_id", "bags.bag_index"],
-            name="segments_analysis_id_bag_index_fkey",
+            name=op.f("segments_analysis_id_bag_index_fkey"),
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint(
-            "analysis_id", "bag_index", "segment_index", "analysis_created_at", name="segments_pkey"
+            "analysis_id", "bag_index", "segment_index", "analysis_created_at", name=op.f("segments_pkey")
         ),
         comment="One row for each two-second segment of a succeeded analysis.",
     )

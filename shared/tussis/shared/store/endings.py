@@ -118,13 +118,17 @@ def _answer(result: Result) -> dict[str, Any]:
 
 
 # One statement for all segments: the arrays travel as four parameters, whatever their length.
-_ROWS = func.unnest(
-    bindparam("index", type_=ARRAY(Integer)),
-    bindparam("start_s", type_=ARRAY(Double)),
-    bindparam("end_s", type_=ARRAY(Double)),
-    bindparam("probability", type_=ARRAY(Double)),
-    bindparam("logit", type_=ARRAY(Double)),
-).table_valued("index", "start_s", "end_s", "probability", "logit", name="scores")
+_ROWS = (
+    func.unnest(
+        bindparam("index", type_=ARRAY(Integer)),
+        bindparam("start_s", type_=ARRAY(Double)),
+        bindparam("end_s", type_=ARRAY(Double)),
+        bindparam("probability", type_=ARRAY(Double)),
+        bindparam("logit", type_=ARRAY(Double)),
+    )
+    .table_valued("index", "start_s", "end_s", "probability", "logit", name="scores")
+    .render_derived()
+)
 _INSERT_SEGMENTS = insert(segments).from_select(
     [
         "analysis_id",

@@ -46,9 +46,7 @@ def downgrade(url: str, revision: str) -> None:
 def current(url: str) -> str | None:
     """The database's revision; None when it has no Tussis schema."""
     with _connected(url) as (connection, _):
-        return MigrationContext.configure(
-            connection, opts={"version_table": VERSION_TABLE}
-        ).get_current_revision()
+        return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
 
 
 def head() -> str:

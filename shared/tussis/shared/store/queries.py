@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, select, true, tuple_
 
-from tussis.shared.errors import InvalidUri
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store.records import (
     Analysis,
@@ -20,7 +19,7 @@ from tussis.shared.store.records import (
     Segment,
 )
 from tussis.shared.store.schema import analyses, attempts, dead_letters, jobs, models, recordings, segments
-from tussis.shared.uris import check_bucket
+from tussis.shared.uris import parse_s3_prefix
 
 #: Rows read at once: a listing of millions needs the memory of this many.
 PAGE = 500
@@ -92,12 +91,10 @@ def analysis_of(row: Row[Any]) -> Analysis:
 
 def under_prefix(prefix: str) -> ColumnElement[bool]:
     """Recordings under ``s3://bucket`` or ``s3://bucket/start-of-key``. Raises :class:`InvalidUri`."""
-    if not prefix.startswith("s3://"):
-        raise InvalidUri(f"not an S3 prefix: {prefix!r} (write s3://bucket/prefix)")
-    bucket, _, start = prefix.removeprefix("s3://").partition("/")
-    check_bucket(bucket)
+    bucket, start = parse_s3_prefix(prefix)
     condition: ColumnElement[bool] = recordings.c.bucket == bucket
     if start:
+        # LIKE with its default escape: any other one hides the pattern from the index.
         pattern = start.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         condition = condition & recordings.c.key.like(pattern)
     return condition

@@ -143,5 +143,5 @@ def storable(text: str) -> str:
 
 
 def moment(seconds: float) -> datetime:
-    """Seconds since the epoch as a time in UTC, cut at the last year that Python and PostgreSQL both know."""
-    return datetime.fromtimestamp(min(seconds, 253_402_300_799.0), UTC)
+    """Seconds since the epoch as a time in UTC."""
+    return datetime.fromtimestamp(seconds, UTC)

@@ -1,0 +1,127 @@
+"""Two at once, on real PostgreSQL: whoever wins, there is one answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
+
+import pytest
+
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, model_facts, rows
+from tussis.shared.states import AnalysisState, AttemptOutcome
+from tussis.shared.store.records import Claimed, Settled
+from tussis.shared.store.repository import Store
+
+T = TypeVar("T")
+THREADS = 8
+
+
+def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """The answers of ``calls``, each made by a thread of its own when all of them are ready."""
+    barrier = threading.Barrier(len(calls))
+
+    def run(call: Callable[[], T]) -> T:
+        barrier.wait(10)
+        return call()
+
+    with ThreadPoolExecutor(len(calls)) as pool:
+        return [future.result(60) for future in [pool.submit(run, call) for call in calls]]
+
+
+@pytest.mark.parametrize("same_job", [True, False])
+def test_claims_of_one_question_leave_one_analysis(store: Store, store_url: str, model_id: int, same_job: bool) -> None:
+    one = a_job()
+    requests = [
+        a_claim(one if same_job else a_job(), model_id, worker=f"w{n}", max_attempts=100) for n in range(THREADS)
+    ]
+
+    answers = at_once([partial(store.claim, request) for request in requests])
+
+    claims = [claimed(answer) for answer in answers]
+    assert len({claim.analysis_id for claim in claims}) == 1
+    assert sorted(claim.number for claim in claims) == list(range(1, THREADS + 1))
+    assert rows(store_url, "SELECT count(*) FROM analyses") == [(1,)]
+    assert rows(store_url, "SELECT count(*) FROM attempts WHERE outcome IS NULL") == [(1,)]
+    newest = max(claims, key=lambda claim: claim.number)
+
+    # All of them finish at once; one commits.
+    done = at_once([partial(store.complete, claim, a_result(n + 1)) for n, claim in enumerate(claims)])
+
+    assert done == [claim is newest for claim in claims]
+    assert len(store.segments_of(newest.analysis_id)) == claims.index(newest) + 1
+    outcomes = [attempt.outcome for attempt in store.attempts_of(newest.analysis_id)]
+    assert outcomes == [AttemptOutcome.SUPERSEDED] * (THREADS - 1) + [AttemptOutcome.SUCCEEDED]
+
+
+def test_a_takeover_against_a_completion(store: Store, model_id: int) -> None:
+    for number in range(12):
+        job = a_job(key=f"{number}.wav")
+        old = claimed(store.claim(a_claim(job, model_id)))
+
+        calls: list[Callable[[], object]] = [
+            partial(store.complete, old, a_result(5)),
+            partial(store.claim, a_claim(job, model_id)),
+        ]
+        committed, answer = at_once(calls)
+
+        if committed:
+            assert answer == Settled(old.analysis_id, AnalysisState.SUCCEEDED)
+        else:
+            assert store.complete(claimed(answer), a_result(5))
+        assert len(store.segments_of(old.analysis_id)) == 5
+
+
+def test_two_completions_of_one_attempt(store: Store, model_id: int) -> None:
+    for number in range(6):
+        claim = claimed(store.claim(a_claim(a_job(key=f"{number}.wav"), model_id)))
+        assert at_once([partial(store.complete, claim, a_result(5))] * 2) == [True, True]
+        assert len(store.segments_of(claim.analysis_id)) == 5
+
+
+def test_a_refusal_against_a_claim_of_the_same_job_leaves_one_analysis(
+    store: Store, store_url: str, model_id: int
+) -> None:
+    for number in range(6):
+        job = a_job(key=f"{number}.wav")
+        refusal = a_refusal(job, etag="e1", model_id=model_id)
+        calls: list[Callable[[], object]] = [
+            partial(store.refuse, refusal),
+            partial(store.claim, a_claim(job, model_id)),
+        ]
+        at_once(calls)
+    assert rows(store_url, "SELECT count(*) FROM analyses") == [(6,)]
+
+
+def test_refusals_of_one_job_leave_one_row_and_one_attempt(store: Store, store_url: str) -> None:
+    refusal = a_refusal(a_job())
+    assert len(set(at_once([partial(store.refuse, refusal)] * THREADS))) == 1
+    assert rows(store_url, "SELECT count(*) FROM analyses") == [(1,)]
+    assert rows(store_url, "SELECT count(*) FROM attempts") == [(1,)]
+
+
+def test_all_children_of_a_worker_register_one_model(store: Store, store_url: str) -> None:
+    ids = at_once([partial(store.register_model, model_facts())] * THREADS)
+    assert len(set(ids)) == 1
+    assert rows(store_url, "SELECT count(*) FROM models") == [(1,)]
+
+
+def test_jobs_that_move_across_each_other_do_not_hang(store: Store, store_url: str, model_id: int) -> None:
+    one, two = a_job(), a_job()
+    for _ in range(6):
+        store.claim(a_claim(one, model_id, etag="e1", max_attempts=100))
+        store.claim(a_claim(two, model_id, etag="e2", max_attempts=100))
+        answers = at_once(
+            [
+                partial(store.claim, a_claim(one, model_id, etag="e2", max_attempts=100)),
+                partial(store.claim, a_claim(two, model_id, etag="e1", max_attempts=100)),
+            ]
+        )
+        assert all(isinstance(answer, Claimed) for answer in answers)
+    open_rows = rows(
+        store_url,
+        "SELECT count(*) FROM analyses WHERE state = 'running' AND id NOT IN (SELECT analysis_id FROM jobs)",
+    )
+    assert open_rows == [(0,)]

@@ -1,0 +1,160 @@
+"""A migrated database a test, copied from a template, and small makers of what goes into the store."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.servers import fresh_database
+from tussis.shared.messages import Job
+from tussis.shared.store import migrate
+from tussis.shared.store.records import (
+    Claimed,
+    ClaimRequest,
+    ModelFacts,
+    RefusalRequest,
+    Result,
+    SegmentScores,
+)
+from tussis.shared.store.repository import Store
+from tussis.worker.embedded.servers import Servers
+
+#: Seconds since the epoch: 2026-01-01T00:00:00Z. Before any ``now()`` of the database.
+ENQUEUED_AT = 1_767_225_600.0
+
+
+@pytest.fixture(scope="session")
+def migrated_template(servers: Servers) -> Iterator[str]:
+    """The name of a migrated database that nothing is connected to."""
+    with fresh_database(servers, "template1") as url:
+        migrate.upgrade(url)
+        yield url.rsplit("/", 1)[1]
+
+
+@pytest.fixture
+def store_url(servers: Servers, migrated_template: str) -> Iterator[str]:
+    """A migrated, empty database."""
+    with fresh_database(servers, migrated_template) as url:
+        yield url
+
+
+@pytest.fixture
+def store(store_url: str) -> Iterator[Store]:
+    """A store on a migrated, empty database, for as many as eight threads."""
+    with Store.connect(store_url, pool_size=8) as store:
+        yield store
+
+
+@pytest.fixture
+def model_id(store: Store) -> int:
+    """A registered model: cough@1, profile documented, threshold 0.61."""
+    return store.register_model(model_facts())
+
+
+def model_facts(**changes: Any) -> ModelFacts:
+    """Facts of the model cough@1, with ``changes``."""
+    facts = ModelFacts(
+        name="cough",
+        version="1",
+        sha256="a" * 64,
+        profile="documented",
+        threshold=0.61,
+        provenance="made for a test",
+    )
+    return replace(facts, **changes)
+
+
+def a_job(**changes: Any) -> Job:
+    """A job for s3://recordings/a.wav with a random id, with ``changes``."""
+    fields: dict[str, Any] = {
+        "job_id": str(uuid.uuid4()),
+        "bucket": "recordings",
+        "key": "a.wav",
+        "enqueued_at": ENQUEUED_AT,
+    }
+    return Job(**(fields | changes))
+
+
+def a_claim(job: Job, model_id: int, **changes: Any) -> ClaimRequest:
+    """A claim on the job, with ``changes``; etag e1, profile documented, 3 attempts, alone."""
+    fields: dict[str, Any] = {
+        "job": job,
+        "etag": "e1",
+        "version_id": None,
+        "size_bytes": 64_044,
+        "model_id": model_id,
+        "profile": "documented",
+        "profile_overridden": False,
+        "threshold": 0.61,
+        "worker": "cpu-1@test",
+        "device": "cpu",
+        "max_attempts": 3,
+        "alone": True,
+    }
+    return ClaimRequest(**(fields | changes))
+
+
+def a_refusal(job: Job, **changes: Any) -> RefusalRequest:
+    """The refusal of a job whose object is missing, with ``changes``."""
+    fields: dict[str, Any] = {
+        "job": job,
+        "error_class": "object_missing",
+        "message": f"no object at {job.uri}",
+        "worker": "cpu-1@test",
+        "device": "cpu",
+        "profile": "documented",
+        "profile_overridden": False,
+    }
+    return RefusalRequest(**(fields | changes))
+
+
+def a_result(count: int = 4, probability: float = 0.8, **changes: Any) -> Result:
+    """A result of ``count`` segments half a second apart, the bag at ``probability``, with ``changes``."""
+    starts = tuple(0.5 * index for index in range(count))
+    fields: dict[str, Any] = {
+        "size_bytes": 64_044,
+        "duration_s": 0.5 * count,
+        "rate_hz": 16_000,
+        "channels": 1,
+        "codec": "pcm_s16le",
+        "container": "wav",
+        "decoder": "soundfile",
+        "bag_probability": probability,
+        "bag_logit": 1.386,
+        "decision": probability > 0.61,
+        "threshold": 0.61,
+        "segments": SegmentScores(
+            start_s=starts,
+            end_s=tuple(start + 2.0 for start in starts),
+            probability=tuple((index + 1) / (count + 1) for index in range(count)),
+            logit=tuple(0.25 * index - 1.0 for index in range(count)),
+        ),
+        "segments_total": count,
+        "analyzed_s": 0.5 * count,
+        "truncated": False,
+        "timings_ms": {"fetch": 12.5, "inference": 48.0},
+    }
+    return Result(**(fields | changes))
+
+
+def claimed(answer: object) -> Claimed:
+    """The answer, which must be a claim."""
+    assert isinstance(answer, Claimed), answer
+    return answer
+
+
+def rows(url: str, query: str, *parameters: object) -> list[tuple[Any, ...]]:
+    """All rows of a query, past the store."""
+    with psycopg.connect(url) as connection:
+        return connection.execute(query.encode(), parameters).fetchall()
+
+
+def execute(url: str, statement: str, *parameters: object) -> None:
+    """Run a statement past the store; without parameters, a percent sign is itself."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement.encode(), parameters or None)
