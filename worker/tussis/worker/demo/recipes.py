@@ -73,7 +73,7 @@ _RECIPES: Final = (
     Recipe("fan", 5.0, 44_100, 1, Format.WAV_16, background=sounds.fan, level_db=-12),
     Recipe("two-coughs-phone", 2.4, 8_000, 2, Format.MP3, coughs=2),
     Recipe("rain", 8.0, 48_000, 1, Format.OPUS, background=sounds.rain, level_db=-10),
-    Recipe("three-coughs-messenger", 3.0, 48_000, 1, Format.OPUS, coughs=3),
+    Recipe("three-coughs-chat", 3.0, 48_000, 1, Format.OPUS, coughs=3),
     Recipe("keyboard", 4.0, 44_100, 1, Format.VORBIS, background=sounds.keyboard, level_db=-8),
     Recipe("cough-iphone", 2.0, 44_100, 2, Format.M4A, coughs=1, first_s=0.6),
     Recipe("speech", 5.0, 16_000, 1, Format.M4A, background=sounds.speech),

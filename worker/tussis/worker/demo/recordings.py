@@ -21,6 +21,8 @@ AUDIO_SUFFIXES: Final = frozenset(
     }
 )
 
+_SYNTHETIC_PREFIX: Final = "synthetic/"
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -47,7 +49,7 @@ class Found:
 
 
 def synthesised(folder: Path, count: int) -> tuple[Recording, ...]:
-    """``count`` recordings in ``folder``, made there unless an earlier run did. Raises as :func:`writing`."""
+    """``count`` recordings, made in ``folder`` unless they are there already. Raises as :func:`writing`."""
     from tussis.worker.demo.encoding import encode
     from tussis.worker.demo.recipes import recipes
 
@@ -58,7 +60,7 @@ def synthesised(folder: Path, count: int) -> tuple[Recording, ...]:
         path = folder / recipe.file_name
         if not path.exists():
             write_whole(path, encode(recipe.samples(), recipe.rate_hz, recipe.format))
-        made.append(Recording(path, f"{folder.name}/{recipe.file_name}"))
+        made.append(Recording(path, f"{_SYNTHETIC_PREFIX}{recipe.file_name}"))
     return tuple(made)
 
 

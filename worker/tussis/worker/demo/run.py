@@ -68,7 +68,7 @@ def run(wishes: Wishes, screen: Screen) -> int:
                     # What follows is the clean stop: a second Ctrl-C must not cut it short.
                     handled.disarm()
                     stop = shown.enter_context(screen.step("stopped", "stopping the worker and the servers"))
-                    stop.text = "the worker and the servers have ended, nothing is left running"
+                    stop.text = "worker and servers have ended, nothing is left running"
         except Interrupted as interrupt:
             if demo.finished is not None:  # that is how --keep ends
                 return demo.finished
@@ -110,17 +110,19 @@ class Demo:
         for skipped in () if found is None else found.skipped:
             screen.line("left out", f"{skipped.path}: {skipped.reason}")
         enqueued = self._enqueue(servers, made)
-        if worker is None:
-            with screen.step("model", "exporting a model of random weights, once") as step:
+        with screen.step("model", "exporting a model of random weights, once") as step:
+            if worker is None:
                 worker = self._start_worker(started, servers, choice)
-                step.text = "exported"
-        self._say_model(choice)
+            manifest = read_manifest(choice.path)
+            step.text = f"{manifest.label}, profile {manifest.profile}, threshold {manifest.threshold:g}"
+        if choice.random:
+            screen.line("", Text("RANDOM WEIGHTS: this model detects nothing", style="bold yellow"))
         with screen.step("worker", "starting the worker: each child loads the model") as step:
             worker.wait_ready()
             step.text = f"{_count(worker.children, 'child', 'children')} ready"
         ready = time.monotonic()
         tally = self._follow(servers, worker, enqueued)
-        self._report(tally, ready, time.monotonic())
+        self._report(tally, choice, ready, time.monotonic())
         self.finished = tally.status(own_recordings=wishes.audio is not None)
         if wishes.keep:
             self._keep(worker)
@@ -129,8 +131,8 @@ class Demo:
     def _start_servers(self, started: ExitStack) -> Servers:
         with self._screen.step("servers", "starting PostgreSQL, the broker and the S3 store") as step:
             servers = started.enter_context(Servers(self._data / "servers"))
-            versions = ", ".join(f"{name} {metadata.version(wheel)}" for name, wheel in _WHEELS)
-            step.text = f"{versions}, on 127.0.0.1"
+            versions = ", ".join(f"{name} {_short(metadata.version(wheel))}" for name, wheel in _WHEELS)
+            step.text = f"{versions} on 127.0.0.1"
             lines = [f"export {name}={shlex.quote(value)}\n" for name, value in servers.endpoints.environment().items()]
             write_whole(self._environment, "".join(lines).encode(), mode=0o600)
         return servers
@@ -147,7 +149,7 @@ class Demo:
         with self._screen.step("recordings", "synthesising coughs and backgrounds") as step:
             made = recordings.synthesised(self._data / _SYNTHETIC, count)
             kinds = ", ".join(sorted({recording.path.suffix[1:] for recording in made}))
-            step.text = f"{_count(len(made), 'recording')} synthesised: {kinds}"
+            step.text = f"{len(made)} synthesised: {kinds}"
         return made
 
     def _enqueue(self, servers: Servers, made: tuple[Recording, ...]) -> list[jobs.Enqueued]:
@@ -161,21 +163,14 @@ class Demo:
 
             client = bucket.bucket_client(servers.endpoints)
             sent = bucket.upload(client, made, uploaded)
-            there = "" if sent == len(made) else f", {len(made) - sent} were there already"
-            step.text = f"{_count(sent, 'object')} to s3://{bucket.BUCKET}{there}"
+            there = "" if sent == len(made) else f", {len(made) - sent} lay there already"
+            step.text = f"{sent} of {_count(len(made), 'recording')} to s3://{bucket.BUCKET}{there}"
         with self._screen.step("enqueue", "enqueueing") as step:
             environment = servers.endpoints.environment() | {"PATH": os.defpath, "HOME": str(self._data)}
             enqueued = jobs.enqueue(made, self._wishes.again, environment)
             still = sum(1 for job in enqueued if not job.sent)
             step.text = _count(len(enqueued) - still, "job") + (f", {still} were open already" if still else "")
         return enqueued
-
-    def _say_model(self, choice: Choice) -> None:
-        manifest = read_manifest(choice.path)
-        text = Text(f"{manifest.label}, profile {manifest.profile}, threshold {manifest.threshold:g}")
-        if choice.random:
-            text.append("  RANDOM WEIGHTS: the answers mean nothing", style="bold yellow")
-        self._screen.line("model", text)
 
     def _follow(self, servers: Servers, worker: DemoWorker, enqueued: list[jobs.Enqueued]) -> Tally:
         answers: list[JobAnswer] = []
@@ -195,28 +190,31 @@ class Demo:
             step.text = tally.words()
         return tally
 
-    def _report(self, tally: Tally, ready: float, ended: float) -> None:
+    def _report(self, tally: Tally, choice: Choice, ready: float, ended: float) -> None:
         screen = self._screen
         screen.show("")
         screen.show(summary.results_table(tally, screen.width, lambda name: screen.safe(name)))
         for key, reason in summary.failures(tally):
             screen.line("failed", f"{key}: {reason}")
         count = len(tally.answers)
-        done = f"{_count(count, 'recording')}, {tally.audio_s:.1f} s of audio: {tally.words()}"
-        screen.line("done", f"{done}; {summary.served(tally)}")
+        screen.line("done", f"{_count(count, 'recording')}, {tally.audio_s:.1f} s of audio: {tally.words()}")
+        if not summary.is_wide(screen.width):
+            screen.line("answered by", summary.served(tally))
+        if choice.random:
+            screen.line("", Text("Random weights: which is which is chance", style="bold yellow"))
         if tally.before:
             since, until = min(tally.before), max(tally.before)
             when = f"{since:%Y-%m-%d %H:%M}" + (f" to {until:%H:%M}" if f"{since:%H:%M}" != f"{until:%H:%M}" else "")
             which = "all" if len(tally.before) == count else f"{len(tally.before)} of them"
-            screen.line("reused", f"{which} were analysed before ({when} UTC) and not again; --again does")
-        speed = "" if tally.before or ended <= ready else f", {tally.audio_s / (ended - ready):.0f} s of audio a second"
+            screen.line("reused", f"{which} were analysed before ({when} UTC) and not again (--again)")
+        speed = "" if tally.before or ended <= ready else f", {tally.audio_s / (ended - ready):.0f} times real time"
         screen.line(
             "time",
             f"{ended - self._began:.1f} s: start-up {ready - self._began:.1f} s, analysis {ended - ready:.1f} s{speed}",
         )
-        screen.line("data", f"{self._wishes.data}, the worker's log {self._wishes.data / 'worker.log'}")
+        screen.line("data", f"{self._wishes.data}, the worker's log worker.log in it")
         if not self._wishes.keep:
-            screen.line("look further", f"{self._command} --keep leaves all of it running, for tussis results and more")
+            screen.line("look further", f"{self._command} --keep leaves it running: for tussis results, tussis status")
 
     def _keep(self, worker: DemoWorker) -> None:
         source = f". {shlex.quote(str(self._wishes.data / 'environment'))}"
@@ -236,6 +234,11 @@ class Demo:
         if self._wishes.audio is not None:
             words += ["--audio", str(self._wishes.audio)]
         return shlex.join(words)
+
+
+def _short(version: str) -> str:
+    """Major and minor."""
+    return ".".join(version.split(".")[:2])
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -49,7 +49,7 @@ class Step:
             self._progress.update(self._task, completed=done, total=total, note=note)
         elif time.monotonic() - self._shown_at > _PLAIN_EVERY_S:
             self._shown_at = time.monotonic()
-            self._console.print(f"{self._label:<{_LABEL_WIDTH + 10}}{done} of {total}  {note}".rstrip(), markup=False)
+            self._console.print(f"{self._label:<{_LABEL_WIDTH + 2}}{done} of {total}  {note}".rstrip(), markup=False)
 
 
 class Screen:
@@ -78,9 +78,11 @@ class Screen:
         """A labelled line, folded under itself."""
         grid = Table.grid(padding=(0, 2), expand=False)
         grid.add_column(width=_LABEL_WIDTH, style="bold", no_wrap=True)
-        grid.add_column(width=6, justify="right", style="dim", no_wrap=True)
         grid.add_column(overflow="fold", max_width=_TEXT_WIDTH)
-        grid.add_row(label, "" if seconds is None else f"{seconds:.1f} s", self.safe(text))
+        shown = self.safe(text)
+        if seconds is not None:
+            shown = Text.assemble(shown, (f"  {seconds:.1f} s", "dim"))
+        grid.add_row(label, shown)
         self.console.print(grid)
 
     def show(self, what: RenderableType) -> None:

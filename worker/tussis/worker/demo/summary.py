@@ -14,6 +14,7 @@ from rich.text import Text
 from tussis.shared import errors
 from tussis.shared.states import AnalysisState
 from tussis.shared.store.records import Analysis, JobAnswer
+from tussis.worker.demo.bucket import BUCKET
 
 #: Rows of the table; the store has all.
 _MOST_ROWS: Final = 60
@@ -71,10 +72,10 @@ class Tally:
 def results_table(tally: Tally, width: int, safe: Callable[[str], Text]) -> Table:
     """The results for a screen of ``width`` columns; ``safe`` makes names of files printable."""
     shown = _shown(tally.answers)
-    wide = width >= _WIDE
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", title_style="bold")
+    wide = is_wide(width)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold")
     table.title = "Results" if len(shown) == len(tally.answers) else f"{len(shown)} of {len(tally.answers)} results"
-    table.add_column("recording" if wide else "recording in the bucket", overflow="fold", ratio=None)
+    table.add_column("recording" if wide else f"recording, in s3://{BUCKET}/", overflow="fold")
     table.add_column("length", justify="right", no_wrap=True)
     table.add_column("P(cough)", justify="right", no_wrap=True)
     table.add_column("answer", no_wrap=True)
@@ -90,6 +91,11 @@ def results_table(tally: Tally, width: int, safe: Callable[[str], Text]) -> Tabl
             cells += [_strongest(answer), Text(one.model or ""), Text(one.profile)]
         table.add_row(*cells)
     return table
+
+
+def is_wide(width: int) -> bool:
+    """Whether the table of a screen so wide says of each result which model gave it."""
+    return width >= _WIDE
 
 
 def served(tally: Tally) -> str:
