@@ -57,7 +57,10 @@ class Tiny:
     """The logits are that many times what the probabilities are the sigmoids of."""
 
 
-def tiny_bytes(tiny: Tiny = Tiny()) -> bytes:
+PLAIN = Tiny()
+
+
+def tiny_bytes(tiny: Tiny = PLAIN) -> bytes:
     """An ONNX model whose logits depend on what is in the images.
 
     Every segment's image is averaged over four bands of rows and four spans of columns; four mixtures of these eight
@@ -161,7 +164,7 @@ def _info(value: Value, tiny: Tiny) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(value.name, value.element, shape)
 
 
-def write_tiny(folder: Path, tiny: Tiny = Tiny(), *, name: str = "tiny", version: str = "1") -> Path:
+def write_tiny(folder: Path, tiny: Tiny = PLAIN, *, name: str = "tiny", version: str = "1") -> Path:
     """A tiny model with its manifest, as ``tiny.onnx`` and ``tiny.json`` for the name ``tiny``."""
     path = folder / f"{name}.onnx"
     data = tiny_bytes(tiny)

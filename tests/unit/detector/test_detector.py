@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.support.models import Tiny, images, kept, tiny_bytes, write_tiny
+from tests.support.models import PLAIN, Tiny, images, kept, tiny_bytes, write_tiny
 from tussis.shared.errors import InferenceFailed, ModelRefused
 from tussis.worker.detector.detector import Detector, logit
 from tussis.worker.detector.manifest import Manifest, sha256_of, write_manifest
 
 
-def load(folder: Path, tiny: Tiny = Tiny()) -> Detector:
+def load(folder: Path, tiny: Tiny = PLAIN) -> Detector:
     return Detector.load(write_tiny(folder, tiny), intra_op_threads=1)
 
 

@@ -27,7 +27,7 @@ GOOD: dict[str, Any] = {
     "sha256": "0123456789abcdef" * 4,
     "profile": "training",
     "threshold": 0.61,
-    "provenance": "Trained in March – on site A",
+    "provenance": "Trained in March, Zürich, on site A",
     "parent": "cough@3.0",
 }
 
