@@ -514,8 +514,8 @@ def upgrade() -> None:
     op.execute(_CURRENT)
     op.execute(
         "COMMENT ON VIEW current IS 'One row for each bucket and key: the newest answer that is final (a "
-        "result or a failure), leaving out analyses whose job asked for another profile than the model''s "
-        "own.'"
+        "result or a failure), leaving out analyses whose job asked for another profile than that of the "
+        "model.'"
     )
     op.execute(_CURRENT_SEGMENTS)
     op.execute("COMMENT ON VIEW current_segments IS 'The segments of the results in the view current, one row each.'")

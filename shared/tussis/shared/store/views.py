@@ -84,7 +84,7 @@ VIEWS: dict[str, tuple[str, str]] = {
     "current": (
         _CURRENT,
         "One row for each bucket and key: the newest answer that is final (a result or a failure), leaving out "
-        "analyses whose job asked for another profile than the model's own.",
+        "analyses whose job asked for another profile than that of the model.",
     ),
     "current_segments": (_CURRENT_SEGMENTS, "The segments of the results in the view current, one row each."),
 }
