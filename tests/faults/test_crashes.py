@@ -92,6 +92,8 @@ def test_a_long_task_starts_once(deployment: Deployment, starts_file: Path) -> N
 @pytest.mark.scenario(4)
 def test_a_message_popped_by_a_stopped_worker_comes_back(deployment: Deployment) -> None:
     worker = deployment.worker(concurrency=1)
+    deployment.enqueue("before.wav", wav(0.5, seed=1))
+    deployment.wait_drained(60)
     worker.signal(signal.SIGSTOP)
     deployment.enqueue("a.wav", wav(1.0))
     # The broker hands it to the stopped worker's socket: it is in no list and nobody has filed it.

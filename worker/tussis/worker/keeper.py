@@ -83,6 +83,9 @@ class Keeper:
             raise
         self._thread = threading.Thread(target=self._keep_house, args=(worker,), name="keeper", daemon=True)
         self._thread.start()
+
+    def announce(self, worker: Any) -> None:
+        """Say that the worker is ready: every child has warmed up, and the consumer takes messages."""
         _log.info(
             "worker_ready",
             worker=self._order.worker,

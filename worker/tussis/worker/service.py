@@ -12,7 +12,7 @@ from typing import Any
 
 from celery import bootsteps
 from celery.exceptions import SecurityWarning
-from celery.signals import setup_logging, worker_process_init
+from celery.signals import setup_logging, worker_process_init, worker_ready
 
 from tussis.shared.broker import broker_errors, connect, redact
 from tussis.shared.queues import Device
@@ -86,6 +86,10 @@ def _serve(order: Start, keeper: Keeper, children: int) -> int:
     def start_child(**_: Any) -> None:
         child.start(order)
 
+    def announce(sender: Any, **_: Any) -> None:
+        keeper.announce(sender.controller)
+
+    worker_ready.connect(announce, weak=False)
     setup_logging.connect(keep_our_logging, weak=False)
     worker_process_init.connect(start_child, weak=False)
 

@@ -10,7 +10,7 @@ import click
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FILE_OR_URI...")
-@click.option("--model", help="The model: path or s3:// URI of an ONNX file [TUSSIS_MODEL].")
+@click.option("--model", help="The model: path or s3:// URI of an ONNX file [TUSSIS_MODEL, else the one that ships with Tussis].")
 @click.option("--profile", help="The preprocessing profile [the model's manifest].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_context
@@ -32,11 +32,13 @@ def analyze(
     from tussis.shared.settings import load_settings
     from tussis.worker.analysis import Analyzer
     from tussis.worker.detector.detector import Detector
+    from tussis.worker.detector.shipped import default_model
     from tussis.worker.detector.source import resolve_model
     from tussis.worker.prepare import limits_of
 
     settings = load_settings(model=model)
-    path = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
+    shipped = default_model() if settings.model is None else None
+    path = shipped or resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
     detector = Detector.load(path, intra_op_threads=settings.concurrency)
     analyzer = Analyzer.of(
         detector, profile, limits_of(settings), lambda: s3_client(settings), settings.download_timeout_s
