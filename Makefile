@@ -1,0 +1,60 @@
+# Tussis' everyday commands; `make help` lists them. POSIX make and sh will do, no root, no Docker.
+
+# Recipes read these from the environment, quoted: a path may hold spaces.
+AUDIO =
+ARGS =
+export AUDIO
+export PYTHON
+
+VENV = .venv
+RUN = $(VENV)/bin
+# A stamp is as new as the last installation; another pyproject.toml or constraints.txt makes it stale.
+STAMPS = $(VENV)/stamps
+CHECKED = producer worker shared tests migrations training
+
+.DEFAULT_GOAL = help
+.PHONY: help install demo test lint faults constraints clean
+.DELETE_ON_ERROR:
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@echo
+	@echo '  PYTHON=/path/to/python3   which Python to build .venv with (3.11 to 3.13; default: the first found)'
+
+install: $(STAMPS)/dev  ## create .venv and install everything, tests and checks included
+
+demo: $(STAMPS)/demo  ## real servers, a worker, recordings, results; AUDIO=DIR takes your own recordings
+	@if [ -n "$$AUDIO" ]; then exec $(RUN)/tussis demo --audio "$$AUDIO"; else exec $(RUN)/tussis demo; fi
+
+test: $(STAMPS)/dev  ## run the test suite against real servers; ARGS='-k name' chooses
+	$(RUN)/python -m pytest -m 'not faults_only' $(ARGS)
+
+faults: $(STAMPS)/dev  ## run the tests that kill, freeze and cut, the long ones too
+	$(RUN)/python -m pytest tests/faults $(ARGS)
+
+lint: $(STAMPS)/dev  ## ruff, mypy --strict, import rules
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy $(CHECKED)
+	$(RUN)/lint-imports
+
+constraints: $(STAMPS)/dev  ## write constraints.txt from .venv, after the tests passed with newer versions
+	$(RUN)/python .ci/constraints.py
+
+clean:  ## remove caches, builds, and the demo's servers and data; .venv stays
+	@sh .ci/remove-servers .tussis
+	rm -rf .tussis build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find producer worker shared tests migrations training -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMPS)/demo: pyproject.toml constraints.txt | $(RUN)/pip
+	@echo "installing Tussis with its worker and servers into $(VENV) (torch is large: minutes, and 5 GB)"
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check -e '.[cpu,models,embedded]' -c constraints.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/dev: pyproject.toml constraints.txt | $(RUN)/pip
+	@echo "installing Tussis with everything for its tests into $(VENV) (torch is large: minutes, and 5 GB)"
+	@$(RUN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@mkdir -p $(STAMPS) && touch $(STAMPS)/demo $@
+
+$(RUN)/pip:
+	@sh .ci/make-venv $(VENV)
