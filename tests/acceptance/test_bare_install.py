@@ -1,0 +1,126 @@
+"""What an upstream system gets from ``pip install tussis``: the producer, light, and clear words about the rest."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = [
+    *("torch", "torchaudio", "onnxruntime", "numpy", "sqlalchemy", "psycopg", "celery", "kombu"),
+    *("pydantic", "pydantic_settings", "boto3", "botocore", "click", "tussis.worker"),
+]
+# Times are the best of so many, in seconds of the processor: the machine has other things to do.
+TRIES = 7
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` of a new environment with the wheel of this tree and nothing but its base dependencies."""
+    folder = tmp_path_factory.mktemp("bare")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, ROOT], check=True, timeout=120
+    )
+    (wheel,) = folder.glob("tussis-*.whl")
+    venv.create(folder / "venv", with_pip=False)
+    binaries = folder / "venv" / "bin"
+    subprocess.run(
+        [*pip, "--python", binaries / "python", "install", "--constraint", ROOT / "constraints.txt", wheel],
+        check=True,
+        timeout=240,
+    )
+    return binaries
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run in an environment without settings, away from the source tree."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("TUSSIS_", "AWS_", "PYTHON"))}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, cwd=Path(command[0]).parent, env=clean, check=False
+    )
+
+
+def seconds_to(bare: Path, statement: str) -> float:
+    """What it takes a new interpreter to carry out a statement, without its own start."""
+    timed = f"import time; began = time.process_time()\n{statement}\nprint(time.process_time() - began)"
+    return min(float(run(bare / "python", "-c", timed).stdout) for _ in range(TRIES))
+
+
+def test_importing_the_producer_is_light(bare: Path) -> None:
+    loaded = run(
+        bare / "python",
+        "-c",
+        f"import sys\nfrom tussis.producer import Producer, JobRequest, Enqueued\nProducer(head=False).close()\n"
+        f"print([name for name in {HEAVY} if name in sys.modules], Producer.__name__)",
+    )
+
+    assert loaded.stdout == "[] Producer\n", loaded.stderr
+
+
+def test_importing_the_producer_costs_a_tenth_of_a_second_at_most(bare: Path) -> None:
+    beyond = seconds_to(bare, "from tussis.producer import Producer") - seconds_to(bare, "import redis")
+
+    assert beyond <= 0.1
+
+
+def test_help_lists_every_verb_in_three_tenths_of_a_second(bare: Path) -> None:
+    took = []
+    for _ in range(TRIES):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        shown = run(bare / "tussis", "--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+
+    assert shown.returncode == 0
+    assert "  enqueue " in shown.stdout
+    assert "  results " in shown.stdout
+    assert "does not load" not in shown.stdout
+    assert min(took) < 0.3
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["analyze", "demo", "enqueue", "job", "migrate", "models", "preprocess", "results", "status", "worker"],
+)
+def test_every_verb_explains_itself_without_its_extra(bare: Path, verb: str) -> None:
+    shown = run(bare / "tussis", verb, "--help")
+
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.startswith(f"Usage: tussis {verb} ")
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        (["results"], "store"),
+        (["analyze", "cough.wav"], "cpu"),
+        (["worker", "cpu"], "cpu"),
+        (["demo"], "cpu,models,embedded"),
+    ],
+)
+def test_a_verb_without_its_extra_answers_with_the_pip_line(bare: Path, command: list[str], extra: str) -> None:
+    answer = run(bare / "tussis", *command)
+
+    assert answer.returncode == 1
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("tussis: ")
+    assert len(answer.stderr.splitlines()) == 1
+    assert f"pip install 'tussis[{extra}]'" in answer.stderr
+
+
+def test_the_producer_works_there(bare: Path) -> None:
+    answer = run(bare / "tussis", "enqueue", "--no-head", "s3://clinic/a.wav", "--broker-url", "redis://127.0.0.1:1/0")
+
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("tussis: no broker answers at redis://127.0.0.1:1/0")
+
+
+def test_the_version_is_the_wheels(bare: Path) -> None:
+    assert run(bare / "tussis", "--version").stdout.startswith("tussis ")
