@@ -55,7 +55,7 @@ def main() -> None:
 @click.option("--checks", default=600, show_default=True, help="Scenes of the validation.")
 @click.option("--epochs", default=14, show_default=True)
 @click.option("--seed", default=1, show_default=True)
-@click.option("--processes", default=2, show_default=True, help="Processes that compute scenes; threads that learn.")
+@click.option("--processes", default=2, show_default=True, help="Of one thread each.")
 def train(
     data: Path,
     work: Path,
@@ -87,15 +87,25 @@ def train(
     type=click.Path(dir_okay=False, path_type=Path),
     help="The card; numbers and figure beside it.",
 )
-@click.option("--scenes", default=33, show_default=True, help="Background scenes of 15 s for each class and noise.")
+@click.option("--scenes", default=33, show_default=True, help="Background scenes of 15 s for each class.")
+@click.option("--noisy-scenes", default=16, show_default=True, help="The same at each level of added noise.")
 @click.option("--coughs", default=None, type=int, help="At most so many coughs are mixed and altered; default: all.")
 @click.option("--processes", default=2, show_default=True)
-def evaluate(data: Path, model: Path, split: str, card: Path, scenes: int, coughs: int | None, processes: int) -> None:
+def evaluate(
+    data: Path,
+    model: Path,
+    split: str,
+    card: Path,
+    scenes: int,
+    noisy_scenes: int,
+    coughs: int | None,
+    processes: int,
+) -> None:
     """Measure a model and write its card. ``test`` is for the final measurement only."""
     from training.evaluate import Effort
     from training.run import run_evaluation
 
-    run_evaluation(Effort(processes, scenes, coughs), model, data, split, card, _timed())
+    run_evaluation(Effort(processes, scenes, noisy_scenes, coughs), model, data, split, card, _timed())
 
 
 @main.command("card")

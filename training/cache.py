@@ -14,8 +14,10 @@ import torch
 
 from training import scenes
 from training.events import Span
+from training.network import stretched
 from training.pack import Wave
 from tussis.shared.dsp import HOP_SECONDS, SEGMENT_SECONDS, profile_named
+from tussis.shared.dsp.constants import CONTENT_ROWS, IMAGE_SIZE
 from tussis.shared.dsp.images import decibels, mel_power, scaled
 from tussis.shared.dsp.segments import cut_segments
 from tussis.shared.dsp.waveform import waveform
@@ -37,7 +39,7 @@ class Scenes:
     """The images of many scenes, one behind the other."""
 
     images: Images
-    """uint8 (N, 160, 201): the contract's image before the letterbox, [-1, 1] in 255 steps of 0.31 dB."""
+    """uint8 (N, 178, 224): the content of the contract's letterbox, [-1, 1] in 255 steps of 0.31 dB."""
     labels: npt.NDArray[np.int8]
     """int8 (N,): 1 holds a cough, 0 does not, -1 uncertain."""
     counts: npt.NDArray[np.int64]
@@ -135,16 +137,24 @@ def complete(folder: Path, count: int) -> bool:
 
 
 def loaded(folder: Path, count: int) -> Scenes:
-    """All shards of ``count`` scenes in one array: 32 kB a segment."""
+    """All shards of ``count`` scenes, stretched to the letterbox's content: 40 kB a segment, mapped from a file."""
     shards = range(-(-count // SHARD))
     parts = [np.load(_file(folder, shard), mmap_mode="r") for shard in shards]
-    images = np.empty((sum(part.shape[0] for part in parts), *parts[0].shape[1:]), np.uint8)
-    at = 0
-    for part in parts:
-        images[at : at + part.shape[0]] = part
-        at += part.shape[0]
+    whole = folder / f"stretched-{count}.npy"
+    if not whole.exists():
+        partial = whole.with_suffix(".partial.npy")
+        shape = (sum(part.shape[0] for part in parts), CONTENT_ROWS, IMAGE_SIZE)
+        images = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        at = 0
+        for part in parts:
+            for start in range(0, part.shape[0], 256):
+                some = stretched(torch.from_numpy(part[start : start + 256].copy()).float()).round().to(torch.uint8)
+                images[at : at + some.shape[0]] = some.numpy()
+                at += some.shape[0]
+        images.flush()
+        partial.replace(whole)
     return Scenes(
-        images,
+        np.load(whole, mmap_mode="r"),
         np.concatenate([np.load(_labels_file(folder, shard)) for shard in shards]),
         np.concatenate([np.load(_counts_file(folder, shard)) for shard in shards]),
     )

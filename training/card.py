@@ -201,6 +201,7 @@ def _alarms(m: dict[str, Any]) -> str:
     levels = list(m["alarms"])
     hours = m["alarms"]["none"]["all"]["hours"]
     everyday = m["alarms"]["none"]["everyday"]["hours"]
+    noisy = m["alarms"]["0"]["all"]["hours"]
     head = (
         "| class | hours | "
         + " | ".join("no noise" if one == "none" else f"noise {one} dB" for one in levels)
@@ -215,7 +216,7 @@ def _alarms(m: dict[str, Any]) -> str:
     return f"""## False alarms an hour
 
 {hours:.2f} hours of seeded scenes of 15 s, the same time for each class, over 15 to 30 dB weaker sound of other
-classes, with steady noise at the given ratio. Neighbouring segments above the threshold are one alarm. `everyday` is
+classes; and {noisy:.2f} hours at each ratio of steady noise. Neighbouring segments above the threshold are one alarm. `everyday` is
 all without sneezes ({everyday:.2f} hours). The clips of a class are few and come again and again, so the real uncertainty is
 larger than these intervals say, and a class's rate is that of its few clips.
 

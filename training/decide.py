@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from training import measures, pack, probes, scenes
-from training.cache import COUGH, UNCERTAIN, plain_images, quantised, segment_labels
+from training import measures
+from training.cache import COUGH, UNCERTAIN
 from training.network import Reference, stretched
-from training.pack import Wave
+from training.validation import Validation
 
 Floats = npt.NDArray[np.float64]
 
@@ -35,51 +34,6 @@ def answer(network: Reference, images: npt.NDArray[np.uint8]) -> Answer:
         features = network.features(stretched(plain))[None]
         logits = network.heads(features, torch.ones(1, images.shape[0], dtype=torch.bool))
     return Answer(float(logits.bag[0]), logits.segments[0].double().numpy())
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Item:
-    """One recording of the validation."""
-
-    images: npt.NDArray[np.uint8]
-    is_cough: bool
-    kind: str
-    labels: npt.NDArray[np.int8]
-    """(S,): of the segments, or empty where they are not known."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Validation:
-    """The recordings of ``val``, scenes from them, and the probes that an in-domain measure hides."""
-
-    recordings: tuple[Item, ...]
-    scenes: tuple[Item, ...]
-    probes: tuple[Item, ...]
-
-
-def validation(root: Path, folder: Path, seed: int, count: int) -> Validation:
-    """Build it; ``count`` scenes, and every probe of every cough of ``val``."""
-    unknown = np.zeros(0, np.int8)
-    loaded = [(clip, pack.wave(clip.path)) for clip in pack.clips(root, "val")]
-    recordings = [Item(_stored(wave), clip.is_cough, clip.kind, unknown) for clip, wave in loaded]
-    material = scenes.material(root, "val", max(20, count // 4), folder, seed)
-    drawn = [scenes.draw(material, np.random.default_rng([seed, 9, index])) for index in range(count)]
-    mixed = []
-    for scene in drawn:
-        images = _stored(scene.wave)
-        mixed.append(
-            Item(images, scene.is_cough, "scene", segment_labels(images.shape[0], scene.coughs, scene.uncertain))
-        )
-    probed = [
-        Item(_stored(wave), True, probe, unknown)
-        for sound in material.coughs[: max(10, count // 6)]
-        for probe, wave in probes.variants(sound.wave, np.random.default_rng(seed))
-    ]
-    return Validation(tuple(recordings), tuple(mixed), tuple(probed))
-
-
-def _stored(wave: Wave) -> npt.NDArray[np.uint8]:
-    return quantised(plain_images(wave))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from training.events import Span, spans
 from training.export import training_of
 from training.measures import Floats, Truth
 from training.pack import Clip, Wave
-from training.product import Scored, each, score_file, score_wave
+from training.product import Askers, Scored, score_file, score_wave
 from training.results import Alarms, Group, Localisation, Measured, Model, Probe, Recordings, Shift
 from tussis.shared.dsp import HOP_SECONDS, SEGMENT_SECONDS, profile_named
 from tussis.shared.errors import AudioError
@@ -36,17 +36,34 @@ class Effort:
 
     processes: int = 2
     scenes_a_class: int = 33
-    """15 s each: with 15 classes, 2.06 hours."""
+    """15 s each, without added noise: with 15 classes, 2.06 hours."""
+    noisy_scenes_a_class: int = 16
+    """At each of the three levels of noise: an hour each."""
     coughs: int | None = None
     """At most so many coughs are mixed and altered; None: all of the split."""
 
 
-def measured(model: Path, data: Path, split: str, effort: Effort, say: Say) -> Measured:
+@dataclass(frozen=True, slots=True, eq=False)
+class Curve:
+    """What the figure is drawn from: the split's recordings."""
+
+    truth: Truth
+    """bool (n,), coughs."""
+    bag_logits: Floats
+    """(n,)."""
+
+
+def measured(model: Path, data: Path, split: str, effort: Effort, say: Say) -> tuple[Measured, Curve]:
     """Everything, of the recordings of one split."""
+    with Askers(model, effort.processes) as ask:
+        return _measured(ask, model, data, split, effort, say)
+
+
+def _measured(ask: Askers, model: Path, data: Path, split: str, effort: Effort, say: Say) -> tuple[Measured, Curve]:
     manifest = read_manifest(model)
     clips = pack.clips(data, split)
     say(f"{len(clips)} recordings under documented, training, legacy")
-    given = {name: _profile(model, clips, name, effort) for name in ("documented", "training", "legacy")}
+    given = {name: _profile(ask, clips, name) for name in ("documented", "training", "legacy")}
     plain = [one for one in given["documented"] if one is not None]
     if len(plain) != len(clips):
         raise RuntimeError("a recording of the pack was refused under the model's own profile")
@@ -60,15 +77,17 @@ def measured(model: Path, data: Path, split: str, effort: Effort, say: Say) -> M
     localisation = {}
     for snr_db in SNRS_DB:
         say(f"coughs at known places, {snr_db:g} dB")
-        localisation[f"{snr_db:g}"] = _localisation(model, manifest, coughs, backgrounds, snr_db, effort)
+        localisation[f"{snr_db:g}"] = _localisation(ask, manifest, coughs, backgrounds, snr_db)
     alarms = {}
     for noise_db in NOISES_DB:
+        count = effort.scenes_a_class if noise_db is None else effort.noisy_scenes_a_class
         say(f"background without coughs, noise {noise_db}")
-        alarms["none" if noise_db is None else f"{noise_db:g}"] = _alarms(model, backgrounds, noise_db, effort)
+        alarms["none" if noise_db is None else f"{noise_db:g}"] = _alarms(ask, backgrounds, noise_db, count)
     say("probes")
-    probed = _probes(model, manifest, coughs, effort)
+    probed = _probes(ask, manifest, coughs)
     say("formats, speed")
-    return Measured(
+    curve = Curve(np.array([clip.is_cough for clip in clips]), np.array([one.bag_logit for one in plain]))
+    found = Measured(
         split=split,
         model=_model(model, manifest),
         recordings=_recordings(manifest, clips, plain),
@@ -78,6 +97,7 @@ def measured(model: Path, data: Path, split: str, effort: Effort, say: Say) -> M
         profiles={name: _shift(manifest, clips, plain, given[name]) for name in ("training", "legacy")},
         formats=_formats(model, data) if split == "test" else {},
     )
+    return found, curve
 
 
 # --- recordings as they are -------------------------------------------------------------------------------
@@ -96,8 +116,8 @@ def _score_file(detector: Detector, file: _File) -> Scored | None:
         return None
 
 
-def _profile(model: Path, clips: Sequence[Clip], name: str, effort: Effort) -> list[Scored | None]:
-    return list(each(model, effort.processes, _score_file, [_File(clip.path, name) for clip in clips]))
+def _profile(ask: Askers, clips: Sequence[Clip], name: str) -> list[Scored | None]:
+    return ask.each(_score_file, [_File(clip.path, name) for clip in clips])
 
 
 def _recordings(manifest: Manifest, clips: Sequence[Clip], given: Sequence[Scored]) -> Recordings:
@@ -149,13 +169,6 @@ def _shift(manifest: Manifest, clips: Sequence[Clip], plain: Sequence[Scored], o
     )
 
 
-def curves(model: Path, data: Path, split: str, effort: Effort) -> tuple[Truth, Floats]:
-    """Truth and bag logits of the split's recordings, for the figure."""
-    clips = pack.clips(data, split)
-    given = _profile(model, clips, "documented", effort)
-    return np.array([clip.is_cough for clip in clips]), np.array([one.bag_logit for one in given if one is not None])
-
-
 # --- coughs at known places -------------------------------------------------------------------------------
 
 
@@ -173,12 +186,7 @@ def _score_mixture(detector: Detector, task: _Mixture) -> tuple[Scored, Span]:
 
 
 def _localisation(
-    model: Path,
-    manifest: Manifest,
-    coughs: Sequence[Wave],
-    backgrounds: dict[str, list[Wave]],
-    snr_db: float,
-    effort: Effort,
+    ask: Askers, manifest: Manifest, coughs: Sequence[Wave], backgrounds: dict[str, list[Wave]], snr_db: float
 ) -> Localisation:
     # Every class in turn, sneezes too: which of the two is the cough is the question.
     pool = [kind for kind in sorted(backgrounds) if kind != pack.EVALUATION_ONLY]
@@ -187,7 +195,7 @@ def _localisation(
         own = backgrounds[pool[index % len(pool)]]
         tasks.append(_Mixture(cough, own[(index // len(pool)) % len(own)], snr_db, 10_000 + index))
     labels, logits, hits, detected = [], [], [], []
-    for scored, place in each(model, effort.processes, _score_mixture, tasks):
+    for scored, place in ask.each(_score_mixture, tasks):
         heard = [_heard(place, index) for index in range(scored.segments.shape[0])]
         certain = np.array([one != 0.5 for one in heard])
         labels.append(np.array([one == 1 for one in heard])[certain])
@@ -217,33 +225,33 @@ def _heard(place: Span, index: int) -> float:
 @dataclass(frozen=True, slots=True, eq=False)
 class _Background:
     own: list[Wave]
-    others: list[Wave]
+    other: Wave
     noise_db: float | None
     seed: int
 
 
 def _score_background(detector: Detector, task: _Background) -> tuple[bool, int]:
-    wave = trials.scene(task.own, task.others, np.random.default_rng(task.seed))
+    wave = trials.scene(task.own, task.other, np.random.default_rng(task.seed))
     wave = trials.with_noise(wave, task.noise_db, np.random.default_rng([task.seed, 1]))
     scored = score_wave(detector, wave)
     cut = detector.manifest.threshold
     return scored.bag > cut, trials.merged([bool(one > cut) for one in scored.segments])
 
 
-def _alarms(
-    model: Path, backgrounds: dict[str, list[Wave]], noise_db: float | None, effort: Effort
-) -> dict[str, Alarms]:
+def _alarms(ask: Askers, backgrounds: dict[str, list[Wave]], noise_db: float | None, count: int) -> dict[str, Alarms]:
     def tasks() -> Iterator[_Background]:
         for number, kind in enumerate(kinds):
             # Beneath it no sneezes and no digits: the alarm belongs to the class in front.
             apart = (kind, SNEEZE, pack.EVALUATION_ONLY)
             others = [wave for other in kinds if other not in apart for wave in backgrounds[other]]
-            for index in range(effort.scenes_a_class):
-                yield _Background(backgrounds[kind], others, noise_db, 100_000 + 1_000 * number + index)
+            for index in range(count):
+                seed = 100_000 + 1_000 * number + index
+                other = others[int(np.random.default_rng([seed, 2]).integers(len(others)))]
+                yield _Background(backgrounds[kind], other, noise_db, seed)
 
     kinds = sorted(backgrounds)
-    done = list(each(model, effort.processes, _score_background, tasks()))
-    by_class = {kind: done[i * effort.scenes_a_class : (i + 1) * effort.scenes_a_class] for i, kind in enumerate(kinds)}
+    done = ask.each(_score_background, tasks())
+    by_class = {kind: done[i * count : (i + 1) * count] for i, kind in enumerate(kinds)}
     sums = {
         "all": done,
         "everyday": [one for kind, found in by_class.items() if kind != SNEEZE for one in found],
@@ -268,8 +276,8 @@ def _score_probes(detector: Detector, task: tuple[Wave, int]) -> dict[str, float
     return found
 
 
-def _probes(model: Path, manifest: Manifest, coughs: Sequence[Wave], effort: Effort) -> dict[str, Probe]:
-    found = list(each(model, effort.processes, _score_probes, [(wave, index) for index, wave in enumerate(coughs)]))
+def _probes(ask: Askers, manifest: Manifest, coughs: Sequence[Wave]) -> dict[str, Probe]:
+    found = ask.each(_score_probes, [(wave, index) for index, wave in enumerate(coughs)])
     before = np.array([one["unaltered"] > manifest.threshold for one in found])
     return {
         name: Probe(len(found), measures.share(after[before]), measures.share(after))

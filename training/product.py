@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from tussis.shared.dsp.waveform import waveform
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.detector.detector import Detector
+
+Task = TypeVar("Task")
+Done = TypeVar("Done")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,14 +61,24 @@ def score(detector: Detector, samples: torch.Tensor, rate_hz: int, profile: Prof
     )
 
 
-Task = TypeVar("Task")
-Done = TypeVar("Done")
+class Askers:
+    """Processes that hold the model loaded, for many recordings. A context manager: leaving it ends them."""
 
+    def __init__(self, model: Path, processes: int) -> None:
+        # Spawned, not forked: an inference session does not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        self._pool = context.Pool(processes, initializer=_load, initargs=(model,))
 
-def each(model: Path, processes: int, work: Callable[[Detector, Task], Done], tasks: Iterable[Task]) -> Iterator[Done]:
-    """``work`` for every task, in order, in processes that load the model once each."""
-    with multiprocessing.get_context("spawn").Pool(processes, initializer=_load, initargs=(model,)) as pool:
-        yield from pool.imap(_Work(work), tasks, chunksize=4)
+    def __enter__(self) -> Askers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.terminate()
+        self._pool.join()
+
+    def each(self, work: Callable[[Detector, Task], Done], tasks: Iterable[Task]) -> list[Done]:
+        """``work`` for every task, in order. ``work`` is a function of a module; tasks travel to the processes."""
+        return self._pool.map(_Work(work), tasks, chunksize=4)
 
 
 _detector: Detector | None = None
@@ -78,9 +91,9 @@ def _load(model: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    work: Callable[..., object]
+class _Work(Generic[Task, Done]):
+    work: Callable[[Detector, Task], Done]
 
-    def __call__(self, task: object) -> object:
+    def __call__(self, task: Task) -> Done:
         assert _detector is not None
         return self.work(_detector, task)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from training import cache, card, decide, figure, results, scenes
-from training.evaluate import Effort, curves, measured
+from training import cache, card, decide, figure, results, scenes, validation
+from training.evaluate import Effort, measured
 from training.export import exported
 from training.fit import Plan, fitted
 from tussis.worker.detector.manifest import read_manifest
@@ -42,18 +42,18 @@ def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> N
             say(f"{done} of {size.scenes} scenes")
         del material
     say("prepare the validation")
-    validation = decide.validation(data, work, size.seed, size.checks)
-    torch.set_num_threads(size.processes)
+    held = validation.validation(data, work, size.seed, size.checks)
     reference = fitted(
         cache.loaded(folder, size.scenes),
         Plan(epochs=size.epochs, seed=size.seed),
+        size.processes,
         work / f"checkpoint-{size.seed}-{size.scenes}-{size.epochs}.pt",
-        lambda network: str(decide.report(validation, decide.answers(network, validation))),
+        lambda network: str(decide.report(held, decide.answers(network, held))),
         say,
     )
-    given = decide.answers(reference, validation)
-    decision = decide.decided(validation, given)
-    report = decide.report(validation, given)
+    given = decide.answers(reference, held)
+    decision = decide.decided(held, given)
+    report = decide.report(held, given)
     manifest = exported(reference, decision, {**asdict(size), **asdict(report), **asdict(decision)}, model)
     say(f"{report}; {decision}")
     say(f"{manifest.label}: {model}, {model.stat().st_size} bytes")
@@ -61,10 +61,9 @@ def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> N
 
 def run_evaluation(effort: Effort, model: Path, data: Path, split: str, file: Path, say: Say) -> None:
     """Measure ``model`` and write the card, its numbers and its figure."""
-    found = measured(model, data, split, effort, say)
+    found, curve = measured(model, data, split, effort, say)
     file.with_suffix(".json").write_text(found.to_json(), "utf-8")
     threshold = read_manifest(model).threshold
-    truth, logits = curves(model, data, split, effort)
-    figure.drawn(truth, logits, math.log(threshold / (1 - threshold)), file.with_suffix(".png"))
+    figure.drawn(curve.truth, curve.bag_logits, math.log(threshold / (1 - threshold)), file.with_suffix(".png"))
     file.write_text(card.rendered(results.read(file.with_suffix(".json"))), "utf-8")
     say(f"{file}: AUROC {found.recordings.auroc.value:.4f}")

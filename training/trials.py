@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -39,11 +39,11 @@ def mixture(cough: Wave, background: Wave, snr_db: float, rng: np.random.Generat
     return wave.astype(np.float32), (at / SAMPLE_RATE, (at + part.shape[0]) / SAMPLE_RATE)
 
 
-def scene(own: Sequence[Wave], others: Sequence[Wave], rng: np.random.Generator) -> Wave:
-    """15 s of one class in random order and at random levels, over 15 to 30 dB weaker sound of another class."""
+def scene(own: Sequence[Wave], other: Wave, rng: np.random.Generator) -> Wave:
+    """15 s of one class in random order and at random levels, over another sound, 15 to 30 dB weaker."""
     order = [own[int(index)] * np.float32(10 ** (rng.uniform(-12, 0) / 20)) for index in rng.permutation(len(own))]
     front = joined(order, SCENE_S, rng)
-    back = joined([others[int(rng.integers(len(others)))]], SCENE_S, rng)
+    back = joined([other], SCENE_S, rng)
     return front + back * np.float32(10 ** (-rng.uniform(15, 30) / 20))
 
 
@@ -74,11 +74,6 @@ def joined(waves: Sequence[Wave], seconds: float, rng: np.random.Generator) -> W
 def merged(flags: Sequence[bool]) -> int:
     """Runs of neighbouring flagged segments: what a person would call one alarm."""
     return sum(flag and not before for before, flag in zip([False, *flags], flags, strict=False))
-
-
-def by_class(waves: Mapping[str, list[Wave]], kind: str) -> list[Wave]:
-    """All waves of the other classes."""
-    return [wave for other, found in waves.items() if other != kind for wave in found]
 
 
 def _samples(span: Span) -> slice:

@@ -21,8 +21,8 @@ from training.run import Size, run_evaluation, run_training
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest
 
-TOY = Size(scenes=8, utterances=2, checks=4, epochs=1, seed=1, processes=1)
-KINDS = ("dog_bark", "person_sneeze")
+TOY = Size(scenes=8, utterances=2, checks=12, epochs=1, seed=1, processes=1)
+KINDS = ("dog_bark", "person_sneeze", "rain")
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def toy_pack(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     rows = []
     for split in ("train", "val"):
-        for index in range(4):
+        for index in range(5):
             is_cough = index < 2
             wave = (
                 recording(rng) if is_cough else np.sin(np.arange(40_000) * (0.05 + 0.1 * index)).astype(np.float32) / 2
@@ -89,7 +89,9 @@ def test_the_training_runs_resumes_and_is_measured(toy_pack: Path, tmp_path: Pat
     assert read_manifest(model).threshold == first.threshold
 
     card = tmp_path / "card.md"
-    run_evaluation(Effort(processes=1, scenes_a_class=1), model, toy_pack, "val", card, said.append)
+    run_evaluation(
+        Effort(processes=1, scenes_a_class=1, noisy_scenes_a_class=1), model, toy_pack, "val", card, said.append
+    )
     numbers = read(card.with_suffix(".json"))
     assert numbers["recordings"]["coughs"] == 2
     assert numbers["model"]["sha256"] == first.sha256
