@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
 from tussis.worker.demo.bucket import BUCKET
 from tussis.worker.demo.recordings import Recording
-from tussis.worker.demo.surroundings import tussis_command
+from tussis.worker.demo.surroundings import said_last, tussis_command
 
 _POLL_S: Final = 0.1
 #: Seconds without any job ending after which something is wrong: more than a worker allows one recording.
@@ -34,8 +35,8 @@ class Enqueued:
     sent: bool
 
 
-def enqueue(recordings: Sequence[Recording], again: bool, environment: Mapping[str, str]) -> list[Enqueued]:
-    """Enqueue the recordings with ``tussis enqueue``, as upstream would from a shell.
+def enqueue(recordings: Sequence[Recording], again: bool, servers: Mapping[str, str]) -> list[Enqueued]:
+    """Enqueue the recordings with ``tussis enqueue``, as upstream would from a shell; ``servers`` are its settings.
 
     Raises :class:`TussisError` with what it says when it refuses any.
     """
@@ -46,7 +47,7 @@ def enqueue(recordings: Sequence[Recording], again: bool, environment: Mapping[s
     ended = subprocess.run(
         [tussis_command(), "enqueue", "--json", *(["--again"] if again else []), "-"],
         input="\n".join(lines).encode("utf-8", errors="replace"),
-        env=dict(environment),
+        env={**os.environ, **servers},
         capture_output=True,
         start_new_session=True,  # Ctrl-C is for us to pass on
         check=False,
@@ -54,8 +55,8 @@ def enqueue(recordings: Sequence[Recording], again: bool, environment: Mapping[s
     told = [json.loads(line) for line in ended.stdout.splitlines()]
     refused = [answer["error"]["message"] for answer in told if "error" in answer]
     if ended.returncode != 0 or refused:
-        said = [line.removeprefix("tussis: ") for line in ended.stderr.decode(errors="replace").splitlines() if line]
-        raise TussisError((refused or said or [f"tussis enqueue ended with {ended.returncode}"])[0])
+        said = said_last(ended.stderr.decode(errors="replace").splitlines())
+        raise TussisError(f"the recordings were not enqueued: {refused[0] if refused else said}")
     return [Enqueued(answer["uri"], answer["job_id"], answer["sent"]) for answer in told]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tussis.shared.errors import ServerFailed
-from tussis.worker.demo.surroundings import tussis_command, writing
+from tussis.worker.demo.surroundings import said_last, tussis_command, writing
 from tussis.worker.detector.shipped import default_model
 from tussis.worker.embedded.process import Command, GuardedProcess, StopStep
 from tussis.worker.embedded.servers import Servers
@@ -29,7 +30,8 @@ class Choice:
     def wait(self) -> Path:
         """The model's path, once it is there. Raises :class:`ServerFailed`."""
         if self.making is not None and self.making.wait(_TIMEOUT_S) != 0:
-            raise ServerFailed(f"the model was not made: {last_words(self.log)}")
+            said = said_last(self.log.read_text(errors="replace").splitlines())
+            raise ServerFailed(f"the model was not made: {said}; see {self.log}")
         return self.path
 
     def stop(self) -> None:
@@ -61,11 +63,6 @@ def choose_model(given: Path | None, data: Path, servers: Servers) -> Choice:
         log=log,
         stop=(StopStep("SIGTERM", 2.0),),
         death_signal="SIGKILL",
+        environment=os.environ,
     )
     return Choice(path, True, log, servers.run_beside(command))
-
-
-def last_words(log: Path) -> str:
-    """The last line of a log, and where it is."""
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return f"{lines[-1].removeprefix('tussis: ') if lines else 'it wrote nothing'}; see {log}"

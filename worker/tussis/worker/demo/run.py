@@ -166,8 +166,7 @@ class Demo:
             there = "" if sent == len(made) else f", {len(made) - sent} lay there already"
             step.text = f"{sent} of {_count(len(made), 'recording')} to s3://{bucket.BUCKET}{there}"
         with self._screen.step("enqueue", "enqueueing") as step:
-            environment = servers.endpoints.environment() | {"PATH": os.defpath, "HOME": str(self._data)}
-            enqueued = jobs.enqueue(made, self._wishes.again, environment)
+            enqueued = jobs.enqueue(made, self._wishes.again, servers.endpoints.environment())
             still = sum(1 for job in enqueued if not job.sent)
             step.text = _count(len(enqueued) - still, "job") + (f", {still} were open already" if still else "")
         return enqueued

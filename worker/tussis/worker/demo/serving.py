@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Final
 
 from tussis.shared.errors import ServerFailed
-from tussis.worker.demo.surroundings import tussis_command
+from tussis.worker.demo.surroundings import said_last, tussis_command
 from tussis.worker.embedded.process import Command, StopStep
 from tussis.worker.embedded.servers import Servers
 
@@ -42,7 +43,12 @@ class DemoWorker:
             log=self.log,
             stop=(StopStep("SIGTERM", _SOFT_SHUTDOWN_S + 10.0),),
             death_signal="SIGTERM",
-            environment={**servers.endpoints.environment(), **_SETTINGS, "TUSSIS_RUN_DIR": str(data / "run")},
+            environment={
+                **os.environ,
+                **servers.endpoints.environment(),
+                **_SETTINGS,
+                "TUSSIS_RUN_DIR": str(data / "run"),
+            },
         )
         self._process = servers.run_beside(command)
 
@@ -58,7 +64,7 @@ class DemoWorker:
     def check(self) -> None:
         """Raises :class:`ServerFailed` when it has ended."""
         if not self._process.running:
-            raise ServerFailed(f"the worker ended: {self._last_words()}; see {self.log}")
+            raise ServerFailed(f"the worker ended: {said_last(self._lines())}; see {self.log}")
 
     def stop(self) -> None:
         """Stop it cleanly; return when its processes are gone."""
@@ -68,12 +74,6 @@ class DemoWorker:
         with self.log.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace").splitlines()
-
-    def _last_words(self) -> str:
-        """What it said for people before it ended; else its last line."""
-        lines = self._lines()
-        said = [line.removeprefix("tussis: ") for line in lines if line.startswith("tussis: ")]
-        return (said or lines or ["it wrote nothing"])[-1]
 
 
 def _event(line: str) -> str | None:

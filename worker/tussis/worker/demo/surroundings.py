@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,11 +16,19 @@ from tussis.shared.errors import DiskFull, NotInstalled, OutputUnwritable
 def forget_deployments() -> None:
     """Drop from this process's environment what would lead its clients to other servers than the embedded ones.
 
-    Those are the settings of a real deployment, boto3's and libpq's variables, and proxies.
+    Those are the settings of a real deployment, boto3's and libpq's variables, and proxies. The commands that the demo
+    starts get what is left: they are of the same installation.
     """
     for name in tuple(os.environ):
         if name.startswith(("TUSSIS_", "AWS_", "PG")) or name.lower().endswith("_proxy"):
             del os.environ[name]
+
+
+def said_last(lines: Sequence[str]) -> str:
+    """What a command said for people when it failed: its line of ours, else its last one."""
+    told = [line for line in lines if line.strip()]
+    ours = [line.removeprefix("tussis: ") for line in told if line.startswith("tussis: ")]
+    return (ours or told or ["it wrote nothing"])[-1]
 
 
 def tussis_command() -> str:
