@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ import redis
 from redis.exceptions import ResponseError
 
 from tussis.shared.broker import broker_errors, refusal
-from tussis.shared.errors import BrokerRefused
+from tussis.shared.errors import BrokerRefused, MalformedMessage, UnknownMessageVersion
 from tussis.shared.messages import Job, envelope, parse_message_text
 from tussis.shared.queues import (
+    DEFAULT_PRIORITY,
     DEFERRED_KEY,
     FAULTS_KEY,
     LEDGER_KEY,
@@ -75,29 +76,35 @@ redis.call('LPUSH', KEYS[4], ARGV[4])
 return 1
 """
 
-# KEYS ledger, sent, deferred, list; ARGV job id, envelope, when the caller saw it sent ('' for deferred). Sends only
-# what is still open and as the caller saw it: two callers never send one job twice.
+# KEYS ledger, sent, list, the sorted set in which the caller saw it; ARGV job id, list entry, the score it had there.
+# Sends only what is still open and as the caller saw it: two callers never send one job twice.
 RESEND_SCRIPT = """\
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
-  redis.call('ZREM', KEYS[2], ARGV[1])
-  redis.call('ZREM', KEYS[3], ARGV[1])
+  redis.call('ZREM', KEYS[4], ARGV[1])
   return 0
 end
-if ARGV[3] == '' then
-  if redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then return 0 end
-elseif tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1])) ~= tonumber(ARGV[3]) then
-  return 0
-end
+if tonumber(redis.call('ZSCORE', KEYS[4], ARGV[1])) ~= tonumber(ARGV[3]) then return 0 end
+redis.call('ZREM', KEYS[4], ARGV[1])
 local now = redis.call('TIME')
 redis.call('ZADD', KEYS[2], now[1] + now[2] / 1000000, ARGV[1])
-redis.call('LPUSH', KEYS[4], ARGV[2])
+redis.call('LPUSH', KEYS[3], ARGV[2])
 return 1
 """
 
 
 #: How many messages at a list's end are looked at for one that the ledger knows: bare pushes may stand before it.
 _TAIL = 8
+#: And how many where it knows none of those.
+_LONG_TAIL = 1000
 _LISTS = tuple((queue, priority) for queue in QUEUES for priority in PRIORITIES)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Where a job stood at one look: the sorted set (a list's sent ones, or the deferred ones), and its score there."""
+
+    key: str
+    score: float
 
 
 @dataclass(frozen=True)
@@ -184,29 +191,51 @@ class Ledger:
         with broker_errors(self._where):
             return int(self._client.hget(FAULTS_KEY, job_id) or 0)
 
+    def which_open(self, job_ids: Sequence[str]) -> set[str]:
+        """Those of the job ids that are open, in one command."""
+        if not job_ids:
+            return set()
+        with broker_errors(self._where):
+            scores = self._client.zmscore(OPEN_KEY, list(job_ids))
+        return {job_id for job_id, score in zip(job_ids, scores, strict=True) if score is not None}
+
     def resend_due(self, now: float, limit: int = 500) -> int:
         """Publish what is due; at most ``limit`` messages. Returns how many were sent."""
         with broker_errors(self._where):
-            due = _ids(self._client.zrange(DEFERRED_KEY, "-inf", repr(float(now)), byscore=True, offset=0, num=limit))
-            return self._resend_many(dict.fromkeys(due, ""))
+            due = self._up_to(DEFERRED_KEY, repr(float(now)), limit)
+        return self.resend(due)
 
-    def _resend_many(self, seen: dict[bytes, str]) -> int:
-        """Send the messages of job ids anew, in one round trip; the values are the third argument of the script."""
+    def resend(self, seen: Mapping[bytes, Seen]) -> int:
+        """Send jobs again, in one round trip, where they still stand as they were seen. Returns how many were sent.
+
+        What stands in the ledger and is no message goes into a queue as it is, for a worker to make a dead letter of.
+        """
         if not seen:
             return 0
-        texts = self._client.hmget(LEDGER_KEY, list(seen))
-        pipe = self._client.pipeline(transaction=False)
-        for (job_id, sent_at), text in zip(seen.items(), texts, strict=True):
-            if text is None:
-                pipe.zrem(DEFERRED_KEY, job_id)
-                continue
-            job = parse_message_text(text)
-            keys = [LEDGER_KEY, sent_key(job.queue, job.priority), DEFERRED_KEY, list_key(job.queue, job.priority)]
-            self._resend(keys=keys, args=[job.job_id, envelope(job), sent_at], client=pipe)
-        return sum(1 for sent in pipe.execute() if sent)
+        with broker_errors(self._where):
+            texts = self._client.hmget(LEDGER_KEY, list(seen))
+            pipe = self._client.pipeline(transaction=False)
+            unreadable: list[str] = []
+            for (job_id, place), text in zip(seen.items(), texts, strict=True):
+                if text is None:  # It has ended, or was closed under another priority than it was sent with.
+                    self._client.zrem(place.key, job_id)
+                    continue
+                entry: str | bytes
+                try:
+                    job = parse_message_text(text)
+                    queue, priority, entry = job.queue, job.priority, envelope(job)
+                except (MalformedMessage, UnknownMessageVersion):
+                    queue, priority, entry = QUEUES[0], DEFAULT_PRIORITY, text
+                    unreadable.append(job_id.decode())
+                keys = [LEDGER_KEY, sent_key(queue, priority), list_key(queue, priority), place.key]
+                self._resend(keys=keys, args=[job_id, entry, repr(place.score)], client=pipe)
+            sent = sum(int(reply) for reply in pipe.execute())
+        for name in unreadable:
+            self.discard(name)
+        return sent
 
-    def suspects(self, limit: int = 5000) -> dict[bytes, float]:
-        """Jobs that were sent, but are neither waiting, in flight nor deferred at this moment: job id -> when sent.
+    def suspects(self, limit: int = 5000) -> dict[bytes, Seen]:
+        """Jobs that were sent, but are neither waiting, in flight nor deferred at this moment; some ``limit`` at most.
 
         A list is first in, first out, so that nothing that was pushed before its next message can still be waiting in
         it. The cost grows with what is lost or in flight, never with what waits. A job between its pop and its
@@ -219,33 +248,35 @@ class Ledger:
                 pipe.lrange(list_key(queue, priority), -_TAIL, -1)
             seconds, microseconds = (reply := pipe.execute())[0]
             now = seconds + microseconds / 1e6
-            found: dict[bytes, float] = {}
+            found: dict[bytes, Seen] = {}
             for (queue, priority), tail in zip(_LISTS, reply[1:], strict=True):
-                horizon = self._horizon(sent_key(queue, priority), tail, now)
-                if horizon is not None:
-                    found |= self._sent_before(sent_key(queue, priority), horizon, limit)
+                horizon = self._horizon(queue, priority, tail, now)
+                if horizon is not None and len(found) < limit:
+                    found |= self._up_to(sent_key(queue, priority), f"({horizon!r}", limit)
             if found:
                 # Read last: what was popped meanwhile is filed by now, or will be in the next look.
-                for entry in self._client.hvals(UNACKED_KEY):
-                    found.pop(_job_id_of(json.loads(entry)[0]) or b"", None)
+                for entry in _entries(self._client.hvals(UNACKED_KEY)):
+                    found.pop(_job_id_of(entry) or b"", None)
         return found
 
-    def _horizon(self, key: str, tail: list[bytes], now: float) -> float | None:
-        """When the next message of a list was sent; ``now`` for an empty list; None when the ledger knows none."""
-        if not tail:
-            return now
-        ids = [job_id.decode() for entry in tail if (job_id := _job_id_of_text(entry)) is not None]
+    def _horizon(self, queue: str, priority: int, tail: list[bytes], now: float) -> float | None:
+        """When the ledger's next message of a list was sent; ``now`` when none waits; None when that is not known."""
+        key = sent_key(queue, priority)
+        earliest, whole = self._earliest(key, tail), len(tail) < _TAIL
+        if earliest is None and not whole and self._client.exists(key):
+            tail = _entries(self._client.lrange(list_key(queue, priority), -_LONG_TAIL, -1))
+            earliest, whole = self._earliest(key, tail), len(tail) < _LONG_TAIL
+        return now if earliest is None and whole else earliest
+
+    def _earliest(self, key: str, tail: list[bytes]) -> float | None:
+        ids = [job_id.decode() for entry in tail if (job_id := _job_id_of(entry)) is not None]
         scores = [score for score in self._client.zmscore(key, ids) if score is not None] if ids else []
-        return min(scores) if scores else None
+        return min(scores, default=None)
 
-    def _sent_before(self, key: str, horizon: float, limit: int) -> dict[bytes, float]:
-        reply = self._client.zrange(key, "-inf", f"({horizon!r}", byscore=True, offset=0, num=limit, withscores=True)
-        return {member: float(score) for member, score in _pairs(reply)}
-
-    def resend(self, lost: Mapping[bytes, float]) -> int:
-        """Send again what :meth:`suspects` saw, where it still stands so. Returns how many were sent."""
-        with broker_errors(self._where):
-            return self._resend_many({job_id: repr(sent_at) for job_id, sent_at in lost.items()})
+    def _up_to(self, key: str, end: str, limit: int) -> dict[bytes, Seen]:
+        """The first members of a sorted set, up to the score ``end`` (``(`` before it excludes it)."""
+        reply = self._client.zrange(key, "-inf", end, byscore=True, offset=0, num=limit, withscores=True)
+        return {member: Seen(key, float(score)) for member, score in _pairs(reply)}
 
     def find(self, job_id: str) -> Job | None:
         """The open job of this id, or None."""
@@ -296,9 +327,10 @@ def _open_args(job: Job) -> list[str]:
     return [job.job_id, message, repr(float(job.enqueued_at)), envelope(job, message)]
 
 
-def _ids(reply: object) -> list[bytes]:
+# redis-py types its replies for every setting of its client at once; ours answers in bytes.
+def _entries(reply: object) -> list[bytes]:
     assert isinstance(reply, list)
-    return [item for item in reply if isinstance(item, bytes)]
+    return [entry for entry in reply if isinstance(entry, bytes)]
 
 
 def _pairs(reply: object) -> list[tuple[bytes, float]]:
@@ -306,15 +338,14 @@ def _pairs(reply: object) -> list[tuple[bytes, float]]:
     return [(member, score) for member, score in reply]
 
 
-def _job_id_of_text(entry: bytes) -> bytes | None:
+def _job_id_of(entry: bytes) -> bytes | None:
+    """The job id in the headers of a list entry, or of what kombu files of one; None when there is none."""
     try:
-        return _job_id_of(json.loads(entry))
-    except ValueError:
+        message = json.loads(entry)
+    except (ValueError, RecursionError):
         return None
-
-
-def _job_id_of(message: object) -> bytes | None:
-    """The job id in a list entry's headers; None when there is none."""
+    if isinstance(message, list) and message:  # message, exchange, routing key
+        message = message[0]
     headers = message.get("headers") if isinstance(message, dict) else None
     job_id = headers.get("id") if isinstance(headers, dict) else None
     return job_id.encode() if isinstance(job_id, str) else None

@@ -6,7 +6,7 @@ import time
 
 import redis
 
-from tussis.shared.ledger import Ledger
+from tussis.shared.ledger import Ledger, Seen
 from tussis.worker import logs
 
 _log = logs.get("reconciler")
@@ -17,8 +17,12 @@ LEADER_KEY = "tussis.reconciler"
 LEASE_S = 15
 #: Seconds between two looks.
 INTERVAL_S = 5.0
-#: The most messages sent in one look; more wait for the next one.
-BATCH = 5000
+#: The most lost messages that one look remembers for the next one.
+LOOK = 50_000
+#: Messages sent in one round trip.
+BATCH = 1000
+#: Seconds that one look spends sending; what is left waits for the next one. The keeper's beats wait as long.
+BUDGET_S = 2.0
 
 # KEYS leader; ARGV own name, lease in ms. 1 when the caller leads.
 _LEAD = """\
@@ -36,7 +40,7 @@ class Reconciler:
         self._ledger = ledger
         self._name = name
         self._lead = client.register_script(_LEAD)
-        self._seen: dict[bytes, float] = {}
+        self._seen: dict[bytes, Seen] = {}
 
     def look(self) -> int:
         """Publish what is due, and what two looks in a row found lost. Returns how many messages were sent.
@@ -46,11 +50,18 @@ class Reconciler:
         if not self._lead(keys=[LEADER_KEY], args=[self._name, LEASE_S * 1000]):
             self._seen = {}
             return 0
-        due = self._ledger.resend_due(time.time(), BATCH)
-        seen = self._ledger.suspects(BATCH)
-        lost = {job_id: sent_at for job_id, sent_at in seen.items() if self._seen.get(job_id) == sent_at}
-        sent = self._ledger.resend(lost)
+        ends = time.monotonic() + BUDGET_S
+        due = more = self._ledger.resend_due(time.time(), BATCH)
+        while more and time.monotonic() < ends:
+            due += (more := self._ledger.resend_due(time.time(), BATCH))
+        seen = self._ledger.suspects(LOOK)
+        lost = [job_id for job_id, place in seen.items() if self._seen.get(job_id) == place]
         self._seen = seen
+        sent = 0
+        for first in range(0, len(lost), BATCH):
+            sent += self._ledger.resend({job_id: seen.pop(job_id) for job_id in lost[first : first + BATCH]})
+            if time.monotonic() > ends:
+                break
         if sent:
             _log.warning("lost_messages_sent_again", messages=sent)
         return due + sent

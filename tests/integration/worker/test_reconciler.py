@@ -1,0 +1,322 @@
+"""What is lost comes back, what only waits is left alone, and neither costs more when much waits."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import pytest
+import redis
+
+from tests.support.waiting import wait_until
+from tussis.shared.broker import connect
+from tussis.shared.ledger import Ledger
+from tussis.shared.messages import Job, envelope
+from tussis.shared.queues import DEFERRED_KEY, LEDGER_KEY, UNACKED_KEY, list_key, sent_key
+from tussis.worker import reconciler
+from tussis.worker.reconciler import LEADER_KEY, Reconciler
+
+LIST = list_key("tussis.any", 5)
+SENT = sent_key("tussis.any", 5)
+
+
+def a_job(number: int = 0, **fields: object) -> Job:
+    return Job(
+        job_id=str(uuid.uuid4()),
+        bucket="clinic",
+        key=f"2026/11/recording-{number:07d}.wav",
+        etag="9b2cf535f27731c974343645a3985328",
+        enqueued_at=time.time(),
+        **fields,  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def client(broker_url: str) -> Iterator[redis.Redis]:
+    client = connect(broker_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def ledger(client: redis.Redis) -> Ledger:
+    return Ledger(client)
+
+
+@pytest.fixture
+def leader(client: redis.Redis, ledger: Ledger) -> Reconciler:
+    return Reconciler(client, ledger, "one")
+
+
+def open_jobs(ledger: Ledger, count: int, **fields: object) -> list[Job]:
+    jobs = (a_job(number, **fields) for number in range(count))
+    opened = []
+    while batch := list(islice(jobs, 1000)):
+        assert all(ledger.open_many(batch))
+        opened += batch
+    return opened
+
+
+def pop(client: redis.Redis) -> bytes:
+    """Take the next message as a worker does."""
+    entry = client.rpop(LIST)
+    assert isinstance(entry, bytes)
+    return entry
+
+
+def waiting(client: redis.Redis) -> list[str]:
+    """The job ids in the list, the next one first."""
+    entries = client.lrange(LIST, 0, -1)
+    assert isinstance(entries, list)
+    return [json.loads(entry)["headers"]["id"] for entry in reversed(entries)]
+
+
+def looks(leader: Reconciler, count: int = 2) -> int:
+    """What so many looks sent."""
+    return sum(leader.look() for _ in range(count))
+
+
+def cost(client: redis.Redis, leader: Reconciler) -> tuple[int, int]:
+    """Commands and bytes of the broker's answers in one look; the measuring's own are in both alike."""
+    before = client.info("all")
+    leader.look()
+    after = client.info("all")
+    return (
+        after["total_commands_processed"] - before["total_commands_processed"],
+        after["total_net_output_bytes"] - before["total_net_output_bytes"],
+    )
+
+
+@pytest.mark.parametrize("many", [20_000, pytest.param(100_000, marks=pytest.mark.faults_only)])
+def test_a_look_costs_the_same_however_much_waits_and_sends_nothing(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler, many: int
+) -> None:
+    open_jobs(ledger, 1000)
+    leader.look()
+    few_commands, few_bytes = cost(client, leader)
+
+    open_jobs(ledger, many - 1000)
+    looks(leader)
+    commands, size = cost(client, leader)
+
+    assert commands == few_commands
+    assert size < few_bytes * 1.2
+    assert client.llen(LIST) == many
+    assert ledger.depth().open == many
+
+
+@pytest.mark.parametrize("count", [3000, pytest.param(50_000, marks=pytest.mark.faults_only)])
+def test_after_the_lists_are_gone_bounded_looks_bring_everything_back(
+    client: redis.Redis,
+    ledger: Ledger,
+    leader: Reconciler,
+    count: int,
+    record_property: Callable[[str, object], None],
+) -> None:
+    jobs = [job for priority in (0, 5, 9) for job in open_jobs(ledger, count // 3, priority=priority)]
+    lists = [list_key("tussis.any", priority) for priority in (0, 5, 9)]
+    client.delete(*lists)
+
+    assert leader.look() == 0  # What it sees once may be on its way from a list to a worker.
+    sent, took = 0, []
+    while sent < len(jobs):
+        began = time.monotonic()
+        step = leader.look()
+        took.append(time.monotonic() - began)
+        assert step, f"stuck at {sent} of {len(jobs)}"
+        sent += step
+
+    assert sent == len(jobs)
+    assert sum(client.llen(name) for name in lists) == len(jobs)
+    assert looks(leader) == 0
+    # The keeper's beats wait for a look: its budget, and one batch beyond it on a busy machine.
+    assert max(took) < reconciler.BUDGET_S + 3
+    record_property("looks", len(took))
+    record_property("seconds_per_million", round(sum(took) / len(jobs) * 1e6))
+    print(
+        f"{len(jobs)} sent again in {sum(took):.2f} s, {len(took)} looks: {sum(took) / len(jobs) * 1e6:.0f} s a million"
+    )
+
+
+def test_what_a_worker_took_along_comes_back_behind_the_others(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler
+) -> None:
+    lost, *others = open_jobs(ledger, 3)
+    pop(client)
+
+    assert looks(leader) == 1
+
+    assert waiting(client) == [job.job_id for job in (*others, lost)]
+    assert looks(leader, 3) == 0
+
+
+def test_a_job_in_flight_is_left_alone_until_it_is_not(client: redis.Redis, ledger: Ledger, leader: Reconciler) -> None:
+    open_jobs(ledger, 2)
+    entry = pop(client)
+    client.hset(UNACKED_KEY, "tag", json.dumps([json.loads(entry), "", "tussis.any"]))
+
+    assert looks(leader, 3) == 0
+    client.hdel(UNACKED_KEY, "tag")
+    assert looks(leader) == 1
+    assert client.llen(LIST) == 2
+
+
+def test_a_job_between_its_pop_and_its_filing_is_not_sent_again(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler
+) -> None:
+    open_jobs(ledger, 1)
+    entry = pop(client)
+    assert leader.look() == 0
+    client.hset(UNACKED_KEY, "tag", json.dumps([json.loads(entry), "", "tussis.any"]))
+    assert looks(leader, 3) == 0
+    assert client.llen(LIST) == 0
+
+
+def test_a_message_that_was_restored_to_the_front_hides_nothing_for_long(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler
+) -> None:
+    """kombu puts a message back at the end from which the next one is taken, where it stands with its old time."""
+    open_jobs(ledger, 3)
+    restored, lost = pop(client), pop(client)
+    client.rpush(LIST, restored)
+    assert looks(leader) == 0
+    client.hset(UNACKED_KEY, "tag", json.dumps([json.loads(pop(client)), "", "tussis.any"]))
+    assert looks(leader) == 1
+    assert waiting(client)[-1] == json.loads(lost)["headers"]["id"]
+
+
+@pytest.mark.parametrize("strangers", [1, 8, 12, 400])
+def test_pushes_that_the_ledger_knows_nothing_of_hide_no_loss(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler, strangers: int
+) -> None:
+    (lost,) = open_jobs(ledger, 1)
+    pop(client)
+    for number in range(strangers):
+        client.lpush(LIST, envelope(a_job(number)))
+    assert looks(leader) == 1
+    assert waiting(client)[-1] == lost.job_id
+
+    behind = open_jobs(ledger, 2)
+    for number in range(strangers):
+        client.rpush(LIST, b"no message at all" if number % 2 else envelope(a_job(number)))
+    assert looks(leader, 3) == 0
+    assert waiting_known(client)[-3:] == [lost.job_id, *(job.job_id for job in behind)]
+
+
+def waiting_known(client: redis.Redis) -> list[str]:
+    entries = client.lrange(LIST, 0, -1)
+    assert isinstance(entries, list)
+    return [json.loads(entry)["headers"]["id"] for entry in reversed(entries) if entry.startswith(b"{")]
+
+
+def test_duplicates_in_front_hide_no_loss_and_are_not_multiplied(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler
+) -> None:
+    """Twelve jobs stand in the list twice: their first entries look younger than they are."""
+    jobs = open_jobs(ledger, 40)
+    pop(client)
+    for job in jobs[1:13]:
+        ledger.send_again(job)
+    sent = looks(leader, 12)
+
+    ids = waiting(client)
+    assert set(ids) == {job.job_id for job in jobs}
+    assert jobs[0].job_id in ids
+    assert len(ids) == 39 + 12 + sent
+    assert sent <= len(jobs)
+    # It has come to rest.
+    assert looks(leader, 3) == 0
+
+
+def test_a_job_that_is_due_is_sent_once(client: redis.Redis, ledger: Ledger, leader: Reconciler) -> None:
+    due, later = open_jobs(ledger, 2)
+    client.delete(LIST)
+    now = time.time()
+    ledger.defer(due, now - 1)
+    ledger.defer(later, now + 3600)
+    assert looks(leader, 3) == 1
+    assert waiting(client) == [due.job_id]
+    assert ledger.depth().deferred == 1
+
+
+def test_a_job_that_ended_is_not_sent_again(client: redis.Redis, ledger: Ledger, leader: Reconciler) -> None:
+    job, deferred = open_jobs(ledger, 2)
+    client.delete(LIST)
+    leader.look()
+    ledger.close(job)
+    ledger.defer(deferred, 0.0)
+    client.hdel(LEDGER_KEY, deferred.job_id)
+    assert looks(leader, 3) == 0
+    # Nor does it stay among the suspects, where many like it would hide a loss.
+    assert ledger.suspects() == {}
+    assert client.zcard(DEFERRED_KEY) == 0
+
+
+def test_a_job_that_was_sent_under_another_priority_than_it_names_comes_back(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler
+) -> None:
+    """A foreign producer's mistake: the list, and the sorted set beside it, are of another priority."""
+    job = a_job(priority=3)
+    ledger.open(job)
+    client.delete(list_key("tussis.any", 3), sent_key("tussis.any", 3))
+    client.zadd(SENT, {job.job_id: 1.0})
+
+    assert looks(leader) == 1
+
+    assert client.llen(list_key("tussis.any", 3)) == 1
+    assert not client.exists(SENT)
+    assert looks(leader, 3) == 0
+
+
+@pytest.mark.parametrize("text", ["not json", "[]", '{"v":2}', '{"v":1,"job_id":7}'])
+def test_an_entry_that_is_no_message_is_handed_to_a_worker_and_stops_nothing(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler, text: str
+) -> None:
+    (job,) = open_jobs(ledger, 1)
+    stranger = str(uuid.uuid4())
+    client.hset(LEDGER_KEY, stranger, text)
+    client.zadd(SENT, {stranger: 1.0})
+    client.delete(LIST)
+
+    assert looks(leader) == 2
+
+    assert client.lrange(LIST, 0, -1)[-1] == text.encode()
+    assert json.loads(client.lrange(LIST, 0, 0)[0])["headers"]["id"] == job.job_id
+    assert client.hkeys(LEDGER_KEY) == [job.job_id.encode()]
+    assert looks(leader, 3) == 0
+
+
+def test_one_leads_and_another_takes_over_when_it_falls_silent(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "LEASE_S", 1)
+    other = Reconciler(client, ledger, "two")
+    assert leader.look() == 0
+    open_jobs(ledger, 1)
+    pop(client)
+
+    assert looks(other, 3) == 0
+    assert client.get(LEADER_KEY) == b"one"
+
+    def taken_over() -> bool:
+        other.look()
+        return client.get(LEADER_KEY) == b"two"
+
+    wait_until(taken_over, 10, "the other to lead", every_s=0.1)
+    wait_until(lambda: other.look() or client.llen(LIST), 10, "the lost message", every_s=0.1)
+    assert client.llen(LIST) == 1
+    # The old leader is back: it follows, and forgets what it had seen.
+    assert leader.look() == 0
+    assert client.llen(LIST) == 1
+
+
+def test_two_looks_at_once_send_a_lost_message_once(client: redis.Redis, ledger: Ledger) -> None:
+    open_jobs(ledger, 1)
+    pop(client)
+    seen = ledger.suspects()
+    assert ledger.resend(seen) == 1
+    assert ledger.resend(seen) == 0
+    assert client.llen(LIST) == 1
