@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import cast
 
 import pytest
 import redis
@@ -68,10 +69,9 @@ def pop(client: redis.Redis) -> bytes:
 
 
 def waiting(client: redis.Redis) -> list[str]:
-    """The job ids in the list, the next one first."""
-    entries = client.lrange(LIST, 0, -1)
-    assert isinstance(entries, list)
-    return [json.loads(entry)["headers"]["id"] for entry in reversed(entries)]
+    """The job ids in the list, the next one first, without entries that are no message."""
+    entries = cast(list[bytes], client.lrange(LIST, 0, -1))
+    return [json.loads(entry)["headers"]["id"] for entry in reversed(entries) if entry.startswith(b"{")]
 
 
 def looks(leader: Reconciler, count: int = 2) -> int:
@@ -121,7 +121,7 @@ def test_after_the_lists_are_gone_bounded_looks_bring_everything_back(
     client.delete(*lists)
 
     assert leader.look() == 0  # What it sees once may be on its way from a list to a worker.
-    sent, took = 0, []
+    sent, took, cpu = 0, [], time.process_time()
     while sent < len(jobs):
         began = time.monotonic()
         step = leader.look()
@@ -134,11 +134,10 @@ def test_after_the_lists_are_gone_bounded_looks_bring_everything_back(
     assert looks(leader) == 0
     # The keeper's beats wait for a look: its budget, and one batch beyond it on a busy machine.
     assert max(took) < reconciler.BUDGET_S + 3
+    # In the junit file: what docs/guarantees.md states came from here.
     record_property("looks", len(took))
+    record_property("cpu_seconds_per_million", round((time.process_time() - cpu) / len(jobs) * 1e6))
     record_property("seconds_per_million", round(sum(took) / len(jobs) * 1e6))
-    print(
-        f"{len(jobs)} sent again in {sum(took):.2f} s, {len(took)} looks: {sum(took) / len(jobs) * 1e6:.0f} s a million"
-    )
 
 
 def test_what_a_worker_took_along_comes_back_behind_the_others(
@@ -203,13 +202,7 @@ def test_pushes_that_the_ledger_knows_nothing_of_hide_no_loss(
     for number in range(strangers):
         client.rpush(LIST, b"no message at all" if number % 2 else envelope(a_job(number)))
     assert looks(leader, 3) == 0
-    assert waiting_known(client)[-3:] == [lost.job_id, *(job.job_id for job in behind)]
-
-
-def waiting_known(client: redis.Redis) -> list[str]:
-    entries = client.lrange(LIST, 0, -1)
-    assert isinstance(entries, list)
-    return [json.loads(entry)["headers"]["id"] for entry in reversed(entries) if entry.startswith(b"{")]
+    assert waiting(client)[-3:] == [lost.job_id, *(job.job_id for job in behind)]
 
 
 def test_duplicates_in_front_hide_no_loss_and_are_not_multiplied(
