@@ -54,6 +54,11 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = Field("json", description="json: one object a line; console: for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level logged")
 
+    metrics_port: int | None = Field(
+        None, ge=0, le=65_535, description="the port of a worker's Prometheus metrics; unset: none, 0: any free one"
+    )
+    metrics_host: str = Field("0.0.0.0", description="the address that the metrics are served on")
+
     max_bytes: int = Field(104_857_600, ge=1, description="the largest object, bytes")
     max_duration_s: float = Field(3600.0, gt=0, description="the longest recording, seconds")
     min_rate_hz: int = Field(4_000, ge=1, description="the lowest sample rate, Hz")

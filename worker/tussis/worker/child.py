@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
 from tussis.worker.detector.detector import Detector
+from tussis.worker.metrics import Meter, NoMeter
 from tussis.worker.parts import Parts
 from tussis.worker.rundir import RunDir
 
@@ -35,6 +36,7 @@ class Start:
     model: Path
     threads: int
     run_dir: RunDir
+    meter: Meter = field(default_factory=NoMeter)
 
 
 def start(order: Start) -> None:
@@ -80,6 +82,7 @@ def make_parts(order: Start) -> Parts:
         worker=order.worker,
         device=order.device,
         run_dir=order.run_dir,
+        meter=order.meter,
     )
 
 

@@ -15,10 +15,12 @@ from celery.worker import state as celery_state
 from tussis.shared.broker import broker_errors, connect, redact
 from tussis.shared.errors import OperatorError, TransientError
 from tussis.shared.ledger import Ledger
-from tussis.shared.queues import UNACKED_INDEX_KEY, WORKERS_KEY
+from tussis.shared.queues import PRIORITIES, UNACKED_INDEX_KEY, WORKERS_KEY, list_key, worker_queues
 from tussis.worker import logs
 from tussis.worker.child import Start
+from tussis.worker.exposition import Exposition
 from tussis.worker.reconciler import INTERVAL_S, Reconciler
+from tussis.worker.rundir import House, Phase
 
 _log = logs.get("keeper")
 
@@ -28,6 +30,8 @@ READY_TIMEOUT_S = 120.0
 _BEATS_PER_TIMEOUT = 6
 #: Seconds between two entries of a worker about itself; `tussis status` forgets one that is silent for thrice as long.
 REPORT_INTERVAL_S = 5.0
+#: Seconds between two notes for the probes.
+_NOTE_INTERVAL_S = 1.0
 #: Seconds after the grace period in which a stopping worker may still end by itself.
 _ESCALATE_AFTER_S = 5.0
 
@@ -51,14 +55,31 @@ class Beats:
         return [tag for tag in tags if self.ages[tag] <= self.limit_s]
 
 
+@dataclass
+class Starving:
+    """Whether the consumer takes nothing although it could. The event loop may turn and no longer ask for messages."""
+
+    since: float | None = None
+    _begun: int = -1
+
+    def look(self, waiting: int, free: int, begun: int, now: float) -> None:
+        """``waiting`` messages, ``free`` children, ``begun`` tasks so far; at ``now``."""
+        if waiting and free > 0 and begun == self._begun:
+            self.since = self.since or now
+        else:
+            self.since = None
+        self._begun = begun
+
+
 class Keeper:
     """The housekeeping of one worker, in a thread of its own from :meth:`start` to :meth:`close`.
 
     It outlives the consumer: while a stopping worker waits for its children, their messages still need beats.
     """
 
-    def __init__(self, order: Start) -> None:
+    def __init__(self, order: Start, exposition: Exposition | None = None) -> None:
         self._order = order
+        self._exposition = exposition
         self._settings = order.settings
         self._run_dir = order.run_dir
         self._over = threading.Event()
@@ -71,6 +92,8 @@ class Keeper:
         self._beats = Beats(s.download_timeout_s + 2 * s.decode_timeout_s + s.inference_timeout_s + 60.0)
         self._started_at = time.time()
         self._due: dict[str, float] = {}
+        self._broker_since: float | None = None
+        self._starving = Starving()
         self.problem: NotReady | None = None
         """Why the worker never became ready."""
 
@@ -109,6 +132,8 @@ class Keeper:
     def _wait_for_children(self, worker: Any) -> None:
         ends = time.monotonic() + READY_TIMEOUT_S
         while True:
+            if self._is_due("loading", _NOTE_INTERVAL_S, time.monotonic()):
+                self._run_dir.beat(Phase.LOADING)
             reports = self._run_dir.children()
             for report in reports.values():
                 if report.state == "refused":
@@ -117,6 +142,7 @@ class Keeper:
             if dead:
                 raise NotReady(f"a child ended while loading {self._order.model} (status {dead[0].exitcode})")
             if all(pid in reports for pid in _pids(worker)):
+                self._run_dir.beat(Phase.CONNECTING)
                 return
             if time.monotonic() > ends:
                 raise NotReady(f"the children did not load {self._order.model} within {READY_TIMEOUT_S:g} s")
@@ -130,6 +156,8 @@ class Keeper:
             elapsed, last = now - last, now
             self._watch_stop()
             self._watch_children(worker)
+            if self._is_due("note", _NOTE_INTERVAL_S, now):
+                self._note(worker)
             try:
                 if self._is_due("beat", beat_every, now):
                     self._beat(worker, max(elapsed, beat_every))
@@ -139,6 +167,7 @@ class Keeper:
                     with broker_errors(self._where):
                         self._reconciler.look()
             except TransientError as error:
+                self._broker_since = None
                 _log.warning("keeper_hindered", error_class=error.error_class, reason=str(error))
 
     def _is_due(self, what: str, every_s: float, now: float) -> bool:
@@ -162,6 +191,8 @@ class Keeper:
         for pid, report in self._run_dir.children().items():
             if pid not in living:
                 self._run_dir.forget(pid)
+                if self._exposition is not None:
+                    self._exposition.fold(pid)
             elif report.state == "refused":
                 # A replacement that cannot start: the worker ends with the reason rather than run half-handed.
                 _log.error("child_refused", reason=report.message)
@@ -189,6 +220,26 @@ class Keeper:
         }
         with broker_errors(self._where):
             self._client.hset(WORKERS_KEY, self._order.worker, json.dumps(entry))
+            waiting = self._waiting()
+        self._broker_since = self._broker_since or time.monotonic()
+        busy = max(len(_delivered(worker)), len(celery_state.reserved_requests), len(celery_state.active_requests))
+        self._starving.look(waiting, len(living) - busy, celery_state.all_total_count[0], time.monotonic())
+
+    def _waiting(self) -> int:
+        """How many messages wait in the queues that this worker takes from."""
+        pipe = self._client.pipeline(transaction=False)
+        for queue in worker_queues(self._order.device):
+            for priority in PRIORITIES:
+                pipe.llen(list_key(queue, priority))
+        return sum(pipe.execute())
+
+    def _note(self, worker: Any) -> None:
+        """Leave word for the probes."""
+        reports = self._run_dir.children()
+        living = _pids(worker)
+        ready = sum(1 for pid in living if pid in reports and reports[pid].state == "ready")
+        since = self._starving.since
+        self._run_dir.keep(House(time.monotonic(), len(living), ready, self._broker_since, since))
 
 
 def _pids(worker: Any) -> list[int]:

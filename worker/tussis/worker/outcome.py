@@ -10,9 +10,10 @@ from tussis.shared.states import AnalysisState
 
 @dataclass(frozen=True)
 class Succeeded:
-    """The result is committed."""
+    """The result is committed. ``analyzed_s`` seconds of audio were looked at."""
 
     analysis_id: int
+    analyzed_s: float
 
 
 @dataclass(frozen=True)

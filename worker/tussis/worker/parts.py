@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from tussis.shared.dsp.profiles import Profile, profile_named
@@ -26,6 +26,7 @@ from tussis.shared.store.repository import Store
 from tussis.worker import logs
 from tussis.worker.audio.limits import Limits
 from tussis.worker.detector.detector import Detector
+from tussis.worker.metrics import Meter, NoMeter
 from tussis.worker.outcome import Stopping
 from tussis.worker.prepare import limits_of
 from tussis.worker.rundir import RunDir
@@ -63,6 +64,7 @@ class Parts:
     worker: str
     device: Device
     run_dir: RunDir
+    meter: Meter = field(default_factory=NoMeter)
     denied_in_a_row: int = 0
 
     @property

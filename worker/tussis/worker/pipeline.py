@@ -51,7 +51,7 @@ def process(job: Job, parts: Parts) -> Outcome:
     Every error becomes an outcome, a fault of our own making the failure ``internal``.
     """
     settings = parts.settings
-    stages = Stages()
+    stages = Stages(parts.meter.stage)
     claim: Claimed | None = None
     try:
         plan = parts.plan(job)
@@ -76,8 +76,9 @@ def process(job: Job, parts: Parts) -> Outcome:
         with stages.stage("inference", settings.inference_timeout_s):
             scores = parts.detector.score(spectrograms, whole_mask(spectrograms))
         result = _result(parts, len(data), audio, cut, scores, stages)
-        committed = parts.patiently(lambda: parts.store.complete(answer, result))
-        return Succeeded(claim.analysis_id) if committed else Superseded(claim.analysis_id)
+        with stages.stage("commit", None):
+            committed = parts.patiently(lambda: parts.store.complete(answer, result))
+        return Succeeded(claim.analysis_id, cut.analyzed_s) if committed else Superseded(claim.analysis_id)
     except TussisError as error:
         return _conclude(job, parts, claim, stages, error)
     except MemoryError:

@@ -5,10 +5,14 @@ A child that crashes leaves its files behind; they carry its process id, and the
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
+import threading
 import time
 from dataclasses import asdict, dataclass
+from enum import StrEnum
 from pathlib import Path
 
 
@@ -21,15 +25,70 @@ class ChildReport:
     message: str = ""
 
 
+class Phase(StrEnum):
+    """What the thread that consumes does."""
+
+    STARTING = "starting"
+    """Checks the deployment, fetches the model. It does not beat meanwhile."""
+    LOADING = "loading"
+    """Waits for the children to load the model."""
+    CONNECTING = "connecting"
+    """Has no connection to the broker and tries to get one. It does not beat meanwhile."""
+    CONSUMING = "consuming"
+    """Turns Celery's event loop."""
+
+
+@dataclass(frozen=True)
+class Beat:
+    """The consuming thread's last word. Times are seconds of the machine's monotonic clock, here and below."""
+
+    phase: Phase
+    at: float
+
+
+@dataclass(frozen=True)
+class House:
+    """What the keeper sees of the worker, written every second."""
+
+    at: float
+    children: int
+    ready: int
+    broker_since: float | None
+    """Since when the keeper's own connection to the broker works; None while it does not."""
+    starving_since: float | None
+    """Since when messages wait, children are free, and none is taken; None when that is not so."""
+
+
 class RunDir:
-    """The folder of one worker."""
+    """The folder of one worker, ``tussis-`` something in TUSSIS_RUN_DIR."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: int | None = None
 
-    def create(self) -> None:
-        """Make the folder, readable by its owner only."""
+    def create(self, worker: str = "") -> None:
+        """Make the folder, readable by its owner only, and hold its lock for as long as this process lives."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        _write(self.path / "worker", worker)
+
+    @property
+    def worker(self) -> str:
+        """The worker's name."""
+        return (self.path / "worker").read_text()
+
+    @property
+    def held(self) -> bool:
+        """Whether a process of the worker lives: a worker that was killed leaves its folder behind."""
+        lock = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(lock)
+        return False
 
     # --- a child's side ---
 
@@ -54,6 +113,29 @@ class RunDir:
             return None
 
     # --- the parent's side ---
+
+    def beat(self, phase: Phase) -> None:
+        """Say that the consuming thread is there, and what it does."""
+        _write(self.path / "beat", json.dumps(asdict(Beat(phase, time.monotonic()))))
+
+    def keep(self, house: House) -> None:
+        """Say what the keeper sees."""
+        _write(self.path / "house", json.dumps(asdict(house)))
+
+    def last_beat(self) -> Beat | None:
+        """The last beat; None before the first."""
+        try:
+            raw = json.loads((self.path / "beat").read_text())
+        except FileNotFoundError:
+            return None
+        return Beat(Phase(raw["phase"]), raw["at"])
+
+    def house(self) -> House | None:
+        """What the keeper saw last; None before its first look."""
+        try:
+            return House(**json.loads((self.path / "house").read_text()))
+        except FileNotFoundError:
+            return None
 
     def stop(self) -> None:
         """Tell the children that the worker stops. The first call counts."""
@@ -85,13 +167,31 @@ class RunDir:
 
     def remove(self) -> None:
         """Remove the folder and what is in it."""
-        for file in self.path.iterdir():
-            file.unlink(missing_ok=True)
-        self.path.rmdir()
+        shutil.rmtree(self.path, ignore_errors=True)  # a child on its way out may still write
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def run_dirs(folder: Path) -> list[RunDir]:
+    """The folders of workers below ``folder``, also those that dead ones left behind; by name."""
+    found = []
+    for path in sorted(folder.glob("tussis-*")):
+        # Others' files and folders lie in /tmp too.
+        if os.access(path / "worker", os.R_OK) and os.access(path / "lock", os.R_OK):
+            found.append(RunDir(path))
+    return found
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what workers that were killed left behind."""
+    for run_dir in run_dirs(folder):
+        if not run_dir.held:
+            run_dir.remove()
 
 
 def _write(path: Path, text: str) -> None:
     """Replace the file in one step: a reader never sees half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     draft.write_text(text)
     draft.replace(path)

@@ -15,6 +15,7 @@ from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_process_init, worker_ready
 
 from tussis.shared.broker import broker_errors, connect, redact
+from tussis.shared.errors import SettingsInvalid
 from tussis.shared.queues import Device
 from tussis.shared.s3 import s3_client
 from tussis.shared.settings import Settings
@@ -24,8 +25,11 @@ from tussis.worker.app import build_app
 from tussis.worker.child import Start
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.source import resolve_model
+from tussis.worker.exposition import FILES, Exposition
+from tussis.worker.heartbeat import heartbeat_step
 from tussis.worker.keeper import Keeper
-from tussis.worker.rundir import RunDir
+from tussis.worker.metrics import NoMeter, prometheus_meter
+from tussis.worker.rundir import Phase, RunDir, remove_leftovers
 
 _log = logs.get("service")
 
@@ -37,20 +41,40 @@ def run_worker(settings: Settings, device: Device) -> int:
     one line. Raises operator's and transient errors, :class:`NotReady` when a child cannot load the model.
     """
     name = f"{device.value}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
-    model = _check_deployment(settings)
-    run_dir = RunDir(Path(settings.run_dir) / f"tussis-{os.getpid()}-{uuid.uuid4().hex[:6]}")
-    run_dir.create()
-    children = settings.concurrency
-    cores = len(os.sched_getaffinity(0))
-    order = Start(settings, device, name, model, max(1, cores // children), run_dir)
-    keeper = Keeper(order)
+    run_dir = _new_run_dir(settings, name)
     try:
-        return _serve(order, keeper, children)
+        model = _check_deployment(settings)
+        children = settings.concurrency
+        cores = len(os.sched_getaffinity(0))
+        metered = settings.metrics_port is not None
+        meter = prometheus_meter(run_dir.path / FILES) if metered else NoMeter()
+        order = Start(settings, device, name, model, max(1, cores // children), run_dir, meter)
+        exposition = Exposition(order) if metered else None
+        keeper = Keeper(order, exposition)
+        try:
+            return _serve(order, keeper, children)
+        finally:
+            keeper.close()
+            if exposition is not None:
+                exposition.close()
+            if keeper.problem is not None:
+                raise keeper.problem
     finally:
-        keeper.close()
         run_dir.remove()
-        if keeper.problem is not None:
-            raise keeper.problem
+
+
+def _new_run_dir(settings: Settings, worker: str) -> RunDir:
+    try:
+        settings.run_dir.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(settings.run_dir)
+        run_dir = RunDir(settings.run_dir / f"tussis-{os.getpid()}-{uuid.uuid4().hex[:6]}")
+        run_dir.create(worker)
+        run_dir.beat(Phase.STARTING)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"cannot write in {settings.run_dir} ({error.strerror}): set TUSSIS_RUN_DIR to a folder of your own"
+        ) from error
+    return run_dir
 
 
 def _check_deployment(settings: Settings) -> Path:
@@ -79,6 +103,7 @@ def _serve(order: Start, keeper: Keeper, children: int) -> int:
             keeper.start(worker)
 
     app.steps["worker"].add(Gate)
+    app.steps["consumer"].add(heartbeat_step(order.run_dir))
 
     def keep_our_logging(**_: Any) -> None:
         """Celery configures no logging of its own when somebody listens to this signal."""

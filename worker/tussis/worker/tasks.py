@@ -28,7 +28,9 @@ def analyze(*args: Any, **kwargs: Any) -> None:
         return
     with structlog.contextvars.bound_contextvars(job_id=job.job_id, uri=job.uri):
         started = time.monotonic()
+        parts.meter.began(job)
         outcome = process(job, parts)
+        parts.meter.ended(outcome)
         act(outcome, job, parts)
         _log.info(
             "job_done",
@@ -75,5 +77,6 @@ def _bury(parts: Parts, raw: Any, error: TussisError) -> None:
     text = unreadable["raw"] if isinstance(unreadable, dict) and "raw" in unreadable else json.dumps(raw)
     _log.error("dead_letter", error_class=error.error_class, reason=str(error), message_job_id=job_id)
     parts.patiently(lambda: parts.store.dead_letter(text, job_id, error.error_class, str(error)))
+    parts.meter.buried(error.error_class)
     if job_id is not None:
         parts.patiently(lambda: parts.ledger.discard(job_id))

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import faulthandler
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class Stages:
-    """Times the stages of one recording and holds each to its deadline."""
+    """Times the stages of one recording and holds each to its deadline.
 
-    def __init__(self) -> None:
+    ``over`` is told each stage's name and seconds, whatever its end.
+    """
+
+    def __init__(self, over: Callable[[str, float], None] | None = None) -> None:
         self.timings_ms: dict[str, float] = {}
+        self._over = over
 
     @contextmanager
     def stage(self, name: str, deadline_s: float | None) -> Iterator[None]:
@@ -32,5 +36,7 @@ class Stages:
         finally:
             if deadline_s is not None:
                 faulthandler.cancel_dump_traceback_later()
-            elapsed = (time.perf_counter() - started) * 1000
-            self.timings_ms[name] = round(self.timings_ms.get(name, 0.0) + elapsed, 3)
+            elapsed = time.perf_counter() - started
+            self.timings_ms[name] = round(self.timings_ms.get(name, 0.0) + elapsed * 1000, 3)
+            if self._over is not None:
+                self._over(name, elapsed)

@@ -13,9 +13,14 @@ def worker() -> None:
 @worker.command()
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Child processes [default: one a core].")
 @click.option("--model", help="The model to serve: path or s3:// URI of an ONNX file [TUSSIS_MODEL].")
+@click.option(
+    "--metrics-port", type=click.IntRange(0, 65_535), help="Serve Prometheus metrics there; 0: any free port."
+)
 @click.option("--log-format", type=click.Choice(["json", "console"]), help="How to log [json].")
 @click.pass_context
-def cpu(ctx: click.Context, concurrency: int | None, model: str | None, log_format: str | None) -> None:
+def cpu(
+    ctx: click.Context, concurrency: int | None, model: str | None, metrics_port: int | None, log_format: str | None
+) -> None:
     """Serve on the CPU, one recording a child process at a time.
 
     Takes from the queues tussis.cpu and tussis.any. Every child loads the model once and warms up; the worker takes its
@@ -33,7 +38,7 @@ def cpu(ctx: click.Context, concurrency: int | None, model: str | None, log_form
     from tussis.shared.queues import Device
     from tussis.shared.settings import load_settings
 
-    settings = load_settings(concurrency=concurrency, model=model, log_format=log_format)
+    settings = load_settings(concurrency=concurrency, model=model, metrics_port=metrics_port, log_format=log_format)
     from tussis.worker import logs
 
     logs.configure(settings.log_format, settings.log_level)
