@@ -25,6 +25,9 @@ TUSSIS = Path(sys.executable).with_name("tussis")
 ROOT = Path(__file__).resolve().parents[2]
 #: An environment variable that tells whose processes are whose.
 MARK = "PYTEST_SPAWNED"
+#: The supervisor of an embedded server.
+GUARD = "/embedded/guard.py"
+GUARD_PATIENCE_S = 30.0
 
 
 class Running:
@@ -142,10 +145,18 @@ class Running:
 
         Known by a variable in their environment: descendants may have other parents, groups and sessions by now.
         """
+        guards = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.environ().get(MARK) == self._mark:
-                    process.kill()
+                    if any(word.endswith(GUARD) for word in process.cmdline()):
+                        guards.append(process)
+                    else:
+                        process.kill()
+        # A guard whose owner is gone stops its server and leaves, by itself; killed, it could not see to that.
+        _, left = psutil.wait_procs(guards, timeout=GUARD_PATIENCE_S)
+        for guard in left:
+            guard.kill()
         self._process.wait()
         self._drain()
         streams = (self._process.stdout, self._process.stderr)

@@ -35,6 +35,12 @@ def folder() -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture
+def spawn(folder: Path, spawn: Spawn) -> Spawn:
+    """Made after the folder, and so ended before it is removed."""
+    return spawn
+
+
 def test_root_runs_postgres_as_another_user_and_changes_nothing_above(folder: Path) -> None:
     home = folder / "home"
     home.mkdir(mode=0o755)

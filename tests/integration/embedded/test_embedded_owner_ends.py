@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -32,6 +33,12 @@ def folder() -> Iterator[Path]:
         yield folder / "servers"
 
 
+@pytest.fixture
+def spawn(folder: Path, spawn: Spawn) -> Spawn:
+    """Made after the folder, and so ended before it is removed."""
+    return spawn
+
+
 def own(spawn: Spawn, folder: Path, ending: str) -> tuple[Running, dict[str, Any]]:
     """An owner process whose servers answer."""
     owner = spawn("-m", "tests.support.server_owner", folder, ending, program=sys.executable)
@@ -39,7 +46,12 @@ def own(spawn: Spawn, folder: Path, ending: str) -> tuple[Running, dict[str, Any
 
 
 def alive(pids: list[int]) -> list[int]:
-    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                found.append(pid)
+    return found
 
 
 def stopped(handle: EmbeddedServer) -> bool:
