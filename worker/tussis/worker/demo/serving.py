@@ -27,6 +27,11 @@ _SETTINGS: Final = {
 }
 
 
+def run_dir(data: Path) -> Path:
+    """Where the worker keeps what ``tussis health`` reads."""
+    return data / "run"
+
+
 class DemoWorker:
     """``tussis worker cpu`` beside the servers, from construction to :meth:`stop`. Raises :class:`ServerFailed`."""
 
@@ -47,7 +52,7 @@ class DemoWorker:
                 **os.environ,
                 **servers.endpoints.environment(),
                 **_SETTINGS,
-                "TUSSIS_RUN_DIR": str(data / "run"),
+                "TUSSIS_RUN_DIR": str(run_dir(data)),
             },
         )
         self._process = servers.run_beside(command)
@@ -65,6 +70,10 @@ class DemoWorker:
         """Raises :class:`ServerFailed` when it has ended."""
         if not self._process.running:
             raise ServerFailed(f"the worker ended: {said_last(self._lines())}; see {self.log}")
+
+    def ask_to_stop(self) -> None:
+        """Begin a clean stop without waiting; :meth:`stop` waits for its end."""
+        self._process.ask_to_stop()
 
     def stop(self) -> None:
         """Stop it cleanly; return when its processes are gone."""
