@@ -24,6 +24,10 @@ STARTS_FILE = "FAULT_STARTS_FILE"
 #: A file that does not exist yet, if set: the first result that is committed kills its process, and makes the file.
 KILL_AFTER_COMMIT = "FAULT_KILL_AFTER_COMMIT"
 
+#: Files, if set. While the first exists no child gets its model; once the second does, the event loop hangs; once the
+#: third does, the worker asks the broker for no more messages, while its loop turns.
+SLOW_LOAD, STUCK_LOOP, DEAF = "FAULT_SLOW_LOAD", "FAULT_STUCK_LOOP", "FAULT_DEAF"
+
 
 def with_fault(name: str, recording: bytes = b"") -> bytes:
     """The bytes of a recording that meets the fault ``name``: segfault, exit, memory, hang, raise, slow-SECONDS."""
@@ -82,6 +86,36 @@ def _killing(act: Callable[..., None]) -> Callable[..., None]:
     return faulty
 
 
+def _there(variable: str) -> bool:
+    path = os.environ.get(variable)
+    return path is not None and Path(path).exists()
+
+
+def _slow(load: Callable[..., Any]) -> Callable[..., Any]:
+    def faulty(*arguments: Any, **options: Any) -> Any:
+        while _there(SLOW_LOAD):
+            time.sleep(0.1)
+        return load(*arguments, **options)
+
+    return faulty
+
+
+def _stuck(beat: Callable[..., None]) -> Callable[..., None]:
+    def faulty(run_dir: Any, phase: Any) -> None:
+        while _there(STUCK_LOOP):
+            time.sleep(0.1)
+        beat(run_dir, phase)
+
+    return faulty
+
+
+def _deaf(ask: Callable[..., Any]) -> Callable[..., Any]:
+    def faulty(*arguments: Any, **options: Any) -> Any:
+        return None if _there(DEAF) else ask(*arguments, **options)
+
+    return faulty
+
+
 def _note(name: str) -> None:
     path = os.environ.get(STARTS_FILE)
     if path:
@@ -92,10 +126,15 @@ def _note(name: str) -> None:
 def main() -> None:
     """Wrap, then hand over to the ``tussis`` command."""
     from tussis.producer.cli import main as tussis
-    from tussis.worker import pipeline, tasks
+    from tussis.worker import pipeline, tasks, transport
+    from tussis.worker.detector.detector import Detector
+    from tussis.worker.rundir import RunDir
 
     tasks.act = _killing(tasks.act)
     pipeline.decode = _wrapped(pipeline.decode)
+    Detector.load = _slow(Detector.load)  # type: ignore[method-assign]
+    RunDir.beat = _stuck(RunDir.beat)  # type: ignore[method-assign]
+    transport.Channel._brpop_start = _deaf(transport.Channel._brpop_start)
     sys.argv[0] = "tussis"
     tussis()
 
