@@ -1,10 +1,11 @@
-"""The demo's worker: the ordinary command, under a guard, its log in a file."""
+"""A worker beside the embedded servers: the ordinary command, under a guard, its log in a file."""
 
 from __future__ import annotations
 
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -33,17 +34,28 @@ def run_dir(data: Path) -> Path:
 
 
 class DemoWorker:
-    """``tussis worker cpu`` beside the servers, from construction to :meth:`stop`. Raises :class:`ServerFailed`."""
+    """``tussis worker cpu`` beside the servers, from construction to :meth:`stop`. Raises :class:`ServerFailed`.
 
-    def __init__(self, servers: Servers, data: Path, model: Path, children: int) -> None:
-        self.log = data / "worker.log"
+    Its log is ``NAME.log`` in ``data``; ``arguments`` are more of the command's.
+    """
+
+    def __init__(
+        self,
+        servers: Servers,
+        data: Path,
+        model: Path,
+        children: int,
+        name: str = "worker",
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self.log = data / f"{name}.log"
         self.children = children
         if self.log.exists() and self.log.stat().st_size > _LOG_LIMIT:
             self.log.unlink()
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         command = Command(
-            name="worker",
-            argv=(tussis_command(), "worker", "cpu", "--concurrency", str(children), "--model", str(model)),
+            name=name,
+            argv=(tussis_command(), "worker", "cpu", "--concurrency", str(children), "--model", str(model), *arguments),
             cwd=data,
             log=self.log,
             stop=(StopStep("SIGTERM", _SOFT_SHUTDOWN_S + 10.0),),
@@ -68,8 +80,17 @@ class DemoWorker:
 
     def check(self) -> None:
         """Raises :class:`ServerFailed` when it has ended."""
-        if not self._process.running:
-            raise ServerFailed(f"the worker ended: {said_last(self._lines())}; see {self.log}")
+        if not self.running:
+            raise ServerFailed(f"the worker ended: {self.last_words()}; see {self.log}")
+
+    @property
+    def running(self) -> bool:
+        """Whether it, or a process that it left behind, runs."""
+        return self._process.running
+
+    def last_words(self) -> str:
+        """What it said last."""
+        return said_last(self._lines())
 
     def ask_to_stop(self) -> None:
         """Begin a clean stop without waiting; :meth:`stop` waits for its end."""

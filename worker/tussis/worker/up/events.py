@@ -1,0 +1,68 @@
+"""What the workers' logs say, as lines for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+#: Events that say nothing to somebody who looks on: the line of the job says it all.
+_SILENT = frozenset({"child_ready", "metrics_served", "worker_stopped"})
+
+
+@dataclass(frozen=True)
+class Told:
+    """An event of a worker's log. ``outcome`` is set for the end of a job."""
+
+    text: str
+    outcome: str | None = None
+
+
+class LogTail:
+    """The new lines of a log file, from its present end on."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+        self._rest = b""
+
+    def events(self) -> Iterator[Told]:
+        """What was written since the last call."""
+        try:
+            with self._path.open("rb") as log:
+                log.seek(self._offset)
+                new = log.read()
+        except FileNotFoundError:
+            return
+        self._offset += len(new)
+        *lines, self._rest = (self._rest + new).split(b"\n")
+        for line in lines:
+            told = told_of(line.decode(errors="replace"))
+            if told is not None:
+                yield told
+
+
+def told_of(line: str) -> Told | None:
+    """A line of the log for people; None when it says nothing to them."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return Told(line) if line.startswith("tussis: ") else None
+    if not isinstance(event, dict):
+        return None
+    name = event.get("event")
+    if name == "job_done":
+        return _job(event)
+    if name in _SILENT or event.get("level") in ("debug", None):
+        return None
+    about = event.get("reason") or event.get("message") or event.get("worker") or event.get("uri") or ""
+    return Told(f"{str(name).replace('_', ' ')}: {about}" if about else str(name).replace("_", " "))
+
+
+def _job(event: dict[str, Any]) -> Told:
+    outcome = str(event.get("outcome"))
+    why = f" ({event['error_class']})" if event.get("error_class") else ""
+    seconds = float(event.get("ms") or 0.0) / 1000
+    return Told(f"{outcome}{why}  {event.get('uri')}  {seconds:.2f} s", outcome)

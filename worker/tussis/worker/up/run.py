@@ -1,0 +1,208 @@
+"""``tussis up`` from its first line to the end of the last process."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.status import Status
+
+from tussis.shared.broker import connect, redact
+from tussis.shared.errors import ServerFailed, TransientError
+from tussis.shared.ledger import Ledger
+from tussis.shared.s3 import storage_errors
+from tussis.shared.store.migrate import upgrade
+from tussis.shared.store.schema import SCHEMA_REVISION
+from tussis.worker.demo.bucket import bucket_client
+from tussis.worker.demo.interrupts import Interrupted, interrupts
+from tussis.worker.demo.model import Choice, choose_model
+from tussis.worker.demo.screen import Screen
+from tussis.worker.demo.serving import DemoWorker
+from tussis.worker.demo.surroundings import forget_deployments, shown_command, write_whole, writing
+from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.embedded.ports import free_ports
+from tussis.worker.embedded.servers import Servers
+from tussis.worker.up.events import LogTail
+
+BUCKET: Final = "tussis"
+_POLL_S: Final = 0.3
+#: Seconds between two looks at the broker for the status line.
+_STATUS_S: Final = 1.0
+#: A worker that ends sooner than this after its start, in seconds, will not do better the next time.
+_LASTS_S: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The options of ``tussis up``. ``children`` None: the cores, divided among the workers."""
+
+    data: Path
+    workers: int = 1
+    children: int | None = None
+    model: Path | None = None
+
+
+@dataclass
+class Served:
+    """One worker and what is known of it."""
+
+    worker: DemoWorker
+    tail: LogTail
+    metrics_port: int
+    started: float
+
+
+def run(wishes: Wishes, screen: Screen) -> int:
+    """Serve until somebody ends it; 0. Whatever happens, nothing it started outlives it.
+
+    Raises :class:`TussisError`.
+    """
+    forget_deployments()
+    up = Up(wishes, screen)
+    with interrupts() as handled:
+        try:
+            with ExitStack() as started:
+                try:
+                    up.run(started)
+                finally:
+                    # What follows is the clean stop: a second Ctrl-C must not cut it short.
+                    handled.disarm()
+                    screen.line("stopping", "workers and servers")
+        except Interrupted as interrupt:
+            screen.line("stopped", f"by {interrupt.cause}; the data stays in {wishes.data}")
+    return 0
+
+
+class Up:
+    """One run."""
+
+    def __init__(self, wishes: Wishes, screen: Screen) -> None:
+        self._wishes = wishes
+        self._screen = screen
+        self._data = wishes.data.absolute()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._children = wishes.children or max(1, cores // wishes.workers)
+        self._ended: dict[str, int] = {}
+
+    def run(self, started: ExitStack) -> None:
+        """All of it; what has to be stopped goes onto ``started``."""
+        wishes, screen = self._wishes, self._screen
+        with writing(self._data):
+            self._data.mkdir(parents=True, exist_ok=True)
+        if wishes.model is not None:
+            read_manifest(wishes.model)
+        with screen.step("servers", "starting PostgreSQL, the broker and the S3 store") as step:
+            servers = started.enter_context(Servers(self._data / "servers"))
+            step.text = "PostgreSQL, the broker and the S3 store on 127.0.0.1"
+        with screen.step("schema", "migrating") as step:
+            upgrade(servers.endpoints.database_url)
+            step.text = f"on revision {SCHEMA_REVISION}"
+        self._make_bucket(servers)
+        with screen.step("model", "looking for the model, or exporting one of random weights, once") as step:
+            choice = choose_model(wishes.model, self._data, servers)
+            started.callback(choice.stop)
+            manifest = read_manifest(choice.wait())
+            random = "; RANDOM WEIGHTS: it detects nothing" if choice.random else ""
+            step.text = f"{manifest.label}, profile {manifest.profile}{random}"
+        serving: dict[str, Served] = {}
+        started.callback(lambda: _stop(serving))
+        with screen.step("workers", "starting the workers: each child loads the model") as step:
+            for number in range(1, wishes.workers + 1):
+                serving[f"worker-{number}"] = self._start(servers, choice, f"worker-{number}")
+            for served in serving.values():
+                served.worker.wait_ready()
+            step.text = f"{_count(wishes.workers, 'worker')} with {_count(self._children, 'process', 'processes')} each"
+        self._tell(servers, serving)
+        self._watch(servers, choice, serving)
+
+    def _make_bucket(self, servers: Servers) -> None:
+        client = bucket_client(servers.endpoints)
+        with storage_errors(f"s3://{BUCKET}"):
+            if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+                client.create_bucket(Bucket=BUCKET)
+
+    def _start(self, servers: Servers, choice: Choice, name: str) -> Served:
+        (port,) = free_ports(1)
+        arguments = ("--metrics-port", str(port))
+        tail = LogTail(self._data / f"{name}.log")
+        worker = DemoWorker(servers, self._data, choice.path, self._children, name, arguments)
+        return Served(worker, tail, port, time.monotonic())
+
+    def _tell(self, servers: Servers, serving: dict[str, Served]) -> None:
+        """The addresses, for people and for shells."""
+        environment = servers.endpoints.environment()
+        # The AWS command line and plain boto3 find the store by this one.
+        environment["AWS_ENDPOINT_URL_S3"] = servers.endpoints.s3_endpoint_url
+        environment["TUSSIS_RUN_DIR"] = str(self._data / "run")
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+        file = self._data / "environment"
+        write_whole(file, "".join(f"{line}\n" for line in lines).encode(), mode=0o600)
+        screen = self._screen
+        screen.show("")
+        for line in lines:
+            screen.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        screen.show("")
+        screen.line("bucket", f"s3://{BUCKET}")
+        for name, served in serving.items():
+            screen.line("metrics", f"http://127.0.0.1:{served.metrics_port}/metrics ({name})")
+        source = f". {shlex.quote(str(self._wishes.data / 'environment'))}"
+        screen.line("use it", f"in another terminal: {source}; {shown_command()} enqueue s3://{BUCKET}/KEY")
+        screen.line("running", "until Ctrl-C")
+
+    def _watch(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
+        url = servers.endpoints.broker_url
+        ledger = Ledger(connect(url), redact(url))
+        console = self._screen.console
+        due = 0.0
+        with ExitStack() as shown:
+            status = shown.enter_context(console.status("idle")) if console.is_terminal else None
+            while True:
+                for name, served in serving.items():
+                    for told in served.tail.events():
+                        if told.outcome is not None:
+                            self._ended[told.outcome] = self._ended.get(told.outcome, 0) + 1
+                        self._screen.line(name, told.text)
+                self._restart(servers, choice, serving)
+                if status is not None and time.monotonic() > due:
+                    due = time.monotonic() + _STATUS_S
+                    self._update(status, ledger)
+                time.sleep(_POLL_S)
+
+    def _restart(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
+        """Bring back what ended. Raises :class:`ServerFailed` for a worker that does not last."""
+        for server in (servers.postgres, servers.broker, servers.s3):
+            if not server.running:
+                self._screen.line(server.name, "it ended; starting it again")
+                server.start()
+        for name, served in tuple(serving.items()):
+            if served.worker.running:
+                continue
+            if time.monotonic() - served.started < _LASTS_S:
+                raise ServerFailed(f"{name} ended: {served.worker.last_words()}; see {served.worker.log}")
+            self._screen.line(name, f"it ended: {served.worker.last_words()}; starting it again")
+            serving[name] = self._start(servers, choice, name)
+
+    def _update(self, status: Status, ledger: Ledger) -> None:
+        with suppress(TransientError):  # the next look is a second away
+            depth = ledger.depth()
+            ended = "  ".join(f"{name} {count}" for name, count in sorted(self._ended.items()))
+            status.update(
+                f"open {depth.open}  waiting {depth.total_waiting}  in work {depth.in_flight}  "
+                f"deferred {depth.deferred}  {ended}"
+            )
+
+
+def _stop(serving: dict[str, Served]) -> None:
+    for served in serving.values():
+        served.worker.ask_to_stop()
+    for served in serving.values():
+        served.worker.stop()
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
