@@ -61,11 +61,10 @@ def test_a_killed_child_s_recording_runs_again_within_10_s(deployment: Deploymen
 @pytest.mark.scenario(2)
 @pytest.mark.faults_only
 def test_a_killed_worker_s_recording_runs_on_another(deployment: Deployment, starts_file: Path) -> None:
-    deployment.enqueue("slow.wav", with_fault("slow-3", wav(1.0)))
     first = deployment.worker(concurrency=1, faulty=True, visibility_timeout_s=VISIBILITY_S)
-    second = deployment.start_worker(concurrency=1, faulty=True, visibility_timeout_s=VISIBILITY_S)
+    second = deployment.worker(concurrency=1, faulty=True, visibility_timeout_s=VISIBILITY_S)
+    deployment.enqueue("slow.wav", with_fault("slow-4", wav(1.0)))
     wait_until(lambda: starts(starts_file), 30, "the recording to be begun")
-    second.wait_for_event("worker_ready", 90)
     holder = first if starts(starts_file)[0][0] in first.children() else second
     holder.signal(signal.SIGKILL, group=True)
     killed = time.monotonic()

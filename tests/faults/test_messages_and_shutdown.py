@@ -34,15 +34,15 @@ def test_unreadable_messages_are_visible_and_the_queue_moves_on(deployment: Depl
 @pytest.mark.faults_only
 def test_rolling_restarts_under_load_lose_nothing(deployment: Deployment) -> None:
     for number in range(120):
-        deployment.enqueue(f"{number}.wav", wav(1.0, seed=number))
-    workers = [deployment.worker(concurrency=1) for _ in range(2)]
+        deployment.enqueue(f"{number}.wav", with_fault("slow-0.5", wav(0.5, seed=number)))
+    workers = [deployment.worker(concurrency=1, faulty=True) for _ in range(2)]
     for round_ in range(4):
         done = deployment.store.counts().succeeded
-        wait_until(lambda done=done: deployment.store.counts().succeeded > done + 5, 60, "results between restarts")
+        wait_until(lambda done=done: deployment.store.counts().succeeded > done + 3, 60, "results between restarts")
         old = workers.pop(0)
         old.signal(signal.SIGTERM)
         assert old.wait(45) == 0, round_
-        workers.append(deployment.worker(concurrency=1))
+        workers.append(deployment.worker(concurrency=1, faulty=True))
     deployment.wait_drained(180)
     deployment.assert_accounted()
     assert all(analysis.attempts == 1 for analysis in deployment.analyses())

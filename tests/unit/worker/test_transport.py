@@ -9,6 +9,7 @@ from typing import Any
 
 import kombu
 import pytest
+from celery.worker import state as celery_state
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu.transport import redis as kombu_redis
@@ -115,11 +116,19 @@ class _Gone:
     unacked_key = "tussis.unacked"
 
 
-def test_the_guard_keeps_a_lost_connection_from_ending_the_worker() -> None:
+def test_a_lost_connection_ends_no_worker_and_sends_nothing_back() -> None:
     qos = transport.QoS(_Gone())
     qos._delivered["tag"] = object()
     qos.restore_unacked_once()
-    assert qos._delivered.restored
+    assert list(qos._delivered) == ["tag"]
+
+
+def test_a_stop_without_a_connection_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(celery_state, "should_stop", 0)
+    qos = transport.QoS(_Gone())
+    qos._delivered["tag"] = object()
+    qos.restore_unacked_once()
+    assert not qos._delivered
 
 
 def test_upstream_still_needs_the_guard() -> None:

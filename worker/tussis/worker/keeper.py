@@ -160,7 +160,7 @@ class Keeper:
                 self._note(worker)
             try:
                 if self._is_due("beat", beat_every, now):
-                    self._beat(worker, max(elapsed, beat_every))
+                    self._beat(max(elapsed, beat_every))
                 if self._is_due("report", REPORT_INTERVAL_S, now):
                     self._report(worker)
                 if self._is_due("reconcile", INTERVAL_S, now):
@@ -198,9 +198,9 @@ class Keeper:
                 _log.error("child_refused", reason=report.message)
                 celery_state.should_stop = 1
 
-    def _beat(self, worker: Any, elapsed_s: float) -> None:
+    def _beat(self, elapsed_s: float) -> None:
         """Keep the messages in work invisible to other workers."""
-        tags = self._beats.advance(_delivered(worker), elapsed_s, held=bool(self._run_dir.holds()))
+        tags = self._beats.advance(_tags_in_work(), elapsed_s, held=bool(self._run_dir.holds()))
         if tags:
             with broker_errors(self._where):
                 self._client.zadd(UNACKED_INDEX_KEY, dict.fromkeys(tags, time.time()), xx=True)
@@ -222,7 +222,7 @@ class Keeper:
             self._client.hset(WORKERS_KEY, self._order.worker, json.dumps(entry))
             waiting = self._waiting()
         self._broker_since = self._broker_since or time.monotonic()
-        busy = max(len(_delivered(worker)), len(celery_state.reserved_requests), len(celery_state.active_requests))
+        busy = max(len(_tags_in_work()), len(celery_state.reserved_requests), len(celery_state.active_requests))
         self._starving.look(waiting, len(living) - busy, celery_state.all_total_count[0], time.monotonic())
 
     def _waiting(self) -> int:
@@ -246,16 +246,12 @@ def _pids(worker: Any) -> list[int]:
     return [process.pid for process in tuple(worker.pool._pool._pool) if process.exitcode is None]
 
 
-def _delivered(worker: Any) -> list[str]:
-    """The delivery tags that this worker holds unacknowledged."""
-    consumer = getattr(worker.consumer, "task_consumer", None)
-    channel = getattr(consumer, "channel", None)
-    qos = getattr(channel, "qos", None)
-    if qos is None:
-        return []
+def _tags_in_work() -> list[str]:
+    """The delivery tags of all messages that this worker runs or is about to run, whichever connection brought them."""
     for _ in range(10):
         try:
-            return [tag for tag in tuple(qos._delivered) if tag not in qos._dirty]
-        except RuntimeError:  # The consumer's thread changed the dictionary under the copy.
+            requests = {*celery_state.active_requests, *celery_state.reserved_requests}
+            return [request.message.delivery_tag for request in requests]
+        except RuntimeError:  # The consumer's thread changed a set under the copy.
             continue
     return []

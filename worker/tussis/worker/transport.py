@@ -2,9 +2,10 @@
 
 * A list entry that is no Celery message of ours would end the worker, or be acknowledged with no more than a log line.
   Here it becomes a well-formed message that carries the raw text, so that it ends as a visible dead letter.
-* When the broker restarts while the worker is partly busy, ``QoS.restore_unacked_once`` raises out of the clean-up and
-  the worker exits (kombu 5.5 to 5.7). Nothing is lost by going on: what it could not restore stands in the broker's
-  ``tussis.unacked`` and comes back after the visibility timeout.
+* When the broker restarts while the worker is partly busy, ``QoS.restore_unacked_once`` raises out of the clean-up, and
+  so does the acknowledgement of a task that outlives its connection; either ends the worker (kombu 5.5 to 5.7). Nothing
+  is lost by going on: what is not acknowledged stands in the broker's ``tussis.unacked`` and comes back after the
+  visibility timeout.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import uuid
 from typing import Any
 
 import kombu
+from celery.worker import state as celery_state
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 
@@ -37,11 +39,18 @@ def install() -> None:
 
 
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
-    """Unacknowledged messages, whose restoring at a lost connection never ends the worker."""
+    """Unacknowledged messages.
+
+    kombu puts them all back when the connection is lost, also those whose tasks still run: each would start twice. Here
+    they stay filed; the keeper's beats keep those that run from coming back, and the others come back by themselves.
+    """
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        if kombu.VERSION[:2] not in GUARDED_KOMBU:
-            super().restore_unacked_once(stderr)
+        stops = celery_state.should_stop is not None or celery_state.should_terminate is not None
+        if kombu.VERSION[:2] in GUARDED_KOMBU and not stops:
+            self._on_collect.cancel()
+            if self._delivered:
+                _log.warning("connection_lost", messages=len(self._delivered))
             return
         try:
             super().restore_unacked_once(stderr)
@@ -49,11 +58,28 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             _log.warning("restore_failed", reason=f"{type(error).__name__}: {error}", messages=len(self._delivered))
             self._delivered.clear()
 
+    def ack(self, delivery_tag: str) -> None:
+        try:
+            super().ack(delivery_tag)
+        except (OSError, *self.channel.connection_errors) as error:
+            # The message comes back, finds its answer in the store, and is acknowledged then.
+            _log.warning("ack_lost", reason=f"{type(error).__name__}: {error}")
+
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]
     """A channel that lets no unreadable entry through."""
 
     QoS = QoS
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._known_params: dict[bool, dict[str, Any]] = {}
+        super().__init__(*arguments, **options)
+
+    def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
+        """A task that outlives its connection is acknowledged through a new one to the same broker."""
+        if self.connection is not None:
+            self._known_params[asynchronous] = super()._connparams(asynchronous)
+        return dict(self._known_params[asynchronous])
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous)

@@ -88,14 +88,20 @@ class S3Proxy:
             self.requests[path] += 1
         return self.plan(method, path, count)
 
-    def forward(self, method: str, path: str, headers: dict[str, str], body: bytes) -> http.client.HTTPResponse:
-        """Ask the store; the signed ``Host`` goes along unchanged."""
+    def forward(
+        self, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> tuple[int, dict[str, str], bytes]:
+        """The store's status, headers and body; the signed ``Host`` goes along unchanged."""
         connection = http.client.HTTPConnection(*self._target, timeout=30)
-        connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
-        for name, value in headers.items():
-            connection.putheader(name, value)
-        connection.endheaders(body or None)
-        return connection.getresponse()
+        try:
+            connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
+            for name, value in headers.items():
+                connection.putheader(name, value)
+            connection.endheaders(body or None)
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+        finally:
+            connection.close()
 
     def wait_slow(self) -> None:
         """Keep a client waiting, no longer than the proxy lives."""
@@ -114,13 +120,11 @@ class _Handler(BaseHTTPRequestHandler):
             text = f'<?xml version="1.0"?><Error><Code>{code}</Code><Message>{code}</Message></Error>'.encode()
             self._answer(status, {"Content-Type": "application/xml"}, text)
             return
-        answer = self.s3_proxy.forward(self.command, self.path, dict(self.headers.items()), body)
-        data = answer.read()
-        headers = {name: value for name, value in answer.getheaders() if name.lower() not in ("transfer-encoding",)}
+        status, headers, data = self.s3_proxy.forward(self.command, self.path, dict(self.headers.items()), body)
         if fault is None:
-            self._answer(answer.status, headers, data)
+            self._answer(status, headers, data)
             return
-        self._answer(answer.status, headers, data[: len(data) // 2], promised=len(data))
+        self._answer(status, headers, data[: len(data) // 2], promised=len(data))
         if fault is S3Fault.SLOW:
             self.s3_proxy.wait_slow()
         self.close_connection = True
@@ -128,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, status: int, headers: dict[str, str], data: bytes, promised: int | None = None) -> None:
         self.send_response_only(status)
         for name, value in headers.items():
-            if name.lower() not in ("content-length", "connection"):
+            if name.lower() not in ("content-length", "connection", "transfer-encoding"):
                 self.send_header(name, value)
         # An answer to HEAD names the length of a body that it does not have.
         told = headers.get("Content-Length") if self.command == "HEAD" else None
