@@ -17,6 +17,7 @@ from tussis.worker.cli.models import models
 from tussis.worker.detector.manifest import read_manifest, sha256_of
 from tussis.worker.modelling import export as exporting
 from tussis.worker.modelling.architecture import CoughNet
+from tussis.worker.modelling.calibrate import random_network
 
 DESCRIBED = ["--name", "cough", "--version", "3", "--profile", "training", "--threshold", "0.61"]
 
@@ -182,7 +183,7 @@ def exported_before(random_resnet: Path, monkeypatch: pytest.MonkeyPatch) -> byt
 def test_export_from_a_checkpoint_with_and_without_a_manifest(
     tmp_path: Path, random_resnet: Path, exported_before: bytes
 ) -> None:
-    torch.save({"model_state_dict": exporting.random_network(RESNET_SEED).state_dict()}, tmp_path / "best.pt")
+    torch.save({"model_state_dict": random_network(RESNET_SEED).state_dict()}, tmp_path / "best.pt")
     out = tmp_path / "cough.onnx"
 
     result = run("export", out, "--checkpoint", tmp_path / "best.pt")

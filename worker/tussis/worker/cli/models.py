@@ -141,7 +141,8 @@ def export(
         from tussis.worker.modelling.export import export as export_network
         from tussis.worker.modelling.export import export_random, load_checkpoint
     except ModuleNotFoundError as error:
-        raise NotInstalled(f"the export needs {error.name}: pip install 'tussis[models]'") from None
+        missing = str(error.name).partition(".")[0]
+        raise NotInstalled(f"the export needs {missing}: pip install 'tussis[models]'") from None
 
     if checkpoint is None:
         assert seed is not None
