@@ -67,6 +67,12 @@ class JobUnknown(CallerError):
     error_class = "job_unknown"
 
 
+class FailureUnknown(CallerError):
+    """No failure matches."""
+
+    error_class = "failure_unknown"
+
+
 class FileUnreadable(CallerError):
     """The local file cannot be read."""
 

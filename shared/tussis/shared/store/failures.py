@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from tussis.shared.messages import Job
 from tussis.shared.states import AnalysisState
 from tussis.shared.store import transitions
-from tussis.shared.store.queries import flat_analyses, paged, under_prefix
+from tussis.shared.store.known import TICK
+from tussis.shared.store.queries import analysis_of, flat_analyses, paged, under_prefix
 from tussis.shared.store.records import Analysis, FailureFilter
-from tussis.shared.store.schema import analyses, jobs
-
-# Later than anything that the producer's clock, or ours, wrote before: a retry must not look like a redelivery.
-_TICK = timedelta(milliseconds=1)
+from tussis.shared.store.schema import analyses, jobs, recordings
 
 
 def failures(engine: Engine, wanted: FailureFilter) -> Iterator[Analysis]:
     """Failed (and, on demand, discarded) analyses, newest first by ``finished_at``."""
     conditions = _conditions(wanted)
     yield from paged(engine, flat_analyses().where(*conditions), analyses.c.finished_at, wanted.limit)
+
+
+def find(connection: Connection, analysis_id: int) -> Analysis | None:
+    """One analysis, failed or not."""
+    row = connection.execute(flat_analyses().where(analyses.c.id == analysis_id)).one_or_none()
+    return None if row is None else analysis_of(row)
+
+
+def by_class(connection: Connection, wanted: FailureFilter) -> dict[str, int]:
+    """Error class -> how many failures, the most frequent first."""
+    rows = connection.execute(
+        select(analyses.c.error_class, func.count())
+        .join_from(analyses, recordings, recordings.c.id == analyses.c.recording_id)
+        .where(*_conditions(wanted))
+        .group_by(analyses.c.error_class)
+        .order_by(func.count().desc(), analyses.c.error_class)
+    )
+    return {error_class: int(number) for error_class, number in rows}
 
 
 def discard(connection: Connection, analysis_ids: Sequence[int]) -> int:
@@ -37,7 +52,7 @@ def retry_job(connection: Connection, analysis: Analysis) -> Job:
     """
     newest = connection.execute(
         select(
-            func.greatest(func.clock_timestamp(), func.max(jobs.c.enqueued_at) + _TICK, analyses.c.finished_at + _TICK)
+            func.greatest(func.clock_timestamp(), func.max(jobs.c.enqueued_at) + TICK, analyses.c.finished_at + TICK)
         )
         .select_from(analyses)
         .outerjoin(jobs, jobs.c.analysis_id == analyses.c.id)

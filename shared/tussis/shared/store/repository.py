@@ -20,6 +20,7 @@ from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import claims, endings, failures, queries, refusals, served_models
 from tussis.shared.store.connection import connect_engine, place
 from tussis.shared.store.faults import database_errors
+from tussis.shared.store.known import Known, Question, known
 from tussis.shared.store.records import (
     Analysis,
     Attempt,
@@ -164,6 +165,18 @@ class Store:
         with database_errors(self.place), self._engine.connect() as connection:
             return queries.attempts_of(connection, analysis_id)
 
+    def known(
+        self, bucket: str, objects: Sequence[tuple[str, str]], question: Question
+    ) -> dict[tuple[str, str], Known]:
+        """Of objects, as (key, entity tag), those that the question was asked of before, and what became of it."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return known(connection, bucket, objects, question)
+
+    def analysis(self, analysis_id: int) -> Analysis | None:
+        """One analysis, in whatever state it is; None when there is none of this id."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return failures.find(connection, analysis_id)
+
     def counts(self) -> Counts:
         """How many analyses stand where."""
         with database_errors(self.place), self._engine.connect() as connection:
@@ -175,6 +188,11 @@ class Store:
         """Failures, newest first, read a page at a time. Raises :class:`InvalidUri` for a wrong prefix."""
         with database_errors(self.place):
             yield from failures.failures(self._engine, wanted)
+
+    def failures_by_class(self, wanted: FailureFilter) -> dict[str, int]:
+        """Error class -> how many failures, the most frequent first; ``wanted.limit`` does not count."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return failures.by_class(connection, wanted)
 
     def discard(self, analysis_ids: Sequence[int]) -> int:
         """Put failures aside on purpose; returns how many were failures."""

@@ -1,0 +1,120 @@
+"""What the store knows of many objects at once: the sweep's question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select, true
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Text
+
+from tussis.shared.states import AnalysisState
+from tussis.shared.store.schema import COVERAGE_HEAD, analyses, jobs, models, recordings
+from tussis.shared.store.transitions import REOPENING
+
+#: Later than whatever was written before: a message that takes a failure up again must not look like a redelivery.
+TICK = timedelta(milliseconds=1)
+
+# Where several analyses answer one question (``again``, any model), the first of these is what counts.
+_RANK = {
+    AnalysisState.SUCCEEDED: 0,
+    AnalysisState.DISCARDED: 1,
+    AnalysisState.RUNNING: 2,
+    AnalysisState.WAITING: 3,
+    AnalysisState.FAILED: 4,
+}
+
+_WANTED = (
+    func.unnest(bindparam("keys", type_=ARRAY(Text)), bindparam("etags", type_=ARRAY(Text)))
+    .table_valued("key", "etag", name="wanted")
+    .render_derived()
+)
+_NEWER = func.greatest(
+    analyses.c.finished_at + TICK,
+    select(func.max(jobs.c.enqueued_at) + TICK).where(jobs.c.analysis_id == analyses.c.id).scalar_subquery(),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """Which analyses answer it. The model is that of the file with this ``sha256``, or ``model`` (name or
+    name@version), or with neither any; ``profile`` None is the model's own."""
+
+    sha256: str | None = None
+    model: str | None = None
+    profile: str | None = None
+    coverage: str = COVERAGE_HEAD
+
+
+@dataclass(frozen=True)
+class Known:
+    """The analysis of an object that answers the question. A message that is to take a failure up again has to be
+    enqueued at ``newer_than`` or later."""
+
+    state: AnalysisState
+    error_class: str | None
+    newer_than: datetime | None
+
+    @property
+    def reopens(self) -> bool:
+        """A failure that a newer message takes up again without asking for it: its cause may be gone."""
+        return self.state is AnalysisState.FAILED and self.error_class in REOPENING
+
+
+def known(
+    connection: Connection, bucket: str, objects: Sequence[tuple[str, str]], question: Question
+) -> dict[tuple[str, str], Known]:
+    """(key, entity tag) -> what is known of it, in one query; without those of which nothing is."""
+    statement = (
+        select(
+            recordings.c.key,
+            recordings.c.etag,
+            analyses.c.state,
+            analyses.c.error_class,
+            _NEWER.label("newer_than"),
+        )
+        .select_from(_WANTED)
+        .join(
+            recordings,
+            and_(
+                recordings.c.bucket == bucket,
+                recordings.c.key == _WANTED.c.key,
+                recordings.c.etag == _WANTED.c.etag,
+            ),
+        )
+        .join(analyses, analyses.c.recording_id == recordings.c.id)
+        .outerjoin(models, models.c.id == analyses.c.model_id)
+        .where(*_conditions(question))
+    )
+    rows = connection.execute(
+        statement, {"keys": [key for key, _ in objects], "etags": [etag for _, etag in objects]}
+    ).all()
+    found: dict[tuple[str, str], Known] = {}
+    for row in rows:
+        one = Known(AnalysisState(row.state), row.error_class, row.newer_than)
+        other = found.get((row.key, row.etag))
+        if other is None or _RANK[one.state] < _RANK[other.state]:
+            found[row.key, row.etag] = one
+    return found
+
+
+def _conditions(question: Question) -> list[ColumnElement[bool]]:
+    if question.profile is None:
+        profile: ColumnElement[bool] = analyses.c.profile_overridden.is_(False)
+    else:
+        profile = analyses.c.profile == question.profile
+    return [analyses.c.coverage == question.coverage, profile, _model(question)]
+
+
+def _model(question: Question) -> ColumnElement[bool]:
+    if question.sha256 is not None:
+        return models.c.sha256 == question.sha256
+    if question.model is None:
+        return true()
+    name, _, version = question.model.partition("@")
+    named = models.c.name == name
+    if version:
+        named = named & (models.c.version == version)
+    return or_(named, analyses.c.model_requested == question.model)

@@ -1,0 +1,101 @@
+"""What ``tussis failures`` shows: as JSON, as a table, one with its history."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from tussis.shared.store.records import Analysis, Attempt
+
+
+def as_object(analysis: Analysis) -> dict[str, Any]:
+    """An analysis as JSON."""
+    return {
+        "analysis_id": analysis.id,
+        "uri": analysis.uri,
+        "state": analysis.state.value,
+        "error": None
+        if analysis.error_class is None
+        else {"class": analysis.error_class, "message": analysis.error_message},
+        "finished_at": None if analysis.finished_at is None else analysis.finished_at.isoformat(),
+        "attempts": analysis.attempts,
+        "model": analysis.model,
+        "profile": analysis.profile,
+        "etag": analysis.etag,
+        "version_id": analysis.version_id,
+        "job_id": analysis.job_id,
+        "metadata": analysis.metadata,
+    }
+
+
+def as_attempt(attempt: Attempt) -> dict[str, Any]:
+    """An attempt as JSON."""
+    return {
+        "number": attempt.number,
+        "worker": attempt.worker,
+        "started_at": attempt.started_at.isoformat(),
+        "ended_at": None if attempt.ended_at is None else attempt.ended_at.isoformat(),
+        "outcome": None if attempt.outcome is None else attempt.outcome.value,
+        "error": None
+        if attempt.error_class is None
+        else {"class": attempt.error_class, "message": attempt.error_message},
+    }
+
+
+def show_classes(counts: dict[str, int], as_json: bool) -> None:
+    """Error class -> number, one a line."""
+    if as_json:
+        for name, number in counts.items():
+            click.echo(json.dumps({"class": name, "failures": number}))
+        return
+    if not counts:
+        click.echo("No failure matches.")
+    width = max(map(len, counts), default=0)
+    for name, number in counts.items():
+        click.echo(f"{name:<{width}}  {number:>9,}")
+
+
+def print_table(shown: list[Analysis]) -> None:
+    """Failures as a table for people."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("id", justify="right", no_wrap=True)
+    table.add_column("class", no_wrap=True)
+    table.add_column("failed at (UTC)", no_wrap=True)
+    table.add_column("tries", justify="right", no_wrap=True)
+    table.add_column("recording", overflow="fold", ratio=1)
+    for analysis in shown:
+        discarded = " (discarded)" if analysis.state.value == "discarded" else ""
+        table.add_row(
+            str(analysis.id),
+            f"{analysis.error_class}{discarded}",
+            f"{analysis.finished_at:%Y-%m-%d %H:%M:%S}",
+            str(analysis.attempts),
+            f"{escape(analysis.uri)}\n[dim]{escape(analysis.error_message or '')}[/]",
+        )
+    Console(highlight=False).print(table)
+
+
+def print_one(told: dict[str, Any]) -> None:
+    """One analysis, and a line for each of its attempts."""
+    history = told.pop("history")
+    error = told.pop("error")
+    if error is not None:
+        told["error"] = f"{error['class']}: {error['message']}"
+    width = max(map(len, told))
+    for name, value in told.items():
+        if value not in (None, "", {}):
+            click.echo(f"{name:<{width}}  {json.dumps(value) if isinstance(value, dict) else value}")
+    for attempt in history:
+        outcome = attempt["outcome"] or "running"
+        why = "" if attempt["error"] is None else f"  {attempt['error']['class']}: {attempt['error']['message']}"
+        click.echo(
+            f"  attempt {attempt['number']:>2}  {attempt['started_at']}  {outcome:<11}  {attempt['worker']}{why}"
+        )

@@ -1,0 +1,211 @@
+"""Enqueue what has neither result nor open work: the bucket's listing against the store and the ledger.
+
+A page of the listing is held at a time, and asked about with one command to the broker and one query, so that ten
+million keys need the memory of a thousand. What is enqueued twice does no harm, so that a sweep may be broken off and
+begun again at any moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
+
+from tussis.shared.errors import BrokerRefused, InvalidJob, InvalidUri, TussisError
+from tussis.shared.ledger import Ledger
+from tussis.shared.messages import Job, job_id_for
+from tussis.shared.queues import Device
+from tussis.shared.s3 import ListedObject
+from tussis.shared.states import AnalysisState
+from tussis.shared.store.known import Known, Question
+from tussis.shared.store.records import ResultFilter
+from tussis.shared.store.repository import Store
+from tussis.shared.uris import ObjectAddress
+
+#: Keys asked about at once: what one answer of S3's listing holds.
+PAGE = 1000
+#: Seconds between two looks at a queue that is full.
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What to sweep, and what to send. ``max_depth`` is the most messages waiting and in flight."""
+
+    prefix: ObjectAddress
+    question: Question
+    model: str | None
+    profile: str | None
+    priority: int
+    device: Device
+    max_depth: int
+    retry_failed: bool = False
+    dry_run: bool = False
+
+
+@dataclass
+class Counts:
+    """What a sweep found so far."""
+
+    listed: int = 0
+    answered: int = 0
+    open: int = 0
+    failed: int = 0
+    discarded: int = 0
+    refused: int = 0
+    """Keys that no job can name."""
+    enqueued: int = 0
+    """Of those listed: sent now, or in a dry run what would be."""
+    stranded: int = 0
+    """Begun before, with no job behind them any more (the broker lost it): sent again, beside ``enqueued``."""
+
+    def as_dict(self) -> dict[str, int]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One page is settled: everything up to ``last_key`` is. ``uris`` are those that were (or would be) enqueued."""
+
+    last_key: str
+    uris: list[str] = field(default_factory=list)
+    refusals: list[TussisError] = field(default_factory=list)
+
+
+class Sweep:
+    """One sweep; iterate over :meth:`run`, which does the work. :attr:`counts` is up to date after each step.
+
+    ``listing`` gives the objects under the order's prefix behind a key. ``on_full`` is called with the depth while the
+    queue is full.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        listing: Callable[[str], Iterable[ListedObject]],
+        ledger: Ledger,
+        store: Store,
+        *,
+        counts: Counts | None = None,
+        on_full: Callable[[int], None] = lambda depth: None,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.counts = counts or Counts()
+        self._order = order
+        self._listing = listing
+        self._ledger = ledger
+        self._store = store
+        self._on_full = on_full
+        self._pause = pause
+
+    def run(self, start_after: str = "") -> Iterator[Step]:
+        """Settle first what was begun and has no job, then the listing behind the key ``start_after``.
+
+        Raises what the listing does, and the errors of broker and store; what was yielded before is settled.
+        """
+        yield from self._take_up_stranded(start_after)
+        objects = iter(self._listing(start_after))
+        while page := list(islice(objects, PAGE)):
+            yield self._settle(page)
+
+    def _take_up_stranded(self, start_after: str) -> Iterator[Step]:
+        """Analyses that a worker has begun, whatever was asked of them, and that no open job will bring to an end."""
+        for state in (AnalysisState.RUNNING, AnalysisState.WAITING):
+            begun = self._store.results(ResultFilter(state=state, prefix=self._order.prefix.uri))
+            while batch := list(islice(begun, PAGE)):
+                # The broker after the store: what ends in between is only sent for nothing.
+                still_open = self._ledger.which_open([analysis.job_id for analysis in batch])
+                jobs = [
+                    replace(self._store.retry_job(analysis), reopen=False, priority=self._order.priority)
+                    for analysis in batch
+                    if analysis.job_id not in still_open
+                ]
+                sent = self._send(jobs)
+                self.counts.stranded += len(sent)
+                yield Step(start_after, [job.uri for job in sent])
+
+    def _settle(self, page: list[ListedObject]) -> Step:
+        jobs: dict[tuple[str, str], Job] = {}
+        refusals: list[TussisError] = []
+        now = time.time()
+        for listed in page:
+            try:
+                jobs[listed.key, listed.etag] = self._job(listed, now)
+            except (InvalidUri, InvalidJob) as error:
+                refusals.append(error)
+        # The broker before the store: a job that ends between the two looks is found in the store.
+        still_open = self._ledger.which_open([job.job_id for job in jobs.values()])
+        known = self._store.known(self._order.prefix.bucket, list(jobs), self._order.question)
+        wanted = []
+        for which, job in jobs.items():
+            if job.job_id in still_open:
+                self.counts.open += 1
+            elif (message := self._message(job, known.get(which))) is not None:
+                wanted.append(message)
+        sent = self._send(wanted)
+        self.counts.enqueued += len(sent)
+        self.counts.open += len(wanted) - len(sent)
+        self.counts.refused += len(refusals)
+        self.counts.listed += len(page)
+        return Step(page[-1].key, [job.uri for job in sent], refusals)
+
+    def _job(self, listed: ListedObject, now: float) -> Job:
+        order = self._order
+        bucket = order.prefix.bucket
+        return Job(
+            job_id=job_id_for(
+                bucket, listed.key, version_id=None, etag=listed.etag, model=order.model, profile=order.profile
+            ),
+            bucket=bucket,
+            key=listed.key,
+            etag=listed.etag,
+            enqueued_at=now,
+            model=order.model,
+            profile=order.profile,
+            priority=order.priority,
+            device=order.device,
+        )
+
+    def _message(self, job: Job, known: Known | None) -> Job | None:
+        """The message to send; None, and counted, where there is nothing to do."""
+        if known is None:
+            return job
+        match known.state:
+            case AnalysisState.SUCCEEDED:
+                self.counts.answered += 1
+            case AnalysisState.DISCARDED:
+                self.counts.discarded += 1
+            case AnalysisState.RUNNING | AnalysisState.WAITING:
+                self.counts.open += 1
+            case AnalysisState.FAILED if known.reopens or self._order.retry_failed:
+                newer = 0.0 if known.newer_than is None else known.newer_than.timestamp()
+                return replace(job, enqueued_at=max(job.enqueued_at, newer), reopen=self._order.retry_failed)
+            case AnalysisState.FAILED:
+                self.counts.failed += 1
+        return None
+
+    def _send(self, jobs: list[Job]) -> list[Job]:
+        """Open the jobs as the queue has room for them; those that were not open already."""
+        if self._order.dry_run:
+            return jobs
+        sent: list[Job] = []
+        while jobs:
+            room = self._room()
+            batch, jobs = jobs[:room], jobs[room:]
+            for job, answer in zip(batch, self._ledger.open_many(batch), strict=True):
+                if isinstance(answer, BrokerRefused):
+                    raise answer
+                if answer:
+                    sent.append(job)
+        return sent
+
+    def _room(self) -> int:
+        """How many messages the queue takes; waits until it is one at least."""
+        while True:
+            depth = self._ledger.depth()
+            held = depth.total_waiting + depth.in_flight
+            if held < self._order.max_depth:
+                return self._order.max_depth - held
+            self._on_full(held)
+            self._pause(POLL_S)
