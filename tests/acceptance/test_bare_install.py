@@ -87,7 +87,20 @@ def test_help_lists_every_verb_in_three_tenths_of_a_second(bare: Path) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    ["analyze", "demo", "enqueue", "job", "migrate", "models", "preprocess", "results", "status", "worker"],
+    [
+        "analyze",
+        "demo",
+        "enqueue",
+        "health",
+        "job",
+        "migrate",
+        "models",
+        "preprocess",
+        "results",
+        "status",
+        "up",
+        "worker",
+    ],
 )
 def test_every_verb_explains_itself_without_its_extra(bare: Path, verb: str) -> None:
     shown = run(bare / "tussis", verb, "--help")
@@ -103,6 +116,7 @@ def test_every_verb_explains_itself_without_its_extra(bare: Path, verb: str) -> 
         (["analyze", "cough.wav"], "cpu"),
         (["worker", "cpu"], "cpu"),
         (["demo"], "cpu,models,embedded"),
+        (["up"], "cpu,models,embedded"),
     ],
 )
 def test_a_verb_without_its_extra_answers_with_the_pip_line(bare: Path, command: list[str], extra: str) -> None:

