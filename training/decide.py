@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training import measures
+from training import measures, trials
 from training.cache import COUGH, UNCERTAIN
 from training.network import Reference, stretched
 from training.validation import Validation
@@ -89,42 +89,66 @@ class Decision:
     threshold: float
     bag_temperature: float
     segment_temperature: float
+    segment_offset: float
+    """Added to a segment's logit after its temperature: coughs are rarer in an hour than in a training scene."""
 
 
-#: Of the recordings without a cough in ``val``, how many may be flagged beside the best balance.
 _CANDIDATES: Final = np.linspace(0.05, 0.95, 181)
+#: Alarms an hour that ``val`` may have; the aim is 10 on sounds that were not chosen on.
+ALARMS_AN_HOUR: Final = 6.0
+#: Of the coughs that the recording's probability finds, at least this share keeps a segment above the threshold.
+KEPT_SEGMENTS: Final = 0.95
 
 
-def decided(validation: Validation, given: Answers) -> Decision:
-    """Temperatures by likelihood, then the threshold with the best balance over recordings, scenes and probes.
+def decided(validation: Validation, given: Answers, quiet: Sequence[Answer]) -> Decision:
+    """Temperatures by likelihood, the threshold by balance, the segments' offset by alarms an hour.
 
-    The balance is the mean of the two classes' accuracies: sensitivity is the mean over recordings, scenes and
-    probes, specificity that over recordings, scenes and, since a false alarm an hour is a matter of segments, the
-    segments of the scenes.
+    Args:
+        validation: truth.
+        given: the network's answers.
+        quiet: its answers for :func:`training.validation.hours`.
     """
     truth = np.array([item.is_cough for item in (*validation.recordings, *validation.scenes)])
     bags = np.concatenate([_bags(given.recordings), _bags(given.scenes)])
-    labels, logits = _segments(validation, given)
-    bag_temperature = measures.temperature(truth, bags)
-    segment_temperature = measures.temperature(labels, logits)
-    balance = [_balance(validation, given, bag_temperature, segment_temperature, cut) for cut in _CANDIDATES]
-    best = np.flatnonzero(np.array(balance) >= max(balance) - 0.001)
+    bag_t = measures.temperature(truth, bags)
+    segment_t = measures.temperature(*_segments(validation, given))
+    balance = np.array([_balance(validation, given, quiet, bag_t * _logit(cut)) for cut in _CANDIDATES])
+    best = np.flatnonzero(balance >= balance.max() - 0.001)
     # Of equals the middle one: it has room on both sides.
-    return Decision(round(float(_CANDIDATES[best[len(best) // 2]]), 3), bag_temperature, segment_temperature)
+    threshold = round(float(_CANDIDATES[best[len(best) // 2]]), 3)
+    level = _logit(threshold)
+    coughs = [
+        one.segments.max() / segment_t
+        for item, one in zip(validation.recordings, given.recordings, strict=True)
+        if item.is_cough and one.bag / bag_t > level
+    ]
+    offset = 0.0
+    for offset in np.arange(0, -6, -0.05):
+        enough = alarms_an_hour(quiet, segment_t, float(offset), level) <= ALARMS_AN_HOUR
+        if enough or (np.array(coughs) + offset - 0.05 > level).mean() < KEPT_SEGMENTS:
+            break
+    return Decision(threshold, bag_t, segment_t, round(float(offset), 2))
 
 
-def _balance(validation: Validation, given: Answers, bag_t: float, segment_t: float, cut: float) -> float:
-    level = float(np.log(cut / (1 - cut)))
-    recordings = _bags(given.recordings) / bag_t > level
-    mixed = _bags(given.scenes) / bag_t > level
-    probed = _bags(given.probes) / bag_t > level
+def alarms_an_hour(quiet: Sequence[Answer], temperature: float, offset: float, level: float) -> float:
+    """Runs of segments above ``level`` an hour of scenes without a cough."""
+    runs = sum(trials.merged([bool(flag) for flag in one.segments / temperature + offset > level]) for one in quiet)
+    return runs / (len(quiet) * trials.SCENE_S / 3_600)
+
+
+def _balance(validation: Validation, given: Answers, quiet: Sequence[Answer], level: float) -> float:
+    """Mean of sensitivity (recordings, scenes, probes) and specificity (recordings, scenes, hours) of the bags."""
+    recordings = _bags(given.recordings) > level
+    mixed = _bags(given.scenes) > level
     truth = np.array([item.is_cough for item in validation.recordings])
     mixed_truth = np.array([item.is_cough for item in validation.scenes])
-    labels, logits = _segments(validation, given)
-    segments = logits / segment_t > level
-    sensitivity = np.mean([recordings[truth].mean(), mixed[mixed_truth].mean(), probed.mean()])
-    specificity = np.mean([(~recordings[~truth]).mean(), (~mixed[~mixed_truth]).mean(), (~segments[~labels]).mean()])
-    return float(sensitivity + specificity) / 2
+    found = [recordings[truth].mean(), mixed[mixed_truth].mean(), (_bags(given.probes) > level).mean()]
+    wrong = [recordings[~truth].mean(), mixed[~mixed_truth].mean(), (_bags(quiet) > level).mean()]
+    return float(np.mean(found) + 1 - np.mean(wrong)) / 2
+
+
+def _logit(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))
 
 
 def _bags(given: Sequence[Answer]) -> Floats:

@@ -26,7 +26,6 @@ from tussis.worker.detector.manifest import Manifest, read_manifest
 
 SNRS_DB: Final = (10.0, 5.0, 0.0)
 NOISES_DB: Final = (None, 20.0, 10.0, 0.0)
-SNEEZE: Final = "person_sneeze"
 Say = Callable[[str], None]
 
 
@@ -242,7 +241,7 @@ def _alarms(ask: Askers, backgrounds: dict[str, list[Wave]], noise_db: float | N
     def tasks() -> Iterator[_Background]:
         for number, kind in enumerate(kinds):
             # Beneath it no sneezes and no digits: the alarm belongs to the class in front.
-            apart = (kind, SNEEZE, pack.EVALUATION_ONLY)
+            apart = (kind, trials.SNEEZE, pack.EVALUATION_ONLY)
             others = [wave for other in kinds if other not in apart for wave in backgrounds[other]]
             for index in range(count):
                 seed = 100_000 + 1_000 * number + index
@@ -254,7 +253,7 @@ def _alarms(ask: Askers, backgrounds: dict[str, list[Wave]], noise_db: float | N
     by_class = {kind: done[i * count : (i + 1) * count] for i, kind in enumerate(kinds)}
     sums = {
         "all": done,
-        "everyday": [one for kind, found in by_class.items() if kind != SNEEZE for one in found],
+        "everyday": [one for kind, found in by_class.items() if kind != trials.SNEEZE for one in found],
     }
     return {name: _counted(found) for name, found in {**sums, **by_class}.items()}
 
@@ -314,6 +313,7 @@ def _model(model: Path, manifest: Manifest) -> Model:
         threshold=manifest.threshold,
         bag_temperature=trained.pop("bag_temperature"),
         segment_temperature=trained.pop("segment_temperature"),
+        segment_offset=trained.pop("segment_offset"),
         ms_a_segment=float(np.median(spent)) / segments * 1e3,
         trained=trained,
     )

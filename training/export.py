@@ -63,7 +63,8 @@ def training_of(model: Path) -> dict[str, Any]:
 
 def onnx_bytes(reference: Reference, decision: Decision, trained: Mapping[str, object]) -> bytes:
     """The graph with its weights inside, batch and segments dynamic."""
-    wrapped = Exported(reference, decision.bag_temperature, decision.segment_temperature).eval()
+    scale = (decision.bag_temperature, decision.segment_temperature, decision.segment_offset)
+    wrapped = Exported(reference, *scale).eval()
     images, mask = torch.zeros(2, 3, 3, IMAGE_SIZE, IMAGE_SIZE), torch.ones(2, 3, dtype=torch.bool)
     batch, segments = torch.export.Dim("batch_size", min=1), torch.export.Dim("num_segments", min=1)
     with warnings.catch_warnings():

@@ -80,11 +80,14 @@ class Reference(nn.Module):
 class Exported(nn.Module):
     """The contract's inputs and outputs around :class:`Reference`, probabilities calibrated."""
 
-    def __init__(self, reference: Reference, bag_temperature: float, segment_temperature: float) -> None:
+    def __init__(
+        self, reference: Reference, bag_temperature: float, segment_temperature: float, segment_offset: float
+    ) -> None:
         super().__init__()
         self.reference = reference
         self.bag_temperature = bag_temperature
         self.segment_temperature = segment_temperature
+        self.segment_offset = segment_offset
 
     def forward(self, spectrograms: Tensor, segment_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(B, S, 3, 224, 224) and bool (B, S) to bag and segment probabilities, segment and bag logits."""
@@ -96,7 +99,7 @@ class Exported(nn.Module):
         features = self.reference.features(plain).reshape(batch, segments, EMBEDDING)
         logits = self.reference.heads(features, segment_mask)
         bag = logits.bag / self.bag_temperature
-        each = logits.segments / self.segment_temperature
+        each = logits.segments / self.segment_temperature + self.segment_offset
         return torch.sigmoid(bag), torch.sigmoid(each), each, bag
 
 

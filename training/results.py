@@ -21,6 +21,7 @@ class Model:
     threshold: float
     bag_temperature: float
     segment_temperature: float
+    segment_offset: float
     ms_a_segment: float
     """Inference of one segment in a bag of 16, one thread; median."""
     trained: dict[str, Any]

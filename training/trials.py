@@ -16,6 +16,7 @@ MIXTURE_S: Final = 8.0
 #: Every scene is heard whole: 32 segments end at 17.5 s.
 SCENE_S: Final = 15.0
 JOIN_S: Final = 0.05
+SNEEZE: Final = "person_sneeze"
 
 
 def mixture(cough: Wave, background: Wave, snr_db: float, rng: np.random.Generator) -> tuple[Wave, Span]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from training import pack, probes, scenes
+from training import pack, probes, scenes, trials
 from training.cache import plain_images, quantised, segment_labels
 from training.pack import Wave
 
@@ -41,6 +41,27 @@ def validation(root: Path, folder: Path, seed: int, count: int) -> Validation:
         _write(partial, _built(root, folder, seed, count))
         partial.replace(file)
     return _read(file)
+
+
+def hours(root: Path, folder: Path, seed: int, count: int) -> list[npt.NDArray[np.uint8]]:
+    """Images of ``count`` scenes of 15 s without a cough, from ``val``'s classes but sneezes in turn; kept."""
+    file = folder / f"hours-{seed}-{count}.npz"
+    if not file.exists():
+        backgrounds: dict[str, list[Wave]] = {}
+        for clip in pack.clips(root, "val"):
+            if not clip.is_cough and clip.kind != trials.SNEEZE:
+                backgrounds.setdefault(clip.kind, []).append(pack.wave(clip.path))
+        kinds = sorted(backgrounds)
+        images = []
+        for index in range(count):
+            rng = np.random.default_rng([seed, 21, index])
+            own, other = backgrounds[kinds[index % len(kinds)]], backgrounds[kinds[(index + 1) % len(kinds)]]
+            images.append(_stored(trials.scene(own, other[int(rng.integers(len(other)))], rng)))
+        partial = file.with_suffix(".partial.npz")
+        np.savez(partial, images=np.concatenate(images), counts=np.array([one.shape[0] for one in images]))
+        partial.replace(file)
+    with np.load(file) as kept:
+        return np.split(kept["images"], np.cumsum(kept["counts"])[:-1])
 
 
 def _built(root: Path, folder: Path, seed: int, count: int) -> Validation:
