@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tussis.producer.jobs import JobRequest, job_for
 from tussis.producer.objects import Pins, requests_under
 from tussis.shared.broker import connect, redact
-from tussis.shared.errors import BrokerRefused, TussisError
+from tussis.shared.errors import TussisError
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job
 from tussis.shared.s3 import s3_client as make_s3_client
@@ -113,19 +113,13 @@ class Producer:
         while chunk := list(islice(stream, batch)):
             jobs = self._prepare(chunk)
             answers = iter(self._send([] if dry_run else [job for job in jobs if isinstance(job, Job)]))
-            refusal: BrokerRefused | None = None
             for request, job in zip(chunk, jobs, strict=True):
                 if isinstance(job, TussisError):
                     yield Enqueued(request, None, sent=False, error=job)
                 elif dry_run:
                     yield Enqueued(request, None, sent=False)
-                elif isinstance(answer := next(answers), BrokerRefused):
-                    refusal = answer
-                    yield Enqueued(request, None, sent=False, error=answer)
                 else:
-                    yield Enqueued(request, job.job_id, sent=answer)
-            if refusal is not None:
-                raise refusal
+                    yield Enqueued(request, job.job_id, sent=next(answers))
 
     def listed(self, prefix_uri: str, like: JobRequest | None = None) -> Iterator[JobRequest]:
         """A request for every object under ``s3://bucket/prefix``, pinned by the entity tag in the listing.
@@ -168,7 +162,7 @@ class Producer:
                 jobs.append(error)
         return jobs
 
-    def _send(self, jobs: Sequence[Job]) -> list[bool | BrokerRefused]:
+    def _send(self, jobs: Sequence[Job]) -> list[bool]:
         return self._open_ledger().open_many(jobs) if jobs else []
 
     def _open_ledger(self) -> Ledger:

@@ -82,12 +82,9 @@ def broker_errors(where: str) -> Iterator[None]:
         raise BrokerRefused(f"the broker at {where} refuses the login ({error}): check TUSSIS_BROKER_URL") from error
     except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError) as error:
         raise BrokerUnavailable(f"no broker answers at {where} ({error}): is it running?") from error
+    except OutOfMemoryError as error:
+        raise BrokerRefused(
+            f"the broker at {where} is out of memory: raise its maxmemory or let the workers drain it"
+        ) from error
     except RedisError as error:
-        raise refusal(error, where) from error
-
-
-def refusal(error: RedisError, where: str) -> BrokerRefused:
-    """What the broker's answer that it will not do a command means."""
-    if isinstance(error, OutOfMemoryError):
-        return BrokerRefused(f"the broker at {where} is out of memory: raise its maxmemory or let the workers drain it")
-    return BrokerRefused(f"the broker at {where} refuses: {error}")
+        raise BrokerRefused(f"the broker at {where} refuses: {error}") from error

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import redis
-from redis.exceptions import ResponseError
 
-from tussis.shared.broker import broker_errors, refusal
-from tussis.shared.errors import BrokerRefused, MalformedMessage, UnknownMessageVersion
+from tussis.shared.broker import broker_errors
+from tussis.shared.errors import MalformedMessage, UnknownMessageVersion
 from tussis.shared.messages import Job, envelope, parse_message_text
 from tussis.shared.queues import (
     DEFAULT_PRIORITY,
@@ -33,16 +31,22 @@ from tussis.shared.queues import (
 
 # The scripts take the time from the broker: its clock is the one that all pushes into a list share.
 
-# KEYS ledger, open, sent, list; ARGV job id, message, enqueued_at, envelope. 1: opened; 0: was open, nothing done.
+# KEYS ledger, open, then sent and list of each job; ARGV job id, message, enqueued_at and envelope of each job. Answers
+# for each job 1: opened; 0: was open, nothing done. A broker without memory refuses all of them, before the first. The
+# times of one batch are a microsecond apart, which is less than each takes, so that they tell its order.
 OPEN_SCRIPT = """\
-if redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2]) == 0 then
-  return 0
-end
 local now = redis.call('TIME')
-redis.call('ZADD', KEYS[2], ARGV[3], ARGV[1])
-redis.call('ZADD', KEYS[3], now[1] + now[2] / 1000000, ARGV[1])
-redis.call('LPUSH', KEYS[4], ARGV[4])
-return 1
+local opened = {}
+for i = 1, #ARGV / 4 do
+  local job_id = ARGV[4 * i - 3]
+  opened[i] = redis.call('HSETNX', KEYS[1], job_id, ARGV[4 * i - 2])
+  if opened[i] == 1 then
+    redis.call('ZADD', KEYS[2], ARGV[4 * i - 1], job_id)
+    redis.call('ZADD', KEYS[2 * i + 1], now[1] + (now[2] + i) / 1000000, job_id)
+    redis.call('LPUSH', KEYS[2 * i + 2], ARGV[4 * i])
+  end
+end
+return opened
 """
 
 # KEYS ledger, open, sent, deferred, faults; ARGV job id.
@@ -138,24 +142,24 @@ class Ledger:
         self._send_again = client.register_script(SEND_AGAIN_SCRIPT)
         self._resend = client.register_script(RESEND_SCRIPT)
 
-    # EVAL and not EVALSHA: in a pipeline a broker that restarted since would answer NOSCRIPT, and a producer's login
-    # needs no right to load scripts. It costs the same.
     def open(self, job: Job) -> bool:
         """Enter the job and put its message into its queue, in one step. False when it was open already."""
-        with broker_errors(self._where):
-            return bool(self._client.eval(*_open_call(job)))
+        return self.open_many([job])[0]
 
-    def open_many(self, jobs: Iterable[Job]) -> list[bool | BrokerRefused]:
-        """:meth:`open` for a batch in one round trip: the same step for each job, in order.
+    def open_many(self, jobs: Sequence[Job]) -> list[bool]:
+        """:meth:`open` for a batch, in one step: all or, with an exception, none (after a lost connection maybe all).
 
-        A job that the broker refuses (it ran out of memory) has its refusal in its place; the others are open.
+        One command and not a pipeline of them: a broker that writes its file through does so for every few kilobytes
+        of a pipeline, and once for this. EVAL and not EVALSHA: a producer's login needs no right to load scripts.
         """
-        pipe = self._client.pipeline(transaction=False)
+        keys = [LEDGER_KEY, OPEN_KEY]
+        arguments: list[str] = []
         for job in jobs:
-            pipe.eval(*_open_call(job))
+            keys += [sent_key(job.queue, job.priority), list_key(job.queue, job.priority)]
+            arguments += _open_args(job)
         with broker_errors(self._where):
-            replies = pipe.execute(raise_on_error=False)
-        return [refusal(reply, self._where) if isinstance(reply, ResponseError) else bool(reply) for reply in replies]
+            opened = self._client.eval(OPEN_SCRIPT, len(keys), *keys, *arguments) if jobs else []
+        return [bool(answer) for answer in _replies(opened)]
 
     def close(self, job: Job) -> bool:
         """Take the job out, for it has its result or failure. False when it was not open."""
@@ -317,14 +321,14 @@ def _open_keys(job: Job) -> list[str]:
     return [LEDGER_KEY, OPEN_KEY, sent_key(job.queue, job.priority), list_key(job.queue, job.priority)]
 
 
-def _open_call(job: Job) -> tuple[Any, ...]:
-    keys = _open_keys(job)
-    return (OPEN_SCRIPT, len(keys), *keys, *_open_args(job))
-
-
 def _open_args(job: Job) -> list[str]:
     message = job.to_json()
     return [job.job_id, message, repr(float(job.enqueued_at)), envelope(job, message)]
+
+
+def _replies(reply: object) -> list[object]:
+    assert isinstance(reply, list)
+    return reply
 
 
 # redis-py types its replies for every setting of its client at once; ours answers in bytes.

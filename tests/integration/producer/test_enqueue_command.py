@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pty
-import re
 import subprocess
 import sys
 import time
@@ -243,7 +242,7 @@ def test_what_was_enqueued_before_a_fault_is_summed_up(
     environment: dict[str, str], broker: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = broker.config_get("maxmemory")["maxmemory"] or "0"
-    broker.config_set("maxmemory", int(broker.info("memory")["used_memory"]) + 200_000)
+    broker.config_set("maxmemory", int(broker.info("memory")["used_memory"]) + 1_000_000)
     try:
         records = [
             json.dumps({"uri": "s3://clinic/a.wav", "etag": f"e{n}", "metadata": {"t": "x" * 3000}}) for n in range(300)
@@ -254,7 +253,8 @@ def test_what_was_enqueued_before_a_fault_is_summed_up(
 
     *_, summary, fault = result.stderr.splitlines()
     assert result.exit_code == 1
-    assert re.fullmatch(rf"{len(lines(result))} enqueued, [1-9]\d* refused", summary)
+    assert lines(result)
+    assert summary == f"{len(lines(result))} enqueued"
     assert "out of memory" in fault
     assert sorted(job_id for job_id, _ in lines(result)) == sorted(open_jobs(broker))
 
