@@ -46,3 +46,11 @@ def cpu(
     from tussis.worker.service import run_worker
 
     ctx.exit(run_worker(settings, Device.CPU))
+
+
+@worker.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+def gpu() -> None:
+    """Serve on a GPU: not part of this version."""
+    from tussis.shared.errors import NotInstalled
+
+    raise NotInstalled("tussis worker gpu is not part of this version of Tussis: use tussis worker cpu")

@@ -1,0 +1,177 @@
+"""docker-compose.yml and the Dockerfiles: what the real parser and the linter say, and what no parser looks at."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.compose import (
+    DOCKERFILES,
+    HADOLINT,
+    PROFILES,
+    compose,
+    instructions,
+    last,
+    make_env,
+    services,
+    stage,
+)
+from tests.support.processes import ROOT
+from tussis.shared.settings import Settings
+
+LONG_RUNNING = {"broker", "database", "s3", "worker-cpu", "worker-gpu"}
+OURS = {"migrate", "tussis", "worker-cpu", "worker-gpu"}
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> Path:
+    """A fresh ``.env``."""
+    return make_env(tmp_path)
+
+
+@pytest.fixture
+def resolved(env_file: Path) -> dict[str, Any]:
+    """The services."""
+    return services(env_file)
+
+
+@pytest.mark.parametrize("profile", [None, *PROFILES])
+def test_the_parser_accepts_every_profile(env_file: Path, profile: str | None) -> None:
+    words = () if profile is None else ("--profile", profile)
+    checked = compose("--env-file", env_file, *words, "config", "--quiet")
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+
+
+def test_without_env_it_is_refused_in_words(tmp_path: Path) -> None:
+    refused = compose("--project-directory", tmp_path, "config", "--quiet", cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "run sh deploy/make-env.sh" in refused.stderr
+    for name in ("BROKER_PASSWORD", "DATABASE_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY"):
+        assert name in refused.stderr
+
+
+@pytest.mark.parametrize("missing", ["BROKER_PASSWORD", "DATABASE_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "MODEL"])
+def test_no_secret_has_a_default(env_file: Path, missing: str) -> None:
+    kept = [line for line in env_file.read_text().splitlines() if not line.startswith(f"{missing}=")]
+    env_file.write_text("\n".join(kept))
+    refused = compose("--env-file", env_file, "config", "--quiet")
+    assert refused.returncode != 0
+    assert f"variable {missing} is missing a value" in refused.stderr
+
+
+def test_make_env_writes_other_passwords_each_time_and_overwrites_none(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    texts = [make_env(tmp_path / name).read_text() for name in ("a", "b")]
+    secrets = [re.findall(r"^(\w+)=([0-9a-f]{20,})$", text, flags=re.M) for text in texts]
+    assert [len(found) for found in secrets] == [4, 4]
+    assert len({value for found in secrets for _, value in found}) == 8
+    assert (tmp_path / "a" / ".env").stat().st_mode & 0o777 == 0o600
+    again = subprocess.run(
+        ["/bin/sh", ROOT / "deploy" / "make-env.sh", tmp_path / "a" / ".env"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert again.returncode == 1
+    assert "stays as it is" in again.stderr
+    assert (tmp_path / "a" / ".env").read_text() == texts[0]
+
+
+def test_every_service_is_hardened_limited_and_pinned(resolved: dict[str, Any]) -> None:
+    assert resolved.keys() == LONG_RUNNING | OURS
+    for name, service in resolved.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        limits = service["deploy"]["resources"]["limits"]
+        assert {"cpus", "memory", "pids"} <= limits.keys(), name
+        assert service["logging"]["options"].keys() == {"max-size", "max-file"}, name
+        # Three numbers, or the two of a server whose makers count in two.
+        assert re.search(r":\d+\.\d+(\.\d+)?(-\w+)?$", service["image"]), service["image"]
+        for port in service.get("ports", []):
+            assert port["host_ip"] == "127.0.0.1", name
+        if name not in OURS:
+            assert service["user"] not in ("root", "0"), name
+        if name in LONG_RUNNING:
+            assert service["restart"] == "unless-stopped", name
+            assert service["healthcheck"]["test"], name
+
+
+def test_a_stop_gives_the_longest_task_its_time(resolved: dict[str, Any]) -> None:
+    settings = Settings.model_fields
+    stages = (
+        settings["download_timeout_s"].default + 30,
+        settings["decode_timeout_s"].default,  # decoding
+        settings["decode_timeout_s"].default,  # preprocessing has the same deadline of its own
+        settings["inference_timeout_s"].default,
+    )
+    for name in ("worker-cpu", "worker-gpu"):
+        minutes = re.fullmatch(r"(\d+)m0s", resolved[name]["stop_grace_period"])
+        assert minutes, resolved[name]["stop_grace_period"]
+        assert int(minutes[1]) * 60 > sum(stages) == 450
+        assert int(minutes[1]) * 60 > settings["soft_shutdown_s"].default + 5
+
+
+def test_the_gpu_worker_reserves_a_device(resolved: dict[str, Any]) -> None:
+    assert resolved["worker-gpu"]["profiles"] == ["gpu"]
+    (device,) = resolved["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+
+
+def test_containers_get_settings_that_exist(resolved: dict[str, Any]) -> None:
+    known = {f"TUSSIS_{name.upper()}" for name in Settings.model_fields}
+    for name in OURS:
+        given = {key for key in resolved[name]["environment"] if key.startswith("TUSSIS_")}
+        assert given <= known, name
+    for dockerfile in DOCKERFILES:
+        named = set(
+            re.findall(r"TUSSIS_[A-Z_]+", " ".join(rest for one, rest in instructions(dockerfile) if one == "ENV"))
+        )
+        assert named <= known
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_hadolint_finds_nothing(dockerfile: Path) -> None:
+    checked = subprocess.run(
+        [HADOLINT, "--no-color", dockerfile], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_dockerfiles_name_tried_versions_real_extras_and_no_root(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
+    pins = dict(re.findall(r"(build|hatchling)==([\d.]+)", text))
+    constraints = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line)
+    assert pins == {name: constraints[name] for name in ("build", "hatchling")}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(re.findall(r"whl\)\[(\w+)\]", text)) <= extras.keys()
+    for base in re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", text, flags=re.M):
+        assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base)
+    copied = {
+        word
+        for one, rest in instructions(dockerfile)
+        if one == "COPY" and "--from" not in rest
+        for word in rest.split()[:-1]
+    }
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {f"!{name}" for name in copied} <= set(ignored)
+    assert all((ROOT / name).exists() for name in copied)
+    targets = ("producer", "worker") if dockerfile.name.endswith("cpu") else ("worker",)
+    for target in targets:
+        users = [rest for one, rest in stage(dockerfile, target) if one == "USER"]
+        assert users[-1] == "10001:10001"
+
+
+def test_images_and_compose_name_the_same_commands(resolved: dict[str, Any]) -> None:
+    for service, dockerfile in (("worker-cpu", DOCKERFILES[0]), ("worker-gpu", DOCKERFILES[1])):
+        assert last(dockerfile, "worker", "ENTRYPOINT") == ["tussis"]
+        assert last(dockerfile, "worker", "CMD") == resolved[service]["command"]
+        assert ["CMD", *last(dockerfile, "worker", "HEALTHCHECK")] == resolved[service]["healthcheck"]["test"]
