@@ -207,6 +207,16 @@ def _objects(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
                 yield value
 
 
+def pytest_configure() -> None:
+    """Let a terminated test session tear down what it started: processes, servers, folders."""
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: a second would break off the teardown
+    pytest.exit("terminated", returncode=143)
+
+
 class Spawn:
     """Starts processes for a test, and ends those that are left."""
 
