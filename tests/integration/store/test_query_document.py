@@ -1,0 +1,164 @@
+"""``docs/query.md``: its tables are the schema's own words, and its questions run and answer."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import Table, make_url
+
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, rows
+from tussis.shared.states import AttemptOutcome
+from tussis.shared.store.records import SegmentScores
+from tussis.shared.store.repository import Store
+from tussis.shared.store.schema import metadata
+from tussis.shared.store.views import VIEWS
+
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "query.md"
+TEXT = DOCUMENT.read_text(encoding="utf-8")
+
+
+def sections(text: str) -> dict[str, str]:
+    """Third-level heading -> what stands under it, up to the next heading of the second or third level."""
+    found: dict[str, list[str]] = {}
+    heading = ""
+    for line in text.splitlines():
+        if line.startswith(("## ", "### ")):
+            heading = line.removeprefix("### ")
+            found[heading] = []
+        elif heading:
+            found[heading].append(line)
+    return {name: "\n".join(lines) for name, lines in found.items()}
+
+
+SECTIONS = sections(TEXT)
+#: Heading -> its SQL.
+QUESTIONS = {
+    name: body.split("```sql\n")[1].split("```")[0] for name, body in SECTIONS.items() if re.match(r"\d+\. ", name)
+}
+
+
+_DIALECT = make_url("postgresql+psycopg://").get_dialect()()
+
+
+def described(table: Table) -> str:
+    """The table's columns as the document shows them."""
+    lines = ["| column | type | |", "| --- | --- | --- |"]
+    for column in table.columns:
+        kind = column.type.compile(dialect=_DIALECT).lower().replace("timestamp with time zone", "timestamptz")
+        words = column.comment or "number of the row"
+        null = ", null" if column.nullable else ""
+        lines.append(f"| `{column.name}` | {kind}{null} | {words} |")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize("table", metadata.sorted_tables, ids=lambda table: str(table.name))
+def test_each_table_stands_in_the_document(table: Table) -> None:
+    assert f"### `{table.name}`\n\n{table.comment}\n\n{described(table)}" in TEXT
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_each_view_and_its_columns_stand_in_the_document(store_url: str, view: str) -> None:
+    section = SECTIONS[f"`{view}`"]
+    assert VIEWS[view][1] in section.replace("\n", " ")
+    if view == "analyses_newest":
+        return
+    columns = rows(
+        store_url,
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::text::regclass AND attnum > 0 ORDER BY attnum",
+        view,
+    )
+    assert re.findall(r"^\| `(\w+)` \|", section, re.M) == [name for (name,) in columns]
+
+
+@pytest.fixture
+def filled(store: Store, store_url: str, model_id: int) -> str:
+    """Some of everything, the newest an hour old at most."""
+    newer = store.register_model(model_facts(version="2", sha256="b" * 64))
+
+    def answered(key: str, probability: float, *, model: int = model_id, **changes: Any) -> None:
+        fields = {"profile": "documented"} | changes
+        request = a_claim(a_job(key=key, metadata={"site": key.split("/")[0]}), model, **fields)
+        store.complete(claimed(store.claim(request)), a_result(8, probability))
+
+    answered("north/1.wav", 0.95)
+    answered("north/2.wav", 0.30)
+    answered("north/2.wav", 0.70, model=newer)
+    answered("south/3.wav", 0.60)
+    answered("south/3.wav", 0.20, profile="legacy", profile_overridden=True)
+    answered("south/3.wav", 0.62, model=newer)
+    answered("south/9.wav", 0.10)
+    long = claimed(store.claim(a_claim(a_job(key="south/4.wav"), model_id)))
+    hot = range(8, 12)
+    scores = SegmentScores(
+        start_s=[0.5 * n for n in range(32)],
+        end_s=[0.5 * n + 2 for n in range(32)],
+        probability=[0.9 if n in hot else 0.1 for n in range(32)],
+        logit=[2.2 if n in hot else -2.2 for n in range(32)],
+    )
+    store.complete(
+        long, a_result(32, segments=scores, truncated=True, segments_total=120, duration_s=60.0, analyzed_s=17.5)
+    )
+    store.fail(claimed(store.claim(a_claim(a_job(key="south/5.png"), model_id))), "not_audio", "a picture")
+    store.refuse(a_refusal(a_job(key="south/6.wav")))
+    crashed = a_job(key="south/7.wav")
+    for _ in range(3):
+        store.claim(a_claim(crashed, model_id, max_attempts=2))
+    waiting = claimed(store.claim(a_claim(a_job(key="south/8.wav"), model_id)))
+    store.release(waiting, AttemptOutcome.TRANSIENT, "storage_unavailable", "503")
+    store.dead_letter("?", None, "malformed_message", "not JSON")
+    execute(store_url, "UPDATE analyses SET enqueued_at = started_at - interval '3 s'")
+    return store_url
+
+
+def test_there_are_questions() -> None:
+    numbers = [int(title.split(".")[0]) for title in QUESTIONS]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(numbers) >= 10
+
+
+@pytest.mark.parametrize("title", QUESTIONS)
+def test_each_question_has_the_right_answer(filled: str, title: str) -> None:
+    with psycopg.connect(filled) as connection:
+        # As an analyst would send it: no parameters.
+        found = connection.execute(QUESTIONS[title].encode()).fetchall()
+    assert [told(row) for row in found] == ANSWERS[int(title.split(".")[0])]
+
+
+def told(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row without what the clock says, and with the start of long texts only."""
+    return tuple(
+        value[:28] if isinstance(value, str) else round(value, 2) if isinstance(value, float) else value
+        for value in row
+        if not isinstance(value, date)
+    )
+
+
+#: Question -> its answer on the filled database, from what the fixture says.
+ANSWERS: dict[int, list[tuple[Any, ...]]] = {
+    1: [
+        ("s3://recordings/north/1.wav", 0.95, 4.0),
+        ("s3://recordings/south/4.wav", 0.8, 60.0),
+        ("s3://recordings/north/2.wav", 0.7, 4.0),
+        ("s3://recordings/south/3.wav", 0.62, 4.0),
+    ],
+    2: [("failed", None, 3), ("succeeded", False, 1), ("succeeded", True, 4)],
+    3: [("north", 2, 1), ("south", 2, 0.5)],
+    4: [("s3://recordings/south/3.wav", 0.62, 0.61), ("s3://recordings/north/2.wav", 0.7, 0.61)],
+    5: [("s3://recordings/south/4.wav", 4.0, 7.5, 0.9)],
+    6: [
+        ("not_audio", 1, "a picture"),
+        ("object_missing", 1, "no object at s3://recordings"),
+        ("worker_crashed", 1, "2 of 2 attempts ended withou"),
+    ],
+    7: [(Decimal("0.5"), 4, 5), (Decimal("0.61"), 4, 5), (Decimal("0.7"), 2, 5)],
+    8: [("recordings", "north/2.wav", 0.3, 0.7, True), ("recordings", "south/3.wav", 0.6, 0.62, True)],
+    9: [("s3://recordings/south/4.wav", 60.0, 17.5, True)],
+    10: [("(unread)", 4, 3.0, None), ("wav", 8, 3.0, 48.0)],
+    11: [("recordings", "south/7.wav", "failed", 2)],
+}

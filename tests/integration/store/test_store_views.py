@@ -1,0 +1,142 @@
+"""The views that analysts read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, model_facts, rows
+from tussis.shared.states import AttemptOutcome
+from tussis.shared.store.repository import Store
+
+
+def current(url: str) -> dict[str, dict[str, Any]]:
+    """Key -> its row of the view current."""
+    with psycopg.connect(url, row_factory=dict_row) as connection:
+        return {row["key"]: row for row in connection.execute("SELECT * FROM current")}
+
+
+def test_a_result_is_flat_and_complete(store: Store, store_url: str, model_id: int) -> None:
+    job = a_job(key="ward 3/ä.wav", metadata={"patient": 7})
+    claim = claimed(store.claim(a_claim(job, model_id, version_id="v1")))
+    store.complete(claim, a_result(32, truncated=True, segments_total=60, duration_s=30.0, analyzed_s=17.5))
+
+    row = current(store_url)["ward 3/ä.wav"]
+
+    for time in ("enqueued_at", "started_at", "finished_at", "created_at"):
+        assert row.pop(time) is not None
+    assert row == {
+        "uri": "s3://recordings/ward 3/ä.wav",
+        "bucket": "recordings",
+        "key": "ward 3/ä.wav",
+        "etag": "e1",
+        "version_id": "v1",
+        "state": "succeeded",
+        "decision": True,
+        "bag_probability": 0.8,
+        "bag_logit": 1.386,
+        "threshold": 0.61,
+        "model": "cough@1",
+        "profile": "documented",
+        "coverage": "head",
+        "segments": 32,
+        "segments_total": 60,
+        "duration_s": 30.0,
+        "analyzed_s": 17.5,
+        "truncated": True,
+        "rate_hz": 16_000,
+        "channels": 1,
+        "codec": "pcm_s16le",
+        "container": "wav",
+        "decoder": "soundfile",
+        "size_bytes": 64_044,
+        "error_class": None,
+        "error_message": None,
+        "attempts": 1,
+        "metadata": {"patient": 7},
+        "job_id": row["job_id"],
+        "analysis_id": claim.analysis_id,
+        "recording_id": row["recording_id"],
+    }
+    assert str(row["job_id"]) == job.job_id
+
+
+def test_current_is_the_newest_final_answer(store: Store, store_url: str, model_id: int) -> None:
+    newer = store.register_model(model_facts(version="2", sha256="b" * 64))
+    for model in (model_id, newer):
+        store.complete(claimed(store.claim(a_claim(a_job(), model))), a_result(2, 0.2 + model / 100))
+    # Not final: running, and waiting for the next attempt.
+    store.claim(a_claim(a_job(again=True), model_id))
+    store.release(claimed(store.claim(a_claim(a_job(again=True), model_id))), AttemptOutcome.HANDED_BACK)
+
+    row = current(store_url)["a.wav"]
+    assert (row["model"], row["state"]) == ("cough@2", "succeeded")
+
+    # The object was replaced by something that cannot be analysed: that is the answer now.
+    store.fail(claimed(store.claim(a_claim(a_job(), newer, etag="e2"))), "not_audio", "a picture")
+    row = current(store_url)["a.wav"]
+    assert (row["etag"], row["state"], row["error_class"], row["decision"]) == ("e2", "failed", "not_audio", None)
+
+    # And then deleted.
+    store.refuse(a_refusal(a_job()))
+    assert current(store_url)["a.wav"]["error_class"] == "object_missing"
+
+
+def test_an_analysis_under_another_profile_by_order_is_left_out(store: Store, store_url: str, model_id: int) -> None:
+    store.complete(claimed(store.claim(a_claim(a_job(), model_id))), a_result())
+    other = a_claim(a_job(profile="legacy"), model_id, profile="legacy", profile_overridden=True)
+    store.complete(claimed(store.claim(other)), a_result(2, 0.1))
+    store.refuse(a_refusal(a_job(key="b.wav"), profile="legacy", profile_overridden=True))
+
+    assert {key: row["profile"] for key, row in current(store_url).items()} == {"a.wav": "documented"}
+    assert rows(store_url, "SELECT profile FROM analyses_newest ORDER BY 1") == [
+        ("documented",),
+        ("legacy",),
+        ("legacy",),
+    ]
+
+
+def test_newest_of_each_question(store: Store, store_url: str, model_id: int) -> None:
+    newer = store.register_model(model_facts(version="2", sha256="b" * 64))
+    for request in (
+        a_claim(a_job(), model_id),
+        a_claim(a_job(again=True), model_id),
+        a_claim(a_job(), newer),
+        a_claim(a_job(), model_id, etag="e2"),
+    ):
+        last = claimed(store.claim(request))
+        store.complete(last, a_result())
+    for name in ("other@1", "other@2"):
+        store.refuse(a_refusal(a_job(), model_requested=name))
+    found = rows(store_url, "SELECT id FROM analyses_newest ORDER BY 1")
+    # The first was asked again.
+    assert [analysis_id for (analysis_id,) in found] == [2, 3, 4, 5, 6]
+
+
+def test_segments_of_current_results(store: Store, store_url: str, model_id: int) -> None:
+    store.complete(claimed(store.claim(a_claim(a_job(), model_id))), a_result(8))
+    newest = claimed(store.claim(a_claim(a_job(again=True), model_id)))
+    store.complete(newest, a_result(2))
+    store.fail(claimed(store.claim(a_claim(a_job(key="b.wav"), model_id))), "empty", "no bytes")
+
+    found = rows(
+        store_url,
+        "SELECT uri, segment_index, start_s, end_s, round(probability::numeric, 2)::float8, model, analysis_id "
+        "FROM current_segments ORDER BY segment_index",
+    )
+    uri = "s3://recordings/a.wav"
+    assert found == [
+        (uri, 0, 0.0, 2.0, 0.33, "cough@1", newest.analysis_id),
+        (uri, 1, 0.5, 2.5, 0.67, "cough@1", newest.analysis_id),
+    ]
+
+
+def test_one_recording_of_current_does_not_read_them_all(store: Store, store_url: str, model_id: int) -> None:
+    store.complete(claimed(store.claim(a_claim(a_job(), model_id))), a_result())
+    with psycopg.connect(store_url) as connection:
+        connection.execute("SET enable_seqscan = off")
+        plan = connection.execute("EXPLAIN SELECT * FROM current WHERE bucket = 'recordings' AND key = 'a.wav'")
+        text = "\n".join(line for (line,) in plan)
+    assert "Index Cond: ((bucket = 'recordings'::text) AND (key = 'a.wav'::text))" in text

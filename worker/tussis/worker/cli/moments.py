@@ -1,0 +1,34 @@
+"""Times on the command line."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import click
+
+_AGO = re.compile(r"(\d{1,6})(s|min|h|d|w)")
+_UNITS = {
+    "s": timedelta(seconds=1),
+    "min": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
+
+
+def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """An option's callback: a time in UTC from ISO 8601 (without an offset it is UTC), or from how long ago it was
+    (``90s``, ``30min``, ``2h``, ``7d``, ``1w``)."""
+    if value is None:
+        return None
+    ago = _AGO.fullmatch(value)
+    try:
+        if ago:
+            return datetime.now(UTC) - int(ago[1]) * _UNITS[ago[2]]
+        given = datetime.fromisoformat(value)
+        return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(
+            f"{value!r} is no time: write 2026-11-22, 2026-11-22T14:30 (UTC), or how long ago: 90s, 30min, 2h, 7d"
+        ) from None

@@ -1,0 +1,222 @@
+"""``tussis results``: what the store holds, newest first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import click
+
+from tussis.shared.states import AnalysisState
+from tussis.worker.cli.moments import moment
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tussis.shared.store.records import Analysis, Segment
+    from tussis.shared.store.repository import Store
+
+#: Rows of the table unless --limit says otherwise: about what a person reads.
+TABLE_LIMIT = 50
+#: Analyses whose segments are read with one query.
+_BATCH = 200
+#: Width of a terminal from which the table has room for the time, and for model and profile where they differ.
+_WIDE = 110
+
+
+@click.command()
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=moment,
+    help="From this time on (of the first attempt): 2026-11-22, 2026-11-22T14:30, 2h, 7d.",
+)
+@click.option("--until", metavar="TIME", callback=moment, help="Before this time.")
+@click.option("--decision", type=click.Choice(["cough", "no-cough"]), help="Only results that say so.")
+@click.option("--state", type=click.Choice([state.value for state in AnalysisState]), help="Only these.")
+@click.option("--prefix", metavar="S3_URI", help="Only recordings under s3://bucket/start-of-key.")
+@click.option("--limit", type=click.IntRange(min=1), help=f"At most so many [{TABLE_LIMIT}; with --json all].")
+@click.option("--segments", "with_segments", is_flag=True, help="With every segment.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def results(
+    since: datetime | None,
+    until: datetime | None,
+    decision: str | None,
+    state: str | None,
+    prefix: str | None,
+    limit: int | None,
+    with_segments: bool,
+    as_json: bool,
+) -> None:
+    """Show analyses and their answers, newest first. Times are in UTC.
+
+    For questions beyond these filters there is SQL: docs/query.md.
+
+    \b
+    Examples:
+      tussis results --since 2h --decision cough
+      tussis results --prefix s3://clinic/2026/ --state failed
+      tussis results --json --segments > results.jsonl
+    """
+    from tussis.shared.settings import load_settings
+    from tussis.shared.store.records import ResultFilter
+    from tussis.shared.store.repository import Store
+
+    wanted = ResultFilter(
+        since=since,
+        until=until,
+        decision=None if decision is None else decision == "cough",
+        state=None if state is None else AnalysisState(state),
+        prefix=prefix,
+        limit=limit if limit or as_json else TABLE_LIMIT,
+    )
+    with Store.connect(load_settings().need_database()) as store:
+        store.verify_schema()
+        found = _with_segments(store, store.results(wanted), with_segments)
+        if as_json:
+            for analysis, segments in found:
+                click.echo(json.dumps(as_object(analysis, segments)))
+            return
+        shown = list(found)
+    if not shown:
+        narrowed = any(value is not None for value in (since, until, decision, state, prefix))
+        click.echo("No results match." if narrowed else "No results yet: enqueue a recording with `tussis enqueue`.")
+        return
+    _print(shown, more=len(shown) == wanted.limit)
+
+
+#: An analysis, and its segments where they were asked for.
+_Shown: TypeAlias = "tuple[Analysis, tuple[Segment, ...] | None]"
+
+
+def as_object(analysis: Analysis, segments: tuple[Segment, ...] | None) -> dict[str, Any]:
+    """An analysis as JSON: the names of ``tussis analyze``, and what the store knows beside them."""
+    from tussis.shared.store.records import finite
+
+    told: dict[str, Any] = {
+        "uri": analysis.uri,
+        "state": analysis.state.value,
+        "bag_probability": analysis.bag_probability,
+        "decision": analysis.decision,
+        "threshold": analysis.threshold if analysis.decision is not None else None,
+        "profile": analysis.profile,
+        "model": analysis.model,
+        "duration_s": analysis.duration_s,
+        "analyzed_s": analysis.analyzed_s,
+        "truncated": analysis.truncated,
+        "etag": analysis.etag,
+        "version_id": analysis.version_id,
+        "metadata": analysis.metadata,
+        "job_id": analysis.job_id,
+        "analysis_id": analysis.id,
+        "attempts": analysis.attempts,
+        "timings_ms": analysis.timings_ms,
+        "created_at": analysis.created_at.isoformat(),
+        "enqueued_at": analysis.enqueued_at.isoformat(),
+        "finished_at": analysis.finished_at.isoformat() if analysis.finished_at else None,
+    }
+    if analysis.error_class is not None:
+        told["error"] = {"class": analysis.error_class, "message": analysis.error_message}
+    if segments is not None:
+        told["segments"] = [
+            {
+                "index": segment.index,
+                "start_s": segment.start_s,
+                "end_s": segment.end_s,
+                "probability": segment.probability,
+                "logit": finite(segment.logit),
+            }
+            for segment in segments
+        ]
+    return told
+
+
+def _with_segments(store: Store, listing: Iterator[Analysis], wanted: bool) -> Iterator[_Shown]:
+    """Each analysis with its segments, or with None when they were not asked for."""
+    while batch := list(islice(listing, _BATCH)):
+        segments = store.segments_of_each([analysis.id for analysis in batch]) if wanted else {}
+        for analysis in batch:
+            yield analysis, segments.get(analysis.id, ()) if wanted else None
+
+
+def _print(shown: list[_Shown], *, more: bool) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    wide = console.width >= _WIDE
+    models = sorted({analysis.model or "none" for analysis, _ in shown})
+    profiles = sorted({analysis.profile or "none" for analysis, _ in shown})
+    console.print(_table(shown, when=wide, model=wide and len(models) > 1, profile=wide and len(profiles) > 1))
+    kinds: dict[str, int] = {}
+    for analysis, _ in shown:
+        kind = analysis.state.value if analysis.decision is None else "cough" if analysis.decision else "no cough"
+        kinds[kind] = kinds.get(kind, 0) + 1
+    told = f"{len(shown):,} shown: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()) + "."
+    told += " There may be more: --limit, --since, --until." if more else ""
+    console.print(f"{told} Model: {', '.join(models)}. Profile: {', '.join(profiles)}.", markup=False)
+
+
+def _table(shown: list[_Shown], *, when: bool, model: bool, profile: bool) -> Table:
+    """The table. What is the same in every row stands below it instead of in a column."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold underline")
+    table.add_column("answer", no_wrap=True)
+    table.add_column("prob.", justify="right", no_wrap=True)
+    table.add_column("length", justify="right", no_wrap=True)
+    table.add_column("recording", overflow="fold", ratio=1)
+    if model:
+        table.add_column("model", overflow="fold", max_width=24)
+    if profile:
+        table.add_column("profile", no_wrap=True)
+    if when:
+        table.add_column("first attempt (UTC)", no_wrap=True)
+    for analysis, segments in shown:
+        cells = [
+            _answer(analysis),
+            "" if analysis.bag_probability is None else f"{analysis.bag_probability:.3f}",
+            "" if analysis.duration_s is None else f"{analysis.duration_s:.1f} s",
+            _plain(analysis.uri) + _remark(analysis) + "".join(map(_segment_line, segments or ())),
+        ]
+        if model:
+            cells.append(_plain(analysis.model or ""))
+        if profile:
+            cells.append(analysis.profile)
+        if when:
+            cells.append(f"{analysis.created_at:%Y-%m-%d %H:%M:%S}")
+        table.add_row(*cells)
+    return table
+
+
+def _answer(analysis: Analysis) -> str:
+    if analysis.decision is True:
+        return "[bold red]COUGH[/]"
+    if analysis.decision is False:
+        return "no cough"
+    if analysis.state is AnalysisState.FAILED:
+        return "[yellow]failed[/]"
+    return f"[dim]{analysis.state.value}[/]"
+
+
+def _remark(analysis: Analysis) -> str:
+    """What a reader must know beside the answer, on a line of its own."""
+    if analysis.error_class is not None:
+        return f"\n[dim]{_plain(f'{analysis.error_class}: {analysis.error_message}')}[/]"
+    if analysis.truncated:
+        return f"\n[dim]only the first {analysis.analyzed_s:.1f} s were analysed[/]"
+    return ""
+
+
+def _segment_line(segment: Segment) -> str:
+    bar = "▇" * round(10 * segment.probability)
+    return f"\n[dim]{segment.start_s:6.1f} to {segment.end_s:5.1f} s[/]  {segment.probability:.3f} {bar}"
+
+
+def _plain(text: str) -> str:
+    """Text of somebody else's, for the terminal: no markup, and no control characters (a key may hold any)."""
+    from rich.markup import escape
+
+    return escape("".join(char if char.isprintable() else "\ufffd" for char in text))
