@@ -13,11 +13,11 @@ STAMPS = $(VENV)/stamps
 CHECKED = producer worker shared tests migrations training
 
 .DEFAULT_GOAL = help
-.PHONY: help install demo test lint faults constraints clean
+.PHONY: help install demo test lint faults images-check release-check env constraints clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*  ## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
 	@echo
 	@echo '  PYTHON=/path/to/python3   which Python to build .venv with (3.11 to 3.13; default: the first found)'
 
@@ -37,6 +37,15 @@ lint: $(STAMPS)/dev  ## ruff, mypy --strict, import rules
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy $(CHECKED)
 	$(RUN)/lint-imports
+
+images-check: $(STAMPS)/dev  ## run what the images run, in bare environments with exactly their extras (minutes, 5 GB)
+	$(RUN)/python -m pytest -m slow tests/integration/deploy $(ARGS)
+
+release-check: $(STAMPS)/dev  ## build wheel and sdist, install them bare, run an analysis from there (minutes, 5 GB)
+	$(RUN)/python -m pytest -m slow tests/acceptance/test_release.py $(ARGS)
+
+env:  ## write .env for docker-compose.yml, with random passwords
+	@sh deploy/make-env.sh
 
 constraints: $(STAMPS)/dev  ## write constraints.txt from .venv, after the tests passed with newer versions
 	$(RUN)/python .ci/constraints.py

@@ -131,10 +131,8 @@ def test_containers_get_settings_that_exist(resolved: dict[str, Any]) -> None:
         given = {key for key in resolved[name]["environment"] if key.startswith("TUSSIS_")}
         assert given <= known, name
     for dockerfile in DOCKERFILES:
-        named = set(
-            re.findall(r"TUSSIS_[A-Z_]+", " ".join(rest for one, rest in instructions(dockerfile) if one == "ENV"))
-        )
-        assert named <= known
+        variables = " ".join(rest for one, rest in instructions(dockerfile) if one == "ENV")
+        assert set(re.findall(r"TUSSIS_[A-Z_]+", variables)) <= known
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
@@ -155,12 +153,8 @@ def test_dockerfiles_name_tried_versions_real_extras_and_no_root(dockerfile: Pat
     assert set(re.findall(r"whl\)\[(\w+)\]", text)) <= extras.keys()
     for base in re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", text, flags=re.M):
         assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base)
-    copied = {
-        word
-        for one, rest in instructions(dockerfile)
-        if one == "COPY" and "--from" not in rest
-        for word in rest.split()[:-1]
-    }
+    copies = [rest.split()[:-1] for one, rest in instructions(dockerfile) if one == "COPY" and "--from" not in rest]
+    copied = {word for words in copies for word in words}
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert {f"!{name}" for name in copied} <= set(ignored)
     assert all((ROOT / name).exists() for name in copied)
