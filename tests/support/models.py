@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from tussis.worker.detector.manifest import Manifest, sha256_of, write_manifest
+
+if TYPE_CHECKING:
+    from tussis.worker.modelling.architecture import CoughNet
 
 FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 #: The seed of ``random_resnet``.
@@ -201,3 +204,11 @@ def random_resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("random-resnet") / "random.onnx"
     export_random(path, RESNET_SEED)
     return path
+
+
+@pytest.fixture(scope="session")
+def resnet_network() -> CoughNet:
+    """The network of ``random_resnet``, calibrated a second time (some 5 s). Not to be changed."""
+    from tussis.worker.modelling.calibrate import random_network
+
+    return random_network(RESNET_SEED)

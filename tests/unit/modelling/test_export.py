@@ -27,11 +27,6 @@ def detector(random_resnet: Path) -> Detector:
     return Detector.load(random_resnet, intra_op_threads=1)
 
 
-@pytest.fixture(scope="module")
-def network() -> CoughNet:
-    return calibrate.random_network(RESNET_SEED)
-
-
 def test_the_random_model_s_manifest_says_what_it_is(random_resnet: Path) -> None:
     manifest = read_manifest(random_resnet)
 
@@ -41,12 +36,12 @@ def test_the_random_model_s_manifest_says_what_it_is(random_resnet: Path) -> Non
     assert manifest.sha256 == sha256_of(random_resnet.read_bytes())
 
 
-def test_a_batch_with_masked_padding_gets_torch_s_logits(detector: Detector, network: CoughNet) -> None:
+def test_a_batch_with_masked_padding_gets_torch_s_logits(detector: Detector, resnet_network: CoughNet) -> None:
     spectrograms, mask = images(2, 3), kept([1, 1, 1], [1, 0, 1])
 
     found = detector.score(spectrograms, mask)
     with torch.inference_mode():
-        expected = network(torch.from_numpy(spectrograms), torch.from_numpy(mask))
+        expected = resnet_network(torch.from_numpy(spectrograms), torch.from_numpy(mask))
 
     np.testing.assert_allclose(found.bag_logit, expected.bag_logit.numpy(), atol=1e-4)
     np.testing.assert_allclose(found.segment_logits[mask], expected.segment_logits.numpy()[mask], atol=1e-4)
@@ -89,9 +84,9 @@ def test_the_graph_is_plain_and_says_nothing_of_the_machine(random_resnet: Path)
     assert random_resnet.stat().st_size < 46.5e6
 
 
-def test_the_same_network_gives_the_same_bytes(random_resnet: Path, network: CoughNet) -> None:
+def test_the_same_network_gives_the_same_bytes(random_resnet: Path, resnet_network: CoughNet) -> None:
     """A second calibration of the seed and a second export: every byte is the same."""
-    assert sha256_of(exporting.to_onnx(network)) == sha256_of(random_resnet.read_bytes())
+    assert sha256_of(exporting.to_onnx(resnet_network)) == sha256_of(random_resnet.read_bytes())
 
 
 def test_another_seed_is_another_network_and_torch_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +105,7 @@ def test_another_seed_is_another_network_and_torch_stays_as_it_was(monkeypatch: 
 
 
 def test_a_graph_that_answers_differently_is_not_written(
-    tmp_path: Path, network: CoughNet, random_resnet: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, resnet_network: CoughNet, random_resnet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = onnx.load(random_resnet)
     (bias,) = (tensor for tensor in model.graph.initializer if tensor.name == "seg_head.bias")
@@ -120,17 +115,17 @@ def test_a_graph_that_answers_differently_is_not_written(
     out.write_bytes(b"the model of before")
 
     with pytest.raises(ModelRefused, match=r'"segment_\w+" differs from torch by .*nothing is written'):
-        exporting.export(network, out)
+        exporting.export(resnet_network, out)
 
     assert out.read_bytes() == b"the model of before"
     assert [entry.name for entry in tmp_path.iterdir()] == ["cough.onnx"]
 
 
 def test_a_folder_that_is_missing_is_said_in_one_line(
-    tmp_path: Path, network: CoughNet, random_resnet: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, resnet_network: CoughNet, random_resnet: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = random_resnet.read_bytes()
     monkeypatch.setattr(exporting, "to_onnx", lambda network: data)
 
     with pytest.raises(OutputUnwritable, match=r"cannot write .*cough\.onnx: No such file"):
-        exporting.export(network, tmp_path / "none" / "cough.onnx")
+        exporting.export(resnet_network, tmp_path / "none" / "cough.onnx")

@@ -11,13 +11,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from tests.support.models import RESNET_SEED, Tiny, tiny_bytes, write_tiny
+from tests.support.models import Tiny, tiny_bytes, write_tiny
 from tussis.shared.errors import ModelRefused, OutputUnwritable, TussisError
 from tussis.worker.cli.models import models
 from tussis.worker.detector.manifest import read_manifest, sha256_of
 from tussis.worker.modelling import export as exporting
 from tussis.worker.modelling.architecture import CoughNet
-from tussis.worker.modelling.calibrate import random_network
 
 DESCRIBED = ["--name", "cough", "--version", "3", "--profile", "training", "--threshold", "0.61"]
 
@@ -181,9 +180,9 @@ def exported_before(random_resnet: Path, monkeypatch: pytest.MonkeyPatch) -> byt
 
 
 def test_export_from_a_checkpoint_with_and_without_a_manifest(
-    tmp_path: Path, random_resnet: Path, exported_before: bytes
+    tmp_path: Path, resnet_network: CoughNet, exported_before: bytes
 ) -> None:
-    torch.save({"model_state_dict": random_network(RESNET_SEED).state_dict()}, tmp_path / "best.pt")
+    torch.save({"model_state_dict": resnet_network.state_dict()}, tmp_path / "best.pt")
     out = tmp_path / "cough.onnx"
 
     result = run("export", out, "--checkpoint", tmp_path / "best.pt")

@@ -75,6 +75,9 @@ def open_session(data: bytes, where: str, *, intra_op_threads: int, provider: st
             inference = onnxruntime.InferenceSession(data, sess_options=options, providers=[_PROVIDERS[provider]])
     except RunFailed as error:
         raise ModelRefused(f"onnxruntime {onnxruntime.__version__} cannot load {where}: {error}") from None
+    # It keeps the file's bytes (44 MB a child for the ResNet-18) to start over with other providers; there are none.
+    inference.disable_fallback()
+    inference._model_bytes = None
     graph = check_contract(inference.get_inputs(), inference.get_outputs(), facts.opset, where)
     return Session(graph, inference)
 
