@@ -31,6 +31,7 @@ MAX_MESSAGE_BYTES = 64 * 1024
 #: Namespace of deterministic job ids (RFC 9562, version 5). Part of the wire format: never changes.
 JOB_NAMESPACE = uuid.UUID("6f9d1c1e-52ab-5b3f-8c55-1f6a0f0f7a01")
 
+_JOB_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _MODEL = re.compile(r"[A-Za-z0-9._-]{1,100}(@[A-Za-z0-9._-]{1,100})?")
 _PROFILE = re.compile(r"[a-z0-9_]{1,64}")
 # S3's own version ids and entity tags are printable ASCII of at most 1024 bytes.
@@ -150,6 +151,46 @@ def parse_message_text(text: str | bytes) -> Job:
     return parse_message(raw)
 
 
+# Filled in and not encoded anew for every job, which took a third of a bulk enqueue's time. No value needs escaping.
+_ENVELOPE = _JSON.encode(
+    {
+        "body": "%(body)s",
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py",
+            "task": TASK_NAME,
+            "id": "%(job_id)s",
+            "shadow": None,
+            "eta": None,
+            "expires": None,
+            "group": None,
+            "group_index": None,
+            "retries": 0,
+            "timelimit": [None, None],
+            "root_id": "%(job_id)s",
+            "parent_id": None,
+            "argsrepr": "()",
+            "kwargsrepr": "{}",
+            "origin": "tussis",
+            "ignore_result": True,
+            "replaced_task_nesting": 0,
+            "stamped_headers": None,
+            "stamps": {},
+        },
+        "properties": {
+            "correlation_id": "%(job_id)s",
+            "reply_to": "",
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": "%(queue)s"},
+            "priority": "%(priority)d",
+            "body_encoding": "base64",
+            "delivery_tag": "%(delivery_tag)s",
+        },
+    }
+).replace('"%(priority)d"', "%(priority)d")
+
+
 def envelope(job: Job, message: str | None = None) -> str:
     """The Celery message (protocol 2) around a job, as the Redis transport keeps it in a list.
 
@@ -158,43 +199,13 @@ def envelope(job: Job, message: str | None = None) -> str:
     """
     message = job.to_json() if message is None else message
     body = f'[[],{{"message":{message}}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'
-    return _JSON.encode(
-        {
-            "body": base64.b64encode(body.encode("utf-8")).decode("ascii"),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": {
-                "lang": "py",
-                "task": TASK_NAME,
-                "id": job.job_id,
-                "shadow": None,
-                "eta": None,
-                "expires": None,
-                "group": None,
-                "group_index": None,
-                "retries": 0,
-                "timelimit": [None, None],
-                "root_id": job.job_id,
-                "parent_id": None,
-                "argsrepr": "()",
-                "kwargsrepr": "{}",
-                "origin": "tussis",
-                "ignore_result": True,
-                "replaced_task_nesting": 0,
-                "stamped_headers": None,
-                "stamps": {},
-            },
-            "properties": {
-                "correlation_id": job.job_id,
-                "reply_to": "",
-                "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": job.queue},
-                "priority": job.priority,
-                "body_encoding": "base64",
-                "delivery_tag": str(uuid.uuid4()),
-            },
-        }
-    )
+    return _ENVELOPE % {
+        "body": base64.b64encode(body.encode("utf-8")).decode("ascii"),
+        "job_id": job.job_id,
+        "queue": job.queue,
+        "priority": job.priority,
+        "delivery_tag": uuid.uuid4(),
+    }
 
 
 def device_named(value: object) -> Device:
@@ -210,11 +221,7 @@ def _check(job: Job) -> None:
         _require(isinstance(getattr(job, name), str), name, "a string", getattr(job, name))
     check_bucket(job.bucket)
     check_key(job.key)
-    try:
-        canonical = str(uuid.UUID(job.job_id)) == job.job_id
-    except ValueError:
-        canonical = False
-    _require(canonical, "job_id", "a UUID in lower case with dashes", job.job_id)
+    _require_match(_JOB_ID, job.job_id, "job_id", "a UUID in lower case with dashes")
     _require_match(_VERSION_ID, job.version_id, "version_id", "1 to 1024 printable ASCII characters")
     _require_match(_ETAG, job.etag, "etag", "1 to 1024 printable ASCII characters without quotes")
     _require_match(_MODEL, job.model, "model", "name or name@version")
