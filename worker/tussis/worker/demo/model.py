@@ -13,7 +13,8 @@ from tussis.worker.detector.shipped import default_model
 from tussis.worker.embedded.process import Command, GuardedProcess, StopStep
 from tussis.worker.embedded.servers import Servers
 
-SEED: Final = 1
+#: Of the few tried, one whose answers differ between the recordings made here.
+SEED: Final = 2
 #: Seconds for an export; a quiet machine takes ten.
 _TIMEOUT_S: Final = 180.0
 

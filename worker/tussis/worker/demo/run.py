@@ -164,7 +164,7 @@ class Demo:
             client = bucket.bucket_client(servers.endpoints)
             sent = bucket.upload(client, made, uploaded)
             there = "" if sent == len(made) else f", {len(made) - sent} lay there already"
-            step.text = f"{sent} of {_count(len(made), 'recording')} to s3://{bucket.BUCKET}{there}"
+            step.text = f"{sent} of {len(made)} to s3://{bucket.BUCKET}{there}"
         with self._screen.step("enqueue", "enqueueing") as step:
             enqueued = jobs.enqueue(made, self._wishes.again, servers.endpoints.environment())
             still = sum(1 for job in enqueued if not job.sent)
@@ -215,8 +215,8 @@ class Demo:
         if tally.before:
             since, until = min(tally.before), max(tally.before)
             when = f"{since:%Y-%m-%d %H:%M}" + (f" to {until:%H:%M}" if f"{since:%H:%M}" != f"{until:%H:%M}" else "")
-            which = "all" if len(tally.before) == count else f"{len(tally.before)} of them"
-            screen.line("reused", f"{which} were analysed before ({when} UTC) and not again (--again)")
+            which = "all" if len(tally.before) == count else str(len(tally.before))
+            screen.line("reused", f"{which} from {when} UTC; --again analyses anew")
         speed = "" if tally.before or ended <= ready else f", {tally.audio_s / (ended - ready):.0f} times real time"
         screen.line(
             "time",
