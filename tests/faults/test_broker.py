@@ -10,10 +10,10 @@ import pytest
 import redis
 
 from tests.support.deployment import Deployment
-from tests.support.faulty_worker import STARTS_FILE, with_fault
 from tests.support.sounds import wav
-from tests.support.tcp_proxy import TcpProxy
+from tussis.worker.soak.tcp_proxy import TcpProxy
 from tests.support.waiting import wait_until
+from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
 
 
 @pytest.fixture

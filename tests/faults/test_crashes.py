@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from tests.support.deployment import Deployment
-from tests.support.faulty_worker import KILL_AFTER_COMMIT, STARTS_FILE, with_fault
 from tests.support.processes import Running
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.states import AttemptOutcome
+from tussis.worker.soak.faulty_worker import KILL_AFTER_COMMIT, STARTS_FILE, with_fault
 
 #: Short, so that redelivery can be waited for; the default is 60 s.
 VISIBILITY_S = 10

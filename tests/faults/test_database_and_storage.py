@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.deployment import Deployment
-from tests.support.faulty_worker import STARTS_FILE, with_fault
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.states import AttemptOutcome
+from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
 from tussis.worker.soak.s3_proxy import S3Fault, S3Proxy
 
 

@@ -10,11 +10,11 @@ import pytest
 import redis
 
 from tests.support.deployment import Deployment
-from tests.support.faulty_worker import STARTS_FILE, with_fault
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.messages import envelope
 from tussis.shared.states import AttemptOutcome
+from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
 
 
 @pytest.mark.scenario(18)

@@ -46,14 +46,14 @@ class Deployment:
         return worker
 
     def start_worker(self, *arguments: str, concurrency: int = 2, faulty: bool = False, **settings: object) -> Running:
-        """Start a worker and do not wait. ``faulty`` takes the one of :mod:`tests.support.faulty_worker`."""
+        """Start a worker and do not wait. ``faulty`` takes the one of :mod:`tussis.worker.soak.faulty_worker`."""
         environment = self.environment | {f"TUSSIS_{name.upper()}": str(value) for name, value in settings.items()}
-        words = ["worker", "cpu", "--concurrency", str(concurrency), *arguments]
+        words = ["cpu", "--concurrency", str(concurrency), *arguments]
         if faulty:
             return self.spawn(
-                "-m", "tests.support.faulty_worker", *words, environment=environment, program=sys.executable
+                "-m", "tussis.worker.soak.faulty_worker", *words, environment=environment, program=sys.executable
             )
-        return self.spawn(*words, environment=environment)
+        return self.spawn("worker", *words, environment=environment)
 
     def tussis(self, *arguments: str, **settings: object) -> Running:
         """Run a command of ``tussis`` against this deployment."""

@@ -20,10 +20,14 @@ def section(title: str) -> str:
     return rest[: following.start()] if following else rest
 
 
+def blocks(title: str, language: str) -> list[str]:
+    """The code blocks of a language under a heading."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", section(title), re.MULTILINE | re.DOTALL)
+
+
 def block(title: str, language: str) -> str:
     """The one code block of a language under a heading."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", section(title), re.MULTILINE | re.DOTALL)
-    assert isinstance(found, str)
+    (found,) = blocks(title, language)
     return found
 
 

@@ -11,7 +11,7 @@ from contextlib import closing
 
 import pytest
 
-from tests.support.tcp_proxy import TcpProxy
+from tussis.worker.soak.tcp_proxy import TcpProxy
 from tests.support.waiting import wait_until
 
 

@@ -1,7 +1,8 @@
 """A worker with faults on demand: the real one, with one call wrapped.
 
 A recording whose bytes hold ``FAULT:<name>:`` is met by that fault where it would be decoded; what follows is
-the real recording. Run as ``python -m tests.support.faulty_worker`` with the arguments of ``tussis``.
+the real recording. Run as ``python -m tussis.worker.soak.faulty_worker`` with the arguments of ``tussis worker``. For
+``tussis soak`` and the tests; never for recordings of others, who could end the process with a few bytes.
 """
 
 from __future__ import annotations
@@ -124,19 +125,18 @@ def _note(name: str) -> None:
 
 
 def main() -> None:
-    """Wrap, then hand over to the ``tussis`` command."""
-    from tussis.producer.cli import main as tussis
-    from tussis.worker import pipeline, tasks, transport
-    from tussis.worker.detector.detector import Detector
-    from tussis.worker.rundir import RunDir
+    """Wrap, then hand over to ``tussis worker``."""
+    from tussis.shared.errors import TussisError
+    from tussis.worker import pipeline, tasks
+    from tussis.worker.cli.worker import worker
 
-    tasks.act = _killing(tasks.act)
-    pipeline.decode = _wrapped(pipeline.decode)
-    Detector.load = _slow(Detector.load)  # type: ignore[method-assign]
-    RunDir.beat = _stuck(RunDir.beat)  # type: ignore[method-assign]
-    transport.Channel._brpop_start = _deaf(transport.Channel._brpop_start)
-    sys.argv[0] = "tussis"
-    tussis()
+    # The one call that is overridden in each, by its name there.
+    vars(pipeline)["decode"] = _wrapped(vars(pipeline)["decode"])
+    vars(tasks)["act"] = _killing(vars(tasks)["act"])
+    try:
+        worker(prog_name="tussis worker")
+    except TussisError as error:
+        sys.exit(f"tussis: {error}")
 
 
 if __name__ == "__main__":
