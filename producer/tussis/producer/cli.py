@@ -125,7 +125,8 @@ def _not_installed(error: ModuleNotFoundError, verb: str | None) -> NotInstalled
     if module not in EXTRAS:
         raise error
     extras = VERB_EXTRAS.get(verb or "", EXTRAS[module])
-    return NotInstalled(f"this command needs {module}, which is not installed: pip install 'tussis[{extras}]'")
+    other = " (or tussis[gpu])" if extras == "cpu" else ""
+    return NotInstalled(f"this command needs {module}, which is not installed: pip install 'tussis[{extras}]'{other}")
 
 
 @click.group(
