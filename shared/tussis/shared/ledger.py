@@ -80,19 +80,24 @@ redis.call('LPUSH', KEYS[4], ARGV[4])
 return 1
 """
 
-# KEYS ledger, sent, list, the sorted set in which the caller saw it; ARGV job id, list entry, the score it had there.
-# Sends only what is still open and as the caller saw it: two callers never send one job twice.
+# KEYS ledger, then for each job sent, list, and the sorted set in which the caller saw it; ARGV for each job its id, the
+# list entry, and the score that it had there. Sends only what is still open and as the caller saw it: two callers never
+# send one job twice.
 RESEND_SCRIPT = """\
-if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
-  redis.call('ZREM', KEYS[4], ARGV[1])
-  return 0
-end
-if tonumber(redis.call('ZSCORE', KEYS[4], ARGV[1])) ~= tonumber(ARGV[3]) then return 0 end
-redis.call('ZREM', KEYS[4], ARGV[1])
 local now = redis.call('TIME')
-redis.call('ZADD', KEYS[2], now[1] + now[2] / 1000000, ARGV[1])
-redis.call('LPUSH', KEYS[3], ARGV[2])
-return 1
+local count = 0
+for i = 1, #ARGV / 3 do
+  local job_id, seen = ARGV[3 * i - 2], KEYS[3 * i + 1]
+  if redis.call('HEXISTS', KEYS[1], job_id) == 0 then
+    redis.call('ZREM', seen, job_id)
+  elseif ARGV[3 * i - 1] ~= '' and tonumber(redis.call('ZSCORE', seen, job_id)) == tonumber(ARGV[3 * i]) then
+    redis.call('ZREM', seen, job_id)
+    redis.call('ZADD', KEYS[3 * i - 1], now[1] + (now[2] + i) / 1000000, job_id)
+    redis.call('LPUSH', KEYS[3 * i], ARGV[3 * i - 1])
+    count = count + 1
+  end
+end
+return count
 """
 
 
@@ -210,33 +215,31 @@ class Ledger:
         return self.resend(due)
 
     def resend(self, seen: Mapping[bytes, Seen]) -> int:
-        """Send jobs again, in one round trip, where they still stand as they were seen. Returns how many were sent.
+        """Send jobs again, in one step, where they still stand as they were seen. Returns how many were sent.
 
         What stands in the ledger and is no message goes into a queue as it is, for a worker to make a dead letter of.
         """
         if not seen:
             return 0
+        keys, arguments = [LEDGER_KEY], list[str | bytes]()
+        unreadable: list[str] = []
         with broker_errors(self._where):
             texts = self._client.hmget(LEDGER_KEY, list(seen))
-            pipe = self._client.pipeline(transaction=False)
-            unreadable: list[str] = []
             for (job_id, place), text in zip(seen.items(), texts, strict=True):
-                if text is None:  # It has ended, or was closed under another priority than it was sent with.
-                    self._client.zrem(place.key, job_id)
-                    continue
-                entry: str | bytes
-                try:
-                    job = parse_message_text(text)
-                    queue, priority, entry = job.queue, job.priority, envelope(job)
-                except (MalformedMessage, UnknownMessageVersion):
-                    queue, priority, entry = QUEUES[0], DEFAULT_PRIORITY, text
-                    unreadable.append(job_id.decode())
-                keys = [LEDGER_KEY, sent_key(queue, priority), list_key(queue, priority), place.key]
-                self._resend(keys=keys, args=[job_id, entry, repr(place.score)], client=pipe)
-            sent = sum(int(reply) for reply in pipe.execute())
+                queue, priority = QUEUES[0], DEFAULT_PRIORITY
+                entry: str | bytes = text or b""  # Nothing: it has ended, and the script takes it out.
+                if text is not None:
+                    try:
+                        job = parse_message_text(text)
+                        queue, priority, entry = job.queue, job.priority, envelope(job)
+                    except (MalformedMessage, UnknownMessageVersion):
+                        unreadable.append(job_id.decode())
+                keys += [sent_key(queue, priority), list_key(queue, priority), place.key]
+                arguments += [job_id, entry, repr(place.score)]
+            sent = self._resend(keys=keys, args=arguments)
         for name in unreadable:
             self.discard(name)
-        return sent
+        return int(sent)
 
     def suspects(self, limit: int = 5000) -> dict[bytes, Seen]:
         """Jobs that were sent, but are neither waiting, in flight nor deferred at this moment; some ``limit`` at most.

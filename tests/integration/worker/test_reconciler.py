@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import cast
 
@@ -19,6 +20,8 @@ from tussis.shared.messages import Job, envelope
 from tussis.shared.queues import DEFERRED_KEY, LEDGER_KEY, UNACKED_KEY, list_key, sent_key
 from tussis.worker import reconciler
 from tussis.worker.reconciler import LEADER_KEY, Reconciler
+
+_log = logging.getLogger(__name__)
 
 LIST = list_key("tussis.any", 5)
 SENT = sent_key("tussis.any", 5)
@@ -110,11 +113,7 @@ def test_a_look_costs_the_same_however_much_waits_and_sends_nothing(
 
 @pytest.mark.parametrize("count", [3000, pytest.param(50_000, marks=pytest.mark.faults_only)])
 def test_after_the_lists_are_gone_bounded_looks_bring_everything_back(
-    client: redis.Redis,
-    ledger: Ledger,
-    leader: Reconciler,
-    count: int,
-    record_property: Callable[[str, object], None],
+    client: redis.Redis, ledger: Ledger, leader: Reconciler, count: int
 ) -> None:
     jobs = [job for priority in (0, 5, 9) for job in open_jobs(ledger, count // 3, priority=priority)]
     lists = [list_key("tussis.any", priority) for priority in (0, 5, 9)]
@@ -134,10 +133,15 @@ def test_after_the_lists_are_gone_bounded_looks_bring_everything_back(
     assert looks(leader) == 0
     # The keeper's beats wait for a look: its budget, and one batch beyond it on a busy machine.
     assert max(took) < reconciler.BUDGET_S + 3
-    # In the junit file: what docs/guarantees.md states came from here.
-    record_property("looks", len(took))
-    record_property("cpu_seconds_per_million", round((time.process_time() - cpu) / len(jobs) * 1e6))
-    record_property("seconds_per_million", round(sum(took) / len(jobs) * 1e6))
+    # Seen with --log-cli-level=info: what docs/guarantees.md states came from here.
+    _log.info(
+        "%d sent again in %d looks: a million takes %.0f s of sending, %.0f s of our CPU, and %.0f s with the pauses",
+        sent,
+        len(took),
+        sum(took) / sent * 1e6,
+        (time.process_time() - cpu) / sent * 1e6,
+        max(sum(took), len(took) * reconciler.INTERVAL_S) / sent * 1e6,
+    )
 
 
 def test_what_a_worker_took_along_comes_back_behind_the_others(

@@ -19,8 +19,8 @@ LEASE_S = 15
 INTERVAL_S = 5.0
 #: The most lost messages that one look remembers for the next one.
 LOOK = 50_000
-#: Messages sent in one round trip.
-BATCH = 1000
+#: Messages sent in one step, during which the broker does nothing else.
+BATCH = 500
 #: Seconds that one look spends sending; what is left waits for the next one. The keeper's beats wait as long.
 BUDGET_S = 2.0
 

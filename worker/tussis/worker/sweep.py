@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
-from tussis.shared.errors import BrokerRefused, InvalidJob, InvalidUri, TussisError
+from tussis.shared.errors import InvalidJob, InvalidUri, TussisError
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job, job_id_for
 from tussis.shared.queues import Device
@@ -194,8 +194,6 @@ class Sweep:
             room = self._room()
             batch, jobs = jobs[:room], jobs[room:]
             for job, answer in zip(batch, self._ledger.open_many(batch), strict=True):
-                if isinstance(answer, BrokerRefused):
-                    raise answer
                 if answer:
                     sent.append(job)
         return sent
