@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Generator
 from typing import Final
 
 import pytest
@@ -30,17 +31,19 @@ SCENARIOS: Final = {
     20: "mixed priorities; the reported depth",
 }
 
+Results = defaultdict[int, list[tuple[str, str, float]]]
+_RESULTS = pytest.StashKey[Results]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "scenario(number): one of the twenty scenarios of docs/guarantees.md")
     config.stash[_RESULTS] = defaultdict(list)
 
 
-_RESULTS = pytest.StashKey[defaultdict[int, list[tuple[str, str, float]]]]()
-
-
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> object:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     marker = item.get_closest_marker("scenario")
     if marker is not None and (report.when == "call" or not report.passed):

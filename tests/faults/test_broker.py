@@ -11,9 +11,9 @@ import redis
 
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
-from tussis.worker.soak.tcp_proxy import TcpProxy
 from tests.support.waiting import wait_until
 from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
+from tussis.worker.soak.tcp_proxy import TcpProxy
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_dropped_connections_while_busy_leave_one_result(
     worker = deployment.worker(concurrency=2, faulty=True, visibility_timeout_s=10)
     wait_until(starts_file.exists, 30, "a recording to be begun")
     client = redis.Redis.from_url(broker_url)
-    client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+    client.client_kill_filter(_type="normal", skipme=True)
     deployment.wait_drained(90)
     deployment.assert_accounted()
     assert worker.running

@@ -123,12 +123,7 @@ def test_a_storm_of_kills_loses_and_doubles_nothing(deployment: Deployment) -> N
         elif victims:
             psutil.Process(rng.choice(victims)).kill()
         kills += 1
-        done = deployment.store.counts().succeeded
-        wait_until(
-            lambda done=done: deployment.store.counts().succeeded > done + 8 or not deployment.ledger.depth().open,
-            120,
-            "the next results",
-        )
+        deployment.wait_results(min(deployment.store.counts().succeeded + 9, 400), 120)
     assert kills >= 8
     deployment.wait_drained(180)
     deployment.assert_accounted()

@@ -38,7 +38,7 @@ def test_rolling_restarts_under_load_lose_nothing(deployment: Deployment) -> Non
     workers = [deployment.worker(concurrency=1, faulty=True) for _ in range(2)]
     for round_ in range(4):
         done = deployment.store.counts().succeeded
-        wait_until(lambda done=done: deployment.store.counts().succeeded > done + 3, 60, "results between restarts")
+        deployment.wait_results(done + 4, 60)
         old = workers.pop(0)
         old.signal(signal.SIGTERM)
         assert old.wait(45) == 0, round_

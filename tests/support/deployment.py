@@ -101,6 +101,10 @@ class Deployment:
         except TimeoutError as error:
             raise TimeoutError(f"{error}\n{self.ledger.depth()}\n{self.store.counts()}") from None
 
+    def wait_results(self, count: int, timeout_s: float) -> None:
+        """Wait until so many analyses have succeeded."""
+        wait_until(lambda: self.store.counts().succeeded >= count, timeout_s, f"{count} results")
+
     def assert_accounted(self, *, failures: int = 0) -> None:
         """Every job has exactly one terminal row with all its segments, and nothing is open."""
         depth = self.ledger.depth()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import faulty_worker
+from tussis.worker.soak import faulty_worker
 from tests.support.deployment import READY_S, Deployment
 from tests.support.processes import TUSSIS, Running
 from tests.support.sounds import wav
