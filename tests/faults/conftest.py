@@ -37,7 +37,8 @@ _RESULTS = pytest.StashKey[Results]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "scenario(number): one of the twenty scenarios of docs/guarantees.md")
-    config.stash[_RESULTS] = defaultdict(list)
+    results: Results = defaultdict(list)
+    config.stash[_RESULTS] = results
 
 
 @pytest.hookimpl(wrapper=True)

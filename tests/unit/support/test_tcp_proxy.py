@@ -11,8 +11,8 @@ from contextlib import closing
 
 import pytest
 
-from tussis.worker.soak.tcp_proxy import TcpProxy
 from tests.support.waiting import wait_until
+from tussis.worker.soak.tcp_proxy import TcpProxy
 
 
 class Echo:
