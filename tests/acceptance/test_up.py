@@ -29,7 +29,7 @@ SOON_S = 60.0
 def exports(file: Path) -> dict[str, str]:
     """The variables that a shell has after sourcing the file."""
     bare = {"PATH": os.defpath}
-    command = ["/bin/sh", "-c", '. "$0"; exec env', file]
+    command: list[str | Path] = ["/bin/sh", "-c", '. "$0"; exec env', file]
     shell = subprocess.run(command, env=bare, capture_output=True, text=True, check=True)
     return dict(line.split("=", 1) for line in shell.stdout.splitlines() if line.startswith(("TUSSIS_", "AWS_")))
 
@@ -55,7 +55,7 @@ def worker_of(folder: Path) -> psutil.Process:
 def test_up_serves_says_what_happens_refuses_a_second_one_and_leaves_nothing(spawn: Spawn) -> None:
     with server_folder() as folder:
         data = folder / "up"
-        words = ["up", "--data", data, "--model", write_tiny(folder), "--concurrency", "1"]
+        words: list[str | Path] = ["up", "--data", data, "--model", write_tiny(folder), "--concurrency", "1"]
         first = spawn(*words)
         first.wait_for_line("until Ctrl-C", READY_S)
         environment = exports(data / "environment")

@@ -107,8 +107,8 @@ def test_the_database_s_health_check(resolved: dict[str, Any], deployment: Deplo
 
 
 def test_the_store_s_command_and_health_check(resolved: dict[str, Any], spawn: Spawn, tmp_path: Path) -> None:
-    names = ("s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port")
-    names += ("filer.port.grpc", "admin.port", "admin.port.grpc")
+    names = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "admin") for kind in ("", ".grpc")]
+    names.append("s3.port.grpc")
     port, *others = free_ports(1 + len(names))
     service = resolved["s3"]
     home = tmp_path / "s3"
@@ -123,7 +123,7 @@ def test_the_store_s_command_and_health_check(resolved: dict[str, Any], spawn: S
     wait_until(lambda: healthy(test, {"PATH": os.defpath}), SOON_S, "health")
 
     endpoint = f"http://127.0.0.1:{port}"
-    ours = s3_client(Endpoints("", "", endpoint, *keys.values(), "us-east-1"))
+    ours = s3_client(Endpoints("", "", endpoint, "abcdef", PASSWORD, "us-east-1"))
     wait_until(lambda: put(ours) == 200, SOON_S, "an upload into a new bucket")
     assert put(s3_client(Endpoints("", "", endpoint, "abcdef", "wrong", "us-east-1"))) == 403
 
@@ -145,7 +145,7 @@ class Image:
 
     def environment(self, service: dict[str, Any], deployment: Deployment, run: Path) -> dict[str, str]:
         """The service's own variables, with the test's values where the container has others."""
-        given = dict(service["environment"])
+        given: dict[str, str] = dict(service["environment"])
         ours = deployment.environment | {"TUSSIS_MODEL_CACHE_DIR": str(run / "cache"), "TUSSIS_RUN_DIR": str(run)}
         assert given.keys() - ours.keys() <= {"TUSSIS_CONCURRENCY"}
         return {name: ours.get(name, value) for name, value in given.items()} | {

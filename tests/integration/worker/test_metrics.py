@@ -9,28 +9,42 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.deployment import READY_S, Deployment
-from tests.support.faulty_worker import with_fault
-from tests.support.processes import Running
+from tests.support.processes import ROOT, Running
 from tests.support.sounds import wav
+from tests.support.tables import code, table
 from tests.support.waiting import wait_until
 from tussis.shared.queues import Device
+from tussis.worker.soak.faulty_worker import with_fault
 
 Labels = frozenset[tuple[str, str]]
 Samples = dict[tuple[str, Labels], float]
 
 
-def scrape(worker: Running) -> Samples:
-    """Every sample by name and labels."""
+def families(worker: Running) -> list[Metric]:
+    """What a scrape gets."""
     served = worker.wait_for_event("metrics_served", READY_S)
     with urllib.request.urlopen(f"http://127.0.0.1:{served['port']}/metrics", timeout=20) as answer:
-        text = answer.read().decode()
+        return list(text_string_to_metric_families(answer.read().decode()))
+
+
+def scrape(worker: Running) -> Samples:
+    """Every sample by name and labels."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in families(worker)
         for sample in family.samples
+    }
+
+
+def documented() -> set[tuple[str, str, frozenset[str]]]:
+    """Name, type and labels of the metrics in the document."""
+    return {
+        (code(row[0]), row[1], frozenset(code(label.strip()) for label in row[2].split(",") if label.strip()))
+        for row in table(ROOT / "docs" / "operate.md", "metric")
     }
 
 
@@ -71,6 +85,17 @@ def test_counters_agree_with_the_store_and_survive_a_killed_child(deployment: De
     assert value(samples, "tussis_audio_seconds_total") == pytest.approx(analysed)
     assert value(samples, "tussis_stage_seconds_count", stage="inference") >= 12
     assert value(samples, "tussis_queue_seconds_count") == value(samples, "tussis_attempts_total")
+    served = {
+        (
+            f"{family.name}_total" if family.type == "counter" else family.name,
+            family.type,
+            frozenset(label for sample in family.samples for label in sample.labels) - {"le"},
+        )
+        for family in families(worker)
+    }
+    assert served == documented()
+    stages = {dict(labels)["stage"] for name, labels in samples if name == "tussis_stage_seconds_count"}
+    assert stages == {"fetch", "decode", "preprocess", "inference", "commit"}
     # What dead children counted is in one file, not in one for each of them.
     living = {str(pid) for pid in worker.children()} | {str(worker.pid), "0"}
     files = {path.stem.rpartition("_")[2] for path in tmp_path.glob("tussis-*/metrics/*.db")}
