@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-_DATA = Path(".tussis") / "demo"
+from tussis.worker.demo import DEFAULT_DATA
 
 
 @click.command()
@@ -15,7 +15,7 @@ _DATA = Path(".tussis") / "demo"
     "--data",
     metavar="DIR",
     type=click.Path(path_type=Path),
-    default=_DATA,
+    default=DEFAULT_DATA,
     show_default=True,
     help="Where servers, recordings, model and logs lie.",
 )

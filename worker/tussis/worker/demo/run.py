@@ -20,7 +20,7 @@ from tussis.shared.store.migrate import upgrade
 from tussis.shared.store.records import JobAnswer
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
-from tussis.worker.demo import bucket, jobs, recordings, summary
+from tussis.worker.demo import DEFAULT_DATA, bucket, jobs, recordings, summary
 from tussis.worker.demo.interrupts import Interrupted, interrupts
 from tussis.worker.demo.model import Choice, choose_model
 from tussis.worker.demo.recordings import Recording
@@ -239,6 +239,8 @@ class Demo:
         words = [shown_command(), "demo"]
         if self._wishes.audio is not None:
             words += ["--audio", str(self._wishes.audio)]
+        if self._wishes.data != DEFAULT_DATA:
+            words += ["--data", str(self._wishes.data)]
         return shlex.join(words)
 
 
