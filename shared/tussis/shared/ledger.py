@@ -80,9 +80,9 @@ redis.call('LPUSH', KEYS[4], ARGV[4])
 return 1
 """
 
-# KEYS ledger, then for each job sent, list, and the sorted set in which the caller saw it; ARGV for each job its id, the
-# list entry, and the score that it had there. Sends only what is still open and as the caller saw it: two callers never
-# send one job twice.
+# KEYS ledger, then of each job sent, list, and the sorted set in which the caller saw it; ARGV of each job its id, list
+# entry, and the score it had there. Sends only what is still open and as the caller saw it: two callers never send one
+# job twice.
 RESEND_SCRIPT = """\
 local now = redis.call('TIME')
 local count = 0
