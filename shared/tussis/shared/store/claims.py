@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+from dataclasses import asdict
 
 from sqlalchemy import Connection, insert, select
 
@@ -63,39 +63,26 @@ def may_reopen(standing: Standing, job: Job) -> bool:
     return newer and (job.reopen or standing.error_class in transitions.REOPENING)
 
 
-def record_attempt(
-    connection: Connection, analysis_id: int, number: int, token: uuid.UUID, worker: str, *, alone: bool
-) -> None:
-    """A new attempt, open."""
-    connection.execute(
-        insert(attempts).values(analysis_id=analysis_id, number=number, token=token, worker=worker, alone=alone)
-    )
+_INSERT_ANALYSIS = insert(analyses).values(started_at=transitions.NOW).returning(analyses.c.id, analyses.c.created_at)
 
 
 def _begin(connection: Connection, request: ClaimRequest, identity: Identity) -> Claimed:
     row = connection.execute(
-        insert(analyses)
-        .values(
-            recording_id=identity.recording_id,
-            model_id=identity.model_id,
-            model_requested=identity.model_requested,
-            profile=identity.profile,
-            profile_overridden=request.profile_overridden,
-            coverage=identity.coverage,
-            forced_by=identity.forced_by,
-            job_id=request.job.job_id,
-            state=AnalysisState.RUNNING.value,
-            attempt_token=request.token,
-            threshold=request.threshold,
-            attempts=1,
-            worker=request.worker,
-            device=request.device,
-            enqueued_at=moment(request.job.enqueued_at),
-            started_at=transitions.NOW,
-        )
-        .returning(analyses.c.id, analyses.c.created_at)
+        _INSERT_ANALYSIS,
+        {
+            **asdict(identity),
+            "profile_overridden": request.profile_overridden,
+            "job_id": request.job.job_id,
+            "state": AnalysisState.RUNNING.value,
+            "attempt_token": request.token,
+            "threshold": request.threshold,
+            "attempts": 1,
+            "worker": request.worker,
+            "device": request.device,
+            "enqueued_at": moment(request.job.enqueued_at),
+        },
     ).one()
-    record_attempt(connection, row.id, 1, request.token, request.worker, alone=request.alone)
+    transitions.attempt_begins(connection, row.id, 1, request.token, request.worker, alone=request.alone)
     return Claimed(row.id, row.created_at, request.token, 1)
 
 
@@ -113,7 +100,7 @@ def _decide(connection: Connection, request: ClaimRequest, standing: Standing) -
 
 def _take_over(connection: Connection, request: ClaimRequest, standing: Standing) -> Claimed | Exhausted:
     """A redelivery, or the next attempt after a pause. Whoever still held the claim has lost it."""
-    connection.execute(transitions.open_attempts_vanished(standing.id))
+    transitions.open_attempts_vanished(connection, standing.id)
     vanished = connection.execute(
         select(attempts.c.number, attempts.c.worker, attempts.c.alone, attempts.c.started_at)
         .where(
@@ -130,7 +117,7 @@ def _take_over(connection: Connection, request: ClaimRequest, standing: Standing
             f"{len(crashes)} of {standing.attempts} attempts ended without a word while the recording had a process "
             f"to itself (attempt {history}): the file crashes or hangs the worker"
         )
-        connection.execute(transitions.to_failed(standing.id, error_class=WorkerCrashed.error_class, message=message))
+        transitions.to_failed(connection, standing.id, error_class=WorkerCrashed.error_class, message=message)
         return Exhausted(standing.id)
     return _attempt(connection, request, standing, first_attempt=standing.first_attempt, vanished=len(vanished))
 
@@ -139,19 +126,18 @@ def _attempt(
     connection: Connection, request: ClaimRequest, standing: Standing, *, first_attempt: int, vanished: int
 ) -> Claimed:
     number = standing.attempts + 1
-    connection.execute(
-        transitions.to_running(
-            standing.id,
-            token=request.token,
-            number=number,
-            first_attempt=first_attempt,
-            job_id=request.job.job_id,
-            enqueued_at=moment(request.job.enqueued_at),
-            worker=request.worker,
-            device=request.device,
-        )
+    transitions.to_running(
+        connection,
+        standing.id,
+        token=request.token,
+        number=number,
+        first_attempt=first_attempt,
+        job_id=request.job.job_id,
+        enqueued_at=moment(request.job.enqueued_at),
+        worker=request.worker,
+        device=request.device,
     )
-    record_attempt(connection, standing.id, number, request.token, request.worker, alone=request.alone)
+    transitions.attempt_begins(connection, standing.id, number, request.token, request.worker, alone=request.alone)
     return Claimed(standing.id, standing.created_at, request.token, number, vanished)
 
 
@@ -160,6 +146,6 @@ def _leave(connection: Connection, before: Mapped, analysis_id: int) -> None:
     standing = lock_analysis(connection, before.analysis_id)
     if standing is None or standing.state in TERMINAL:
         return
-    connection.execute(transitions.open_attempts_vanished(standing.id))
+    transitions.open_attempts_vanished(connection, standing.id)
     message = f"{JobMoved()} (analysis {analysis_id} answers it)"
-    connection.execute(transitions.to_failed(standing.id, error_class=JobMoved.error_class, message=message))
+    transitions.to_failed(connection, standing.id, error_class=JobMoved.error_class, message=message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Double, Integer
 
@@ -19,9 +19,9 @@ def complete(connection: Connection, claimed: Claimed, result: Result) -> bool:
     """Recording's facts, bag, all segments, state and attempt, or nothing of them."""
     # Recording before analysis: the order in which claims lock.
     _describe_recording(connection, claimed, result)
-    if _moved(connection, transitions.to_succeeded(claimed.analysis_id, claimed.token, _answer(result))):
+    if transitions.to_succeeded(connection, claimed.analysis_id, claimed.token, _answer(result)):
         _write_scores(connection, claimed, result)
-        connection.execute(transitions.attempt_ended(claimed.token, AttemptOutcome.SUCCEEDED))
+        transitions.attempt_ended(connection, claimed.token, AttemptOutcome.SUCCEEDED)
         return True
     return _already_or_superseded(connection, claimed, AnalysisState.SUCCEEDED)
 
@@ -30,12 +30,16 @@ def fail(
     connection: Connection, claimed: Claimed, error_class: str, message: str, timings_ms: Mapping[str, float] | None
 ) -> bool:
     """The failure and its reason."""
-    move = transitions.to_failed(
-        claimed.analysis_id, error_class=error_class, message=message, token=claimed.token, timings_ms=timings_ms
-    )
-    if _moved(connection, move):
-        connection.execute(
-            transitions.attempt_ended(claimed.token, AttemptOutcome.FAILED, error_class=error_class, message=message)
+    if transitions.to_failed(
+        connection,
+        claimed.analysis_id,
+        error_class=error_class,
+        message=message,
+        token=claimed.token,
+        timings_ms=timings_ms,
+    ):
+        transitions.attempt_ended(
+            connection, claimed.token, AttemptOutcome.FAILED, error_class=error_class, message=message
         )
         return True
     return _already_or_superseded(connection, claimed, AnalysisState.FAILED)
@@ -52,21 +56,17 @@ def release(
     """The claim is given back; ``outcome`` is TRANSIENT or HANDED_BACK, ValueError otherwise."""
     if outcome not in (AttemptOutcome.TRANSIENT, AttemptOutcome.HANDED_BACK):
         raise ValueError(f"a claim is released as transient or handed_back, not {outcome}")
-    move = transitions.to_waiting(
+    if transitions.to_waiting(
+        connection,
         claimed.analysis_id,
         claimed.token,
         error_class=error_class,
         message=message,
-        timings_ms=timings_ms or {},
-    )
-    if _moved(connection, move):
-        connection.execute(transitions.attempt_ended(claimed.token, outcome, error_class=error_class, message=message))
+        timings_ms=timings_ms,
+    ):
+        transitions.attempt_ended(connection, claimed.token, outcome, error_class=error_class, message=message)
         return True
     return _already_or_superseded(connection, claimed, AnalysisState.WAITING)
-
-
-def _moved(connection: Connection, move: Update) -> bool:
-    return bool(connection.execute(move).rowcount)
 
 
 def _already_or_superseded(connection: Connection, claimed: Claimed, state: AnalysisState) -> bool:
@@ -77,28 +77,35 @@ def _already_or_superseded(connection: Connection, claimed: Claimed, state: Anal
     ).one_or_none()
     if row is not None and row.attempt_token == claimed.token and row.state == state.value:
         return True
-    connection.execute(transitions.attempt_ended(claimed.token, AttemptOutcome.SUPERSEDED))
+    transitions.attempt_superseded(connection, claimed.token)
     return False
+
+
+_DESCRIBE_RECORDING = (
+    update(recordings)
+    .where(
+        recordings.c.id == analyses.c.recording_id,
+        analyses.c.id == bindparam("analysis"),
+        analyses.c.attempt_token == bindparam("held"),
+    )
+    .values(updated_at=transitions.NOW)
+)
 
 
 def _describe_recording(connection: Connection, claimed: Claimed, result: Result) -> None:
     connection.execute(
-        update(recordings)
-        .where(
-            recordings.c.id == analyses.c.recording_id,
-            analyses.c.id == claimed.analysis_id,
-            analyses.c.attempt_token == claimed.token,
-        )
-        .values(
-            size_bytes=result.size_bytes,
-            duration_s=float(result.duration_s),
-            rate_hz=result.rate_hz,
-            channels=result.channels,
-            codec=transitions.storable(result.codec),
-            container=transitions.storable(result.container),
-            decoder=transitions.storable(result.decoder),
-            updated_at=transitions.NOW,
-        )
+        _DESCRIBE_RECORDING,
+        {
+            "analysis": claimed.analysis_id,
+            "held": claimed.token,
+            "size_bytes": result.size_bytes,
+            "duration_s": float(result.duration_s),
+            "rate_hz": result.rate_hz,
+            "channels": result.channels,
+            "codec": transitions.storable(result.codec),
+            "container": transitions.storable(result.container),
+            "decoder": transitions.storable(result.decoder),
+        },
     )
 
 
@@ -117,6 +124,7 @@ def _answer(result: Result) -> dict[str, Any]:
     }
 
 
+_INSERT_BAG = insert(bags)
 # One statement for all segments: the arrays travel as four parameters, whatever their length.
 _ROWS = (
     func.unnest(
@@ -156,15 +164,16 @@ _INSERT_SEGMENTS = insert(segments).from_select(
 def _write_scores(connection: Connection, claimed: Claimed, result: Result) -> None:
     scores = result.segments
     connection.execute(
-        insert(bags).values(
-            analysis_id=claimed.analysis_id,
-            bag_index=0,
-            start_s=float(scores.start_s[0]),
-            end_s=float(result.analyzed_s),
-            probability=float(result.bag_probability),
-            logit=float(result.bag_logit),
-            segments=len(scores),
-        )
+        _INSERT_BAG,
+        {
+            "analysis_id": claimed.analysis_id,
+            "bag_index": 0,
+            "start_s": float(scores.start_s[0]),
+            "end_s": float(result.analyzed_s),
+            "probability": float(result.bag_probability),
+            "logit": float(result.bag_logit),
+            "segments": len(scores),
+        },
     )
     connection.execute(
         _INSERT_SEGMENTS,

@@ -41,7 +41,7 @@ def by_class(connection: Connection, wanted: FailureFilter) -> dict[str, int]:
 
 def discard(connection: Connection, analysis_ids: Sequence[int]) -> int:
     """Put failures aside; returns how many were. What is not failed stays as it is."""
-    return connection.execute(transitions.to_discarded(analysis_ids)).rowcount
+    return transitions.to_discarded(connection, analysis_ids)
 
 
 def retry_job(connection: Connection, analysis: Analysis) -> Job:

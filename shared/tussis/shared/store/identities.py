@@ -7,10 +7,12 @@ would wait for each other.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, select
+from sqlalchemy import Connection, bindparam, case, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from tussis.shared.errors import JobMoved
@@ -66,79 +68,84 @@ class Mapped:
         return self.state not in TERMINAL
 
 
+_NEW_RECORDING = insert(recordings)
+_TOUCH_RECORDING = _NEW_RECORDING.on_conflict_do_update(
+    index_elements=["bucket", "key", "etag"],
+    set_={
+        "version_id": func.coalesce(_NEW_RECORDING.excluded.version_id, recordings.c.version_id),
+        "size_bytes": func.coalesce(_NEW_RECORDING.excluded.size_bytes, recordings.c.size_bytes),
+        "metadata": case(
+            (_NEW_RECORDING.excluded["metadata"] == {}, recordings.c["metadata"]),
+            else_=_NEW_RECORDING.excluded["metadata"],
+        ),
+        "updated_at": func.now(),
+    },
+).returning(recordings.c.id)
+
+
 def touch_recording(
     connection: Connection, job: Job, *, etag: str, version_id: str | None, size_bytes: int | None
 ) -> int:
     """Make or update the recording and lock its row; returns its id. Metadata that is empty changes nothing."""
-    values = insert(recordings).values(
-        bucket=job.bucket,
-        key=job.key,
-        etag=etag,
-        version_id=version_id,
-        size_bytes=size_bytes,
-        metadata=dict(job.metadata),
-    )
-    new = values.excluded
-    statement = values.on_conflict_do_update(
-        index_elements=["bucket", "key", "etag"],
-        set_={
-            "version_id": func.coalesce(new.version_id, recordings.c.version_id),
-            "size_bytes": func.coalesce(new.size_bytes, recordings.c.size_bytes),
-            "metadata": case((new["metadata"] == {}, recordings.c["metadata"]), else_=new["metadata"]),
-            "updated_at": func.now(),
-        },
-    ).returning(recordings.c.id)
-    return int(connection.execute(statement).scalar_one())
+    values = {
+        "bucket": job.bucket,
+        "key": job.key,
+        "etag": etag,
+        "version_id": version_id,
+        "size_bytes": size_bytes,
+        "metadata": dict(job.metadata),
+    }
+    return int(connection.execute(_TOUCH_RECORDING, values).scalar_one())
+
+
+_STANDING = select(
+    analyses.c.id,
+    analyses.c.created_at,
+    analyses.c.state,
+    analyses.c.attempt_token,
+    analyses.c.attempts,
+    analyses.c.first_attempt,
+    analyses.c.error_class,
+    analyses.c.finished_at,
+).with_for_update()
+_STANDING_BY_ID = _STANDING.where(analyses.c.id == bindparam("analysis"))
+_STANDING_BY_IDENTITY = _STANDING.where(
+    analyses.c.recording_id == bindparam("recording_id"),
+    analyses.c.model_id.is_not_distinct_from(bindparam("model_id")),
+    analyses.c.model_requested.is_not_distinct_from(bindparam("model_requested")),
+    analyses.c.profile == bindparam("profile"),
+    analyses.c.coverage == bindparam("coverage"),
+    analyses.c.forced_by == bindparam("forced_by"),
+)
 
 
 def find_identity(connection: Connection, identity: Identity) -> Standing | None:
     """Lock and read the analysis of this identity. The recording must be locked already: then none can appear."""
-    return _standing(
-        connection,
-        and_(
-            analyses.c.recording_id == identity.recording_id,
-            analyses.c.model_id.is_not_distinct_from(identity.model_id),
-            analyses.c.model_requested.is_not_distinct_from(identity.model_requested),
-            analyses.c.profile == identity.profile,
-            analyses.c.coverage == identity.coverage,
-            analyses.c.forced_by == identity.forced_by,
-        ),
-    )
+    return _standing(connection.execute(_STANDING_BY_IDENTITY, asdict(identity)).one_or_none())
 
 
 def lock_analysis(connection: Connection, analysis_id: int) -> Standing | None:
     """Lock and read one analysis."""
-    return _standing(connection, analyses.c.id == analysis_id)
+    return _standing(connection.execute(_STANDING_BY_ID, {"analysis": analysis_id}).one_or_none())
 
 
-def _standing(connection: Connection, which: ColumnElement[bool]) -> Standing | None:
-    row = connection.execute(
-        select(
-            analyses.c.id,
-            analyses.c.created_at,
-            analyses.c.state,
-            analyses.c.attempt_token,
-            analyses.c.attempts,
-            analyses.c.first_attempt,
-            analyses.c.error_class,
-            analyses.c.finished_at,
-        )
-        .where(which)
-        .with_for_update()
-    ).one_or_none()
+def _standing(row: Sequence[Any] | None) -> Standing | None:
     if row is None:
         return None
     analysis_id, created_at, state, *rest = row
     return Standing(analysis_id, created_at, AnalysisState(state), *rest)
 
 
+_MAPPED = (
+    select(jobs.c.analysis_id, jobs.c.enqueued_at, analyses.c.state, analyses.c.error_class)
+    .join(analyses, analyses.c.id == jobs.c.analysis_id)
+    .where(jobs.c.job_id == bindparam("job_id"))
+)
+
+
 def mapped(connection: Connection, job: Job) -> Mapped | None:
     """The analysis that the store has for this job so far, if any. Locks nothing."""
-    row = connection.execute(
-        select(jobs.c.analysis_id, jobs.c.enqueued_at, analyses.c.state, analyses.c.error_class)
-        .join(analyses, analyses.c.id == jobs.c.analysis_id)
-        .where(jobs.c.job_id == job.job_id)
-    ).one_or_none()
+    row = connection.execute(_MAPPED, {"job_id": job.job_id}).one_or_none()
     if row is None:
         return None
     return Mapped(
@@ -146,15 +153,19 @@ def mapped(connection: Connection, job: Job) -> Mapped | None:
     )
 
 
+_NEW_JOB = insert(jobs)
+_MAP_JOB = _NEW_JOB.on_conflict_do_update(
+    index_elements=["job_id"],
+    set_={
+        "analysis_id": _NEW_JOB.excluded.analysis_id,
+        "enqueued_at": func.greatest(_NEW_JOB.excluded.enqueued_at, jobs.c.enqueued_at),
+    },
+)
+
+
 def map_job(connection: Connection, job: Job, analysis_id: int) -> None:
     """From now on this analysis answers the job."""
-    statement = insert(jobs).values(job_id=job.job_id, analysis_id=analysis_id, enqueued_at=moment(job.enqueued_at))
     connection.execute(
-        statement.on_conflict_do_update(
-            index_elements=["job_id"],
-            set_={
-                "analysis_id": statement.excluded.analysis_id,
-                "enqueued_at": func.greatest(statement.excluded.enqueued_at, jobs.c.enqueued_at),
-            },
-        )
+        _MAP_JOB,
+        {"job_id": job.job_id, "analysis_id": analysis_id, "enqueued_at": moment(job.enqueued_at)},
     )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from dataclasses import asdict
 
 from sqlalchemy import Connection, insert
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
-from tussis.shared.store.claims import may_reopen, record_attempt
+from tussis.shared.store.claims import may_reopen
 from tussis.shared.store.identities import (
     Identity,
     Standing,
@@ -65,16 +66,11 @@ def refuse(connection: Connection, request: RefusalRequest) -> int:
 
 def _refused(connection: Connection, request: RefusalRequest, identity: Identity) -> int:
     token = uuid.uuid4()
-    analysis_id = connection.execute(
+    analysis_id: int = connection.execute(
         insert(analyses)
         .values(
-            recording_id=identity.recording_id,
-            model_id=identity.model_id,
-            model_requested=identity.model_requested,
-            profile=identity.profile,
+            **asdict(identity),
             profile_overridden=request.profile_overridden,
-            coverage=identity.coverage,
-            forced_by=identity.forced_by,
             job_id=request.job.job_id,
             state=AnalysisState.FAILED.value,
             attempt_token=token,
@@ -89,9 +85,9 @@ def _refused(connection: Connection, request: RefusalRequest, identity: Identity
         )
         .returning(analyses.c.id)
     ).scalar_one()
-    record_attempt(connection, analysis_id, 1, token, request.worker, alone=False)
+    transitions.attempt_begins(connection, analysis_id, 1, token, request.worker, alone=False)
     _end_attempt(connection, request, token)
-    return int(analysis_id)
+    return analysis_id
 
 
 def _fail_standing(connection: Connection, request: RefusalRequest, standing: Standing) -> None:
@@ -99,31 +95,28 @@ def _fail_standing(connection: Connection, request: RefusalRequest, standing: St
     token = uuid.uuid4()
     number = standing.attempts + 1
     reopened = standing.state not in (AnalysisState.RUNNING, AnalysisState.WAITING)
-    connection.execute(transitions.open_attempts_vanished(standing.id))
-    connection.execute(
-        transitions.to_running(
-            standing.id,
-            token=token,
-            number=number,
-            first_attempt=number if reopened else standing.first_attempt,
-            job_id=request.job.job_id,
-            enqueued_at=moment(request.job.enqueued_at),
-            worker=request.worker,
-            device=request.device,
-        )
+    transitions.open_attempts_vanished(connection, standing.id)
+    transitions.to_running(
+        connection,
+        standing.id,
+        token=token,
+        number=number,
+        first_attempt=number if reopened else standing.first_attempt,
+        job_id=request.job.job_id,
+        enqueued_at=moment(request.job.enqueued_at),
+        worker=request.worker,
+        device=request.device,
     )
-    record_attempt(connection, standing.id, number, token, request.worker, alone=False)
-    connection.execute(
-        transitions.to_failed(standing.id, error_class=request.error_class, message=request.message, token=token)
+    transitions.attempt_begins(connection, standing.id, number, token, request.worker, alone=False)
+    transitions.to_failed(
+        connection, standing.id, error_class=request.error_class, message=request.message, token=token
     )
     _end_attempt(connection, request, token)
 
 
 def _end_attempt(connection: Connection, request: RefusalRequest, token: uuid.UUID) -> None:
-    connection.execute(
-        transitions.attempt_ended(
-            token, AttemptOutcome.FAILED, error_class=request.error_class, message=request.message
-        )
+    transitions.attempt_ended(
+        connection, token, AttemptOutcome.FAILED, error_class=request.error_class, message=request.message
     )
 
 

@@ -1,4 +1,4 @@
-"""One constructor for each move of an analysis and of an attempt. Every UPDATE of a state in Tussis is one of these,
+"""One function for each move of an analysis and of an attempt. Every UPDATE of a state in Tussis is one of these,
 and names the states it may start from by the table in :mod:`tussis.shared.states`.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Update, and_, func, or_
+from sqlalchemy import Connection, Update, bindparam, func, or_
 
 from tussis.shared import errors
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
@@ -28,11 +28,32 @@ REOPENING = frozenset(
 )
 
 
+# Statements are built once: SQLAlchemy then finds their compiled form without looking at every part of them again.
+
+
 def _move(to: AnalysisState) -> Update:
-    return analyses.update().where(analyses.c.state.in_(from_states(to))).values(state=to.value)
+    return (
+        analyses.update()
+        .where(analyses.c.id == bindparam("analysis"), analyses.c.state.in_(from_states(to)))
+        .values(state=to.value)
+    )
+
+
+def _held(move: Update) -> Update:
+    return move.where(analyses.c.attempt_token == bindparam("held"))
+
+
+_TO_RUNNING = _move(AnalysisState.RUNNING).values(
+    started_at=NOW, finished_at=None, error_class=None, error_message=None, timings_ms={}
+)
+_TO_WAITING = _held(_move(AnalysisState.WAITING))
+_TO_SUCCEEDED = _held(_move(AnalysisState.SUCCEEDED)).values(finished_at=NOW, error_class=None, error_message=None)
+_TO_FAILED = _move(AnalysisState.FAILED).values(finished_at=NOW)
+_TO_FAILED_HELD = _held(_TO_FAILED)
 
 
 def to_running(
+    connection: Connection,
     analysis_id: int,
     *,
     token: uuid.UUID,
@@ -42,94 +63,137 @@ def to_running(
     enqueued_at: datetime,
     worker: str,
     device: str,
-) -> Update:
+) -> bool:
     """A new attempt holds the claim. The error of the last one leaves the row; ``attempts`` keeps it."""
-    return (
-        _move(AnalysisState.RUNNING)
-        .where(analyses.c.id == analysis_id)
-        .values(
-            attempt_token=token,
-            attempts=number,
-            first_attempt=first_attempt,
-            job_id=job_id,
-            enqueued_at=enqueued_at,
-            worker=worker,
-            device=device,
-            started_at=NOW,
-            finished_at=None,
-            error_class=None,
-            error_message=None,
-            timings_ms={},
-        )
+    return _done(
+        connection,
+        _TO_RUNNING,
+        analysis=analysis_id,
+        attempt_token=token,
+        attempts=number,
+        first_attempt=first_attempt,
+        job_id=job_id,
+        enqueued_at=enqueued_at,
+        worker=worker,
+        device=device,
     )
 
 
 def to_waiting(
-    analysis_id: int, token: uuid.UUID, *, error_class: str | None, message: str | None, timings_ms: Mapping[str, float]
-) -> Update:
+    connection: Connection,
+    analysis_id: int,
+    token: uuid.UUID,
+    *,
+    error_class: str | None,
+    message: str | None,
+    timings_ms: Mapping[str, float] | None,
+) -> bool:
     """The holder of ``token`` gives the claim back; another attempt will come."""
-    return (
-        _move(AnalysisState.WAITING)
-        .where(analyses.c.id == analysis_id, analyses.c.attempt_token == token)
-        .values(error_class=error_class, error_message=clean(message), timings_ms=dict(timings_ms))
+    return _done(
+        connection,
+        _TO_WAITING,
+        analysis=analysis_id,
+        held=token,
+        error_class=error_class,
+        error_message=clean(message),
+        timings_ms=dict(timings_ms or {}),
     )
 
 
-def to_succeeded(analysis_id: int, token: uuid.UUID, answer: Mapping[str, Any]) -> Update:
+def to_succeeded(connection: Connection, analysis_id: int, token: uuid.UUID, answer: Mapping[str, Any]) -> bool:
     """The holder of ``token`` has the answer, given as columns of the table."""
-    return (
-        _move(AnalysisState.SUCCEEDED)
-        .where(analyses.c.id == analysis_id, analyses.c.attempt_token == token)
-        .values(finished_at=NOW, error_class=None, error_message=None, **answer)
-    )
+    return _done(connection, _TO_SUCCEEDED, analysis=analysis_id, held=token, **answer)
 
 
 def to_failed(
+    connection: Connection,
     analysis_id: int,
     *,
     error_class: str,
     message: str,
     token: uuid.UUID | None = None,
     timings_ms: Mapping[str, float] | None = None,
-) -> Update:
+) -> bool:
     """No answer, for good. With ``token``, only when its holder still has the claim."""
-    move = _move(AnalysisState.FAILED).where(analyses.c.id == analysis_id)
-    if token is not None:
-        move = move.where(analyses.c.attempt_token == token)
-    return move.values(
-        finished_at=NOW, error_class=error_class, error_message=clean(message), timings_ms=dict(timings_ms or {})
+    values = {
+        "error_class": error_class,
+        "error_message": clean(message),
+        "timings_ms": dict(timings_ms or {}),
+    }
+    if token is None:
+        return _done(connection, _TO_FAILED, analysis=analysis_id, **values)
+    return _done(connection, _TO_FAILED_HELD, analysis=analysis_id, held=token, **values)
+
+
+def to_discarded(connection: Connection, analysis_ids: Sequence[int]) -> int:
+    """Failures put aside on purpose; returns how many. ``finished_at`` stays that of the failure."""
+    move = (
+        analyses.update()
+        .where(analyses.c.id.in_(analysis_ids), analyses.c.state.in_(from_states(AnalysisState.DISCARDED)))
+        .values(state=AnalysisState.DISCARDED.value)
     )
+    return connection.execute(move).rowcount
 
 
-def to_discarded(analysis_ids: Sequence[int]) -> Update:
-    """Failures put aside on purpose. ``finished_at`` stays that of the failure."""
-    return _move(AnalysisState.DISCARDED).where(analyses.c.id.in_(analysis_ids))
+_ATTEMPT_ENDED = (
+    attempts.update().where(attempts.c.token == bindparam("attempt"), attempts.c.outcome.is_(None)).values(ended_at=NOW)
+)
+_ATTEMPT_SUPERSEDED = (
+    attempts.update()
+    .where(
+        attempts.c.token == bindparam("attempt"),
+        or_(attempts.c.outcome.is_(None), attempts.c.outcome == AttemptOutcome.VANISHED.value),
+    )
+    .values(ended_at=NOW, outcome=AttemptOutcome.SUPERSEDED.value)
+)
+_ATTEMPTS_VANISHED = (
+    attempts.update()
+    .where(attempts.c.analysis_id == bindparam("analysis"), attempts.c.outcome.is_(None))
+    .values(ended_at=NOW, outcome=AttemptOutcome.VANISHED.value)
+)
+_ATTEMPT = attempts.insert()
+
+
+def attempt_begins(
+    connection: Connection, analysis_id: int, number: int, token: uuid.UUID, worker: str, *, alone: bool
+) -> None:
+    """A new attempt, open."""
+    connection.execute(
+        _ATTEMPT, {"analysis_id": analysis_id, "number": number, "token": token, "worker": worker, "alone": alone}
+    )
 
 
 def attempt_ended(
-    token: uuid.UUID, outcome: AttemptOutcome, *, error_class: str | None = None, message: str | None = None
-) -> Update:
-    """The attempt ends, unless it has ended before.
-
-    One exception: an attempt that was believed to have vanished and then speaks up was superseded.
-    """
-    still_open: ColumnElement[bool] = attempts.c.outcome.is_(None)
-    if outcome is AttemptOutcome.SUPERSEDED:
-        still_open = or_(still_open, attempts.c.outcome == AttemptOutcome.VANISHED.value)
-    return (
-        attempts.update()
-        .where(and_(attempts.c.token == token, still_open))
-        .values(outcome=outcome.value, ended_at=NOW, error_class=error_class, error_message=clean(message))
+    connection: Connection,
+    token: uuid.UUID,
+    outcome: AttemptOutcome,
+    *,
+    error_class: str | None = None,
+    message: str | None = None,
+) -> None:
+    """The attempt ends, unless it has ended before."""
+    _done(
+        connection,
+        _ATTEMPT_ENDED,
+        attempt=token,
+        outcome=outcome.value,
+        error_class=error_class,
+        error_message=clean(message),
     )
 
 
-def open_attempts_vanished(analysis_id: int) -> Update:
+def attempt_superseded(connection: Connection, token: uuid.UUID) -> None:
+    """Another attempt took over, and this one, perhaps believed to have vanished, spoke up after all."""
+    _done(connection, _ATTEMPT_SUPERSEDED, attempt=token)
+
+
+def open_attempts_vanished(connection: Connection, analysis_id: int) -> None:
     """Whatever attempt still stands open is closed as ended without a word."""
-    return (
-        attempts.update()
-        .where(attempts.c.analysis_id == analysis_id, attempts.c.outcome.is_(None))
-        .values(outcome=AttemptOutcome.VANISHED.value, ended_at=NOW)
-    )
+    _done(connection, _ATTEMPTS_VANISHED, analysis=analysis_id)
+
+
+def _done(connection: Connection, move: Update, **parameters: Any) -> bool:
+    return bool(connection.execute(move, parameters).rowcount)
 
 
 def clean(text: str | None) -> str | None:
