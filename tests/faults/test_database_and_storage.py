@@ -10,6 +10,7 @@ from tests.support.deployment import Deployment
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.states import AttemptOutcome
+from tussis.worker.parts import DENIED_IN_A_ROW
 from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
 from tussis.worker.soak.s3_proxy import S3Fault, S3Proxy
 
@@ -98,6 +99,25 @@ def test_credentials_that_expire_pause_the_worker_and_fail_nothing(deployment: D
     deployment.assert_accounted()
     attempts = [attempt for job in jobs for attempt in deployment.store.attempts_of(deployment.analysis(job).id)]
     assert {attempt.outcome for attempt in attempts} == {AttemptOutcome.HANDED_BACK, AttemptOutcome.SUCCEEDED}
+
+
+@pytest.mark.scenario(17)
+@pytest.mark.faults_only
+def test_access_denied_for_one_is_deferred_and_for_twenty_in_a_row_pauses(deployment: Deployment) -> None:
+    with S3Proxy(deployment.servers.endpoints.s3_endpoint_url) as proxy:
+        deployment.environment["TUSSIS_S3_ENDPOINT_URL"] = proxy.url
+        proxy.plan = lambda method, path, count: S3Fault.DENIED
+        for number in range(25):
+            deployment.enqueue(f"{number}.wav", wav(0.3, seed=number))
+        worker = deployment.worker(concurrency=1, retry_base_s=60)
+        paused = worker.wait_for_event("paused", 60)
+        assert paused["error_class"] == "access_denied"
+        assert deployment.ledger.depth().deferred == DENIED_IN_A_ROW - 1
+        assert deployment.store.counts().failed == 0
+        proxy.plan = lambda method, path, count: None
+        wait_until(lambda: deployment.store.counts().succeeded >= 6, 60, "what was not deferred")
+        worker.end()
+    assert deployment.store.counts().failed == 0
 
 
 def test_transient_faults_past_the_limit_become_a_failure(deployment: Deployment) -> None:
