@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -29,11 +30,16 @@ def _classes(base: type[errors.TussisError]) -> set[str]:
     return {base.error_class}.union(*(_classes(one) for one in base.__subclasses__()))
 
 
+@cache
+def _known_classes() -> frozenset[str]:
+    return frozenset(_classes(errors.TussisError))
+
+
 def known_class(name: str | None) -> str:
     """The error class as a label: '' for none, ``other`` for one that no error of ours has."""
     if name is None:
         return ""
-    return name if name in _classes(errors.TussisError) else "other"
+    return name if name in _known_classes() else "other"
 
 
 class Meter(Protocol):

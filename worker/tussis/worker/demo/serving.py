@@ -72,7 +72,7 @@ class DemoWorker:
     def wait_ready(self) -> None:
         """Wait for ``worker_ready`` in its log. Raises :class:`ServerFailed` when it ends, or takes too long."""
         deadline = time.monotonic() + _READY_TIMEOUT_S
-        while not any(_event(line) == "worker_ready" for line in self._lines()):
+        while not self.ready:
             self.check()
             if time.monotonic() > deadline:
                 raise ServerFailed(f"the worker is not ready after {_READY_TIMEOUT_S:g} s; see {self.log}")
@@ -82,6 +82,11 @@ class DemoWorker:
         """Raises :class:`ServerFailed` when it has ended."""
         if not self.running:
             raise ServerFailed(f"the worker ended: {self.last_words()}; see {self.log}")
+
+    @property
+    def ready(self) -> bool:
+        """Whether it was ready at some time since its start."""
+        return any(_event(line) == "worker_ready" for line in self._lines())
 
     @property
     def running(self) -> bool:

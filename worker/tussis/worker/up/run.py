@@ -33,8 +33,6 @@ BUCKET: Final = "tussis"
 _POLL_S: Final = 0.3
 #: Seconds between two looks at the broker for the status line.
 _STATUS_S: Final = 1.0
-#: A worker that ends sooner than this after its start, in seconds, will not do better the next time.
-_LASTS_S: Final = 20.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,6 @@ class Served:
     worker: DemoWorker
     tail: LogTail
     metrics_port: int
-    started: float
 
 
 def run(wishes: Wishes, screen: Screen) -> int:
@@ -131,7 +128,7 @@ class Up:
         arguments = ("--metrics-port", str(port))
         tail = LogTail(self._data / f"{name}.log")
         worker = DemoWorker(servers, self._data, choice.path, self._children, name, arguments)
-        return Served(worker, tail, port, time.monotonic())
+        return Served(worker, tail, port)
 
     def _tell(self, servers: Servers, serving: dict[str, Served]) -> None:
         """The addresses, for people and for shells."""
@@ -174,7 +171,7 @@ class Up:
                 time.sleep(_POLL_S)
 
     def _restart(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
-        """Bring back what ended. Raises :class:`ServerFailed` for a worker that does not last."""
+        """Bring back what ended. Raises :class:`ServerFailed` for a worker that never was ready: it never will be."""
         for server in (servers.postgres, servers.broker, servers.s3):
             if not server.running:
                 self._screen.line(server.name, "it ended; starting it again")
@@ -182,7 +179,7 @@ class Up:
         for name, served in tuple(serving.items()):
             if served.worker.running:
                 continue
-            if time.monotonic() - served.started < _LASTS_S:
+            if not served.worker.ready:
                 raise ServerFailed(f"{name} ended: {served.worker.last_words()}; see {served.worker.log}")
             self._screen.line(name, f"it ended: {served.worker.last_words()}; starting it again")
             serving[name] = self._start(servers, choice, name)
