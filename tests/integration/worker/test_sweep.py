@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
+from sqlalchemy import create_engine
 
 from tests.support.deployment import Deployment
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, model_facts
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts
 from tussis.shared.broker import connect
 from tussis.shared.errors import BrokerUnavailable, FileUnreadable
 from tussis.shared.ledger import Ledger
@@ -21,7 +23,7 @@ from tussis.shared.messages import Job, job_id_for
 from tussis.shared.queues import Device, list_key
 from tussis.shared.s3 import ListedObject
 from tussis.shared.states import AnalysisState, AttemptOutcome
-from tussis.shared.store.known import Question
+from tussis.shared.store.known import Question, known_statement
 from tussis.shared.store.records import Claimed
 from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
@@ -379,3 +381,35 @@ def test_the_command_refuses(deployment: Deployment, arguments: list[str], statu
     assert run.wait(60) == status, run.text
     assert words in run.stderr[-1]
     assert not any("Traceback" in line for line in run.stderr)
+
+
+def test_a_page_is_looked_up_in_the_index(deployment: Deployment, store: Store, served: int) -> None:
+    url = deployment.environment["TUSSIS_DATABASE_URL"]
+    execute(
+        url,
+        "INSERT INTO recordings (bucket, key, etag) "
+        f"SELECT '{BUCKET}', '2026/' || n || '.wav', '{ETAG}' FROM generate_series(1, 40000) n",
+    )
+    execute(
+        url,
+        "INSERT INTO analyses (recording_id, model_id, profile, profile_overridden, coverage, job_id, state, "
+        "attempt_token, attempts, worker, device, enqueued_at, started_at) "
+        f"SELECT id, {served}, 'documented', false, 'head', gen_random_uuid(), 'running', gen_random_uuid(), 1, 'w', "
+        "'cpu', now(), now() FROM recordings",
+    )
+    execute(url, "ANALYZE")
+    wanted = [f"2026/{number}.wav" for number in range(1, PAGE + 1)]
+    statement = known_statement(BUCKET, SERVED).compile(dialect=create_engine("postgresql+psycopg://").dialect)
+    parameters = statement.construct_params({"keys": wanted, "etags": [ETAG] * PAGE})
+    with psycopg.connect(url) as connection:
+        # So few are read faster from end to end; of millions, a page is a thousand look-ups if an index serves them.
+        for way in ("seqscan", "hashjoin", "mergejoin"):
+            connection.execute(f"SET enable_{way} = off".encode())
+        plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {statement}".encode(), parameters))
+
+    assert "recordings_bucket_key_etag_key" in plan, plan
+    assert "analyses_identity_key" in plan, plan
+    assert "jobs_analysis_id_idx" in plan, plan
+    began = time.monotonic()
+    assert len(store.known(BUCKET, [(key, ETAG) for key in wanted], SERVED)) == PAGE
+    assert time.monotonic() - began < 5

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
@@ -67,7 +68,21 @@ def known(
     connection: Connection, bucket: str, objects: Sequence[tuple[str, str]], question: Question
 ) -> dict[tuple[str, str], Known]:
     """(key, entity tag) -> what is known of it, in one query; without those of which nothing is."""
-    statement = (
+    rows = connection.execute(
+        known_statement(bucket, question), {"keys": [key for key, _ in objects], "etags": [etag for _, etag in objects]}
+    ).all()
+    found: dict[tuple[str, str], Known] = {}
+    for row in rows:
+        one = Known(AnalysisState(row.state), row.error_class, row.newer_than)
+        other = found.get((row.key, row.etag))
+        if other is None or _RANK[one.state] < _RANK[other.state]:
+            found[row.key, row.etag] = one
+    return found
+
+
+def known_statement(bucket: str, question: Question) -> Select[Any]:
+    """The query of :func:`known`; its parameters ``keys`` and ``etags`` are arrays of one length."""
+    return (
         select(
             recordings.c.key,
             recordings.c.etag,
@@ -88,16 +103,6 @@ def known(
         .outerjoin(models, models.c.id == analyses.c.model_id)
         .where(*_conditions(question))
     )
-    rows = connection.execute(
-        statement, {"keys": [key for key, _ in objects], "etags": [etag for _, etag in objects]}
-    ).all()
-    found: dict[tuple[str, str], Known] = {}
-    for row in rows:
-        one = Known(AnalysisState(row.state), row.error_class, row.newer_than)
-        other = found.get((row.key, row.etag))
-        if other is None or _RANK[one.state] < _RANK[other.state]:
-            found[row.key, row.etag] = one
-    return found
 
 
 def _conditions(question: Question) -> list[ColumnElement[bool]]:
