@@ -23,7 +23,6 @@ from tests.support.models import write_tiny
 from tests.support.processes import ROOT, Spawn
 from tests.support.servers import server_folder
 from tussis.producer.cli import root
-from tussis.worker.demo.model import SEED
 
 DOCUMENTS: Final = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
 RUNS: Final = "<!-- runs beside the demo -->"
@@ -180,10 +179,7 @@ def test_the_readmes_tour_runs_beside_a_demo(spawn: Spawn) -> None:
     tour = [block for block in blocks(ROOT / "README.md") if block.before == RUNS]
     assert tour
     with server_folder() as folder:
-        # The model takes the place that the tour names.
-        models = folder / ".tussis" / "demo" / "models"
-        models.mkdir(parents=True)
-        tiny = write_tiny(models, name=f"random-{SEED}")
+        tiny = write_tiny(folder)
         demo = spawn("demo", "--keep", "--recordings", "3", "--concurrency", "1", "--model", tiny, cwd=folder)
         demo.wait_for_line("running  ", RUN_S)
 

@@ -17,24 +17,31 @@ Samples = NDArray[np.float64]
 Sound = Callable[[np.random.Generator, int, int], Samples]
 
 #: Formants of an open mouth: frequency and bandwidth in Hz, gain.
-_COUGH_FORMANTS: Final = ((600.0, 250.0, 3.0), (1500.0, 350.0, 2.0), (2700.0, 500.0, 1.5))
+_COUGH_FORMANTS: Final = ((450.0, 200.0, 2.0), (1400.0, 300.0, 3.0), (2500.0, 400.0, 3.0))
+_COUGH_DROP_DB: Final = 12.0
 #: Five vowels: first and second formant in Hz.
 _VOWELS: Final = ((730.0, 1090.0), (270.0, 2290.0), (530.0, 1840.0), (570.0, 840.0), (300.0, 870.0))
 
 
 def cough(rng: np.random.Generator, rate_hz: int) -> Samples:
-    """One cough of 0.3 to 0.5 s."""
-    samples = int(rng.uniform(0.3, 0.5) * rate_hz)
+    """One cough of 0.35 to 0.5 s.
+
+    The proportions follow the mean of 200 recorded ones (training split of the covid19-cough dataset, CC0 1.0): there
+    within 40 ms, some 10 dB lower after 250 ms, then a quick end; 25 dB less at 3000 Hz than at 300 Hz.
+    """
+    body_s = rng.uniform(0.22, 0.33)
+    samples = int((body_s + 0.15) * rate_hz)
     t = np.arange(samples) / rate_hz
-    burst = _noise(rng, samples, rate_hz, 300, 7000) * np.minimum(t / 0.006, 1) * np.exp(-t / rng.uniform(0.03, 0.05))
-    since = np.maximum(t - 0.03, 0.0)
-    air = _resonant(_noise(rng, samples, rate_hz, 200, 4500), rate_hz, _COUGH_FORMANTS)
-    air *= np.minimum(since / 0.02, 1) * np.exp(-since / rng.uniform(0.08, 0.12))
-    sound = burst + 0.5 * air / _peak(air)
-    if rng.random() < 0.6:
-        voiced = _resonant(_voice(rng, t, rate_hz, rng.uniform(260, 360), -0.4), rate_hz, _COUGH_FORMANTS)
-        voiced *= np.sin(np.pi * np.clip((t - 0.18) / max(t[-1] - 0.18, 0.01), 0, 1)) ** 2
-        sound += 0.25 * voiced / _peak(voiced)
+    mouth = rng.uniform(0.9, 1.15)
+    formants = [(mouth * at, width, gain) for at, width, gain in _COUGH_FORMANTS]
+    air = _resonant(_noise(rng, samples, rate_hz, 120, 6000, slope=-1.5), rate_hz, formants)
+    shape = np.minimum(t / 0.015, 1) * 10 ** (-_COUGH_DROP_DB * np.minimum(t / body_s, 1) / 20)
+    shape *= np.exp(-np.maximum(t - body_s, 0) / 0.04)
+    burst = _noise(rng, samples, rate_hz, 80, 2500, slope=-0.7) * np.minimum(t / 0.008, 1) * np.exp(-t / 0.03)
+    sound = shape * air / _peak(air) + 0.8 * burst
+    if rng.random() < 0.5:
+        voice = _resonant(_voice(rng, t, rate_hz, rng.uniform(180, 350), -0.3), rate_hz, formants)
+        sound += 0.2 * shape * np.clip((t - 0.08) / 0.05, 0, 1) * voice / _peak(voice)
     return _normalised(sound)
 
 
@@ -47,7 +54,7 @@ def coughs(rng: np.random.Generator, samples: int, rate_hz: int, count: int, fir
         start = int(at * rate_hz)
         kept = one[: max(samples - start, 0)]
         sound[start : start + len(kept)] += kept
-        at += rng.uniform(0.45, 0.9)
+        at += rng.uniform(0.4, 0.7)
     return _normalised(sound)
 
 
