@@ -1,0 +1,119 @@
+"""The probes' judgement, phase by phase, and what a probe costs."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import TUSSIS
+from tussis.worker import probes
+from tussis.worker.rundir import House, Phase, RunDir
+
+NOW = 10_000.0
+
+
+class Clock:
+    """The machine's monotonic clock, as the test sets it."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Iterator[RunDir]:
+    """A worker's folder, held by this process."""
+    folder = RunDir(tmp_path / "tussis-1-a")
+    folder.create("cpu@here")
+    yield folder
+    folder.remove()
+
+
+def reasons(run_dir: RunDir) -> tuple[str, str]:
+    """Why it is not live, and why not ready; empty when it is."""
+    (live,) = probes.live(run_dir.path.parent)
+    (ready,) = probes.ready(run_dir.path.parent)
+    return live.reason, ready.reason
+
+
+@pytest.mark.parametrize(
+    ("phase", "after_s", "live", "ready"),
+    [
+        (Phase.STARTING, 299, "", "it is loading the model"),
+        (Phase.STARTING, 301, "not started after 301 s", "not started after 301 s"),
+        (Phase.LOADING, 14, "", "it is loading the model"),
+        (Phase.LOADING, 16, "loading came to a stand 16 s ago", "loading came to a stand 16 s ago"),
+        (Phase.CONSUMING, 14, "", ""),
+        (Phase.CONSUMING, 16, "consuming came to a stand 16 s ago", "consuming came to a stand 16 s ago"),
+        (Phase.CONNECTING, 1000, "", "no connection to the broker"),
+    ],
+)
+def test_a_beat_counts_for_its_phase(
+    run_dir: RunDir, clock: Clock, phase: Phase, after_s: float, live: str, ready: str
+) -> None:
+    run_dir.beat(phase)
+    clock.now += after_s
+    if phase in (Phase.CONSUMING, Phase.CONNECTING):
+        run_dir.keep(House(clock.now, 2, 2, None if phase is Phase.CONNECTING else NOW, None))
+    assert reasons(run_dir) == (live, ready)
+
+
+def test_a_keeper_that_came_to_a_stand_is_seen(run_dir: RunDir, clock: Clock) -> None:
+    run_dir.keep(House(clock.now, 2, 2, NOW, None))
+    clock.now += 16
+    run_dir.beat(Phase.CONSUMING)
+    assert reasons(run_dir)[0] == "the keeper came to a stand 16 s ago"
+
+
+def test_children_holds_and_a_stop_count_for_readiness_only(run_dir: RunDir, clock: Clock) -> None:
+    run_dir.beat(Phase.CONSUMING)
+    run_dir.keep(House(clock.now, 2, 1, NOW, None))
+    assert reasons(run_dir) == ("", "1 of 2 children have loaded the model")
+    run_dir.keep(House(clock.now, 2, 2, NOW, None))
+    assert reasons(run_dir) == ("", "")
+    run_dir.hold("no database answers")
+    assert reasons(run_dir) == ("", "it waits: no database answers")
+    run_dir.resume()
+    run_dir.stop()
+    # Its event loop ends while the children finish: the keeper goes on.
+    clock.now += 60
+    run_dir.keep(House(clock.now, 2, 2, NOW, None))
+    assert reasons(run_dir) == ("", "it stops")
+
+
+def test_starving_counts_after_twice_the_silence(run_dir: RunDir, clock: Clock) -> None:
+    run_dir.beat(Phase.CONSUMING)
+    run_dir.keep(House(clock.now, 2, 2, NOW, clock.now - 29))
+    assert reasons(run_dir)[0] == ""
+    run_dir.keep(House(clock.now, 2, 2, NOW, clock.now - 31))
+    assert reasons(run_dir)[0] == "took nothing for 31 s, with messages waiting and children free"
+
+
+def test_a_probe_takes_less_than_half_a_second_of_the_processor(run_dir: RunDir) -> None:
+    run_dir.beat(Phase.LOADING)
+    environment = {"PATH": os.environ["PATH"], "TUSSIS_RUN_DIR": str(run_dir.path.parent)}
+    took = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        ended = subprocess.run(
+            [TUSSIS, "health", "live"], env=environment, capture_output=True, timeout=60, check=False
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert ended.returncode == 0, ended
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(took) < 0.5
