@@ -10,9 +10,7 @@ import click
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FILE_OR_URI...")
-@click.option(
-    "--model", help="Path or s3:// URI of an ONNX file [TUSSIS_MODEL, else the one shipped]."
-)
+@click.option("--model", help="Path or s3:// URI of an ONNX file [TUSSIS_MODEL, else the one shipped].")
 @click.option("--profile", help="The preprocessing profile [the model's manifest].")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_context
