@@ -28,6 +28,7 @@ from tussis.shared.store import connection as store_connection
 from tussis.shared.store.faults import database_errors, translated
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
+from tussis.worker.soak.tcp_proxy import TcpProxy
 
 
 def changed(url: str, **parts: str) -> str:
@@ -99,6 +100,28 @@ def test_a_server_that_never_answers_is_left_after_five_seconds(store_url: str) 
         with Store.connect(changed(store_url, port=port)) as store, pytest.raises(DatabaseUnavailable):
             store.counts()
         assert time.monotonic() - began < 9.0
+
+
+def test_a_server_that_falls_silent_is_left(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_connection, "ANSWER_SLACK_S", 1)
+    parts = urlsplit(store_url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    with TcpProxy(parts.hostname, parts.port) as proxy:
+        url = changed(store_url, host="127.0.0.1", port=str(proxy.port))
+        engine = store_connection.connect_engine(url, statement_timeout_s=1)
+        with Store(engine) as store:
+            assert store.counts().succeeded == 0
+
+            proxy.freeze()
+            began = time.monotonic()
+            with pytest.raises(DatabaseUnavailable):
+                store.counts()
+            # Once to look at the pooled connection, then five seconds for a new one.
+            assert time.monotonic() - began < 12
+
+            proxy.resume()
+            assert store.counts().succeeded == 0
 
 
 def test_killed_connections_are_replaced(store: Store, store_url: str, model_id: int) -> None:

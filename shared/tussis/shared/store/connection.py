@@ -6,6 +6,7 @@ from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tussis.shared.errors import SettingsInvalid
+from tussis.shared.store.patience import use_patient_connections
 
 #: Seconds, for one host to answer a new connection.
 CONNECT_TIMEOUT_S = 5
@@ -15,6 +16,8 @@ STATEMENT_TIMEOUT_S = 60
 LOCK_TIMEOUT_S = 10
 #: A process that is stopped in the middle of a transaction gives its locks back after this.
 IDLE_IN_TRANSACTION_TIMEOUT_S = 60
+#: Beyond the statement timeout, before a server that says nothing at all is given up.
+ANSWER_SLACK_S = 10
 #: Seconds, for a thread to wait for a free connection of the pool.
 POOL_TIMEOUT_S = 10
 
@@ -40,7 +43,8 @@ def place(url: URL) -> str:
 def connect_engine(url: str, *, pool_size: int = 1, statement_timeout_s: int = STATEMENT_TIMEOUT_S) -> Engine:
     """An engine that connects on first use and holds at most ``pool_size`` connections, with UTC sessions.
 
-    To be made in the process that uses it: a connection does not survive a fork. Raises :class:`SettingsInvalid`.
+    ``statement_timeout_s`` 0 is none. To be made in the process that uses it: a connection does not survive a fork.
+    Raises :class:`SettingsInvalid`.
     """
     parsed = database_url(url)
     options = (
@@ -50,7 +54,7 @@ def connect_engine(url: str, *, pool_size: int = 1, statement_timeout_s: int = S
         f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_S}s"
     )
     given = parsed.query.get("options")
-    return create_engine(
+    engine = create_engine(
         parsed.difference_update_query(["options"]),
         pool_size=pool_size,
         max_overflow=0,
@@ -68,3 +72,6 @@ def connect_engine(url: str, *, pool_size: int = 1, statement_timeout_s: int = S
             "tcp_user_timeout": 15_000,
         },
     )
+    if statement_timeout_s:
+        use_patient_connections(engine, statement_timeout_s + ANSWER_SLACK_S)
+    return engine

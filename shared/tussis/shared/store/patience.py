@@ -1,0 +1,50 @@
+"""A database connection that does not wait for ever.
+
+The server ends a statement that takes too long, and the kernel ends a connection whose peer is gone. Neither helps
+against a server that is there and says nothing (stopped, swapping, behind a proxy that hangs): libpq waits without end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine, event
+
+
+class PatientConnection(psycopg.Connection[Any]):
+    """A connection on which no wait for an answer lasts longer than :attr:`patience_s` seconds.
+
+    It then closes and raises psycopg's OperationalError, and the pool makes a new one.
+    """
+
+    patience_s = float("inf")
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
+        return super().wait(self._bounded(gen), *args, **kwargs)
+
+    def _bounded(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        """``gen``, watched: psycopg resumes it at least every 0.1 s, with 0 for "nothing came"."""
+        deadline = time.monotonic() + self.patience_s
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and time.monotonic() > deadline:
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"no answer within {self.patience_s:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as end:
+            return end.value
+
+
+def use_patient_connections(engine: Engine, patience_s: float) -> None:
+    """Let the engine connect with :class:`PatientConnection`."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Any, record: Any, positional: Any, named: dict[str, Any]) -> PatientConnection:
+        connection = PatientConnection.connect(*positional, **named)
+        connection.patience_s = patience_s
+        return connection
