@@ -223,7 +223,7 @@ def test_the_cpu_worker_s_command_and_health_check_and_the_tool_s(
     wait_until(lambda: healthy(test, environment), SOON_S, "health")
 
     deployment.bucket.put("a.wav", wav(1.0))
-    tool = resolved["tussis"]
+    tool = resolved["producer"]
     tools = images["producer"].environment(tool, deployment, tmp_path)
     (program,) = last(DOCKERFILES[0], "producer", "ENTRYPOINT")
     command = images["producer"].binaries / program
@@ -233,6 +233,13 @@ def test_the_cpu_worker_s_command_and_health_check_and_the_tool_s(
     assert sent.wait(SOON_S) == 0, sent.text
     deployment.wait_drained(SOON_S)
     assert deployment.store.counts().succeeded == 1
+
+    look = resolved["tussis"]
+    there = image.environment(look, deployment, tmp_path)
+    status = spawn(*look["command"], program=image.binaries / "tussis", environment=there, cwd=tmp_path)
+    assert status.wait(SOON_S) == 0, status.text
+    assert any(line.startswith("results 1 ") for line in status.stdout), status.text
+
     worker.signal(signal.SIGTERM)
     assert worker.wait(SOON_S) == 0
     assert not healthy(test, environment)

@@ -25,7 +25,7 @@ from tests.support.processes import ROOT
 from tussis.shared.settings import Settings
 
 LONG_RUNNING = {"broker", "database", "s3", "worker-cpu", "worker-gpu"}
-OURS = {"migrate", "tussis", "worker-cpu", "worker-gpu"}
+OURS = {"migrate", "producer", "tussis", "worker-cpu", "worker-gpu"}
 
 
 @pytest.fixture
