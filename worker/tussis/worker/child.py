@@ -25,6 +25,10 @@ from tussis.worker.rundir import RunDir
 _log = logs.get("child")
 _parts: Parts | None = None
 
+#: A worker's statements take milliseconds, and may wait 10 s for a lock. A database that says nothing for some seconds
+#: more is away; a report may take longer.
+_STATEMENT_TIMEOUT_S = 15
+
 
 @dataclass(frozen=True)
 class Start:
@@ -57,7 +61,7 @@ def make_parts(order: Start) -> Parts:
     settings = order.settings
     detector = Detector.load(order.model, intra_op_threads=order.threads)
     detector.warm_up()
-    store = Store.connect(settings.need_database(), pool_size=1)
+    store = Store.connect(settings.need_database(), pool_size=1, statement_timeout_s=_STATEMENT_TIMEOUT_S)
     store.verify_schema()
     manifest = detector.manifest
     model_id = store.register_model(

@@ -18,7 +18,7 @@ from tussis.shared.errors import SchemaMismatch
 from tussis.shared.messages import Job
 from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import claims, endings, failures, queries, refusals, served_models
-from tussis.shared.store.connection import connect_engine, place
+from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
 from tussis.shared.store.faults import database_errors
 from tussis.shared.store.known import Known, Question, known
 from tussis.shared.store.records import (
@@ -49,9 +49,13 @@ class Store:
         """host:port/database, for messages."""
 
     @classmethod
-    def connect(cls, url: str, *, pool_size: int = 1) -> Self:
-        """A store that connects on first use. Raises :class:`SettingsInvalid` when ``url`` is none of PostgreSQL."""
-        return cls(connect_engine(url, pool_size=pool_size))
+    def connect(cls, url: str, *, pool_size: int = 1, statement_timeout_s: int = STATEMENT_TIMEOUT_S) -> Self:
+        """A store that connects on first use. Raises :class:`SettingsInvalid` when ``url`` is none of PostgreSQL.
+
+        A statement ends after ``statement_timeout_s``, a wait for an answer some seconds later, as
+        :class:`DatabaseUnavailable`.
+        """
+        return cls(connect_engine(url, pool_size=pool_size, statement_timeout_s=statement_timeout_s))
 
     def close(self) -> None:
         """Close the pool's connections. The store may be used again and connects anew."""
