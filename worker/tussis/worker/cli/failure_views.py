@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tussis.worker.cli.terminal import plain, printable
+
 if TYPE_CHECKING:
     from tussis.shared.store.records import Analysis, Attempt
 
@@ -62,7 +64,6 @@ def print_table(shown: list[Analysis]) -> None:
     """Failures as a table for people."""
     from rich import box
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -78,7 +79,7 @@ def print_table(shown: list[Analysis]) -> None:
             f"{analysis.error_class}{discarded}",
             f"{analysis.finished_at:%Y-%m-%d %H:%M:%S}",
             str(analysis.attempts),
-            f"{escape(analysis.uri)}\n[dim]{escape(analysis.error_message or '')}[/]",
+            f"{plain(analysis.uri)}\n[dim]{plain(analysis.error_message or '')}[/]",
         )
     Console(highlight=False).print(table)
 
@@ -92,10 +93,12 @@ def print_one(told: dict[str, Any]) -> None:
     width = max(map(len, told))
     for name, value in told.items():
         if value not in (None, "", {}):
-            click.echo(f"{name:<{width}}  {json.dumps(value) if isinstance(value, dict) else value}")
+            text = json.dumps(value) if isinstance(value, dict) else str(value)
+            click.echo(f"{name:<{width}}  {printable(text)}")
     for attempt in history:
         outcome = attempt["outcome"] or "running"
-        why = "" if attempt["error"] is None else f"  {attempt['error']['class']}: {attempt['error']['message']}"
+        error = attempt["error"]
+        why = "" if error is None else f"  {error['class']}: {printable(error['message'])}"
         click.echo(
             f"  attempt {attempt['number']:>2}  {attempt['started_at']}  {outcome:<11}  {attempt['worker']}{why}"
         )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tussis.worker.cli.terminal import printable
+
 if TYPE_CHECKING:
     from tussis.shared.messages import Job
     from tussis.shared.store.records import JobAnswer
@@ -111,7 +113,7 @@ def _print(told: dict[str, Any]) -> None:
         if value is not None:
             click.echo(f"{name:<{width}}  {_shown(value)}")
     if error is not None:
-        click.echo(f"{'error':<{width}}  {error['class']}: {error['message']}")
+        click.echo(f"{'error':<{width}}  {error['class']}: {printable(error['message'])}")
     for segment in segments:
         click.echo(
             f"  segment {segment['index']:>2}  {segment['start_s']:>5.1f} to {segment['end_s']:>5.1f} s"
@@ -122,7 +124,7 @@ def _print(told: dict[str, Any]) -> None:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def _iso(seconds: float) -> str:

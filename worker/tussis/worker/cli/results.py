@@ -12,6 +12,7 @@ import click
 
 from tussis.shared.states import AnalysisState
 from tussis.worker.cli.moments import moment
+from tussis.worker.cli.terminal import plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -179,10 +180,10 @@ def _table(shown: list[_Shown], *, when: bool, model: bool, profile: bool) -> Ta
             _answer(analysis),
             "" if analysis.bag_probability is None else f"{analysis.bag_probability:.3f}",
             "" if analysis.duration_s is None else f"{analysis.duration_s:.1f} s",
-            _plain(analysis.uri) + _remark(analysis) + "".join(map(_segment_line, segments or ())),
+            plain(analysis.uri) + _remark(analysis) + "".join(map(_segment_line, segments or ())),
         ]
         if model:
-            cells.append(_plain(analysis.model or ""))
+            cells.append(plain(analysis.model or ""))
         if profile:
             cells.append(analysis.profile)
         if when:
@@ -204,7 +205,7 @@ def _answer(analysis: Analysis) -> str:
 def _remark(analysis: Analysis) -> str:
     """What a reader must know beside the answer, on a line of its own."""
     if analysis.error_class is not None:
-        return f"\n[dim]{_plain(f'{analysis.error_class}: {analysis.error_message}')}[/]"
+        return f"\n[dim]{plain(f'{analysis.error_class}: {analysis.error_message}')}[/]"
     if analysis.truncated:
         return f"\n[dim]only the first {analysis.analyzed_s:.1f} s were analysed[/]"
     return ""
@@ -213,10 +214,3 @@ def _remark(analysis: Analysis) -> str:
 def _segment_line(segment: Segment) -> str:
     bar = "▇" * round(10 * segment.probability)
     return f"\n[dim]{segment.start_s:6.1f} to {segment.end_s:5.1f} s[/]  {segment.probability:.3f} {bar}"
-
-
-def _plain(text: str) -> str:
-    """Text of somebody else's, for the terminal: no markup, and no control characters (a key may hold any)."""
-    from rich.markup import escape
-
-    return escape("".join(char if char.isprintable() else "\ufffd" for char in text))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tussis.worker.cli.terminal import plain
+
 if TYPE_CHECKING:
     import redis
 
@@ -131,11 +133,12 @@ def _print(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> None:
     for name in ("worker", "device", "ready", "up", "model"):
         table.add_column(name, overflow="fold")
     for entry in workers:
-        table.add_row(entry.worker, entry.device, f"{entry.ready} of {entry.children}", _span(entry.up_s), entry.model)
+        ready = f"{entry.ready} of {entry.children}"
+        table.add_row(plain(entry.worker), entry.device, ready, _span(entry.up_s), plain(entry.model))
     console.print(table)
     for entry in workers:
         for reason in entry.holding:
-            console.print(f"[yellow]{entry.worker} waits:[/yellow] {reason}", highlight=False)
+            console.print(f"[yellow]{plain(entry.worker)} waits:[/yellow] {plain(reason)}", highlight=False)
 
 
 def _span(seconds: float) -> str:
