@@ -47,3 +47,8 @@ from click.testing import CliRunner
 from tussis.producer.cli import main
 """
     assert not modules_after(code) & (HEAVY | {"pydantic", "redis"})
+
+
+def test_a_worker_checks_its_deployment_before_it_imports_what_is_large() -> None:
+    code = "from tussis.worker.cli import worker\nfrom tussis.worker import logs\nfrom tussis.worker import deployment"
+    assert not modules_after(code) & {"celery", "kombu", "numpy", "onnxruntime", "torch"}

@@ -14,12 +14,10 @@ from celery import bootsteps
 from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_process_init, worker_ready
 
-from tussis.shared.broker import broker_errors, connect, redact
 from tussis.shared.errors import SettingsInvalid
 from tussis.shared.queues import Device
 from tussis.shared.s3 import s3_client
 from tussis.shared.settings import Settings
-from tussis.shared.store.repository import Store
 from tussis.worker import child, logs
 from tussis.worker.app import build_app
 from tussis.worker.child import Start
@@ -37,13 +35,14 @@ _log = logs.get("service")
 def run_worker(settings: Settings, device: Device) -> int:
     """Serve until told to stop. Returns the exit status.
 
-    Broker, database, schema and manifest are looked at first, so that a deployment that is wrong says so at once, in
-    one line. Raises operator's and transient errors, :class:`NotReady` when a child cannot load the model.
+    Call :func:`~tussis.worker.deployment.check_deployment` first. The manifest is read before the fork, so that a
+    model that is wrong says so at once, in one line. Raises operator's and transient errors, :class:`NotReady` when a
+    child cannot load the model.
     """
     name = f"{device.value}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     run_dir = _new_run_dir(settings, name)
     try:
-        model = _check_deployment(settings)
+        model = _find_model(settings)
         children = settings.concurrency
         cores = len(os.sched_getaffinity(0))
         metered = settings.metrics_port is not None
@@ -77,15 +76,7 @@ def _new_run_dir(settings: Settings, worker: str) -> RunDir:
     return run_dir
 
 
-def _check_deployment(settings: Settings) -> Path:
-    url = settings.need_broker()
-    with broker_errors(redact(url)):
-        connect(url).ping()
-    store = Store.connect(settings.need_database(), pool_size=1)
-    try:
-        store.verify_schema()
-    finally:
-        store.close()
+def _find_model(settings: Settings) -> Path:
     model = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
     read_manifest(model)
     return model

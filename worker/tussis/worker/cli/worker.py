@@ -40,7 +40,9 @@ def cpu(
 
     settings = load_settings(concurrency=concurrency, model=model, metrics_port=metrics_port, log_format=log_format)
     from tussis.worker import logs
+    from tussis.worker.deployment import check_deployment
 
+    check_deployment(settings)
     logs.configure(settings.log_format, settings.log_level)
     # Imported before the fork: the children share its memory and start at once.
     from tussis.worker.service import run_worker
