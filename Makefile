@@ -27,7 +27,7 @@ demo: $(STAMPS)/demo  ## real servers, a worker, recordings, results; AUDIO=DIR 
 	@if [ -n "$$AUDIO" ]; then exec $(RUN)/tussis demo --audio "$$AUDIO"; else exec $(RUN)/tussis demo; fi
 
 test: $(STAMPS)/dev  ## run the test suite against real servers; ARGS='-k name' chooses
-	$(RUN)/python -m pytest -m 'not faults_only and not slow' $(ARGS)
+	$(RUN)/python -m pytest -m 'not faults_only and not slow' -n 2 --dist loadfile $(ARGS)
 
 faults: $(STAMPS)/dev  ## run the tests that kill, freeze and cut, the long ones too
 	$(RUN)/python -m pytest tests/faults $(ARGS)
