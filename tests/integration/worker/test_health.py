@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from tussis.worker.soak import faulty_worker
 from tests.support.deployment import READY_S, Deployment
 from tests.support.processes import TUSSIS, Running
 from tests.support.sounds import wav
@@ -18,6 +17,7 @@ from tests.support.waiting import wait_until
 from tussis.worker import probes
 from tussis.worker.probes import Verdict
 from tussis.worker.rundir import House, Phase, RunDir, remove_leftovers, run_dirs
+from tussis.worker.soak import faulty_worker
 
 #: Seconds; the tests' machines are busy.
 SOON_S = 60.0
