@@ -27,7 +27,7 @@ def analyze(
       tussis analyze cough.mp3 --model models/cough.onnx
       tussis analyze *.wav s3://clinic/2026/a.webm --json
     """
-    from tussis.shared.errors import OperatorError, TussisError
+    from tussis.shared.errors import OperatorError, StorageAccessDenied, TussisError
     from tussis.shared.s3 import s3_client
     from tussis.shared.settings import load_settings
     from tussis.worker.analysis import Analyzer
@@ -47,9 +47,10 @@ def analyze(
     for source in sources:
         try:
             told = analyzer.analyze(source)
-        except OperatorError:
-            raise
         except TussisError as error:
+            # One object may be closed to us; anything else of the operator's stands in the way of all of them.
+            if isinstance(error, OperatorError) and not isinstance(error, StorageAccessDenied):
+                raise
             failed = True
             told = {"uri": source, "error": {"class": error.error_class, "message": str(error)}}
         click.echo(json.dumps(told) if as_json else _line(told), err=not as_json and "error" in told)
