@@ -32,7 +32,7 @@ MAX_MESSAGE_BYTES = 64 * 1024
 JOB_NAMESPACE = uuid.UUID("6f9d1c1e-52ab-5b3f-8c55-1f6a0f0f7a01")
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
-_MODEL = re.compile(r"[A-Za-z0-9._-]{1,100}(@[A-Za-z0-9._-]{1,100})?")
+_MODEL = re.compile(r"[A-Za-z0-9._-]{1,100}(@[A-Za-z0-9._+-]{1,100})?")
 _PROFILE = re.compile(r"[a-z0-9_]{1,64}")
 # S3's own version ids and entity tags are printable ASCII of at most 1024 bytes.
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")

@@ -23,7 +23,7 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_text, inner, max_size=3),
     max_leaves=6,
 )
-_names = st.text(st.sampled_from("abzAZ09._-@_ \n\"'é\x00"), max_size=8)
+_names = st.text(st.sampled_from("abzAZ09._-+@_ \n\"'é\x00"), max_size=8)
 _good: dict[str, st.SearchStrategy[Any]] = {
     "v": st.just(1),
     "job_id": st.uuids().map(str),
@@ -32,7 +32,7 @@ _good: dict[str, st.SearchStrategy[Any]] = {
     "enqueued_at": st.floats(0, 253402300799) | st.integers(0, 253402300799),
     "version_id": st.none() | st.from_regex(r"[!-~]{1,30}", fullmatch=True),
     "etag": st.none() | st.from_regex(r"[!#-~]{1,30}", fullmatch=True),
-    "model": st.none() | st.from_regex(r"[A-Za-z0-9._-]{1,20}(@[A-Za-z0-9._-]{1,20})?", fullmatch=True),
+    "model": st.none() | st.from_regex(r"[A-Za-z0-9._-]{1,20}(@[A-Za-z0-9._+-]{1,20})?", fullmatch=True),
     "profile": st.none() | st.from_regex(r"[a-z0-9_]{1,20}", fullmatch=True),
     "priority": st.integers(0, 9),
     "device": st.sampled_from(["any", "cpu", "gpu"]),
