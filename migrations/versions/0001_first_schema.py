@@ -158,8 +158,10 @@ def upgrade() -> None:
     op.create_table(
         "recordings",
         sa.Column("id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
-        sa.Column("bucket", sa.Text(), nullable=False, comment="S3 bucket"),
-        sa.Column("key", sa.Text(), nullable=False, comment="S3 object key, as it is (not percent-encoded)"),
+        sa.Column("bucket", sa.Text(collation="C"), nullable=False, comment="S3 bucket"),
+        sa.Column(
+            "key", sa.Text(collation="C"), nullable=False, comment="S3 object key, as it is (not percent-encoded)"
+        ),
         sa.Column(
             "version_id",
             sa.Text(),
@@ -211,13 +213,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("recordings_pkey")),
         sa.UniqueConstraint("bucket", "key", "etag", name=op.f("recordings_bucket_key_etag_key")),
         comment="One row for each content of each object: another entity tag is another recording.",
-    )
-    op.create_index(
-        op.f("recordings_bucket_key_idx"),
-        "recordings",
-        ["bucket", "key"],
-        unique=False,
-        postgresql_ops={"key": "text_pattern_ops"},
     )
     op.create_table(
         "analyses",

@@ -23,7 +23,7 @@ CATALOGUE = {
     "relations": f"SELECT relname, relkind, obj_description(oid, 'pg_class') FROM pg_class WHERE {OURS}",
     "columns": (
         "SELECT relname, attname, attnum, format_type(atttypid, atttypmod), attnotnull, attidentity, "
-        "pg_get_expr(adbin, adrelid), col_description(pg_class.oid, attnum) "
+        "attcollation::regcollation, pg_get_expr(adbin, adrelid), col_description(pg_class.oid, attnum) "
         "FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid "
         "LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum "
         f"WHERE attnum > 0 AND {OURS}"
@@ -83,6 +83,7 @@ def test_alembic_sees_no_difference(migrated: Engine) -> None:
     ("part", "change"),
     [
         ("columns", "ALTER TABLE bags ALTER COLUMN logit DROP NOT NULL"),
+        ("columns", 'ALTER TABLE models ALTER COLUMN parent TYPE text COLLATE "C"'),
         ("columns", "COMMENT ON COLUMN bags.logit IS 'other'"),
         ("constraints", "ALTER TABLE analyses DROP CONSTRAINT analyses_open_check"),
         ("indexes", "DROP INDEX analyses_open_failures_idx"),

@@ -50,7 +50,8 @@ def described(table: Table) -> str:
     """The table's columns as the document shows them."""
     lines = ["| column | type | |", "| --- | --- | --- |"]
     for column in table.columns:
-        kind = column.type.compile(dialect=_DIALECT).lower().replace("timestamp with time zone", "timestamptz")
+        kind = column.type.compile(dialect=_DIALECT).lower()
+        kind = kind.replace("timestamp with time zone", "timestamptz").removesuffix(' collate "c"')
         words = column.comment or "number of the row"
         null = ", null" if column.nullable else ""
         lines.append(f"| `{column.name}` | {kind}{null} | {words} |")

@@ -61,8 +61,9 @@ recordings = Table(
     "recordings",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("bucket", Text, nullable=False, comment="S3 bucket"),
-    Column("key", Text, nullable=False, comment="S3 object key, as it is (not percent-encoded)"),
+    # Collation C is S3's own order, and lets the unique index serve LIKE 'prefix%' as well.
+    Column("bucket", Text(collation="C"), nullable=False, comment="S3 bucket"),
+    Column("key", Text(collation="C"), nullable=False, comment="S3 object key, as it is (not percent-encoded)"),
     Column("version_id", Text, comment="S3 version id; null where the bucket keeps no versions or none was seen"),
     Column("etag", Text, nullable=False, comment="S3 entity tag without quotes; '' when no object was ever seen"),
     Column("size_bytes", BigInteger, comment="size of the object, bytes"),
@@ -88,8 +89,6 @@ recordings = Table(
     CheckConstraint("rate_hz > 0", name="rate_hz"),
     CheckConstraint("channels > 0", name="channels"),
     CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
-    # LIKE 'prefix%' needs this operator class under any collation but C.
-    Index(None, "bucket", "key", postgresql_ops={"key": "text_pattern_ops"}),
     comment="One row for each content of each object: another entity tag is another recording.",
 )
 
