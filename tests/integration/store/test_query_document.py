@@ -29,7 +29,7 @@ def sections(text: str) -> dict[str, str]:
     heading = ""
     for line in text.splitlines():
         if line.startswith(("## ", "### ")):
-            heading = line.removeprefix("### ")
+            heading = line.lstrip("# ")
             found[heading] = []
         elif heading:
             found[heading].append(line)
@@ -131,6 +131,20 @@ def test_each_question_has_the_right_answer(filled: str, title: str) -> None:
     assert [told(row) for row in found] == ANSWERS[int(title.split(".")[0])]
 
 
+def test_the_analysts_role_reads_and_does_not_write(filled: str) -> None:
+    statements = SECTIONS["Access"].split("```sql\n")[1].split("```")[0]
+    execute(filled, statements)
+    try:
+        with psycopg.connect(filled, autocommit=True) as connection:
+            connection.execute("SET ROLE analyst")
+            assert connection.execute("SELECT count(*) FROM current_segments").fetchone() == (64,)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("DELETE FROM analyses")
+    finally:
+        execute(filled, "DROP OWNED BY analyst")
+        execute(filled, "DROP ROLE analyst")
+
+
 def told(row: tuple[Any, ...]) -> tuple[Any, ...]:
     """A row without what the clock says, and with the start of long texts only."""
     return tuple(
@@ -162,4 +176,5 @@ ANSWERS: dict[int, list[tuple[Any, ...]]] = {
     9: [("s3://recordings/south/4.wav", 60.0, 17.5, True)],
     10: [("(unread)", 4, 3.0, None), ("wav", 8, 3.0, 48.0)],
     11: [("recordings", "south/7.wav", "failed", 2)],
+    12: [("failed", 3, 3), ("succeeded", 8, 8), ("waiting", 1, 1)],
 }
