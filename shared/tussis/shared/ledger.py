@@ -49,8 +49,13 @@ end
 return opened
 """
 
-# KEYS ledger, open, sent, deferred, faults; ARGV job id.
+# KEYS ledger, open, sent, deferred, faults; ARGV job id, enqueued_at. A late copy of an older message, long answered,
+# leaves alone what was enqueued under the same id since.
 CLOSE_SCRIPT = """\
+local read, now = pcall(cjson.decode, redis.call('HGET', KEYS[1], ARGV[1]) or '')
+if read and type(now) == 'table' and type(now.enqueued_at) == 'number' and now.enqueued_at > tonumber(ARGV[2]) then
+  return 0
+end
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
@@ -169,7 +174,7 @@ class Ledger:
     def close(self, job: Job) -> bool:
         """Take the job out, for it has its result or failure. False when it was not open."""
         with broker_errors(self._where):
-            return bool(self._close(keys=_keys(job), args=[job.job_id]))
+            return bool(self._close(keys=_keys(job), args=[job.job_id, repr(float(job.enqueued_at))]))
 
     def discard(self, job_id: str) -> None:
         """Take out whatever stands under an id whose message cannot be read."""
@@ -231,6 +236,8 @@ class Ledger:
                 if text is not None:
                     try:
                         job = parse_message_text(text)
+                        if job.job_id.encode() != job_id:
+                            raise MalformedMessage(f"the message stands under another id than {job.job_id}")
                         queue, priority, entry = job.queue, job.priority, envelope(job)
                     except (MalformedMessage, UnknownMessageVersion):
                         unreadable.append(job_id.decode())
@@ -355,4 +362,5 @@ def _job_id_of(entry: bytes) -> bytes | None:
         message = message[0]
     headers = message.get("headers") if isinstance(message, dict) else None
     job_id = headers.get("id") if isinstance(headers, dict) else None
-    return job_id.encode() if isinstance(job_id, str) else None
+    # A lone surrogate has no UTF-8; an id of ours has none.
+    return job_id.encode("utf-8", "replace") if isinstance(job_id, str) else None

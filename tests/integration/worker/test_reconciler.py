@@ -7,6 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import cast
 
@@ -250,6 +251,41 @@ def test_a_job_that_ended_is_not_sent_again(client: redis.Redis, ledger: Ledger,
     # Nor does it stay among the suspects, where many like it would hide a loss.
     assert ledger.suspects() == {}
     assert client.zcard(DEFERRED_KEY) == 0
+
+
+def test_a_late_copy_of_an_answered_message_does_not_close_what_came_after(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler
+) -> None:
+    first = a_job()
+    ledger.open(first)
+    assert ledger.close(first)
+    second = replace(first, enqueued_at=first.enqueued_at + 1e-6, reopen=True)
+    ledger.open(second)
+    assert not ledger.close(first)
+    assert ledger.find(first.job_id) == second
+    client.delete(LIST)
+    assert looks(leader, 3) == 1
+    assert ledger.close(second)
+    assert ledger.depth().open == 0
+
+
+def test_a_message_under_another_id_is_sent_once_for_the_dead_letters(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler
+) -> None:
+    job, other = a_job(), str(uuid.uuid4())
+    client.hset(LEDGER_KEY, other, job.to_json())
+    client.zadd(SENT, {other: 1.0})
+    assert looks(leader, 4) == 1
+    assert client.lrange(LIST, 0, -1) == [job.to_json().encode()]
+    assert client.hlen(LEDGER_KEY) == 0
+
+
+def test_an_id_that_utf_8_cannot_hold_does_not_end_the_look(client: redis.Redis, leader: Reconciler) -> None:
+    entry = json.dumps({"headers": {"id": "\ud800"}})
+    client.lpush(LIST, entry)
+    client.hset(UNACKED_KEY, "tag", json.dumps([json.loads(entry), "", "tussis.any"]))
+    client.zadd(SENT, {"gone": 1.0})
+    assert leader.look() == 0
 
 
 def test_a_job_that_was_sent_under_another_priority_than_it_names_comes_back(
