@@ -131,6 +131,23 @@ def test_a_stop_without_a_connection_ends_quietly(monkeypatch: pytest.MonkeyPatc
     assert not qos._delivered
 
 
+class _Silent(_Gone):
+    """A channel whose broker gives no answer to one command."""
+
+    def pipeline(self) -> Any:
+        raise TimeoutError("no answer")
+
+
+def test_a_lost_acknowledgement_frees_its_slot() -> None:
+    """The consumer's own connection may live on: it would take one message less for every acknowledgement lost."""
+    qos = transport.QoS(_Silent(), prefetch_count=1)
+    qos._delivered["tag"] = object()
+    assert not qos.can_consume()
+    qos.ack("tag")
+    assert qos.can_consume()
+    qos._delivered.clear()
+
+
 def test_upstream_still_needs_the_guard() -> None:
     """Fails when kombu has mended it, or is a version that was not looked at: then look, and take the guard away."""
     assert kombu.VERSION[:2] in transport.GUARDED_KOMBU

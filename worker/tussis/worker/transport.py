@@ -64,6 +64,8 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         except (OSError, *self.channel.connection_errors) as error:
             # The message comes back, finds its answer in the store, and is acknowledged then.
             _log.warning("ack_lost", reason=f"{type(error).__name__}: {error}")
+            # Where the consumer's own connection lives on, the slot would stay taken for ever.
+            self._quick_ack(delivery_tag)
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]
