@@ -52,6 +52,10 @@ def start(order: Start) -> None:
     except (OperatorError, TransientError) as error:
         order.run_dir.report("refused", str(error))
         return
+    except Exception as error:
+        # Without a word to the parent, this process would take message after message and do none of them.
+        order.run_dir.report("refused", f"{type(error).__name__}: {error}")
+        raise
     order.run_dir.report("ready")
     _log.info("child_ready", pid=os.getpid(), model=_parts.detector.manifest.label, threads=order.threads)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,21 +155,31 @@ class Keeper:
         while not self._over.wait(0.5):
             now = time.monotonic()
             elapsed, last = now - last, now
-            self._watch_stop()
-            self._watch_children(worker)
+            self._attend(self._watch_stop)
+            self._attend(self._watch_children, worker)
             if self._is_due("note", _NOTE_INTERVAL_S, now):
-                self._note(worker)
-            try:
-                if self._is_due("beat", beat_every, now):
-                    self._beat(max(elapsed, beat_every))
-                if self._is_due("report", REPORT_INTERVAL_S, now):
-                    self._report(worker)
-                if self._is_due("reconcile", INTERVAL_S, now):
-                    with broker_errors(self._where):
-                        self._reconciler.look()
-            except TransientError as error:
-                self._broker_since = None
-                _log.warning("keeper_hindered", error_class=error.error_class, reason=str(error))
+                self._attend(self._note, worker)
+            self._attend(self._attend_broker, worker, beat_every, max(elapsed, beat_every), now)
+
+    def _attend(self, duty: Callable[..., None], *arguments: Any) -> None:
+        """Do one duty. Whatever befalls it, the others go on: without beats, all that is in work would start again."""
+        try:
+            duty(*arguments)
+        except TransientError as error:
+            self._broker_since = None
+            _log.warning("keeper_hindered", error_class=error.error_class, reason=str(error))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            _log.error("keeper_hindered", error_class="internal", reason=reason, exc_info=True)
+
+    def _attend_broker(self, worker: Any, beat_every: float, elapsed_s: float, now: float) -> None:
+        if self._is_due("beat", beat_every, now):
+            self._beat(elapsed_s)
+        if self._is_due("report", REPORT_INTERVAL_S, now):
+            self._report(worker)
+        if self._is_due("reconcile", INTERVAL_S, now):
+            with broker_errors(self._where):
+                self._reconciler.look()
 
     def _is_due(self, what: str, every_s: float, now: float) -> bool:
         if now < self._due.get(what, 0.0):

@@ -10,8 +10,9 @@ from tussis.shared.errors import DownloadCut, DownloadSlow, ObjectTooLarge
 from tussis.shared.messages import Job, normalise_etag
 from tussis.shared.s3 import head_object, storage_errors
 
-#: Bytes read at a time; the deadline is looked at between two reads.
-_CHUNK = 1 << 18
+#: Bytes read at a time; the deadline is looked at between two reads. A read waits for all of them, however slowly they
+#: come: so few that a trickle is found slow before the watchdog takes it for a hang and ends the process.
+_CHUNK = 1 << 12
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,12 @@ from tussis.shared.dsp.profiles import Profile, profile_named
 from tussis.shared.errors import (
     BrokerRefused,
     BrokerUnavailable,
+    DatabaseRefused,
     DatabaseUnavailable,
+    DiskFull,
     ModelNotServed,
     OperatorError,
+    SchemaMismatch,
     StorageAccessDenied,
     TussisError,
 )
@@ -38,7 +41,10 @@ _log = logs.get("worker")
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
 #: Seconds for which a process takes no message after an error that only an operator can mend.
 OPERATOR_PAUSE_S = 15.0
-#: Refusals in a row after which it is the deployment that lacks access, not one recording.
+#: What :meth:`Parts.patiently` waits out: what passes, and what the operator of database or broker has to mend.
+_AWAY = (DatabaseUnavailable, BrokerUnavailable, BrokerRefused)
+_TO_MEND = (DatabaseRefused, DiskFull, SchemaMismatch)
+#: Recordings refused in a row after which it is the deployment that lacks access, not one recording.
 DENIED_IN_A_ROW = 20
 
 
@@ -53,7 +59,7 @@ class Plan:
 
 @dataclass
 class Parts:
-    """The parts of one process. Only :attr:`denied_in_a_row` changes."""
+    """The parts of one process. Only :attr:`denied` changes."""
 
     settings: Settings
     store: Store
@@ -65,7 +71,8 @@ class Parts:
     device: Device
     run_dir: RunDir
     meter: Meter = field(default_factory=NoMeter)
-    denied_in_a_row: int = 0
+    denied: set[str] = field(default_factory=set)
+    """The recordings that were refused since access was last granted; no more than tell a pattern."""
 
     @property
     def limits(self) -> Limits:
@@ -92,22 +99,25 @@ class Parts:
             raise Stopping("the worker stops; its grace period is over")
 
     def patiently(self, call: Callable[[], T]) -> T:
-        """Call until neither the database nor the broker is away: that time counts towards nothing.
+        """Call until neither the database nor the broker is away or refuses: that time counts towards nothing.
 
-        The process keeps its message meanwhile, so that it takes no other one. Raises :class:`Stopping` when the
-        worker is told to stop first; every other error passes through.
+        The process keeps its message and its work meanwhile, so that it takes no other one. Raises :class:`Stopping`
+        when the worker is told to stop first; every other error passes through.
         """
         pause = _FIRST_PAUSE_S
-        held = False
+        held = ""
         try:
             while True:
                 try:
                     return call()
-                except (DatabaseUnavailable, BrokerUnavailable, BrokerRefused) as error:
-                    if not held:
-                        held = True
+                except (*_AWAY, *_TO_MEND) as error:
+                    if held != error.error_class:
+                        held = error.error_class
                         self.run_dir.hold(str(error))
-                        _log.warning("holding", error_class=error.error_class, reason=str(error))
+                        if isinstance(error, _TO_MEND):
+                            _log.error("paused", error_class=held, reason=str(error), seconds=_LONGEST_PAUSE_S)
+                        else:
+                            _log.warning("holding", error_class=held, reason=str(error))
                     self.pause(random.uniform(pause / 2, pause))
                     pause = min(_LONGEST_PAUSE_S, pause * 2)
         finally:
@@ -123,11 +133,12 @@ class Parts:
                 raise Stopping("the worker stops")
             time.sleep(min(left, 0.2))
 
-    def note_access(self, error: TussisError | None) -> bool:
-        """Count refusals of access in a row. True when the error is the operator's to mend."""
+    def note_access(self, job: Job, error: TussisError | None) -> bool:
+        """Count recordings refused in a row, each once. True when the error is the operator's to mend."""
         if not isinstance(error, StorageAccessDenied):
             if error is None:
-                self.denied_in_a_row = 0
+                self.denied.clear()
             return isinstance(error, OperatorError)
-        self.denied_in_a_row += 1
-        return self.denied_in_a_row >= DENIED_IN_A_ROW
+        if len(self.denied) < DENIED_IN_A_ROW:
+            self.denied.add(job.uri)
+        return len(self.denied) >= DENIED_IN_A_ROW

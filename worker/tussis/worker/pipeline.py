@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from tussis.shared.dsp.images import images
@@ -65,7 +67,7 @@ def process(job: Job, parts: Parts) -> Outcome:
             data = objects.fetch(
                 parts.s3, version, max_bytes=settings.max_bytes, deadline_s=settings.download_timeout_s
             )
-        parts.note_access(None)
+        parts.note_access(job, None)
         with stages.stage("decode", settings.decode_timeout_s):
             audio = decode(data, parts.limits, plan.profile.decoder)
         parts.check_stop()
@@ -80,13 +82,27 @@ def process(job: Job, parts: Parts) -> Outcome:
             committed = parts.patiently(lambda: parts.store.complete(answer, result))
         return Succeeded(claim.analysis_id, cut.analyzed_s) if committed else Superseded(claim.analysis_id)
     except TussisError as error:
-        return _conclude(job, parts, claim, stages, error)
+        reason = error
+        return _unless_stopped(parts, claim, lambda: _conclude(job, parts, claim, stages, reason))
     except MemoryError:
         raise  # The process's fault as well as the recording's: counted like a crash, tried again.
     except Exception as error:
         # Ours to mend; the recording must not wait for that, nor go round for ever.
         _log.exception("internal_fault")
-        return _fail(job, parts, claim, stages, InternalFault(f"{type(error).__name__}: {error}"))
+        fault = _internal(error)
+        return _unless_stopped(parts, claim, lambda: _fail(job, parts, claim, stages, fault))
+
+
+def _internal(error: Exception) -> InternalFault:
+    return InternalFault(f"{type(error).__name__}: {error}")
+
+
+def _unless_stopped(parts: Parts, claim: Claimed | None, end: Callable[[], Outcome]) -> Outcome:
+    """The worker may stop while an end waits for the database: then the message goes back."""
+    try:
+        return end()
+    except Stopping as stop:
+        return _hand_back(parts, claim, stop)
 
 
 def _no_claim(answer: records.Settled | records.Exhausted) -> Outcome:
@@ -142,7 +158,7 @@ def _result(parts: Parts, size: int, audio: Audio, cut: Cut, scores: Scores, sta
 
 def _conclude(job: Job, parts: Parts, claim: Claimed | None, stages: Stages, error: TussisError) -> Outcome:
     """Turn an error into its outcome, written down where there is something to write."""
-    operators = parts.note_access(error)
+    operators = parts.note_access(job, error)
     if isinstance(error, Stopping) or operators:
         return _hand_back(parts, claim, error)
     if isinstance(error, TransientError | StorageAccessDenied):
@@ -152,7 +168,9 @@ def _conclude(job: Job, parts: Parts, claim: Claimed | None, stages: Stages, err
             return _defer(parts, claim, error, backoff.delay_s(failures, base, cap))
         error = Expired(f"given up after {failures} faults, the last one: {error}")
     if not isinstance(error, PermanentError):
-        raise error
+        # Of no kind that belongs here. Raised on, it would come round for ever.
+        _log.error("internal_fault", exc_info=error)
+        error = _internal(error)
     return _fail(job, parts, claim, stages, error)
 
 
@@ -171,7 +189,7 @@ def _hand_back(parts: Parts, claim: Claimed | None, error: TussisError) -> Outco
     if claim is not None:
         try:
             parts.store.release(claim, AttemptOutcome.HANDED_BACK, error.error_class, str(error))
-        except TransientError as away:
+        except (TransientError, OperatorError) as away:
             # The claim stays open; whoever takes the message over counts it as ended without a word, once.
             _log.warning("release_failed", analysis_id=claim.analysis_id, reason=str(away))
     if isinstance(error, OperatorError):

@@ -11,6 +11,7 @@ import os
 import shutil
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -81,7 +82,10 @@ class RunDir:
     @property
     def held(self) -> bool:
         """Whether a process of the worker lives: a worker that was killed leaves its folder behind."""
-        lock = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            lock = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # removed since it was listed
+            return False
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -98,12 +102,17 @@ class RunDir:
         _write(self.path / f"child-{report.pid}.json", json.dumps(asdict(report)))
 
     def hold(self, reason: str) -> None:
-        """Say that this process waits for something that only time or an operator mends."""
-        _write(self.path / f"hold-{os.getpid()}", reason)
+        """Say that this process waits for something that only time or an operator mends.
+
+        As with the other notes for probes, a disk that is full must not become a recording's fault: nothing is raised.
+        """
+        with suppress(OSError):
+            _write(self.path / f"hold-{os.getpid()}", reason)
 
     def resume(self) -> None:
         """Say that the wait is over."""
-        (self.path / f"hold-{os.getpid()}").unlink(missing_ok=True)
+        with suppress(OSError):
+            (self.path / f"hold-{os.getpid()}").unlink(missing_ok=True)
 
     def stopping_for(self) -> float | None:
         """Seconds since the worker was told to stop; None while it was not."""
@@ -115,12 +124,14 @@ class RunDir:
     # --- the parent's side ---
 
     def beat(self, phase: Phase) -> None:
-        """Say that the consuming thread is there, and what it does."""
-        _write(self.path / "beat", json.dumps(asdict(Beat(phase, time.monotonic()))))
+        """Say that the consuming thread is there, and what it does. Raises nothing, as :meth:`hold`."""
+        with suppress(OSError):
+            _write(self.path / "beat", json.dumps(asdict(Beat(phase, time.monotonic()))))
 
     def keep(self, house: House) -> None:
-        """Say what the keeper sees."""
-        _write(self.path / "house", json.dumps(asdict(house)))
+        """Say what the keeper sees. Raises nothing, as :meth:`hold`."""
+        with suppress(OSError):
+            _write(self.path / "house", json.dumps(asdict(house)))
 
     def last_beat(self) -> Beat | None:
         """The last beat; None before the first."""

@@ -72,9 +72,11 @@ def _bury(parts: Parts, raw: Any, error: TussisError) -> None:
     """Keep a message that names no job as a dead letter, and close whatever the ledger holds under its id."""
     message = raw.get("message") if isinstance(raw, dict) else None
     claimed_id = message.get("job_id") if isinstance(message, dict) else None
-    job_id = claimed_id if isinstance(claimed_id, str) else None
+    # A lone surrogate is not printable, and no key of the broker's can hold it.
+    job_id = claimed_id if isinstance(claimed_id, str) and claimed_id.isprintable() else None
     unreadable = raw.get("unreadable") if isinstance(raw, dict) else None
-    text = unreadable["raw"] if isinstance(unreadable, dict) and "raw" in unreadable else json.dumps(raw)
+    kept = unreadable.get("raw") if isinstance(unreadable, dict) else None
+    text = kept if isinstance(kept, str) else json.dumps(raw)
     _log.error("dead_letter", error_class=error.error_class, reason=str(error), message_job_id=job_id)
     parts.patiently(lambda: parts.store.dead_letter(text, job_id, error.error_class, str(error)))
     parts.meter.buried(error.error_class)
