@@ -61,6 +61,7 @@ def test_up_serves_says_what_happens_refuses_a_second_one_and_leaves_nothing(spa
         printed = {line.split("=")[0].removeprefix("export ") for line in first.stdout if line.startswith("export ")}
         assert printed == environment.keys()
         assert "AWS_ENDPOINT_URL_S3" in printed
+        assert Path(environment["TUSSIS_MODEL"]).is_file()
 
         second = spawn(*words)
         assert second.wait(SOON_S) == 1

@@ -114,7 +114,7 @@ class Up:
             for served in serving.values():
                 served.worker.wait_ready()
             step.text = f"{_count(wishes.workers, 'worker')} with {_count(self._children, 'process', 'processes')} each"
-        self._tell(servers, serving)
+        self._tell(servers, choice, serving)
         self._watch(servers, choice, serving)
 
     def _make_bucket(self, servers: Servers) -> None:
@@ -130,11 +130,13 @@ class Up:
         worker = DemoWorker(servers, self._data, choice.path, self._children, name, arguments)
         return Served(worker, tail, port)
 
-    def _tell(self, servers: Servers, serving: dict[str, Served]) -> None:
+    def _tell(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
         """The addresses, for people and for shells."""
         environment = servers.endpoints.environment()
         # The AWS command line and plain boto3 find the store by this one.
         environment["AWS_ENDPOINT_URL_S3"] = servers.endpoints.s3_endpoint_url
+        # What `tussis sweep` and `tussis analyze` take for the workers' model.
+        environment["TUSSIS_MODEL"] = str(choice.path)
         environment["TUSSIS_RUN_DIR"] = str(self._data / "run")
         lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
         file = self._data / "environment"
