@@ -65,7 +65,12 @@ FROM analyses
 JOIN recordings ON recordings.id = analyses.recording_id
 LEFT JOIN models ON models.id = analyses.model_id
 WHERE analyses.state IN ('succeeded', 'failed', 'discarded') AND NOT analyses.profile_overridden
-ORDER BY recordings.bucket, recordings.key, analyses.finished_at DESC, analyses.id DESC
+ORDER BY
+    recordings.bucket,
+    recordings.key,
+    (analyses.error_class IN ('object_changed', 'model_not_served', 'job_moved')) IS TRUE,
+    analyses.finished_at DESC,
+    analyses.id DESC
 """
 
 _CURRENT_SEGMENTS = """
@@ -510,7 +515,8 @@ def upgrade() -> None:
     op.execute(
         "COMMENT ON VIEW current IS 'One row for each bucket and key: the newest answer that is final (a "
         "result or a failure), leaving out analyses whose job asked for another profile than that of the "
-        "model.'"
+        "model. A failure that tells of a job and not of the object (object_changed, model_not_served, job_moved) "
+        "hides no other answer.'"
     )
     op.execute(_CURRENT_SEGMENTS)
     op.execute("COMMENT ON VIEW current_segments IS 'The segments of the results in the view current, one row each.'")

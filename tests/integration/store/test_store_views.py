@@ -84,6 +84,22 @@ def test_current_is_the_newest_final_answer(store: Store, store_url: str, model_
     assert current(store_url)["a.wav"]["error_class"] == "object_missing"
 
 
+def test_a_failure_that_tells_of_a_job_hides_no_answer(store: Store, store_url: str, model_id: int) -> None:
+    # A message for bytes that are gone, with nothing else known: then it is shown.
+    store.fail(claimed(store.claim(a_claim(a_job(), model_id, etag="e0"))), "object_changed", "replaced")
+    assert current(store_url)["a.wav"]["error_class"] == "object_changed"
+
+    result = claimed(store.claim(a_claim(a_job(), model_id, etag="e1")))
+    store.complete(result, a_result())
+    store.fail(claimed(store.claim(a_claim(a_job(), model_id, etag="e2"))), "object_changed", "replaced")
+    store.refuse(a_refusal(a_job(), error_class="model_not_served", model_requested="other"))
+    row = current(store_url)["a.wav"]
+    assert (row["analysis_id"], row["state"]) == (result.analysis_id, "succeeded")
+
+    store.refuse(a_refusal(a_job()))
+    assert current(store_url)["a.wav"]["error_class"] == "object_missing"
+
+
 def test_an_analysis_under_another_profile_by_order_is_left_out(store: Store, store_url: str, model_id: int) -> None:
     store.complete(claimed(store.claim(a_claim(a_job(), model_id))), a_result())
     other = a_claim(a_job(profile="legacy"), model_id, profile="legacy", profile_overridden=True)

@@ -8,7 +8,8 @@ FROM analyses
 ORDER BY recording_id, model_id, model_requested, profile, coverage, created_at DESC, id DESC
 """
 
-# bucket and key stand in DISTINCT ON, so a condition on them reaches the index below the view.
+# bucket and key stand in DISTINCT ON, so a condition on them reaches the index below the view. A message that came late
+# (for bytes that were replaced since, or a model that is gone) must not take the place of what is known of the object.
 _CURRENT = """
 SELECT DISTINCT ON (recordings.bucket, recordings.key)
     's3://' || recordings.bucket || '/' || recordings.key AS uri,
@@ -50,7 +51,12 @@ FROM analyses
 JOIN recordings ON recordings.id = analyses.recording_id
 LEFT JOIN models ON models.id = analyses.model_id
 WHERE analyses.state IN ('succeeded', 'failed', 'discarded') AND NOT analyses.profile_overridden
-ORDER BY recordings.bucket, recordings.key, analyses.finished_at DESC, analyses.id DESC
+ORDER BY
+    recordings.bucket,
+    recordings.key,
+    (analyses.error_class IN ('object_changed', 'model_not_served', 'job_moved')) IS TRUE,
+    analyses.finished_at DESC,
+    analyses.id DESC
 """
 
 _CURRENT_SEGMENTS = """
@@ -84,7 +90,8 @@ VIEWS: dict[str, tuple[str, str]] = {
     "current": (
         _CURRENT,
         "One row for each bucket and key: the newest answer that is final (a result or a failure), leaving out "
-        "analyses whose job asked for another profile than that of the model.",
+        "analyses whose job asked for another profile than that of the model. A failure that tells of a job and not "
+        "of the object (object_changed, model_not_served, job_moved) hides no other answer.",
     ),
     "current_segments": (_CURRENT_SEGMENTS, "The segments of the results in the view current, one row each."),
 }
