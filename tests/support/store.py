@@ -43,6 +43,13 @@ def store_url(servers: Servers, migrated_template: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def shared_store_url(servers: Servers, migrated_template: str) -> Iterator[str]:
+    """A migrated database for a whole module: for tests that read what one fixture of the module has written."""
+    with fresh_database(servers, migrated_template) as url:
+        yield url
+
+
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
     """A store on a migrated, empty database, for as many as eight threads."""

@@ -64,22 +64,30 @@ def test_each_table_stands_in_the_document(table: Table) -> None:
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_each_view_and_its_columns_stand_in_the_document(store_url: str, view: str) -> None:
+def test_each_view_and_its_columns_stand_in_the_document(shared_store_url: str, view: str) -> None:
     section = SECTIONS[f"`{view}`"]
     assert VIEWS[view][1] in section.replace("\n", " ")
     if view == "analyses_newest":
         return
     columns = rows(
-        store_url,
+        shared_store_url,
         "SELECT attname FROM pg_attribute WHERE attrelid = %s::text::regclass AND attnum > 0 ORDER BY attnum",
         view,
     )
     assert re.findall(r"^\| `(\w+)` \|", section, re.M) == [name for (name,) in columns]
 
 
-@pytest.fixture
-def filled(store: Store, store_url: str, model_id: int) -> str:
-    """Some of everything, the newest an hour old at most."""
+@pytest.fixture(scope="module")
+def filled(shared_store_url: str) -> str:
+    """The URL of a database with some of everything."""
+    with Store.connect(shared_store_url) as store:
+        fill(store)
+    execute(shared_store_url, "UPDATE analyses SET enqueued_at = started_at - interval '3 s'")
+    return shared_store_url
+
+
+def fill(store: Store) -> None:
+    model_id = store.register_model(model_facts())
     newer = store.register_model(model_facts(version="2", sha256="b" * 64))
 
     def answered(key: str, probability: float, *, model: int = model_id, **changes: Any) -> None:
@@ -113,8 +121,6 @@ def filled(store: Store, store_url: str, model_id: int) -> str:
     waiting = claimed(store.claim(a_claim(a_job(key="south/8.wav"), model_id)))
     store.release(waiting, AttemptOutcome.TRANSIENT, "storage_unavailable", "503")
     store.dead_letter("?", None, "malformed_message", "not JSON")
-    execute(store_url, "UPDATE analyses SET enqueued_at = started_at - interval '3 s'")
-    return store_url
 
 
 def test_there_are_questions() -> None:

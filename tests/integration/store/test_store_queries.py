@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 import pytest
 
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, rows
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, rows
 from tussis.shared.errors import InvalidUri
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import queries
@@ -17,9 +18,16 @@ from tussis.shared.store.repository import Store
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-@pytest.fixture
-def filled(store: Store, store_url: str, model_id: int) -> Store:
+@pytest.fixture(scope="module")
+def filled(shared_store_url: str) -> Iterator[Store]:
     """Six analyses, one a minute from T0: cough, no cough, failed, discarded, running, waiting."""
+    with Store.connect(shared_store_url) as store:
+        fill(store, shared_store_url)
+        yield store
+
+
+def fill(store: Store, store_url: str) -> None:
+    model_id = store.register_model(model_facts())
     for key, probability in (("a/1.wav", 0.9), ("a/2.wav", 0.1)):
         store.complete(claimed(store.claim(a_claim(a_job(key=key), model_id))), a_result(3, probability))
     store.fail(claimed(store.claim(a_claim(a_job(key="b/3.wav"), model_id))), "not_audio", "a picture")
@@ -34,7 +42,6 @@ def filled(store: Store, store_url: str, model_id: int) -> Store:
         store_url,
         "UPDATE segments SET analysis_created_at = created_at FROM analyses WHERE analyses.id = analysis_id",
     )
-    return store
 
 
 def keys(store: Store, **wanted: object) -> list[str]:
@@ -84,17 +91,18 @@ def test_pages_join_without_a_gap(filled: Store, monkeypatch: pytest.MonkeyPatch
 
 
 def test_rows_that_appear_meanwhile_shift_no_page(
-    filled: Store, model_id: int, monkeypatch: pytest.MonkeyPatch
+    store: Store, store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = keys(filled)
+    fill(store, store_url)
+    whole = keys(store)
     monkeypatch.setattr(queries, "PAGE", 2)
-    listing = filled.results(ResultFilter())
+    listing = store.results(ResultFilter())
     first = [analysis.key for analysis in islice(listing, 2)]
-    filled.claim(a_claim(a_job(key="new.wav"), model_id))
+    store.claim(a_claim(a_job(key="new.wav"), store.register_model(model_facts())))
     assert first + [analysis.key for analysis in listing] == whole
 
 
-def test_a_prefix_is_looked_up_in_the_index(filled: Store, store_url: str) -> None:
+def test_a_prefix_is_looked_up_in_the_index(store_url: str) -> None:
     # Of ten thousand keys a hundred match. A sequential scan would be cheaper on a handful of rows.
     execute(
         store_url,
@@ -115,7 +123,7 @@ def test_a_prefix_is_looked_up_in_the_index(filled: Store, store_url: str) -> No
     assert "key >= 'site7/'" in plan
 
 
-def test_counts(filled: Store, store: Store) -> None:
+def test_counts(filled: Store) -> None:
     assert filled.counts() == Counts(
         cough=1, no_cough=1, failures={"not_audio": 1}, discarded=1, running=1, waiting=1, dead_letters=0
     )
