@@ -5,18 +5,24 @@ torch and Celery take seconds to import, many of them on a busy machine; none of
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tussis.shared.broker import broker_errors, connect, redact
 from tussis.shared.settings import Settings
 from tussis.shared.store.repository import Store
+from tussis.worker.detector.manifest import check_sha256, read_manifest, read_model
 
 
 def check_deployment(settings: Settings) -> None:
-    """Ask for the settings that a worker needs, the broker, the database and its schema.
+    """Look at the settings that a worker needs, a local model's manifest, the broker, the database and its schema.
 
-    Raises :class:`SettingsInvalid`, :class:`BrokerUnavailable`, :class:`BrokerRefused`, :class:`DatabaseUnavailable`,
+    Raises :class:`ModelRefused`, :class:`SettingsInvalid`, :class:`BrokerUnavailable`, :class:`BrokerRefused`, :class:`DatabaseUnavailable`,
     :class:`DatabaseRefused`, :class:`SchemaMismatch`.
     """
-    settings.need_model()
+    model = settings.need_model()
+    if "://" not in model:
+        path = Path(model)
+        check_sha256(read_model(path), read_manifest(path), model)
     url = settings.need_broker()
     with broker_errors(redact(url)):
         connect(url).ping()
