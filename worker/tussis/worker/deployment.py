@@ -16,8 +16,8 @@ from tussis.worker.detector.manifest import check_sha256, read_manifest, read_mo
 def check_deployment(settings: Settings) -> None:
     """Look at the settings that a worker needs, a local model's manifest, the broker, the database and its schema.
 
-    Raises :class:`ModelRefused`, :class:`SettingsInvalid`, :class:`BrokerUnavailable`, :class:`BrokerRefused`, :class:`DatabaseUnavailable`,
-    :class:`DatabaseRefused`, :class:`SchemaMismatch`.
+    Raises :class:`SettingsInvalid`, :class:`ModelRefused`, :class:`BrokerUnavailable`, :class:`BrokerRefused`,
+    :class:`DatabaseUnavailable`, :class:`DatabaseRefused`, :class:`SchemaMismatch`.
     """
     model = settings.need_model()
     if "://" not in model:
