@@ -100,7 +100,7 @@ and as a baseline for a model of your own.
 
 Not for diagnosis, triage, screening or monitoring of patients; not for telling one disease, person or kind of cough
 from another; not for counting coughs in a study, unless you have measured it on recordings like yours; not for
-watching people without their knowledge. It has learnt from induced coughs of adults who recorded themselves; nothing
+watching people without their knowledge. It has learnt from induced coughs that people recorded themselves; nothing
 is known of its behaviour on children, on spontaneous coughs, on whooping cough, or at a distance in a ward."""
 
 
@@ -112,7 +112,7 @@ def _data(m: dict[str, Any]) -> str:
 | --- | --- | --- |
 | covid19-cough dataset (https://github.com/covid19-cough/dataset): 1200 induced coughs by telephone and messenger | CC0 1.0 | train, val, test (the pack's split, 70/15/15 by recording) |
 | ESC-10, K. J. Piczak (https://github.com/karoldvl/ESC-10), "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015; authors of the clips in the set's ATTRIBUTION.txt | CC BY 3.0 (single clips CC0 or CC BY) | folds 1 to 3 train, 4 val, 5 test |
-| speech from espeak-ng and flite: 25 languages, some forty voices, random rates, pitches and vocal tracts | output of the programs | train; val with another seed |
+| speech from espeak-ng and flite: 25 languages, 32 variants, 4 voices of flite, random rates, pitches and vocal tracts | output of the programs | train; val with another seed |
 | tones, music, drums, knocks, breath, laughter, rustle, hiss from formulas (`training/sounds.py`) | ours | train, val |
 | Free Spoken Digit Dataset | CC BY-SA 4.0 | evaluation only: threshold (one speaker) and test (another) |
 | librosa's example clips: read speech, music, bird, whale | CC BY 3.0 and 4.0, public domain | test only |
@@ -301,7 +301,8 @@ def _failures(m: dict[str, Any]) -> str:
 - Classes of which more than a tenth of the recordings were called a cough: {", ".join(misread) if misread else "none"}.
 - False alarms of everyday background go from {noisy[0]:.1f} an hour without added noise to {noisy[1]:.1f} with noise as loud as
   the background.
-  The alarms do not fall because the model knows better: noise hides coughs as well.
+  Coughs are lost there too: of the mixtures at 0 dB above, {_share(m["localisation"]["0"]["detected"])} are called a
+  cough.
 - Of recordings with one cough 10 dB above the background's power, {_share(m["localisation"]["10"]["detected"])} are
   called a cough; the highest segment finds the cough far oftener than the recording's decision does.
 {speech}- The probe that loses most coughs: {probe} ({_share(m["probes"][probe]["kept"])} keep their decision).
