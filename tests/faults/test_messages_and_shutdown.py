@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
@@ -14,7 +15,15 @@ from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.messages import envelope
 from tussis.shared.states import AttemptOutcome
-from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
+from tussis.worker.soak.faulty_worker import STARTS_FILE, STUCK_STOP, with_fault
+
+
+def lives(pid: int) -> bool:
+    """Whether a process runs; one that nobody has collected does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.mark.scenario(18)
@@ -67,3 +76,17 @@ def test_a_recording_that_outlasts_the_grace_period_is_run_by_another(deployment
     outcomes = [attempt.outcome for attempt in deployment.store.attempts_of(deployment.analysis(job).id)]
     assert outcomes[-1] == AttemptOutcome.SUCCEEDED
     assert len(outcomes) == 2
+
+
+@pytest.mark.scenario(19)
+def test_a_stop_that_hangs_is_forced(deployment: Deployment) -> None:
+    deployment.environment[STUCK_STOP] = "yes"
+    deployment.enqueue("a.wav", wav(0.5))
+    worker = deployment.worker(concurrency=1, faulty=True)
+    deployment.wait_drained(60)
+    children = worker.children()
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(40) == 0
+    assert any(event.get("event") == "stop_forced" for event in worker.events)
+    wait_until(lambda: not any(lives(pid) for pid in children), 10, "the children's end")
+    deployment.assert_accounted()

@@ -35,6 +35,8 @@ REPORT_INTERVAL_S = 5.0
 _NOTE_INTERVAL_S = 1.0
 #: Seconds after the grace period in which a stopping worker may still end by itself.
 _ESCALATE_AFTER_S = 5.0
+#: Seconds without any work in hand after which a stop that has not ended is taken to hang; a good one takes one or two.
+_STUCK_AFTER_S = 8.0
 
 
 class NotReady(OperatorError):
@@ -95,6 +97,8 @@ class Keeper:
         self._due: dict[str, float] = {}
         self._broker_since: float | None = None
         self._starving = Starving()
+        self._idle_since: float | None = None
+        self._escalated = False
         self.problem: NotReady | None = None
         """Why the worker never became ready."""
 
@@ -124,6 +128,9 @@ class Keeper:
         self._over.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
+        self._sign_off()
+
+    def _sign_off(self) -> None:
         try:
             with broker_errors(self._where):
                 self._client.hdel(WORKERS_KEY, self._order.worker)
@@ -155,7 +162,7 @@ class Keeper:
         while not self._over.wait(0.5):
             now = time.monotonic()
             elapsed, last = now - last, now
-            self._attend(self._watch_stop)
+            self._attend(self._watch_stop, worker)
             self._attend(self._watch_children, worker)
             if self._is_due("note", _NOTE_INTERVAL_S, now):
                 self._attend(self._note, worker)
@@ -187,15 +194,34 @@ class Keeper:
         self._due[what] = now + every_s
         return True
 
-    def _watch_stop(self) -> None:
+    def _watch_stop(self, worker: Any) -> None:
         """Pass a stop on to the children, and end those that outlast the grace period."""
         if celery_state.should_stop is not None or celery_state.should_terminate is not None:
             self._run_dir.stop()
         elapsed = self._run_dir.stopping_for()
-        if elapsed is not None and elapsed > self._settings.soft_shutdown_s + _ESCALATE_AFTER_S:
-            _log.warning("grace_exceeded", seconds=round(elapsed, 1))
+        if elapsed is not None:
+            self._bound_stop(worker, elapsed, self._settings.soft_shutdown_s + _ESCALATE_AFTER_S)
+
+    def _bound_stop(self, worker: Any, elapsed_s: float, limit_s: float) -> None:
+        """A stop ends: past the grace period by a cold shutdown, and when that or Celery's own hangs, by force.
+
+        Celery's stop was seen to hang once with no work left. What it has not put back by then comes back after the
+        visibility timeout.
+        """
+        now = time.monotonic()
+        if celery_state.active_requests or self._idle_since is None:
+            self._idle_since = now
+        if now - self._idle_since > _STUCK_AFTER_S or elapsed_s > limit_s + _ESCALATE_AFTER_S:
+            _log.error("stop_forced", seconds=round(elapsed_s, 1), active=len(celery_state.active_requests))
+            for pid in _pids(worker):
+                os.kill(pid, signal.SIGKILL)
+            self._sign_off()
+            self._run_dir.remove()
+            os._exit(1 if celery_state.active_requests else 0)
+        if elapsed_s > limit_s and not self._escalated:
+            self._escalated = True
+            _log.warning("grace_exceeded", seconds=round(elapsed_s, 1))
             os.kill(os.getpid(), signal.SIGQUIT)
-            self._over.set()
 
     def _watch_children(self, worker: Any) -> None:
         living = set(_pids(worker))

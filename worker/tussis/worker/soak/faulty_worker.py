@@ -30,6 +30,8 @@ KILL_AFTER_COMMIT = "FAULT_KILL_AFTER_COMMIT"
 SLOW_LOAD, STUCK_LOOP, DEAF = "FAULT_SLOW_LOAD", "FAULT_STUCK_LOOP", "FAULT_DEAF"
 
 
+#: If set, the stop of Celery's pool never ends.
+STUCK_STOP = "FAULT_STUCK_STOP"
 #: If set, kombu's own transport is used, without our repairs.
 UNGUARDED = "FAULT_UNGUARDED"
 
@@ -130,6 +132,8 @@ def _note(name: str) -> None:
 
 def main() -> None:
     """Wrap, then hand over to ``tussis worker``."""
+    from celery.concurrency.prefork import TaskPool
+
     from tussis.shared.errors import TussisError
     from tussis.worker import pipeline, tasks, transport
     from tussis.worker.cli.worker import worker
@@ -142,6 +146,8 @@ def main() -> None:
     setattr(Detector, "load", _slow(Detector.load))  # noqa: B010 - mypy takes no assignment to a method
     setattr(RunDir, "beat", _stuck(RunDir.beat))  # noqa: B010
     transport.Channel._brpop_start = _deaf(transport.Channel._brpop_start)
+    if os.environ.get(STUCK_STOP):
+        TaskPool.on_stop = lambda pool: time.sleep(3600)
     if os.environ.get(UNGUARDED):
         vars(transport)["install"] = lambda: None
     try:
