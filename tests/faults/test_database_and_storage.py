@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,23 @@ def test_a_database_away_for_long_costs_nothing(deployment: Deployment) -> None:
     deployment.wait_drained(180)
     deployment.assert_accounted()
     assert deployment.store.counts().succeeded == len(jobs) == 200
+
+
+@pytest.mark.scenario(12)
+@pytest.mark.faults_only
+def test_a_child_that_dies_while_the_database_is_away_is_replaced(deployment: Deployment) -> None:
+    deployment.enqueue("before.wav", wav(0.5, seed=1))
+    worker = deployment.worker(concurrency=1)
+    deployment.wait_drained(60)
+    deployment.servers.postgres.stop()
+    [child] = [event["pid"] for event in worker.events if event.get("event") == "child_ready"]
+    os.kill(child, signal.SIGKILL)
+    worker.wait_for_event("holding", 60)
+    deployment.servers.postgres.start()
+    deployment.enqueue("after.wav", wav(0.5, seed=2))
+    deployment.wait_drained(60)
+    deployment.assert_accounted()
+    assert worker.running
 
 
 @pytest.mark.scenario(17)

@@ -21,7 +21,7 @@ from tussis.worker.soak.faulty_worker import STARTS_FILE, STUCK_STOP, with_fault
 def lives(pid: int) -> bool:
     """Whether a process runs; one that nobody has collected does not."""
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tussis.worker import logs
 from tussis.worker.detector.detector import Detector
 from tussis.worker.metrics import Meter, NoMeter
 from tussis.worker.parts import Parts
-from tussis.worker.rundir import RunDir
+from tussis.worker.rundir import Phase, RunDir
 
 _log = logs.get("child")
 _parts: Parts | None = None
@@ -28,6 +29,8 @@ _parts: Parts | None = None
 #: A worker's statements take milliseconds, and may wait 10 s for a lock. A database that says nothing for some seconds
 #: more is away; a report may take longer.
 _STATEMENT_TIMEOUT_S = 15
+#: Seconds between two tries of a replacement to reach the database.
+_START_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ def start(order: Start) -> None:
     global _parts
     torch.set_num_threads(order.threads)
     try:
-        _parts = make_parts(order)
+        _parts = _make_parts_patiently(order)
     except (OperatorError, TransientError) as error:
         order.run_dir.report("refused", str(error))
         return
@@ -58,6 +61,22 @@ def start(order: Start) -> None:
         raise
     order.run_dir.report("ready")
     _log.info("child_ready", pid=os.getpid(), model=_parts.detector.manifest.label, threads=order.threads)
+
+
+def _make_parts_patiently(order: Start) -> Parts:
+    """The parts. A child that replaces another waits for a server that is away: the worker served before, and will."""
+    while True:
+        try:
+            return make_parts(order)
+        except TransientError as error:
+            beat = order.run_dir.last_beat()
+            first = beat is None or beat.phase not in (Phase.CONNECTING, Phase.CONSUMING)
+            if first or order.run_dir.stopping_for() is not None:
+                raise
+            order.run_dir.hold(str(error))
+            _log.warning("holding", error_class=error.error_class, reason=str(error))
+            time.sleep(_START_PAUSE_S)
+            order.run_dir.resume()
 
 
 def make_parts(order: Start) -> Parts:
