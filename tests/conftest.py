@@ -1,9 +1,16 @@
 """Fixtures for every test."""
 
+import signal
+
 import torch
 
 # Threads of several test processes on two cores wait for each other more than they work.
 torch.set_num_threads(1)
+
+# Whoever starts the tests in the background may ignore these for them, and then for every process that they start.
+for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _handler)
 
 # In the order in which they import each other: a plugin that was imported before is not rewritten for assertions.
 pytest_plugins = [
