@@ -15,6 +15,13 @@ import redis
 
 from tussis.shared.broker import broker_errors
 from tussis.shared.errors import MalformedMessage, UnknownMessageVersion
+from tussis.shared.ledger_scripts import (
+    CLOSE_SCRIPT,
+    DEFER_SCRIPT,
+    OPEN_SCRIPT,
+    RESEND_SCRIPT,
+    SEND_AGAIN_SCRIPT,
+)
 from tussis.shared.messages import Job, envelope, parse_message_text
 from tussis.shared.queues import (
     DEFAULT_PRIORITY,
@@ -28,83 +35,6 @@ from tussis.shared.queues import (
     list_key,
     sent_key,
 )
-
-# The scripts take the time from the broker: its clock is the one that all pushes into a list share.
-
-# KEYS ledger, open, then sent and list of each job; ARGV job id, message, enqueued_at and envelope of each job. Answers
-# for each job 1: opened; 0: was open, nothing done. A broker without memory refuses all of them, before the first. The
-# times of one batch are a microsecond apart, which is less than each takes, so that they tell its order.
-OPEN_SCRIPT = """\
-local now = redis.call('TIME')
-local opened = {}
-for i = 1, #ARGV / 4 do
-  local job_id = ARGV[4 * i - 3]
-  opened[i] = redis.call('HSETNX', KEYS[1], job_id, ARGV[4 * i - 2])
-  if opened[i] == 1 then
-    redis.call('ZADD', KEYS[2], ARGV[4 * i - 1], job_id)
-    redis.call('ZADD', KEYS[2 * i + 1], now[1] + (now[2] + i) / 1000000, job_id)
-    redis.call('LPUSH', KEYS[2 * i + 2], ARGV[4 * i])
-  end
-end
-return opened
-"""
-
-# KEYS ledger, open, sent, deferred, faults; ARGV job id, enqueued_at. A late copy of an older message, long answered,
-# leaves alone what was enqueued under the same id since.
-CLOSE_SCRIPT = """\
-local read, now = pcall(cjson.decode, redis.call('HGET', KEYS[1], ARGV[1]) or '')
-if read and type(now) == 'table' and type(now.enqueued_at) == 'number' and now.enqueued_at > tonumber(ARGV[2]) then
-  return 0
-end
-redis.call('HDEL', KEYS[5], ARGV[1])
-redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
-return redis.call('HDEL', KEYS[1], ARGV[1])
-"""
-
-# KEYS ledger, open, sent, deferred, faults; ARGV job id, message, enqueued_at, due. Takes a bare push into the ledger
-# as well, so that a deferred job is never in the deferred set alone.
-DEFER_SCRIPT = """\
-redis.call('HINCRBY', KEYS[5], ARGV[1], 1)
-redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1])
-return 1
-"""
-
-# KEYS ledger, open, sent, list; ARGV job id, message, enqueued_at, envelope. A push whatever the ledger says: the
-# message that the caller holds is about to be acknowledged.
-SEND_AGAIN_SCRIPT = """\
-redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
-redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
-local now = redis.call('TIME')
-redis.call('ZADD', KEYS[3], now[1] + now[2] / 1000000, ARGV[1])
-redis.call('LPUSH', KEYS[4], ARGV[4])
-return 1
-"""
-
-# KEYS ledger, then of each job sent, list, and the sorted set in which the caller saw it; ARGV of each job its id, list
-# entry, and the score it had there. Sends only what is still open and as the caller saw it: two callers never send one
-# job twice.
-RESEND_SCRIPT = """\
-local now = redis.call('TIME')
-local count = 0
-for i = 1, #ARGV / 3 do
-  local job_id, seen = ARGV[3 * i - 2], KEYS[3 * i + 1]
-  if redis.call('HEXISTS', KEYS[1], job_id) == 0 then
-    redis.call('ZREM', seen, job_id)
-  elseif ARGV[3 * i - 1] ~= '' and tonumber(redis.call('ZSCORE', seen, job_id)) == tonumber(ARGV[3 * i]) then
-    redis.call('ZREM', seen, job_id)
-    redis.call('ZADD', KEYS[3 * i - 1], now[1] + (now[2] + i) / 1000000, job_id)
-    redis.call('LPUSH', KEYS[3 * i], ARGV[3 * i - 1])
-    count = count + 1
-  end
-end
-return count
-"""
-
 
 #: How many messages at a list's end are looked at for one that the ledger knows: bare pushes may stand before it.
 _TAIL = 8

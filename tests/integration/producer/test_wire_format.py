@@ -18,7 +18,8 @@ from tests.support.enqueue_doc import block, rows, section
 from tussis.producer import JobRequest, Producer
 from tussis.producer.jobs import job_for
 from tussis.shared import errors
-from tussis.shared.ledger import OPEN_SCRIPT, Ledger
+from tussis.shared.ledger import Ledger
+from tussis.shared.ledger_scripts import OPEN_SCRIPT
 from tussis.shared.messages import JOB_NAMESPACE, MAX_MESSAGE_BYTES, Job, envelope, job_id_for, parse_message
 from tussis.shared.queues import PRIORITIES, PRIORITY_SEPARATOR, QUEUES, TASK_NAME, Device, list_key, sent_key
 
