@@ -10,8 +10,8 @@ from tussis.shared.dsp.profiles import Profile, profile_named
 from tussis.shared.s3 import head_object
 from tussis.shared.uris import parse_s3_uri
 from tussis.worker.audio.limits import Limits
-from tussis.worker.cli.local_files import read_capped
 from tussis.worker.detector.detector import Detector, Scores
+from tussis.worker.local_files import read_capped
 from tussis.worker.objects import ObjectVersion, fetch
 from tussis.worker.prepare import Prepared, prepare
 

@@ -36,7 +36,7 @@ def preprocess(file: Path, output: Path, profile_name: str) -> None:
     """
     from tussis.shared.dsp.profiles import profile_named
     from tussis.shared.settings import load_settings
-    from tussis.worker.cli.local_files import check_output, read_capped, written_whole
+    from tussis.worker.local_files import check_output, read_capped, written_whole
 
     profile = profile_named(profile_name)
     settings = load_settings()
