@@ -57,6 +57,24 @@ def test_a_database_away_for_long_costs_nothing(deployment: Deployment) -> None:
 
 @pytest.mark.scenario(12)
 @pytest.mark.faults_only
+def test_a_stop_while_the_database_is_away_counts_towards_nothing(deployment: Deployment, starts_file: Path) -> None:
+    job = deployment.enqueue("slow.wav", with_fault("slow-3", wav(0.5)))
+    worker = deployment.worker(concurrency=1, faulty=True, visibility_timeout_s=60)
+    wait_until(starts_file.exists, 30, "the recording to be begun")
+    deployment.servers.postgres.stop()
+    worker.wait_for_event("holding", 60)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(40) == 0
+    deployment.servers.postgres.start()
+    deployment.worker(concurrency=1, faulty=True)
+    deployment.wait_drained(30)
+    deployment.assert_accounted()
+    outcomes = [attempt.outcome for attempt in deployment.store.attempts_of(deployment.analysis(job).id)]
+    assert outcomes == [AttemptOutcome.HANDED_BACK, AttemptOutcome.SUCCEEDED]
+
+
+@pytest.mark.scenario(12)
+@pytest.mark.faults_only
 def test_a_child_that_dies_while_the_database_is_away_is_replaced(deployment: Deployment) -> None:
     deployment.enqueue("before.wav", wav(0.5, seed=1))
     worker = deployment.worker(concurrency=1)

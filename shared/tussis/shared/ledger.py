@@ -125,10 +125,14 @@ class Ledger:
                 keys=_keys(job), args=[job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(due))]
             )
 
-    def send_again(self, job: Job) -> None:
-        """Put the job's message into its queue anew, for a worker that gives it back undone."""
+    def send_again(self, job: Job, handed_back: str | None = None) -> None:
+        """Put the job's message into its queue anew, for a worker that gives it back undone.
+
+        ``handed_back`` is the token of an attempt that the store could not be told of: the next one tells it.
+        """
+        *described, _ = _open_args(job)
         with broker_errors(self._where):
-            self._send_again(keys=_open_keys(job), args=_open_args(job))
+            self._send_again(keys=_open_keys(job), args=[*described, envelope(job, handed_back=handed_back)])
 
     def faults(self, job_id: str) -> int:
         """How many attempts ended in a transient fault since the job was enqueued."""

@@ -32,6 +32,9 @@ MAX_MESSAGE_BYTES = 64 * 1024
 JOB_NAMESPACE = uuid.UUID("6f9d1c1e-52ab-5b3f-8c55-1f6a0f0f7a01")
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+#: The task's second argument, which workers use among themselves; see :func:`envelope`.
+HANDED_BACK = "handed_back"
+
 _MODEL = re.compile(r"[A-Za-z0-9._-]{1,100}(@[A-Za-z0-9._+-]{1,100})?")
 _PROFILE = re.compile(r"[a-z0-9_]{1,64}")
 # S3's own version ids and entity tags are printable ASCII of at most 1024 bytes.
@@ -191,14 +194,16 @@ _ENVELOPE = _JSON.encode(
 ).replace('"%(priority)d"', "%(priority)d")
 
 
-def envelope(job: Job, message: str | None = None) -> str:
+def envelope(job: Job, message: str | None = None, *, handed_back: str | None = None) -> str:
     """The Celery message (protocol 2) around a job, as the Redis transport keeps it in a list.
 
-    ``message`` is the job's JSON where the caller has it already. Every call gives the envelope a fresh
+    ``message`` is the job's JSON where the caller has it already; ``handed_back`` is a word between workers, the token
+    of the attempt that gave the message back. Every call gives the envelope a fresh
     ``delivery_tag``: two entries that shared one would be acknowledged together.
     """
     message = job.to_json() if message is None else message
-    body = f'[[],{{"message":{message}}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'
+    word = "" if handed_back is None else f',"{HANDED_BACK}":{json.dumps(handed_back)}'
+    body = f'[[],{{"message":{message}{word}}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'
     return _ENVELOPE % {
         "body": base64.b64encode(body.encode("utf-8")).decode("ascii"),
         "job_id": job.job_id,

@@ -52,6 +52,9 @@ class Deferred:
 class HandedBack:
     """The worker stops: the message goes back into its queue, for another worker, at once."""
 
+    unreleased: str | None = None
+    """Token of the attempt, where the store was away and still takes it for running."""
+
 
 Outcome = Succeeded | Settled | Failed | Superseded | Deferred | HandedBack
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -47,10 +49,11 @@ _log = logs.get("pipeline")
 _DOWNLOAD_SLACK_S = 30.0
 
 
-def process(job: Job, parts: Parts) -> Outcome:
+def process(job: Job, parts: Parts, handed_back: uuid.UUID | None = None) -> Outcome:
     """Analyse one job: claim, fetch, decode, segments, images, scores, one transaction.
 
-    Every error becomes an outcome, a fault of our own making the failure ``internal``.
+    Every error becomes an outcome, a fault of our own making the failure ``internal``. ``handed_back`` is the token of
+    the attempt before, where that one gave the message back and could not tell the store.
     """
     settings = parts.settings
     stages = Stages(parts.meter.stage)
@@ -58,7 +61,7 @@ def process(job: Job, parts: Parts) -> Outcome:
     try:
         plan = parts.plan(job)
         version = objects.resolve(parts.s3, job)
-        request = _claim_request(job, parts, plan, version)
+        request = replace(_claim_request(job, parts, plan, version), handed_back=handed_back)
         answer = parts.patiently(lambda: parts.store.claim(request))
         if not isinstance(answer, Claimed):
             return _no_claim(answer)
@@ -186,11 +189,13 @@ def _defer(parts: Parts, claim: Claimed | None, error: TussisError, delay_s: flo
 
 def _hand_back(parts: Parts, claim: Claimed | None, error: TussisError) -> Outcome:
     """Give the message back uncounted; after an operator's error, take no other one for a while."""
+    unreleased = None
     if claim is not None:
         try:
             parts.store.release(claim, AttemptOutcome.HANDED_BACK, error.error_class, str(error))
         except (TransientError, OperatorError) as away:
-            # The claim stays open; whoever takes the message over counts it as ended without a word, once.
+            # The message carries the word to the next attempt: this one must not count as ended without one.
+            unreleased = str(claim.token)
             _log.warning("release_failed", analysis_id=claim.analysis_id, reason=str(away))
     if isinstance(error, OperatorError):
         _log.error("paused", error_class=error.error_class, reason=str(error), seconds=OPERATOR_PAUSE_S)
@@ -198,10 +203,10 @@ def _hand_back(parts: Parts, claim: Claimed | None, error: TussisError) -> Outco
         try:
             parts.pause(OPERATOR_PAUSE_S)
         except Stopping:
-            return HandedBack()
+            return HandedBack(unreleased)
         finally:
             parts.run_dir.resume()
-    return HandedBack()
+    return HandedBack(unreleased)
 
 
 def _fail(job: Job, parts: Parts, claim: Claimed | None, stages: Stages, error: PermanentError) -> Outcome:

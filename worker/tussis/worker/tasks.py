@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from typing import Any
 
 import structlog
 
 from tussis.shared.errors import MalformedMessage, PermanentError, TussisError
-from tussis.shared.messages import Job, parse_message
+from tussis.shared.messages import HANDED_BACK, Job, parse_message
 from tussis.worker import child, logs
 from tussis.worker.outcome import Deferred, Failed, HandedBack, Outcome, Settled, Stopping, Succeeded, Superseded
 from tussis.worker.parts import Parts
@@ -23,13 +24,14 @@ def analyze(*args: Any, **kwargs: Any) -> None:
     parts = child.parts()
     try:
         job = _job(args, kwargs)
+        handed_back = _handed_back(kwargs)
     except PermanentError as error:
         _bury(parts, kwargs or list(args), error)
         return
     with structlog.contextvars.bound_contextvars(job_id=job.job_id, uri=job.uri):
         started = time.monotonic()
         parts.meter.began(job)
-        outcome = process(job, parts)
+        outcome = process(job, parts, handed_back)
         parts.meter.ended(outcome)
         act(outcome, job, parts)
         _log.info(
@@ -49,8 +51,8 @@ def act(outcome: Outcome, job: Job, parts: Parts) -> None:
                 parts.patiently(lambda: parts.ledger.close(job))
             case Deferred(delay_s=delay_s):
                 parts.patiently(lambda: parts.ledger.defer(job, time.time() + delay_s))
-            case HandedBack():
-                parts.patiently(lambda: parts.ledger.send_again(job))
+            case HandedBack(unreleased=unreleased):
+                parts.patiently(lambda: parts.ledger.send_again(job, unreleased))
             case Superseded():
                 pass  # The attempt that took over closes the job.
     except Stopping:
@@ -63,9 +65,17 @@ def _job(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
     unreadable = kwargs.get("unreadable")
     if isinstance(unreadable, dict) and set(kwargs) == {"unreadable"} and not args:
         raise MalformedMessage(f"not a message of Tussis: {unreadable.get('problem')}")
-    if args or set(kwargs) != {"message"}:
+    if args or set(kwargs) - {HANDED_BACK} != {"message"}:
         raise MalformedMessage(f"the task takes one keyword argument, message; got {len(args)} and {sorted(kwargs)}")
     return parse_message(kwargs["message"])
+
+
+def _handed_back(kwargs: dict[str, Any]) -> uuid.UUID | None:
+    token = kwargs.get(HANDED_BACK)
+    try:
+        return None if token is None else uuid.UUID(str(token))
+    except ValueError:
+        raise MalformedMessage(f"{HANDED_BACK} is not a UUID") from None
 
 
 def _bury(parts: Parts, raw: Any, error: TussisError) -> None:

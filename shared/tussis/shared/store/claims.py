@@ -100,6 +100,8 @@ def _decide(connection: Connection, request: ClaimRequest, standing: Standing) -
 
 def _take_over(connection: Connection, request: ClaimRequest, standing: Standing) -> Claimed | Exhausted:
     """A redelivery, or the next attempt after a pause. Whoever still held the claim has lost it."""
+    if request.handed_back is not None:
+        transitions.attempt_ended(connection, request.handed_back, AttemptOutcome.HANDED_BACK)
     transitions.open_attempts_vanished(connection, standing.id)
     vanished = connection.execute(
         select(attempts.c.number, attempts.c.worker, attempts.c.alone, attempts.c.started_at)

@@ -35,7 +35,8 @@ class ClaimRequest:
 
     ``profile_overridden``: the job names a profile that is not the one of the model's manifest. ``alone``: no other
     recording shares the process during this attempt. ``token`` names the attempt: claiming again with the same request,
-    because the answer to the first claim was lost, gives the same claim.
+    because the answer to the first claim was lost, gives the same claim. ``handed_back`` names an earlier attempt that
+    was handed back while the store was away.
     """
 
     job: Job
@@ -52,6 +53,7 @@ class ClaimRequest:
     alone: bool
     coverage: str = COVERAGE_HEAD
     token: uuid.UUID = field(default_factory=uuid.uuid4)
+    handed_back: uuid.UUID | None = None
 
 
 @dataclass(frozen=True)
