@@ -101,12 +101,17 @@ def test_a_full_disk_of_the_database_is_waited_out(run_dir: RunDir, monkeypatch:
 
 @pytest.mark.parametrize("error", [DiskFull(), DatabaseUnavailable()])
 def test_a_stop_while_an_end_waits_hands_the_message_back(run_dir: RunDir, error: Exception) -> None:
+    """The store was never told, so that the message has to tell the next attempt."""
     here = make(run_dir, Store(error, 100, run_dir.stop))
-    assert conclude(here, ObjectMissing()) == HandedBack()
+    assert conclude(here, ObjectMissing()) == HandedBack(unreleased=str(CLAIM.token))
 
 
 def test_a_claim_that_cannot_be_given_back_ends_the_attempt_all_the_same(run_dir: RunDir) -> None:
-    assert conclude(make(run_dir, Store(DiskFull(), 100)), Stopping()) == HandedBack()
+    assert conclude(make(run_dir, Store(DiskFull(), 100)), Stopping()) == HandedBack(str(CLAIM.token))
+
+
+def test_a_claim_that_was_given_back_leaves_nothing_to_tell(run_dir: RunDir) -> None:
+    assert conclude(make(run_dir, Store(DiskFull(), 0)), Stopping()) == HandedBack(None)
 
 
 def test_an_error_of_no_kind_ends_as_a_failure_and_does_not_come_round(run_dir: RunDir) -> None:
