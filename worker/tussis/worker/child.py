@@ -22,6 +22,7 @@ from tussis.worker.detector.detector import Detector
 from tussis.worker.metrics import Meter, NoMeter
 from tussis.worker.parts import Parts
 from tussis.worker.rundir import Phase, RunDir
+from tussis.worker.scoring import OwnProcess
 
 _log = logs.get("child")
 _parts: Parts | None = None
@@ -60,7 +61,7 @@ def start(order: Start) -> None:
         order.run_dir.report("refused", f"{type(error).__name__}: {error}")
         raise
     order.run_dir.report("ready")
-    _log.info("child_ready", pid=os.getpid(), model=_parts.detector.manifest.label, threads=order.threads)
+    _log.info("child_ready", pid=os.getpid(), model=_parts.scorer.manifest.label, threads=order.threads)
 
 
 def _make_parts_patiently(order: Start) -> Parts:
@@ -104,7 +105,7 @@ def make_parts(order: Start) -> Parts:
         store=store,
         ledger=Ledger(connect(url), redact(url)),
         s3=s3_client(settings),
-        detector=detector,
+        scorer=OwnProcess(detector),
         model_id=model_id,
         worker=order.worker,
         device=order.device,

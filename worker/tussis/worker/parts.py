@@ -28,11 +28,11 @@ from tussis.shared.settings import Settings
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
 from tussis.worker.audio.limits import Limits
-from tussis.worker.detector.detector import Detector
 from tussis.worker.metrics import Meter, NoMeter
 from tussis.worker.outcome import Stopping
 from tussis.worker.prepare import limits_of
 from tussis.worker.rundir import RunDir
+from tussis.worker.scoring import Scorer
 
 T = TypeVar("T")
 _log = logs.get("worker")
@@ -65,7 +65,7 @@ class Parts:
     store: Store
     ledger: Ledger
     s3: Any
-    detector: Detector
+    scorer: Scorer[Any]
     model_id: int
     worker: str
     device: Device
@@ -84,7 +84,7 @@ class Parts:
 
         Raises :class:`ModelNotServed` when the job names another model, :class:`UnknownProfile`.
         """
-        manifest = self.detector.manifest
+        manifest = self.scorer.manifest
         if job.model is not None and job.model not in (manifest.name, f"{manifest.name}@{manifest.version}"):
             raise ModelNotServed(
                 f"the message asks for model {job.model!r}, this worker serves {manifest.name}@{manifest.version}"

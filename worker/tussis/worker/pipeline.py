@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import torch
 
-from tussis.shared.dsp.images import images
 from tussis.shared.dsp.segments import Cut, cut_segments
 from tussis.shared.errors import (
     Expired,
@@ -40,7 +39,7 @@ from tussis.worker.outcome import (
     Superseded,
 )
 from tussis.worker.parts import OPERATOR_PAUSE_S, Parts, Plan
-from tussis.worker.prepare import batch_of_one, one_channel, whole_mask
+from tussis.worker.prepare import one_channel
 from tussis.worker.watchdog import Stages
 
 _log = logs.get("pipeline")
@@ -76,10 +75,10 @@ def process(job: Job, parts: Parts, handed_back: uuid.UUID | None = None) -> Out
         parts.check_stop()
         with stages.stage("preprocess", settings.decode_timeout_s), torch.inference_mode():
             cut = cut_segments(one_channel(audio, plan.profile), plan.profile)
-            spectrograms = batch_of_one(images(cut.windows, plan.profile))
+            inputs = parts.scorer.inputs(cut, plan.profile)
         parts.check_stop()
         with stages.stage("inference", settings.inference_timeout_s):
-            scores = parts.detector.score(spectrograms, whole_mask(spectrograms))
+            scores = parts.scorer.score(inputs, alone=claim.vanished > 0)
         result = _result(parts, len(data), audio, cut, scores, stages)
         with stages.stage("commit", None):
             committed = parts.patiently(lambda: parts.store.complete(answer, result))
@@ -123,7 +122,7 @@ def _claim_request(job: Job, parts: Parts, plan: Plan, version: objects.ObjectVe
         model_id=parts.model_id,
         profile=plan.profile.name,
         profile_overridden=plan.overridden,
-        threshold=parts.detector.manifest.threshold,
+        threshold=parts.scorer.manifest.threshold,
         worker=parts.worker,
         device=parts.device.value,
         max_attempts=parts.settings.max_attempts,
@@ -132,7 +131,7 @@ def _claim_request(job: Job, parts: Parts, plan: Plan, version: objects.ObjectVe
 
 
 def _result(parts: Parts, size: int, audio: Audio, cut: Cut, scores: Scores, stages: Stages) -> records.Result:
-    threshold = parts.detector.manifest.threshold
+    threshold = parts.scorer.manifest.threshold
     bag_probability = float(scores.bag_probability[0])
     return records.Result(
         size_bytes=size,
@@ -215,13 +214,13 @@ def _fail(job: Job, parts: Parts, claim: Claimed | None, stages: Stages, error: 
         return Failed(claim.analysis_id, error.error_class) if written else Superseded(claim.analysis_id)
     # Only a model that is not served leaves the failure without one.
     served = not isinstance(error, ModelNotServed)
-    profile = job.profile or parts.detector.manifest.profile
+    profile = job.profile or parts.scorer.manifest.profile
     refusal = records.RefusalRequest(
         job=job,
         etag=job.etag or "",
         version_id=job.version_id,
         profile=profile,
-        profile_overridden=profile != parts.detector.manifest.profile,
+        profile_overridden=profile != parts.scorer.manifest.profile,
         model_id=parts.model_id if served else None,
         model_requested=None if served else job.model,
         error_class=error.error_class,

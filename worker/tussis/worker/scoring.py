@@ -1,0 +1,61 @@
+"""Segments to scores, wherever the model runs: the seam between the pipeline and the detector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tussis.shared.dsp.images import images
+from tussis.shared.dsp.profiles import Profile
+from tussis.shared.dsp.segments import Cut
+from tussis.worker.detector.detector import Detector, Scores
+from tussis.worker.detector.manifest import Manifest
+from tussis.worker.prepare import batch_of_one, whole_mask
+
+Inputs = TypeVar("Inputs")
+
+
+class Scorer(Protocol[Inputs]):
+    """One model as the pipeline uses it, a recording at a time.
+
+    ``Inputs`` is whatever :meth:`inputs` makes and :meth:`score` takes; the pipeline only hands it on, so that the two
+    halves can be timed and stopped apart.
+    """
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the model that answers."""
+
+    def inputs(self, cut: Cut, profile: Profile) -> Inputs:
+        """What the model takes for a recording's S segments."""
+
+    def score(self, inputs: Inputs, *, alone: bool) -> Scores:
+        """The answers for one recording, B = 1, S segments.
+
+        ``alone``: no other recording may share the run. Raises :class:`InferenceFailed`.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class OwnProcess:
+    """The model in the calling process. Every recording has it to itself."""
+
+    detector: Detector
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the model that is loaded."""
+        return self.detector.manifest
+
+    def inputs(self, cut: Cut, profile: Profile) -> NDArray[np.float32]:
+        """The contract's ``spectrograms``, float32 (1, S, 3, 224, 224)."""
+        with torch.inference_mode():
+            return batch_of_one(images(cut.windows, profile))
+
+    def score(self, inputs: NDArray[np.float32], *, alone: bool) -> Scores:
+        """The answers, (1, S). Raises :class:`InferenceFailed`."""
+        return self.detector.score(inputs, whole_mask(inputs))
