@@ -1,0 +1,218 @@
+"""A measurement as a value: a table, the machine it was made on, and what it says about the targets."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import TypeAlias
+
+#: Of the JSON: raised when a field changes its meaning.
+SCHEMA_VERSION = 1
+
+Cell: TypeAlias = str | float | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Where a measurement was made."""
+
+    cpu: str
+    """The model's name, as the kernel gives it."""
+    cores: int
+    """That this process may use."""
+    memory_gib: float
+    python: str
+    torch: str
+    """Version; empty where it is not installed. So below."""
+    onnxruntime: str
+    date: str
+    """UTC, ISO 8601, to the second."""
+
+    def line(self) -> str:
+        """For people."""
+        return (
+            f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB; Python {self.python},"
+            f" torch {self.torch or '-'}, onnxruntime {self.onnxruntime or '-'}; {self.date}"
+        )
+
+
+def hardware() -> Hardware:
+    """This machine, now. Loads neither torch nor onnxruntime."""
+    return Hardware(
+        cpu=_cpu(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        python=platform.python_version(),
+        torch=_version("torch"),
+        onnxruntime=_version("onnxruntime") or _version("onnxruntime-gpu"),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table. ``digits`` are those behind the point of a float."""
+
+    name: str
+    unit: str = ""
+    digits: int = 2
+
+    @property
+    def heading(self) -> str:
+        """Name and unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    def text(self, cell: Cell) -> str:
+        """One cell for people; ``-`` for none."""
+        if cell is None:
+            return "-"
+        return f"{cell:,.{self.digits}f}" if isinstance(cell, float) else f"{cell:,}" if _number(cell) else str(cell)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One target and what was measured of it."""
+
+    what: str
+    measured: float
+    target: float
+    at_most: bool = False
+    """The target is an upper bound; a lower one otherwise."""
+    void: str = ""
+    """Why the measurement says nothing; empty where it does."""
+
+    @property
+    def reached(self) -> bool | None:
+        """None where the measurement is void."""
+        if self.void:
+            return None
+        return self.measured <= self.target if self.at_most else self.measured >= self.target
+
+    def line(self) -> str:
+        """For people."""
+        bound = "at most" if self.at_most else "at least"
+        word = f"void: {self.void}" if self.void else "reached" if self.reached else "NOT reached"
+        return f"{self.what}: {self.measured:,.4g}, target {bound} {self.target:,.4g}: {word}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A table of measurements."""
+
+    title: str
+    command: str
+    """What repeats it, as typed."""
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    """Each as long as ``columns``."""
+    hardware: Hardware
+    notes: tuple[str, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{self.title}: a row of {len(row)} cells under {len(self.columns)} columns: {row}")
+
+
+def as_json(report: Report) -> dict[str, object]:
+    """The report as plain values; ``docs/performance.md`` has the schema."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "title": report.title,
+        "command": report.command,
+        "hardware": asdict(report.hardware),
+        "columns": [asdict(column) for column in report.columns],
+        "rows": [list(row) for row in report.rows],
+        "notes": list(report.notes),
+        "verdicts": [asdict(verdict) | {"reached": verdict.reached} for verdict in report.verdicts],
+    }
+
+
+def write_json(report: Report, path: Path) -> None:
+    """Write the report whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(as_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    draft.replace(path)
+
+
+def plain(report: Report) -> str:
+    """The report as text: its table is Markdown, columns aligned."""
+    cells = [[column.heading for column in report.columns]]
+    cells += [[column.text(cell) for column, cell in zip(report.columns, row, strict=True)] for row in report.rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = _right(report)
+    lines = [_line(row, widths, right) for row in cells]
+    rule = [("-" * (width - 1) + ":") if flush else "-" * width for width, flush in zip(widths, right, strict=True)]
+    lines.insert(1, f"| {' | '.join(rule)} |")
+    return "\n".join([report.title, f"$ {report.command}", report.hardware.line(), "", *lines, "", *_under(report)])
+
+
+def show(report: Report, echo: Callable[[str], object] = print) -> None:
+    """Print the report: by rich on a terminal, as :func:`plain` text elsewhere."""
+    if not sys.stdout.isatty():
+        echo(plain(report))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(report.title), caption=escape(report.hardware.line()), box=box.SIMPLE_HEAD)
+    for column, flush in zip(report.columns, _right(report), strict=True):
+        table.add_column(escape(column.heading), justify="right" if flush else "left")
+    for row in report.rows:
+        table.add_row(*(escape(column.text(cell)) for column, cell in zip(report.columns, row, strict=True)))
+    console = Console(highlight=False)
+    console.print(table)
+    for line in _under(report):
+        console.print(escape(line))
+
+
+def _under(report: Report) -> list[str]:
+    return [*(f"- {note}" for note in report.notes), *(f"* {verdict.line()}" for verdict in report.verdicts)]
+
+
+def _right(report: Report) -> list[bool]:
+    """Which columns hold numbers."""
+    return [
+        any(_number(row[index]) for row in report.rows) and all(not isinstance(row[index], str) for row in report.rows)
+        for index in range(len(report.columns))
+    ]
+
+
+def _line(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = [
+        text.rjust(width) if flush else text.ljust(width) for text, width, flush in zip(row, widths, right, strict=True)
+    ]
+    return f"| {' | '.join(padded)} |"
+
+
+def _number(cell: Cell) -> bool:
+    return isinstance(cell, int | float)
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return " ".join(value.split())
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
