@@ -18,7 +18,7 @@ from training.network import stretched
 from training.pack import Wave
 from tussis.shared.dsp import HOP_SECONDS, SEGMENT_SECONDS, profile_named
 from tussis.shared.dsp.constants import CONTENT_ROWS, IMAGE_SIZE
-from tussis.shared.dsp.images import decibels, mel_power, scaled
+from tussis.shared.dsp.images import scaled_images
 from tussis.shared.dsp.segments import cut_segments
 from tussis.shared.dsp.waveform import waveform
 
@@ -64,9 +64,7 @@ def plain_images(wave: Wave) -> torch.Tensor:
         wave: float32 (n,) at 16 kHz.
     """
     profile = profile_named("documented")
-    windows = cut_segments(waveform(torch.from_numpy(wave)[None], 16_000, profile), profile).windows
-    with torch.no_grad():
-        return scaled(decibels(mel_power(windows)))
+    return scaled_images(cut_segments(waveform(torch.from_numpy(wave)[None], 16_000, profile), profile))
 
 
 def quantised(images: torch.Tensor) -> Images:

@@ -50,9 +50,9 @@ def score_wave(detector: Detector, wave: Wave) -> Scored:
 
 def score(detector: Detector, samples: torch.Tensor, rate_hz: int, profile: Profile) -> Scored:
     """Decoded samples, float32 (channels, n)."""
-    windows = cut_segments(waveform(samples, rate_hz, profile), profile).windows
-    spectrograms = images(windows, profile)[None].numpy()
-    found = detector.score(spectrograms, np.ones((1, windows.shape[0]), dtype=np.bool_))
+    cut = cut_segments(waveform(samples, rate_hz, profile), profile)
+    spectrograms = images(cut, profile)[None].numpy()
+    found = detector.score(spectrograms, np.ones(spectrograms.shape[:2], dtype=np.bool_))
     return Scored(
         float(found.bag_probability[0]),
         float(found.bag_logit[0]),

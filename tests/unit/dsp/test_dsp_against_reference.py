@@ -17,7 +17,7 @@ from tests.support.reference import (
     legacy_from_pydub,
     reference,
 )
-from tussis.shared.dsp.images import decibels, images, letterboxed, mel_power, scaled
+from tussis.shared.dsp.images import images, letterboxed, scaled_images
 from tussis.shared.dsp.legacy import scale_integers
 from tussis.shared.dsp.profiles import PROFILES, profile_named
 from tussis.shared.dsp.segments import Cut, cut_segments
@@ -34,7 +34,7 @@ def assert_agrees(samples: Floats, rate: int, name: str) -> tuple[Cut, Reference
 
     wave = waveform(torch.from_numpy(samples), rate, profile)
     cut = cut_segments(wave, profile)
-    tensor = images(cut.windows, profile)
+    tensor = images(cut, profile)
 
     assert wave.shape == expected.wave.shape
     assert np.abs(wave.numpy() - expected.wave).max() <= TOLERANCE
@@ -44,7 +44,7 @@ def assert_agrees(samples: Floats, rate: int, name: str) -> tuple[Cut, Reference
     assert cut.truncated == expected.truncated
     assert cut.duration_s == expected.duration_s
     assert cut.analyzed_s == expected.analyzed_s
-    assert_same_plain(letterboxed(scaled(decibels(mel_power(cut.windows)))).numpy(), expected)
+    assert_same_plain(letterboxed(scaled_images(cut)).numpy(), expected)
     assert_same_images(tensor.numpy()[None], expected)
     assert np.array_equal(samples, before), "the input was changed"
     return cut, expected

@@ -8,7 +8,7 @@ import torch
 
 from tests.support.recordings import cough_like
 from tests.support.reference import reference
-from tussis.shared.dsp.images import images
+from tussis.shared.dsp.images import images, scaled_images
 from tussis.shared.dsp.legacy import scale_integers
 from tussis.shared.dsp.profiles import PROFILES, Profile, profile_named
 from tussis.shared.dsp.segments import cut_segments
@@ -22,7 +22,7 @@ every_profile = pytest.mark.parametrize("profile", ALL, ids=lambda profile: prof
 
 
 def whole(samples: torch.Tensor, profile: Profile, rate: int = 16000) -> torch.Tensor:
-    return images(cut_segments(waveform(samples, rate, profile), profile).windows, profile)
+    return images(cut_segments(waveform(samples, rate, profile), profile), profile)
 
 
 @by_name
@@ -61,7 +61,7 @@ def test_one_sample(profile: Profile) -> None:
     assert (cut.num_segments_total, cut.truncated, cut.duration_s) == (1, False, 1 / 16000)
     assert cut.analyzed_s == 1 / 16000
     assert cut.end_s == (2.0,)
-    assert torch.isfinite(images(cut.windows, profile)).all()
+    assert torch.isfinite(images(cut, profile)).all()
 
 
 @pytest.mark.parametrize(
@@ -130,24 +130,30 @@ def test_nothing_given_is_changed_or_shared(profile: Profile, rate: int) -> None
     before = samples.clone()
     wave = waveform(samples, rate, profile)
     wave_before = wave.clone()
-    windows = cut_segments(wave, profile).windows
-    windows_before = windows.clone()
-    found = images(windows, profile)
+    cut = cut_segments(wave, profile)
+    padded_before = cut.padded.clone()
+    mel = scaled_images(cut)
+    found = images(cut, profile)
+    found_before = found.clone()
     assert torch.equal(samples, before)
     assert torch.equal(wave, wave_before)
-    assert torch.equal(windows, windows_before)
-    # Results are ordinary tensors of their own: writing to them reaches nothing before them, nor each other.
+    assert torch.equal(cut.padded, padded_before)
+    # Results are ordinary tensors of their own: writing to them reaches nothing before them, nor later calls.
     found.zero_()
-    windows[0].fill_(7)
+    found[0].fill_(7)
+    assert not found[1].any()
+    mel.zero_()
+    assert torch.equal(cut.padded, padded_before)
+    assert torch.equal(images(cut, profile), found_before)
+    cut.padded.fill_(7)
     assert torch.equal(wave, wave_before)
-    assert torch.equal(windows[1], windows_before[1])
     wave.zero_()
     assert torch.equal(samples, before)
 
 
 def test_one_exact_window_is_a_copy_too() -> None:
     wave = torch.ones(32_000)
-    cut_segments(wave, profile_named("training")).windows.zero_()
+    cut_segments(wave, profile_named("training")).padded.zero_()
     assert wave.min() == 1
 
 

@@ -89,7 +89,7 @@ def test_every_format_of_the_pack(entry: Entry, name: str, pack: Path) -> None:
 
     # The pipeline's own steps.
     cut = cut_segments(one_channel(audio, profile), profile)
-    spectrograms = batch_of_one(images(cut.windows, profile))
+    spectrograms = batch_of_one(images(cut, profile))
 
     assert_same_images(spectrograms, expected)
     assert whole_mask(spectrograms).tolist() == [[True] * len(expected.start_s)]

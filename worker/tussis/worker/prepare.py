@@ -74,7 +74,7 @@ def prepare(data: bytes, profile: Profile, limits: Limits) -> Prepared:
     """
     audio = decode(data, limits, profile.decoder)
     cut = cut_segments(one_channel(audio, profile), profile)
-    spectrograms = batch_of_one(images(cut.windows, profile))
+    spectrograms = batch_of_one(images(cut, profile))
     return Prepared(
         audio=AudioFacts.of(audio),
         cut=cut,

@@ -54,7 +54,7 @@ class OwnProcess:
     def inputs(self, cut: Cut, profile: Profile) -> NDArray[np.float32]:
         """The contract's ``spectrograms``, float32 (1, S, 3, 224, 224)."""
         with torch.inference_mode():
-            return batch_of_one(images(cut.windows, profile))
+            return batch_of_one(images(cut, profile))
 
     def score(self, inputs: NDArray[np.float32], *, alone: bool) -> Scores:
         """The answers, (1, S). Raises :class:`InferenceFailed`."""

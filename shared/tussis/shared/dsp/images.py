@@ -1,4 +1,4 @@
-"""Windows of two seconds to the images that the network sees."""
+"""Segments of two seconds to the images that the network sees."""
 
 from __future__ import annotations
 
@@ -27,23 +27,36 @@ from tussis.shared.dsp.constants import (
     SAMPLE_RATE,
 )
 from tussis.shared.dsp.profiles import Profile
+from tussis.shared.dsp.segments import Cut
 
 
-def images(windows: Tensor, profile: Profile) -> Tensor:
-    """The network's input for each window.
+def images(cut: Cut, profile: Profile) -> Tensor:
+    """The network's input for each of a recording's S segments.
 
     Args:
-        windows: float32 (S, 32000) at 16 kHz; not changed.
+        cut: the recording's waveform; not changed.
         profile: decides whether the image goes through float16.
 
     Returns:
-        float32 (S, 3, 224, 224). Each row depends on its own window only.
+        float32 (S, 3, 224, 224), a new tensor. Each row depends on its own segment only.
     """
     with torch.no_grad():
-        plain = letterboxed(scaled(decibels(mel_power(windows))))
+        plain = letterboxed(scaled_images(cut))
         if profile.image_float16:
             plain = plain.to(torch.float16).to(torch.float32)
         return imagenet(plain)
+
+
+def scaled_images(cut: Cut) -> Tensor:
+    """The segments' mel images before the letterbox: float32 (S, 160, 201), a new tensor, in [-1, 1].
+
+    The same for every profile: ``training`` rounds to float16 behind the letterbox.
+
+    Args:
+        cut: the recording's waveform; not changed.
+    """
+    with torch.no_grad():
+        return scaled(decibels(mel_power(cut.windows)))
 
 
 def mel_power(windows: Tensor) -> Tensor:

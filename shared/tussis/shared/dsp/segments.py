@@ -16,8 +16,8 @@ from tussis.shared.errors import NoSamples
 class Cut:
     """A recording's segments, S of them, and what of the recording they cover."""
 
-    windows: Tensor
-    """float32 (S, 32000), 1 <= S <= 32, zeros behind the end of the recording."""
+    padded: Tensor
+    """float32 ((S - 1) * 8000 + 32000,): the waveform up to the last kept segment's end, zeros behind its own."""
     start_s: tuple[float, ...]
     """Where each segment begins, seconds; 0.5 apart, so exact."""
     num_segments_total: int
@@ -26,6 +26,11 @@ class Cut:
     """Whether the cap left audio unheard. The tail that a profile drops by its own rule is not counted."""
     duration_s: float
     """Length of the waveform, seconds."""
+
+    @property
+    def windows(self) -> Tensor:
+        """The segments: float32 (S, 32000), 1 <= S <= 32. A view of ``padded``, in which neighbours overlap."""
+        return self.padded.unfold(0, SEGMENT_SAMPLES, HOP_SAMPLES)
 
     @property
     def end_s(self) -> tuple[float, ...]:
@@ -54,9 +59,10 @@ def cut_segments(wave: Tensor, profile: Profile) -> Cut:
     total = segments_total(length, profile.tail)
     kept = min(total, MAX_SEGMENTS)
     end = (kept - 1) * HOP_SAMPLES + SEGMENT_SAMPLES
-    padded = torch.nn.functional.pad(wave[:end], (0, max(0, end - length)))
+    padded = torch.zeros(end, dtype=wave.dtype, device=wave.device)
+    padded[:length] = wave[:end]
     return Cut(
-        windows=padded.unfold(0, SEGMENT_SAMPLES, HOP_SAMPLES).contiguous(),
+        padded=padded,
         start_s=tuple(index * HOP_SAMPLES / SAMPLE_RATE for index in range(kept)),
         num_segments_total=total,
         truncated=total > kept and length > end,

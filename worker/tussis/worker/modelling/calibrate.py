@@ -61,7 +61,7 @@ def synthetic_images(seed: int, sounds: int) -> list[Tensor]:
         samples = int(generator.integers(SAMPLE_RATE // 2, 5 * SAMPLE_RATE // 2))
         sound = torch.from_numpy(_sound(generator, samples).astype(np.float32))
         cut = cut_segments(waveform(sound[None], SAMPLE_RATE, DOCUMENTED), DOCUMENTED)
-        found.append(images(cut.windows, DOCUMENTED))
+        found.append(images(cut, DOCUMENTED))
     return found
 
 
