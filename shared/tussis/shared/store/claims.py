@@ -139,7 +139,9 @@ def _attempt(
         worker=request.worker,
         device=request.device,
     )
-    transitions.attempt_begins(connection, standing.id, number, request.token, request.worker, alone=request.alone)
+    # Told of earlier attempts that ended without a word, a worker gives this one a run to itself.
+    alone = request.alone or vanished > 0
+    transitions.attempt_begins(connection, standing.id, number, request.token, request.worker, alone=alone)
     return Claimed(standing.id, standing.created_at, request.token, number, vanished)
 
 

@@ -34,7 +34,8 @@ class ClaimRequest:
     """A worker's wish to work on a job's recording, after it has seen the object (``etag``).
 
     ``profile_overridden``: the job names a profile that is not the one of the model's manifest. ``alone``: no other
-    recording shares the process during this attempt. ``token`` names the attempt: claiming again with the same request,
+    recording shares the run during this attempt, whatever the answer; otherwise only when :attr:`Claimed.vanished` asks
+    for it, and then it is written down as alone. ``token`` names the attempt: claiming again with the same request,
     because the answer to the first claim was lost, gives the same claim. ``handed_back`` names an earlier attempt that
     was handed back while the store was away.
     """
@@ -141,7 +142,7 @@ class Claimed:
     """The analysis is the caller's until another claim takes it over.
 
     ``number`` counts attempts from 1. ``vanished`` is how many attempts ended without a word since the analysis was
-    last opened, alone or not: above 0 the recording should run alone.
+    last opened, alone or not: above 0 the recording has to run alone.
     """
 
     analysis_id: int
