@@ -106,13 +106,7 @@ class Detector:
         step = 1 if self.graph.fixed_batch else batch
         parts = [self._run(spectrograms[i : i + step], mask[i : i + step]) for i in range(0, batch, step)]
         outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        self._check_shapes(outputs, batch, self.graph.fixed_segments or segments)
-        whole = np.ones(batch, dtype=np.bool_)
-        bag, bag_logit = _answers(outputs, BAG_PROBABILITY, BAG_LOGIT, whole)
-        # A graph of fixed segments answers for the padding too.
-        segment_outputs = {name: values[:, :segments] for name, values in outputs.items() if values.ndim == 2}
-        each, each_logit = _answers(segment_outputs, SEGMENT_PROBABILITIES, SEGMENT_LOGITS, mask)
-        return Scores(bag, bag_logit, each, each_logit)
+        return read_scores(outputs, mask, self.graph.fixed_segments or segments, self.manifest.label)
 
     def _check(self, spectrograms: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
         if spectrograms.dtype != np.float32 or spectrograms.ndim != 5 or spectrograms.shape[2:] != _IMAGE:
@@ -139,14 +133,30 @@ class Detector:
         except RunFailed as error:
             raise InferenceFailed(f"the model {self.manifest.label} failed: {error}") from None
 
-    def _check_shapes(self, outputs: Mapping[str, NDArray[np.float32]], batch: int, segments: int) -> None:
-        # A graph may declare a dynamic shape and answer with another one.
-        for name, values in outputs.items():
-            expected = (batch,) if name in (BAG_PROBABILITY, BAG_LOGIT) else (batch, segments)
-            if values.shape != expected:
-                raise InferenceFailed(
-                    f'the model {self.manifest.label} gave "{name}" as {values.shape}, not {expected}'
-                )
+
+def read_scores(outputs: Mapping[str, NDArray[np.float32]], mask: NDArray[np.bool_], width: int, label: str) -> Scores:
+    """A graph's outputs as answers, checked.
+
+    Args:
+        outputs: the contract's outputs by name, (B,) and (B, width).
+        mask: bool (B, S), S at most ``width``: a graph of fixed segments answers for its padding too.
+        width: the segments that the graph was given.
+        label: names the model in errors.
+
+    Raises:
+        InferenceFailed: an output has another shape, or an answer is not finite or not a probability.
+    """
+    batch, segments = mask.shape
+    # A graph may declare a dynamic shape and answer with another one.
+    for name, values in outputs.items():
+        expected = (batch,) if name in (BAG_PROBABILITY, BAG_LOGIT) else (batch, width)
+        if values.shape != expected:
+            raise InferenceFailed(f'the model {label} gave "{name}" as {values.shape}, not {expected}')
+    whole = np.ones(batch, dtype=np.bool_)
+    bag, bag_logit = _answers(outputs, BAG_PROBABILITY, BAG_LOGIT, whole)
+    segment_outputs = {name: values[:, :segments] for name, values in outputs.items() if values.ndim == 2}
+    each, each_logit = _answers(segment_outputs, SEGMENT_PROBABILITIES, SEGMENT_LOGITS, mask)
+    return Scores(bag, bag_logit, each, each_logit)
 
 
 def logit(probability: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,6 +16,9 @@ from tussis.worker.detector.contract import Graph, check_contract
 from tussis.worker.detector.onnx_file import NotOnnx, read_facts
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider"}
+
+#: A provider's name in onnxruntime, and its options.
+Execution = tuple[str, Mapping[str, str]]
 
 
 class RunFailed(Exception):
@@ -36,11 +39,24 @@ class Session:
             values = self.inference.run(list(self.graph.outputs), dict(feeds))
         return dict(zip(self.graph.outputs, values, strict=True))
 
+    def run_bound(self, binding: Any) -> None:
+        """A run whose inputs and outputs are bound to memory (``onnxruntime.IOBinding``). Raises :class:`RunFailed`."""
+        with _runtime_errors():
+            self.inference.run_with_iobinding(binding)
 
-def open_session(data: bytes, where: str, *, intra_op_threads: int, provider: str = "cpu") -> Session:
+
+def open_session(
+    data: bytes,
+    where: str,
+    *,
+    intra_op_threads: int,
+    provider: str = "cpu",
+    execution: Sequence[Execution] | None = None,
+) -> Session:
     """Load an ONNX model from its bytes and check it against the contract.
 
-    From bytes, so that what was hashed is what runs; ``where`` names them in errors.
+    From bytes, so that what was hashed is what runs; ``where`` names them in errors. ``execution`` takes the place of
+    ``provider``: who gets the graph's nodes, in order of preference.
 
     Raises:
         ModelRefused: the bytes are no ONNX model, or one that breaks the contract.
@@ -70,9 +86,10 @@ def open_session(data: bytes, where: str, *, intra_op_threads: int, provider: st
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors: its warnings about a graph are no news on every start
+    wanted = [(name, dict(own)) for name, own in execution or [(_PROVIDERS[provider], {})]]
     try:
         with _runtime_errors():
-            inference = onnxruntime.InferenceSession(data, sess_options=options, providers=[_PROVIDERS[provider]])
+            inference = onnxruntime.InferenceSession(data, sess_options=options, providers=wanted)
     except RunFailed as error:
         raise ModelRefused(f"onnxruntime {onnxruntime.__version__} cannot load {where}: {error}") from None
     # It keeps the file's bytes (44 MB a child for the ResNet-18) to start over with other providers; there are none.
