@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -25,6 +26,9 @@ from tussis.worker.embedded.broker import Broker
 from tussis.worker.embedded.folder import Folder
 from tussis.worker.embedded.ports import free_ports
 from tussis.worker.embedded.servers import Endpoints, Servers
+
+#: What takes a moment, on a loaded machine.
+SOON_S = 30.0
 
 
 @pytest.fixture
@@ -88,6 +92,29 @@ def test_a_killed_server_comes_back_on_its_port_with_its_data(servers: Servers) 
     assert read(endpoints) == seen
 
 
+@pytest.mark.parametrize("told", ["no-node", "no-volume", "no-answer"])
+def test_the_store_does_not_answer_before_it_finds_its_objects(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    """Names are listed by another part of it, seconds before an object can be read."""
+    write(servers.endpoints, "before")
+    assert servers.s3.answers()
+    page = servers.s3._page
+
+    def not_yet(port: str, path: str) -> str:
+        if port != "master.port":
+            return page(port, path)
+        if told == "no-answer":
+            raise ConnectionRefusedError
+        text = page(port, path)
+        return (
+            text.replace('"127.0.0.1:', '"127.0.0.2:') if told == "no-node" else re.sub('"Id":[0-9]+', '"Id":0', text)
+        )
+
+    monkeypatch.setattr(servers.s3, "_page", not_yet)
+    assert not servers.s3.answers()
+
+
 def test_a_restart_is_clean(servers: Servers) -> None:
     for handle in (servers.postgres, servers.broker, servers.s3):
         former = handle.pid
@@ -100,8 +127,8 @@ def test_a_restart_is_clean(servers: Servers) -> None:
 def test_a_server_that_dies_by_itself_is_seen_and_started_again(servers: Servers) -> None:
     former = psutil.Process(servers.broker.pid)
     former.kill()
-    former.wait(5)
-    wait_until(lambda: not servers.broker.running, 5, "the broker being seen as gone")
+    former.wait(SOON_S)
+    wait_until(lambda: not servers.broker.running, SOON_S, "the broker being seen as gone")
 
     servers.broker.start()
 

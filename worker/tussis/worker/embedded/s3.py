@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import re
 from pathlib import Path
 
 import boto3
@@ -22,6 +24,10 @@ PORTS = (
     "s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc",
     "filer.port", "filer.port.grpc", "admin.port", "admin.port.grpc",
 )  # fmt: skip
+#: How long one question to its own status pages may take, seconds.
+STATUS_TIMEOUT_S = 5.0
+#: A volume in what the parts say of themselves.
+VOLUME = re.compile(r'"Id":(\d+)[,}]')
 
 
 class ObjectStore(EmbeddedServer):
@@ -84,6 +90,9 @@ class ObjectStore(EmbeddedServer):
         )
 
     def answers(self) -> bool:
+        return self._reaches_its_volumes() and self._lists_buckets()
+
+    def _lists_buckets(self) -> bool:
         client = boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -100,6 +109,34 @@ class ObjectStore(EmbeddedServer):
         finally:
             client.close()
         return True
+
+    def _reaches_its_volumes(self) -> bool:
+        """Whether objects can be read and written, not only their names.
+
+        After a kill the master may become leader some milliseconds after the volume server looked for one, which then
+        looks again five seconds later. Until then every read and write of an object is an internal error.
+        """
+        try:
+            held = self._page("volume.port", "/status")
+            known = self._page("master.port", "/vol/status")
+        except (OSError, http.client.HTTPException):
+            return False
+        # Not parsed: until it is up, somebody else may answer on a port.
+        node = f'"{LOOPBACK}:{self._ports[PORTS.index("volume.port")]}":'
+        return node in known and set(VOLUME.findall(held)) <= set(VOLUME.findall(known))
+
+    def _page(self, port: str, path: str) -> str:
+        """What one of its parts says of itself, JSON."""
+        connection = http.client.HTTPConnection(LOOPBACK, self._ports[PORTS.index(port)], timeout=STATUS_TIMEOUT_S)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            body = answer.read().decode(errors="replace")
+        finally:
+            connection.close()
+        if answer.status != http.HTTPStatus.OK:
+            raise http.client.HTTPException(f"{path}: {answer.status}")
+        return body
 
     def _write_keys(self, file: Path) -> None:
         identity = {
