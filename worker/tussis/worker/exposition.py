@@ -61,22 +61,28 @@ class Exposition:
 
     def fold(self, pid: int) -> None:
         """Add what a dead child counted to what other dead ones did: a crash a minute must not pile up files."""
-        from prometheus_client.mmap_dict import MmapedDict
-
         with self._reading:
-            for file in self._files.glob(f"*_{pid}.db"):
-                kind = file.name.rpartition("_")[0]
-                total = MmapedDict(str(self._files / f"{kind}_{_DEAD}.db"))
-                for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(str(file)):
-                    total.write_value(key, total.read_value(key)[0] + value, timestamp)
-                total.close()
-                file.unlink()
+            fold(self._files, pid)
 
     def close(self) -> None:
         """Stop serving."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=5)
+
+
+def fold(files: Path, pid: int) -> None:
+    """Move what the process ``pid`` counted, in its files in ``files``, to the file of all dead ones."""
+    from prometheus_client.mmap_dict import MmapedDict
+
+    for file in files.glob(f"*_{pid}.db"):
+        if file.stat().st_size:  # it may have died between making the file and its first count
+            kind = file.name.rpartition("_")[0]
+            total = MmapedDict(str(files / f"{kind}_{_DEAD}.db"))
+            for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(str(file)):
+                total.write_value(key, total.read_value(key)[0] + value, timestamp)
+            total.close()
+        file.unlink()
 
 
 class _Locked:

@@ -227,9 +227,9 @@ class Keeper:
         living = set(_pids(worker))
         for pid, report in self._run_dir.children().items():
             if pid not in living:
-                self._run_dir.forget(pid)
                 if self._exposition is not None:
                     self._exposition.fold(pid)
+                self._run_dir.forget(pid)
             elif report.state == "refused":
                 # A replacement that cannot start: the worker ends with the reason rather than run half-handed.
                 _log.error("child_refused", reason=report.message)
