@@ -14,7 +14,7 @@ import pytest
 from tests.support.deployment import Deployment
 from tests.support.processes import Running
 from tests.support.sounds import wav
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.states import AttemptOutcome
 from tussis.worker.soak.faulty_worker import KILL_AFTER_COMMIT, STARTS_FILE, with_fault
 
@@ -50,8 +50,8 @@ def test_a_killed_child_s_recording_runs_again_within_10_s(deployment: Deploymen
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
     wait_until(lambda: len(starts(starts_file)) == 2, 30, "the second start")
-    # The budget, and what a busy machine takes to load the model in the new child.
-    assert time.monotonic() - killed < 30
+    # The budget; it holds the load of the model in the new child.
+    assert time.monotonic() - killed < 10 * PATIENCE
     deployment.wait_drained(60)
     deployment.assert_accounted()
     outcomes = [attempt.outcome for attempt in deployment.store.attempts_of(deployment.analysis(job).id)]
@@ -70,7 +70,7 @@ def test_a_killed_worker_s_recording_runs_on_another(deployment: Deployment, sta
     killed = time.monotonic()
     wait_until(lambda: len(starts(starts_file)) == 2, 60, "the second start")
     # Visibility timeout, a beat before the kill, the restore interval.
-    assert time.monotonic() - killed < VISIBILITY_S + 5 + 5 + 5
+    assert time.monotonic() - killed < (VISIBILITY_S + 5 + 5 + 5) * PATIENCE
     deployment.wait_drained(60)
     deployment.assert_accounted()
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.states import AttemptOutcome
 from tussis.worker.parts import DENIED_IN_A_ROW
 from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
@@ -48,7 +48,9 @@ def test_a_database_away_for_long_costs_nothing(deployment: Deployment) -> None:
     before = deployment.ledger.depth()
     # Ten times the limit, the visibility timeout four times over; a condition that cannot come is waited for.
     with pytest.raises(TimeoutError):
-        wait_until(lambda: deployment.ledger.depth().open < before.open - 2, 20, "jobs to end without a database")
+        wait_until(
+            lambda: deployment.ledger.depth().open < before.open - 2, 20 / PATIENCE, "jobs to end without a database"
+        )
     deployment.servers.postgres.start()
     deployment.wait_drained(180)
     deployment.assert_accounted()

@@ -17,7 +17,7 @@ from typing import IO, Any, TypeVar
 import psutil
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 T = TypeVar("T")
 #: The `tussis` command of the interpreter that runs the tests.
@@ -124,12 +124,13 @@ class Running:
         """Its exit code, negative for a signal.
 
         Raises:
-            TimeoutError: it still runs; the message holds its output.
+            TimeoutError: it still runs after `PATIENCE` times ``timeout_s`` seconds; the message holds its output.
         """
+        limit_s = PATIENCE * timeout_s
         try:
-            code = self._process.wait(timeout_s)
+            code = self._process.wait(limit_s)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"{self.argv} still runs after {timeout_s:g} s\n{self.text}") from None
+            raise TimeoutError(f"{self.argv} still runs after {limit_s:g} s\n{self.text}") from None
         self._drain()
         return code
 

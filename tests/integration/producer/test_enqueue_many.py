@@ -11,6 +11,7 @@ import redis
 
 from tests.support.broker_state import entries, open_jobs, snapshot
 from tests.support.servers import Bucket
+from tests.support.waiting import PATIENCE
 from tussis.producer import Enqueued, JobRequest, Producer
 from tussis.shared.errors import (
     BrokerRefused,
@@ -176,7 +177,7 @@ def test_a_store_that_is_away_does_not_cost_its_timeout_for_every_key(
     ):
         list(producer.enqueue_many(f"s3://clinic/{n}.wav" for n in range(50)))
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 10 * PATIENCE
     assert broker.dbsize() == 0
     client.close()
 

@@ -13,6 +13,7 @@ import pytest
 from botocore import exceptions as botocore
 from botocore.exceptions import ClientError
 
+from tests.support.waiting import PATIENCE
 from tussis.shared.errors import (
     BucketMissing,
     DownloadCut,
@@ -226,7 +227,7 @@ def test_a_store_that_never_answers_is_given_up_within_ten_seconds(silent_port: 
     with pytest.raises(StorageUnavailable, match="TUSSIS_S3_ENDPOINT_URL"):
         head_object(client, "clinic", "a.wav")
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 10 * PATIENCE
 
 
 def test_a_store_that_is_not_there_is_given_up_within_ten_seconds(unused_port: int, clients: list[Any]) -> None:
@@ -236,7 +237,7 @@ def test_a_store_that_is_not_there_is_given_up_within_ten_seconds(unused_port: i
     with pytest.raises(StorageUnavailable, match=f"127.0.0.1:{unused_port}"):
         head_object(client, "clinic", "a.wav")
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 10 * PATIENCE
 
 
 def test_missing_credentials_are_said_to_be(monkeypatch: pytest.MonkeyPatch, store: Store, clients: list[Any]) -> None:

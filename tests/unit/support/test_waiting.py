@@ -13,5 +13,5 @@ def test_it_returns_the_first_true_value() -> None:
 
 
 def test_it_says_what_it_waited_for_and_what_it_saw() -> None:
-    with pytest.raises(TimeoutError, match=r"waited 0\.05 s for the moon; last seen: \[\]"):
+    with pytest.raises(TimeoutError, match=r"waited 0\.15 s for the moon; last seen: \[\]"):
         wait_until(list, 0.05, "the moon")
