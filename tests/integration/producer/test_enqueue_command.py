@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -289,3 +290,15 @@ def test_nobody_reading_the_output_is_no_trace(environment: dict[str, str]) -> N
     assert process.returncode == 1
     assert b"Traceback" not in said
     assert b"BrokenPipe" not in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("words", [["s3://clinic/a.wav", "--dry-run", "--no-head"], ["--help"]])
+def test_output_that_nothing_takes_is_one_line(environment: dict[str, str], words: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run([*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
+
+    said = ended.stderr.decode().splitlines()
+    assert ended.returncode == 1
+    assert said[-1].startswith("tussis: cannot write the output (No space left on device): ")
+    assert len(said) == 1 + ("--dry-run" in words)
