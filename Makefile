@@ -10,10 +10,10 @@ VENV = .venv
 RUN = $(VENV)/bin
 # A stamp is as new as the last installation; another pyproject.toml or constraints.txt makes it stale.
 STAMPS = $(VENV)/stamps
-CHECKED = producer worker shared tests migrations training
+CHECKED = producer worker shared tests migrations training benchmarks
 
 .DEFAULT_GOAL = help
-.PHONY: help install demo test lint faults images-check release-check env constraints clean
+.PHONY: help install demo test lint faults bench images-check release-check env constraints clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -26,8 +26,10 @@ install: $(STAMPS)/dev  ## create .venv and install everything, tests and checks
 demo: $(STAMPS)/demo  ## real servers, a worker, recordings, results; AUDIO=DIR takes your own recordings
 	@if [ -n "$$AUDIO" ]; then exec $(RUN)/tussis demo --audio "$$AUDIO"; else exec $(RUN)/tussis demo; fi
 
+# What measures runs after the others, alone; with ARGS there may be nothing of that kind (pytest's status 5).
 test: $(STAMPS)/dev  ## run the test suite against real servers; ARGS='-k name' chooses
-	$(RUN)/python -m pytest -m 'not faults_only and not slow' -n 2 --dist loadfile $(ARGS)
+	$(RUN)/python -m pytest -m 'not faults_only and not slow and not performance' -n 2 --dist loadfile $(ARGS)
+	$(RUN)/python -m pytest -m 'performance and not slow' $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; }
 
 faults: $(STAMPS)/dev  ## run the tests that kill, freeze and cut, the long ones too
 	$(RUN)/python -m pytest tests/faults $(ARGS)
@@ -37,6 +39,13 @@ lint: $(STAMPS)/dev  ## ruff, mypy --strict, import rules
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy $(CHECKED)
 	$(RUN)/lint-imports
+
+bench: $(STAMPS)/dev  ## measure everything (an hour); tables on the screen, JSON in build/bench
+	mkdir -p build/bench
+	for what in start processes pipeline queue memory; do \
+	    $(RUN)/tussis bench $$what --json build/bench/$$what.json || exit $$?; \
+	done
+	$(RUN)/python -m pytest -m 'performance and slow' $(ARGS)
 
 images-check: $(STAMPS)/dev  ## run what the images run, in bare environments with exactly their extras (minutes, 5 GB)
 	$(RUN)/python -m pytest -m slow tests/integration/deploy $(ARGS)

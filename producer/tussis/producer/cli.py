@@ -45,7 +45,12 @@ EXTRAS = {
 #: What a write fails with that nobody takes: a full disk, a used-up quota, a closed pipe.
 _NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)
 #: Verbs that need more than one extra: who lacks a part of them lacks the others as well.
-VERB_EXTRAS = {"demo": "cpu,models,embedded", "soak": "cpu,embedded", "up": "cpu,models,embedded"}
+VERB_EXTRAS = {
+    "bench": "cpu,models,embedded",
+    "demo": "cpu,models,embedded",
+    "soak": "cpu,embedded",
+    "up": "cpu,models,embedded",
+}
 
 
 class Root(click.Group):

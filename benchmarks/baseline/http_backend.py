@@ -1,0 +1,30 @@
+"""The old backend's serving loop: an upload in, the answer out, nothing stored. gunicorn loads it in every worker."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnxruntime
+from flask import Flask, request
+from signal_path import spectrograms
+
+app = Flask(__name__)
+session = onnxruntime.InferenceSession(os.environ["BASELINE_MODEL"], providers=["CPUExecutionProvider"])
+
+
+@app.get("/health")
+def health() -> dict[str, str]:
+    """Whether the model is loaded: this module's import did that."""
+    return {"status": "ok"}
+
+
+@app.post("/analyze")
+def analyze() -> dict[str, object]:
+    """The answer for the file in the body."""
+    images = spectrograms(request.get_data())
+    mask = np.ones(images.shape[:2], dtype=bool)
+    bag, each = session.run(
+        ["bag_probability", "segment_probabilities"], {"spectrograms": images, "segment_mask": mask}
+    )
+    return {"confidence": float(bag[0]), "segments": each[0].tolist()}

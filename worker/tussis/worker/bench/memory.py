@@ -1,0 +1,143 @@
+"""A worker's memory over many recordings."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tussis.shared.errors import ServerFailed
+from tussis.shared.queues import OPEN_KEY
+from tussis.worker.bench.floor import cores
+from tussis.worker.bench.material import Item, wav
+from tussis.worker.bench.place import PASS_S, Place, Program, place, stop
+from tussis.worker.bench.report import Column, Report, Verdict, hardware
+
+COUNT, _QUICK_COUNT = 10_000, 300
+#: Of the worker's memory after its warm-up.
+TARGET = 1.05
+#: The share of all recordings that counts as warm-up, and the share that a mean is taken over.
+_WARM_UP, _SHARE = 0.1, 0.1
+#: Open jobs to keep: more are enqueued as these are worked off.
+_AHEAD = 200
+_POLL_S = 0.5
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One look. Memory in bytes."""
+
+    done: int
+    parent_pss: int
+    parent_uss: int
+    children_pss: int
+    """The sum."""
+    children_uss: int
+
+    @property
+    def pss(self) -> int:
+        """Of the whole worker: what is shared between its processes counts once."""
+        return self.parent_pss + self.children_pss
+
+
+def measure(
+    model: Path, *, count: int | None, quick: bool, command: str, say: Callable[[str], object] = lambda _: None
+) -> Report:
+    """Work off ``count`` recordings, looking at the worker's processes meanwhile. Raises what the servers do."""
+    wanted = count or (_QUICK_COUNT if quick else COUNT)
+    with place() as made:
+        items = _items()
+        made.upload(items)
+        worker = made.worker(model, cores())
+        try:
+            samples = _work(made, worker, items, wanted, say)
+        finally:
+            stop([worker])
+    return _report(samples, wanted, model, command)
+
+
+def _items() -> list[Item]:
+    """Half a second to four seconds, and a long one among fifty: every size that memory may grow for."""
+    draw = random.Random(0)
+    lengths = [60.0, 10.0, *(draw.choice((0.4, 0.4, 0.8, 1.4, 4.0)) for _ in range(98))]
+    return [Item(f"{number}.wav", wav(seconds, number), 1, seconds) for number, seconds in enumerate(lengths)]
+
+
+def _work(made: Place, worker: Program, items: list[Item], wanted: int, say: Callable[[str], object]) -> list[Sample]:
+    draw = random.Random(1)
+    samples: list[Sample] = []
+    enqueued = 0
+    ends = time.monotonic() + 4 * PASS_S
+    told = 0
+    while True:
+        opened = int(made.broker.zcard(OPEN_KEY))
+        samples.append(_look(worker, enqueued - opened))
+        if enqueued - opened >= told + wanted // 10:
+            told = enqueued - opened
+            say(f"{told} recordings, {samples[-1].pss / _MIB:.0f} MiB")
+        if enqueued == wanted and opened == 0:
+            return samples
+        if not worker.process.running or time.monotonic() > ends:
+            raise ServerFailed(f"the worker does not get done; see {worker.log}")
+        if opened < _AHEAD and enqueued < wanted:
+            more = min(2 * _AHEAD - opened, wanted - enqueued)
+            made.enqueue(made.jobs(draw.choices(items, k=more)))
+            enqueued += more
+        time.sleep(_POLL_S)
+
+
+def _look(worker: Program, done: int) -> Sample:
+    parent, *children = worker.tree()
+    own = parent.memory_full_info()
+    others = []
+    for child in children:
+        with suppress(psutil.NoSuchProcess):
+            others.append(child.memory_full_info())
+    return Sample(done, own.pss, own.uss, sum(info.pss for info in others), sum(info.uss for info in others))
+
+
+def _report(samples: list[Sample], wanted: int, model: Path, command: str) -> Report:
+    first = [sample for sample in samples if _WARM_UP * wanted <= sample.done <= (_WARM_UP + _SHARE) * wanted]
+    last = [sample for sample in samples if sample.done >= (1 - _SHARE) * wanted]
+    if not first:  # few recordings: the first look behind the warm-up
+        first = [next(sample for sample in samples if sample.done >= _WARM_UP * wanted)]
+
+    def mean(among: list[Sample], field: str) -> float:
+        return statistics.fmean(getattr(sample, field) for sample in among) / _MIB
+
+    rows = []
+    for what, field in (
+        ("parent, PSS", "parent_pss"),
+        ("parent, USS", "parent_uss"),
+        ("children, PSS", "children_pss"),
+        ("children, USS", "children_uss"),
+        ("all, PSS", "pss"),
+    ):
+        before, after = mean(first, field), mean(last, field)
+        rows.append((what, before, after, after / before - 1, max(getattr(one, field) for one in samples) / _MIB))
+    growth = mean(last, "pss") / mean(first, "pss")
+    return Report(
+        title="Memory of a worker",
+        command=command,
+        columns=(
+            Column("what"),
+            Column("after the warm-up", "MiB", 1),
+            Column("at the end", "MiB", 1),
+            Column("growth", digits=3),
+            Column("most", "MiB", 1),
+        ),
+        rows=tuple(rows),
+        hardware=hardware(),
+        notes=(
+            f"{wanted} recordings of 0.4 to 60 s, {model.stem}, {cores()} children. After the warm-up: the mean between"
+            f" {_WARM_UP:.0%} and {_WARM_UP + _SHARE:.0%} of them; at the end: over the last {_SHARE:.0%}.",
+        ),
+        verdicts=(Verdict(f"memory after {wanted} recordings, of that after the warm-up", growth, TARGET, True),),
+    )

@@ -1,0 +1,191 @@
+"""The queue: how fast upstream fills it, and what a message costs when few or very many wait behind it."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tussis.shared.errors import ServerFailed
+from tussis.shared.queues import OPEN_KEY
+from tussis.worker.bench.floor import cores
+from tussis.worker.bench.material import Item, wav
+from tussis.worker.bench.place import PASS_S, Place, Program, place, stop
+from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
+from tussis.worker.bench.tiny import write_tiny
+from tussis.worker.embedded.server import EmbeddedServer
+
+#: Jobs a second that one process enqueues, with the ledger.
+RATE_TARGET = 20_000.0
+#: CPU a message with many waiting, against few.
+COST_TARGET = 1.10
+FEW, MANY = 1_000, 1_000_000
+_QUICK_MANY = 20_000
+#: Jobs enqueued to measure the rate, and messages worked off to measure the cost.
+_JOBS, _QUICK_JOBS = 100_000, 20_000
+_MESSAGES, _QUICK_MESSAGES = 600, 150
+#: Messages before a measurement begins.
+_WARM_UP = 60
+
+#: What upstream does. A process of its own; the worker's side imports no producer.
+_UPSTREAM = """
+import json, sys, time
+from tussis.producer import JobRequest, Producer
+url, count, etag = sys.argv[1], int(sys.argv[2]), sys.argv[3] or None
+if etag:
+    requests = (JobRequest("s3://tussis-bench/short.wav", etag=etag, again=True) for _ in range(count))
+else:
+    requests = (JobRequest(f"s3://tussis-bench/2026/11/{n:08d}.wav", etag=f"{n:032x}") for n in range(count))
+with Producer(url, head=False) as producer:
+    list(producer.enqueue_many([JobRequest("s3://tussis-bench/first.wav", etag="0")], dry_run=True))
+    wall, cpu = time.perf_counter(), time.process_time()
+    sent = sum(item.sent for item in producer.enqueue_many(requests))
+    print(json.dumps([sent, time.perf_counter() - wall, time.process_time() - cpu]))
+"""
+
+
+@dataclass(frozen=True)
+class Bulk:
+    """One bulk enqueue."""
+
+    jobs: int
+    wall_s: float
+    cpu_s: float
+    """Of the enqueueing process."""
+    broker_cpu_s: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """CPU seconds that one message took."""
+
+    worker_s: float
+    broker_s: float
+
+    @property
+    def total_s(self) -> float:
+        """Of both."""
+        return self.worker_s + self.broker_s
+
+
+def measure(
+    *, rounds: int, quick: bool, many: int | None, command: str, say: Callable[[str], object] = lambda _: None
+) -> Report:
+    """Both measurements. ``many``: how many wait in the larger case. Raises what the servers do."""
+    jobs, messages = (_QUICK_JOBS, _QUICK_MESSAGES) if quick else (_JOBS, _MESSAGES)
+    large = many or (_QUICK_MANY if quick else MANY)
+    with place() as made:
+        bulk = [_bulk(made, jobs, "") for _ in range(rounds)]
+        say(f"enqueued {jobs} jobs {rounds} times")
+        model = write_tiny(made.data)
+        made.upload([Item("short.wav", wav(0.4, 0), 1, 0.4)])
+        costs: dict[int, list[Cost]] = {FEW: [], large: []}
+        # Few, many, few: a machine that slows down meanwhile shows in the difference of the two.
+        for waiting in (FEW, large, FEW):
+            say(f"working off {rounds} times {messages} messages before {waiting} others")
+            costs[waiting] += _costs(made, model, waiting, messages, rounds)
+    return _report(bulk, costs, large, command)
+
+
+def _bulk(made: Place, jobs: int, etag: str) -> Bulk:
+    """Enqueue so many into an empty broker, in a process of its own."""
+    made.broker.flushdb()
+    made.broker.bgrewriteaof()
+    before = _cpu_s(made.servers.broker)
+    argv = [sys.executable, "-c", _UPSTREAM, made.servers.endpoints.broker_url, str(jobs), etag]
+    ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PASS_S)
+    if ended.returncode != 0:
+        raise ServerFailed(f"enqueueing failed: {(ended.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+    sent, wall, cpu = json.loads(ended.stdout)
+    if sent != jobs:
+        raise ServerFailed(f"of {jobs} jobs {sent} were sent")
+    return Bulk(jobs, wall, cpu, _cpu_s(made.servers.broker) - before)
+
+
+def _costs(made: Place, model: Path, waiting: int, messages: int, rounds: int) -> list[Cost]:
+    """CPU a message, ``rounds`` times, before so many others."""
+    _bulk(made, waiting + _WARM_UP + messages * rounds, made.etags["short.wav"])
+    worker = made.worker(model, cores(), name=f"worker-{waiting}")
+    try:
+        _wait_open(made, worker, waiting + messages * rounds)
+        costs = []
+        for left in reversed(range(rounds)):
+            opened = int(made.broker.zcard(OPEN_KEY))
+            before, broker_before = worker.cpu_s(), _cpu_s(made.servers.broker)
+            _wait_open(made, worker, waiting + messages * left)
+            done = opened - int(made.broker.zcard(OPEN_KEY))
+            costs.append(Cost((worker.cpu_s() - before) / done, (_cpu_s(made.servers.broker) - broker_before) / done))
+        return costs
+    finally:
+        stop([worker])
+
+
+def _wait_open(made: Place, worker: Program, target: int) -> None:
+    ends = time.monotonic() + PASS_S
+    while made.broker.zcard(OPEN_KEY) > target:
+        time.sleep(0.05)
+        if not worker.process.running or time.monotonic() > ends:
+            raise ServerFailed(f"the worker does not get done; see {worker.log}")
+
+
+def _cpu_s(server: EmbeddedServer) -> float:
+    """User and system seconds of a server, without processes that it forks to write its file."""
+    times = psutil.Process(server.pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def _report(bulk: list[Bulk], costs: dict[int, list[Cost]], large: int, command: str) -> Report:
+    rate = statistics.median(run.jobs / run.wall_s for run in bulk)
+    each = {count: statistics.median(cost.total_s for cost in found) for count, found in costs.items()}
+    rows: list[tuple[Cell, ...]] = [
+        (
+            "bulk enqueue, one process",
+            None,
+            rate,
+            statistics.median(run.cpu_s / run.jobs for run in bulk) * 1e6,
+            None,
+            statistics.median(run.broker_cpu_s / run.jobs for run in bulk) * 1e6,
+        )
+    ]
+    for count, found in costs.items():
+        rows.append(
+            (
+                "a message worked off",
+                count,
+                None,
+                None,
+                statistics.median(cost.worker_s for cost in found) * 1e6,
+                statistics.median(cost.broker_s for cost in found) * 1e6,
+            )
+        )
+    return Report(
+        title="Queue",
+        command=command,
+        columns=(
+            Column("what"),
+            Column("waiting"),
+            Column("messages", "1/s", 0),
+            Column("upstream's CPU", "us", 1),
+            Column("worker's CPU", "us", 0),
+            Column("broker's CPU", "us", 1),
+        ),
+        rows=tuple(rows),
+        hardware=hardware(),
+        notes=(
+            f"Enqueue: {bulk[0].jobs} pinned jobs with the ledger, into a broker that writes every step to its file"
+            f" before it answers; medians of {len(bulk)} runs.",
+            "Worked off: recordings of 0.4 s and a model that costs nothing; CPU microseconds a message of worker and"
+            f" children, and of the broker; medians of {len(costs[FEW])} and {len(costs[large])} windows.",
+        ),
+        verdicts=(
+            Verdict("jobs enqueued a second", rate, RATE_TARGET),
+            Verdict(f"CPU a message before {large:,} against {FEW:,}", each[large] / each[FEW], COST_TARGET, True),
+        ),
+    )

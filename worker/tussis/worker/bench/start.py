@@ -1,0 +1,57 @@
+"""How long a worker takes until it can serve, and how long the command line takes to answer."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+from tussis.worker.bench.crew import Spent
+from tussis.worker.bench.floor import Rounds, cores
+from tussis.worker.bench.place import place, stop
+from tussis.worker.bench.report import Column, Report, Verdict, hardware
+from tussis.worker.demo.surroundings import tussis_command
+
+READY_TARGET_S, HELP_TARGET_S = 8.0, 0.3
+
+
+def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Report:
+    """A worker's start until ``worker_ready``, and ``tussis --help``; medians. Raises what the servers do."""
+    starts: list[Spent] = []
+    with place() as made:
+        for number in range(1 if quick else rounds):
+            began = time.monotonic()
+            worker = made.worker(model, cores(), name=f"worker-{number}")
+            starts.append(Spent(time.monotonic() - began, worker.cpu_s()))
+            stop([worker])
+    helps = [_help() for _ in range(rounds)]
+    ready, told = Rounds(tuple(starts)), Rounds(tuple(helps))
+    return Report(
+        title="Start",
+        command=command,
+        columns=(Column("what"), Column("wall", "s"), Column("CPU", "s")),
+        rows=(
+            (f"worker ready, {cores()} children", ready.wall_s, ready.cpu_s),
+            ("tussis --help", told.wall_s, told.cpu_s),
+        ),
+        hardware=hardware(),
+        notes=(
+            f"Medians of {len(starts)} starts and {len(helps)} calls, files in the page cache. A worker is ready when"
+            f" every child has loaded {model.stem} and warmed up.",
+        ),
+        verdicts=(
+            Verdict("seconds until the worker is ready", ready.wall_s, READY_TARGET_S, at_most=True),
+            Verdict("seconds of tussis --help", told.wall_s, HELP_TARGET_S, at_most=True),
+        ),
+    )
+
+
+def _help() -> Spent:
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    began = time.monotonic()
+    subprocess.run([tussis_command(), "--help"], stdout=subprocess.DEVNULL, check=True)
+    wall = time.monotonic() - began
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return Spent(wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)

@@ -1,0 +1,216 @@
+"""``tussis bench``: how fast it is here."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from tussis.worker.bench.report import Report
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group()
+def bench() -> None:
+    """Measure, against the model's own floor and against baselines.
+
+    Every command prints a table, and writes it as JSON with --json. Measure on a machine that does nothing else.
+    """
+
+
+def _common(function: F) -> F:
+    """The options that every measurement has."""
+    json_file = click.option(
+        "--json",
+        "json_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write it there too.",
+    )
+    quick = click.option("--quick", is_flag=True, help="Less of everything: seconds, and rougher numbers.")
+    return quick(json_file(function))
+
+
+def _command() -> str:
+    """What was typed."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def _real_recordings(given: Path | None) -> Path | None:
+    """The folder given, else the tests' one."""
+    named = os.environ.get("TUSSIS_TEST_DATA")
+    return given or (Path(named) if named else None)
+
+
+def _original(given: Path | None) -> Path:
+    """The model given, else the random ResNet-18, exported when it is not there yet."""
+    from tussis.shared.settings import load_settings
+
+    if given is not None:
+        return given.absolute()
+    cache = load_settings().model_cache_dir
+    from tussis.worker.bench.floor import original_model
+
+    return original_model(cache.absolute())
+
+
+def _say(line: str) -> None:
+    """Progress, beside the report."""
+    click.echo(line, err=True)
+
+
+def _measure(json_file: Path | None, measure: Callable[[], Report]) -> None:
+    """Measure and report; an interrupt stops everything that was started."""
+    from tussis.shared.errors import OutputUnwritable
+    from tussis.worker.bench.report import show, write_json
+    from tussis.worker.demo.interrupts import Interrupted, interrupts
+
+    with interrupts() as handled:
+        try:
+            report = measure()
+        except Interrupted as interrupted:
+            click.get_current_context().exit(interrupted.status)
+        handled.disarm()
+    show(report, click.echo)
+    if json_file is not None:
+        try:
+            write_json(report, json_file)
+        except OSError as error:
+            raise OutputUnwritable(f"cannot write {json_file}: {error.strerror}") from error
+
+
+_rounds = click.option("--rounds", type=click.IntRange(1, 100), help="How often each is measured.")
+_original_option = click.option(
+    "--original",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    metavar="MODEL",
+    help="The float32 model [a ResNet-18 with random weights, exported once].",
+)
+
+
+@bench.command()
+@_rounds
+@click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(["2s", "10s", "60s", "mix"]),
+    help="Which recordings; may be given more than once [all].",
+)
+@click.option(
+    "--recordings",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Real recordings for the mix [TUSSIS_TEST_DATA; else a synthetic mix].",
+)
+@click.option(
+    "--model",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="What the worker serves [the original, which floor and baselines run].",
+)
+@_original_option
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Where the baselines are [benchmarks/baseline of a checkout].",
+)
+@click.option("--no-baselines", is_flag=True, help="Measure Tussis and the floor only.")
+@click.option("--concurrency", type=click.IntRange(1, 256), help="Processes of each program [one a core].")
+@_common
+def pipeline(
+    rounds: int | None,
+    only: tuple[str, ...],
+    recordings: Path | None,
+    model: Path | None,
+    original: Path | None,
+    baseline: Path | None,
+    no_baselines: bool,
+    concurrency: int | None,
+    json_file: Path | None,
+    quick: bool,
+) -> None:
+    """Recordings a second from enqueue to committed rows, on embedded servers.
+
+    The floor is `session.run` of the original float32 graph alone, tensors ready. Each round runs the floor, Tussis and
+    the baselines one after the other; the table has medians.
+
+    \b
+    Example:
+      tussis bench pipeline --only 10s --only mix --json pipeline.json
+    """
+    original = _original(original)
+    real = _real_recordings(recordings)
+    from tussis.worker.bench.material import NAMES
+    from tussis.worker.bench.pipeline import Plan, measure
+
+    plan = Plan(
+        original=original,
+        model=model.absolute() if model is not None else original,
+        names=only or NAMES,
+        rounds=rounds or (3 if quick else 5),
+        recordings=real,
+        baseline=baseline,
+        with_baselines=not no_baselines,
+        children=concurrency or len(os.sched_getaffinity(0)),
+    )
+    _measure(json_file, lambda: measure(plan, quick=quick, command=_command(), say=_say))
+
+
+@bench.command()
+@_rounds
+@_original_option
+@_common
+def processes(rounds: int | None, original: Path | None, json_file: Path | None, quick: bool) -> None:
+    """How CPU-bound work scales with processes: bytes to scores, without servers."""
+    model = _original(original)
+    from tussis.worker.bench.processes import measure
+
+    _measure(json_file, lambda: measure(model, rounds=rounds or (3 if quick else 5), quick=quick, command=_command()))
+
+
+@bench.command()
+@_rounds
+@click.option("--waiting", type=click.IntRange(2_000), help="How many wait in the larger case [1,000,000].")
+@_common
+def queue(rounds: int | None, waiting: int | None, json_file: Path | None, quick: bool) -> None:
+    """Bulk enqueueing, and what a message costs when few or very many wait behind it.
+
+    A million waiting messages take some 3 GB of the embedded broker's memory.
+    """
+    from tussis.worker.bench.queue import measure
+
+    _measure(
+        json_file,
+        lambda: measure(rounds=rounds or 3, quick=quick, many=waiting, command=_command(), say=_say),
+    )
+
+
+@bench.command()
+@click.option("--count", type=click.IntRange(100), help="Recordings [10,000].")
+@_original_option
+@_common
+def memory(count: int | None, original: Path | None, json_file: Path | None, quick: bool) -> None:
+    """A worker's memory while it analyses many recordings."""
+    model = _original(original)
+    from tussis.worker.bench.memory import measure
+
+    _measure(json_file, lambda: measure(model, count=count, quick=quick, command=_command(), say=_say))
+
+
+@bench.command()
+@_rounds
+@_original_option
+@_common
+def start(rounds: int | None, original: Path | None, json_file: Path | None, quick: bool) -> None:
+    """How long a worker takes to be ready, and the command line to answer."""
+    model = _original(original)
+    from tussis.worker.bench.start import measure
+
+    _measure(json_file, lambda: measure(model, rounds=rounds or 5, quick=quick, command=_command()))
