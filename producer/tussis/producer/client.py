@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
@@ -37,6 +38,18 @@ class Enqueued:
     """False where nothing was sent: the job was open already, the request was refused, or it is a dry run."""
     error: TussisError | None = None
     """Why the request was refused."""
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Requests, and for each its job, or why it has none."""
+
+    requests: Sequence[JobRequest]
+    jobs: Sequence[Job | TussisError]
+
+    @property
+    def sendable(self) -> list[Job]:
+        return [job for job in self.jobs if isinstance(job, Job)]
 
 
 class Producer:
@@ -101,25 +114,41 @@ class Producer:
     ) -> Iterator[Enqueued]:
         """Enqueue a stream of URIs and requests; what became of each, in order.
 
-        Works as it is iterated, ``batch`` requests at a time, and holds no more than that. A request that is wrong,
-        or whose object is missing, is refused alone. What concerns all of them ends the iteration: it raises
-        :class:`BrokerUnavailable`, :class:`BrokerRefused`, :class:`StorageUnavailable`, :class:`StorageCredentials`
-        or :class:`SettingsInvalid`; what was yielded before is settled, the rest can be enqueued again without harm.
-        ``dry_run`` does all but the sending, gives no ids, and needs no broker.
+        Works as it is iterated, ``batch`` requests at a time: while one batch is on its way, the next one is drawn and
+        prepared, and no more than these two are held. A request that is wrong, or whose object is missing, is refused
+        alone. What concerns all of them ends the iteration: it raises :class:`BrokerUnavailable`,
+        :class:`BrokerRefused`, :class:`StorageUnavailable`, :class:`StorageCredentials` or :class:`SettingsInvalid`;
+        what was yielded before is settled, the rest can be enqueued again without harm. ``dry_run`` does all but the
+        sending, gives no ids, and needs no broker.
         """
         if batch < 1:
             raise ValueError(f"batch is at least 1, not {batch}")
         stream = (JobRequest(item) if isinstance(item, str) else item for item in requests)
-        while chunk := list(islice(stream, batch)):
-            jobs = self._prepare(chunk)
-            answers = iter(self._send([] if dry_run else [job for job in jobs if isinstance(job, Job)]))
-            for request, job in zip(chunk, jobs, strict=True):
-                if isinstance(job, TussisError):
-                    yield Enqueued(request, None, sent=False, error=job)
-                elif dry_run:
-                    yield Enqueued(request, None, sent=False)
-                else:
-                    yield Enqueued(request, job.job_id, sent=next(answers))
+        batches = self._batches(stream, batch)
+        current = next(batches, None)
+        if current is None:
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="tussis-enqueue") as sender:
+
+            def send(prepared: _Batch) -> Future[list[bool]]:
+                return sender.submit(self._send, [] if dry_run else prepared.sendable)
+
+            sending = send(current)
+            while current is not None:
+                upcoming, problem = _drawn(batches)
+                answers = iter(sending.result())
+                if upcoming is not None:
+                    sending = send(upcoming)
+                for request, job in zip(current.requests, current.jobs, strict=True):
+                    if isinstance(job, TussisError):
+                        yield Enqueued(request, None, sent=False, error=job)
+                    elif dry_run:
+                        yield Enqueued(request, None, sent=False)
+                    else:
+                        yield Enqueued(request, job.job_id, sent=next(answers))
+                if problem is not None:
+                    raise problem
+                current = upcoming
 
     def listed(self, prefix_uri: str, like: JobRequest | None = None) -> Iterator[JobRequest]:
         """A request for every object under ``s3://bucket/prefix``, pinned by the entity tag in the listing.
@@ -144,6 +173,10 @@ class Producer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _batches(self, stream: Iterator[JobRequest], size: int) -> Iterator[_Batch]:
+        while chunk := list(islice(stream, size)):
+            yield _Batch(chunk, self._prepare(chunk))
 
     def _prepare(self, requests: Sequence[JobRequest]) -> list[Job | TussisError]:
         """The jobs of the requests, in order, an error in the place of one that is refused."""
@@ -187,3 +220,11 @@ class Producer:
         from tussis.shared.settings import load_settings  # pydantic: a tenth of a second
 
         return load_settings()
+
+
+def _drawn(batches: Iterator[_Batch]) -> tuple[_Batch | None, Exception | None]:
+    """The next batch, or why there is none: for the caller to raise when the batch before has been told of."""
+    try:
+        return next(batches, None), None
+    except Exception as error:
+        return None, error

@@ -11,7 +11,7 @@ import redis
 
 from tests.support.broker_state import entries, open_jobs, snapshot
 from tests.support.servers import Bucket
-from tests.support.waiting import PATIENCE
+from tests.support.waiting import PATIENCE, wait_until
 from tussis.producer import Enqueued, JobRequest, Producer
 from tussis.shared.errors import (
     BrokerRefused,
@@ -108,9 +108,41 @@ def test_it_streams(producer: Producer, broker: redis.Redis) -> None:
     stream = producer.enqueue_many(endless(), batch=10)
     first = [next(stream) for _ in range(25)]
 
-    assert drawn == 30
-    assert broker.zcard("tussis.open") == 30
+    assert drawn == 40  # what was asked for, and the batch that is on its way meanwhile
+    wait_until(lambda: broker.zcard("tussis.open") == 40, 30, "the batch that was drawn to be open")
     assert {item.job_id for item in first} < set(open_jobs(broker))
+
+
+def test_what_was_sent_before_the_stream_broke_is_told_first(producer: Producer, broker: redis.Redis) -> None:
+    def breaks() -> Iterator[JobRequest]:
+        for number in range(20):
+            yield JobRequest("s3://clinic/a.wav", etag=f"e{number}")
+        raise LookupError("upstream's own")
+
+    told: list[str | None] = []
+    with pytest.raises(LookupError, match="upstream's own"):
+        told.extend(item.job_id for item in producer.enqueue_many(breaks(), batch=10))
+
+    assert len(told) == 20
+    assert set(told) == set(open_jobs(broker))
+
+
+def test_a_batch_that_is_refused_keeps_the_next_one_back(broker: redis.Redis, broker_url: str) -> None:
+    drawn = 0
+
+    def requests() -> Iterator[JobRequest]:
+        nonlocal drawn
+        for number in range(30):
+            drawn += 1
+            # A broker refuses the whole batch whose list is of another type.
+            yield JobRequest("s3://clinic/a.wav", etag=f"e{number}", priority=9 if number == 3 else 5)
+
+    broker.set("tussis.any:9", "not a list")
+    with Producer(broker_url, head=False) as producer, pytest.raises(BrokerRefused):
+        list(producer.enqueue_many(requests(), batch=10))
+
+    assert drawn == 20
+    assert not any(f"e{number}" in str(entry) for entry in entries(broker) for number in range(10, 30))
 
 
 def test_nothing_to_do_needs_no_broker(unused_port: int) -> None:
