@@ -45,10 +45,10 @@ class Rounds:
         walls = [spent.wall_s for spent in self.passes]
         return (max(walls) - min(walls)) / self.wall_s
 
-    @property
-    def void(self) -> str:
-        """Why wall times that were measured beside this floor say nothing; empty where they do."""
-        return f"the floor varied by {self.spread:.0%}" if self.spread > MOST_SPREAD else ""
+
+def unsteady(spread: float) -> str:
+    """Why wall times that were measured beside a floor of this spread say nothing; empty where they do."""
+    return f"the floor varied by {spread:.0%}" if spread > MOST_SPREAD else ""
 
 
 @dataclass(frozen=True, slots=True)

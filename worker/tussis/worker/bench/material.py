@@ -84,7 +84,7 @@ def workloads(names: Sequence[str], segments: int, recordings: Path | None) -> l
 
 def _synthetic(name: str, seconds: float, segments: int) -> Workload:
     first = _item(f"{name}/0.wav", wav(seconds, seed=0))
-    count = max(2, segments // first.segments)
+    count = max(2, segments // first.segments // 2 * 2)  # even: two processes end together
     return Workload(name, (first, *(_item(f"{name}/{seed}.wav", wav(seconds, seed)) for seed in range(1, count))))
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tussis.shared.errors import TussisError
-from tussis.worker.bench.baselines import CELERY, Baseline, HttpBackend, PlainCelery, find
+from tussis.worker.bench.baselines import CELERY, HTTP, Baseline, HttpBackend, PlainCelery, find
 from tussis.worker.bench.crew import Crew, Spent
-from tussis.worker.bench.floor import Layout, Rounds, cores, floor, layouts
+from tussis.worker.bench.floor import Layout, Rounds, cores, floor, layouts, unsteady
 from tussis.worker.bench.material import MIX, NAMES, RATE_HZ, SYNTHETIC_MIX, Workload, workloads
 from tussis.worker.bench.place import Answered, Place, Program, place, stop
 from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
@@ -20,7 +20,7 @@ TUSSIS = "tussis"
 #: How far a baseline's bag probability may be from ours: beyond it, the two do not do the same work.
 AGREEMENT = 1e-3
 #: Segments of one pass: some four seconds of the floor on two cores, and one.
-_SEGMENTS, _QUICK_SEGMENTS = 320, 100
+_SEGMENTS, _QUICK_SEGMENTS = 320, 80
 #: Of the wall or CPU time of the faster floor, by workload.
 FLOOR_TARGETS: Mapping[str, float] = {"2s": 0.80, "10s": 0.90, MIX: 0.80, SYNTHETIC_MIX: 0.80}
 #: Recordings a second against the plain Celery pipeline: the same model, and another one (int8) against the original.
@@ -53,8 +53,20 @@ class Plan:
     """Where the mix comes from, see :func:`~tussis.worker.bench.material.workloads`."""
     baseline: Path | None = None
     """The folder of the baselines; None: found in a checkout, else left out."""
-    with_baselines: bool = True
+    against: tuple[str, ...] = (CELERY, HTTP)
     children: int = field(default_factory=cores)
+
+
+@dataclass(frozen=True)
+class _Least:
+    """The floor of one workload, medians."""
+
+    layout: Layout
+    """The faster one."""
+    wall_s: float
+    cpu_s: float
+    """The least of any layout: threads that wait for each other cost CPU time as well."""
+    spread: float
 
 
 @dataclass
@@ -68,11 +80,12 @@ class _Passes:
     stages: dict[str, float] = field(default_factory=dict)
     """Mean milliseconds a recording, of the last pass."""
 
-    def faster_floor(self) -> tuple[Layout, Rounds]:
-        """The faster layout."""
+    def floor(self) -> _Least:
+        """Of the faster layout the wall time; of the thriftier one the CPU time."""
         medians = {layout: Rounds(tuple(passes)) for layout, passes in self.floors.items()}
         layout = min(medians, key=lambda layout: medians[layout].wall_s)
-        return layout, medians[layout]
+        faster = medians[layout]
+        return _Least(layout, faster.wall_s, min(rounds.cpu_s for rounds in medians.values()), faster.spread)
 
 
 def measure(plan: Plan, *, quick: bool, command: str, say: Callable[[str], object] = lambda _: None) -> Report:
@@ -104,14 +117,14 @@ def measure(plan: Plan, *, quick: bool, command: str, say: Callable[[str], objec
 @contextmanager
 def _programs(made: Place, plan: Plan) -> Iterator[tuple[Program, list[Baseline]]]:
     """The worker and the baselines, ready; idle while they are not asked."""
-    folder = find(plan.baseline) if plan.with_baselines else None
+    folder = find(plan.baseline) if plan.against else None
     started: list[Program] = []
     try:
         worker = made.worker(plan.model, plan.children)
         started.append(worker)
         baselines: list[Baseline] = []
-        if folder is not None:
-            for kind in (PlainCelery, HttpBackend):
+        for kind in (PlainCelery, HttpBackend):
+            if folder is not None and kind.name in plan.against:
                 baselines.append(kind(made, folder, plan.original, plan.children))
                 started.append(baselines[-1].program)
         yield worker, baselines
@@ -165,20 +178,19 @@ def _report(chosen: Sequence[Workload], measured: Mapping[str, _Passes], plan: P
     rows: list[tuple[Cell, ...]] = []
     verdicts: list[Verdict] = []
     notes = [
-        f"Recordings of one length: 16-bit mono WAV at {RATE_HZ} Hz, synthesised. Medians of {plan.rounds} rounds; a"
-        " round runs all of them one after the other.",
+        f"Recordings of one length: 16-bit mono WAV at {RATE_HZ} Hz, synthesised. {_rounds(plan.rounds)}.",
         f"The worker serves {plan.model.stem} in {plan.children} children; floor and baselines run {plan.original.stem}"
         " in float32. CPU: user and system seconds of parent and children, without the servers.",
     ]
     for workload in chosen:
         passes = measured[workload.name]
-        layout, least = passes.faster_floor()
+        least = passes.floor()
         programs = {name: Rounds(tuple(spent)) for name, spent in passes.programs.items()}
         celery = programs.get(CELERY)
         count = len(workload.items)
         for other, spent in passes.floors.items():
             rounds = Rounds(tuple(spent))
-            name = f"floor, {other.name}{' (the faster)' if other == layout else ''}"
+            name = f"floor, {other.name}{' (the faster)' if other == least.layout else ''}"
             rows.append((workload.name, name, count / rounds.wall_s, rounds.wall_s, rounds.cpu_s, None, None, None))
         for name, rounds in programs.items():
             rows.append(
@@ -198,7 +210,9 @@ def _report(chosen: Sequence[Workload], measured: Mapping[str, _Passes], plan: P
         verdicts += _verdicts(workload.name, least, programs, same_model=plan.model == plan.original)
     if any(name in (MIX,) for name in plan.names) and plan.recordings is None:
         notes.append("No real recordings were given (--recordings DIR): the mix is synthetic.")
-    if all(len(passes.programs) == 1 for passes in measured.values()):
+    if not plan.against:
+        notes.append("Without baselines.")
+    elif all(len(passes.programs) == 1 for passes in measured.values()):
         notes.append("Without baselines: they come with a checkout (--baseline benchmarks/baseline).")
     else:
         shift = max(passes.shift for passes in measured.values())
@@ -214,6 +228,12 @@ def _report(chosen: Sequence[Workload], measured: Mapping[str, _Passes], plan: P
     )
 
 
+def _rounds(count: int) -> str:
+    return (
+        f"Medians of {count} rounds, each of which runs all of them one after the other" if count > 1 else "One round"
+    )
+
+
 def _stages_note(workload: Workload, passes: _Passes, tussis: Rounds, children: int) -> str:
     """Where a recording's time goes in its child, the last pass's means."""
     stages = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in passes.stages.items())
@@ -222,16 +242,18 @@ def _stages_note(workload: Workload, passes: _Passes, tussis: Rounds, children: 
     return f"{workload.name}: ms a recording in a child: {stages}; of {each:.1f} in all, {rest:.1f} between the stages."
 
 
-def _verdicts(name: str, least: Rounds, programs: Mapping[str, Rounds], *, same_model: bool) -> list[Verdict]:
+def _verdicts(name: str, least: _Least, programs: Mapping[str, Rounds], *, same_model: bool) -> list[Verdict]:
     tussis, celery = programs[TUSSIS], programs.get(CELERY)
     found = []
     if same_model and name in FLOOR_TARGETS:
         target = FLOOR_TARGETS[name]
-        found.append(Verdict(f"{name}: of the floor, wall", least.wall_s / tussis.wall_s, target, void=least.void))
+        found.append(
+            Verdict(f"{name}: of the floor, wall", least.wall_s / tussis.wall_s, target, void=unsteady(least.spread))
+        )
         found.append(Verdict(f"{name}: of the floor, CPU", least.cpu_s / tussis.cpu_s, target))
     against = (CELERY_TARGETS if same_model else OTHER_MODEL_TARGETS).get(name)
     if celery is not None and against is not None:
         ratio = celery.wall_s / tussis.wall_s
-        found.append(Verdict(f"{name}: times plain Celery, wall", ratio, against, void=least.void))
+        found.append(Verdict(f"{name}: times plain Celery, wall", ratio, against, void=unsteady(least.spread)))
         found.append(Verdict(f"{name}: times plain Celery, CPU", celery.cpu_s / tussis.cpu_s, against))
     return found

@@ -37,6 +37,7 @@ BUCKET = "tussis-bench"
 READY_S, PASS_S = 180.0, 600.0
 #: Seconds between two looks whether a pass is over: one short command to the broker.
 _POLL_S = 0.01
+_CACHE = "TUSSIS_MODEL_CACHE_DIR"
 #: Jobs that are opened in one step.
 _BATCH = 500
 
@@ -101,6 +102,8 @@ class Place:
     ledger: Ledger
     broker: Any
     store: Store
+    kept: Mapping[str, str]
+    """Of the environment's settings those that say nothing of a deployment."""
     etags: dict[str, str] = field(default_factory=dict)
     """Key -> entity tag of what was uploaded."""
 
@@ -130,7 +133,7 @@ class Place:
         run_dir.mkdir(exist_ok=True)
         environment = {f"TUSSIS_{key.upper()}": str(value) for key, value in settings.items()}
         argv = (tussis_command(), "worker", "cpu", "--concurrency", str(children), "--model", str(model))
-        program = self.run(name, argv, self.data, {"TUSSIS_RUN_DIR": str(run_dir), **environment})
+        program = self.run(name, argv, self.data, {"TUSSIS_RUN_DIR": str(run_dir), **self.kept, **environment})
         program.wait(lambda: any(_event(line) == "worker_ready" for line in program.lines()))
         return program
 
@@ -189,6 +192,7 @@ def place() -> Iterator[Place]:
 
     The settings of a deployment are taken out of this process's environment.
     """
+    cache = os.environ.get(_CACHE)
     forget_deployments()
     data = Path(tempfile.mkdtemp(prefix="tussis-bench-"))
     # PostgreSQL runs as another user where we are root, and has to pass through.
@@ -207,6 +211,7 @@ def place() -> Iterator[Place]:
                 client=client,
                 ledger=Ledger(broker),
                 broker=broker,
+                kept={} if cache is None else {_CACHE: cache},
                 store=stack.enter_context(Store.connect(endpoints.database_url, pool_size=1)),
             )
     finally:

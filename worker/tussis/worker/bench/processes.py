@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tussis.worker.bench.crew import Crew, Spent
-from tussis.worker.bench.floor import Rounds, cores
+from tussis.worker.bench.floor import Rounds, cores, unsteady
 from tussis.worker.bench.material import workloads
 from tussis.worker.bench.report import Column, Report, Verdict, hardware
 
@@ -57,7 +57,7 @@ def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Report:
                 f"{many} processes against one",
                 rates[many] / rates[one],
                 TARGET / 2 * many,
-                void="a single core" if cores() < 2 else medians[one].void,
+                void="a single core" if cores() < 2 else unsteady(medians[one].spread),
             ),
         ),
     )

@@ -121,7 +121,13 @@ _original_option = click.option(
     metavar="DIR",
     help="Where the baselines are [benchmarks/baseline of a checkout].",
 )
-@click.option("--no-baselines", is_flag=True, help="Measure Tussis and the floor only.")
+@click.option(
+    "--against",
+    type=click.Choice(["both", "celery", "backend", "none"]),
+    default="both",
+    show_default=True,
+    help="Which baselines run: the plain Celery pipeline, the old backend's loop.",
+)
 @click.option("--concurrency", type=click.IntRange(1, 256), help="Processes of each program [one a core].")
 @_common
 def pipeline(
@@ -131,7 +137,7 @@ def pipeline(
     model: Path | None,
     original: Path | None,
     baseline: Path | None,
-    no_baselines: bool,
+    against: str,
     concurrency: int | None,
     json_file: Path | None,
     quick: bool,
@@ -147,6 +153,7 @@ def pipeline(
     """
     original = _original(original)
     real = _real_recordings(recordings)
+    from tussis.worker.bench.baselines import CELERY, HTTP
     from tussis.worker.bench.material import NAMES
     from tussis.worker.bench.pipeline import Plan, measure
 
@@ -157,7 +164,7 @@ def pipeline(
         rounds=rounds or (3 if quick else 5),
         recordings=real,
         baseline=baseline,
-        with_baselines=not no_baselines,
+        against={"both": (CELERY, HTTP), "celery": (CELERY,), "backend": (HTTP,), "none": ()}[against],
         children=concurrency or len(os.sched_getaffinity(0)),
     )
     _measure(json_file, lambda: measure(plan, quick=quick, command=_command(), say=_say))
