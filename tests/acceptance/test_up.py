@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -47,7 +48,11 @@ def beside(folder: Path) -> list[psutil.Process]:
 
 def worker_of(folder: Path) -> psutil.Process:
     """The worker's parent process."""
-    workers = [process for process in beside(folder) if {"worker", "cpu"} <= set(process.cmdline())]
+    workers = []
+    for process in beside(folder):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if {"worker", "cpu"} <= set(process.cmdline()):
+                workers.append(process)
     return min(workers, key=lambda process: process.create_time())
 
 

@@ -11,6 +11,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -19,6 +20,7 @@ import pytest
 
 from tests.support.processes import Running, Spawn
 from tests.support.servers import server_folder
+from tests.support.waiting import wait_until
 from tussis.worker.embedded.accounts import Account
 from tussis.worker.embedded.binaries import postgres_prefix
 from tussis.worker.embedded.folder import Folder
@@ -162,6 +164,10 @@ def _root() -> Path:
     return Path(__file__).resolve().parents[3]
 
 
+def all_gone(pids: list[int]) -> bool:
+    return not any(map(psutil.pid_exists, pids))
+
+
 def test_an_ordinary_user_has_them_all_and_they_end_with_him(spawn: Spawn, folder: Path, nobody: Nobody) -> None:
     home = folder / "home"
     home.mkdir(mode=0o700)
@@ -174,9 +180,7 @@ def test_an_ordinary_user_has_them_all_and_they_end_with_him(spawn: Spawn, folde
         owner.signal(signal.SIGKILL)
 
         owner.wait(5)
-        processes = [psutil.Process(pid) for pid in started["processes"] if psutil.pid_exists(pid)]
-        _, alive = psutil.wait_procs(processes, timeout=20)
-        assert alive == []
+        wait_until(partial(all_gone, started["processes"]), 20, "the end of all processes")
 
 
 def test_an_ordinary_user_without_rights_gets_one_clear_line(spawn: Spawn, folder: Path, nobody: Nobody) -> None:

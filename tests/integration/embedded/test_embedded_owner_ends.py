@@ -151,8 +151,8 @@ def test_a_killed_guard_takes_its_server_along(servers: Servers) -> None:
         processes = [*guard.children(recursive=True), guard]
 
         guard.kill()
-        guard.wait(5)
-        wait_until(partial(stopped, handle), 5, f"{handle.name} being seen as gone")
+        guard.wait(GONE_S)
+        wait_until(partial(stopped, handle), 10, f"{handle.name} being seen as gone")
         handle.start()
         assert alive([process.pid for process in processes]) == []
         assert handle.answers()
@@ -162,7 +162,7 @@ def test_a_terminated_guard_stops_its_server(servers: Servers) -> None:
     server = psutil.Process(servers.broker.pid)
     psutil.Process(server.ppid()).terminate()
     server.wait(GONE_S)
-    wait_until(partial(stopped, servers.broker), 5, "the guard's end")
+    wait_until(partial(stopped, servers.broker), 10, "the guard's end")
     servers.broker.start()
     assert servers.broker.answers()
 

@@ -77,7 +77,7 @@ def test_before_the_model_is_loaded_it_is_live_and_not_ready(deployment: Deploym
     assert first is not None
     # Longer than the silence: the main thread beats while it waits for its children.
     wait_until(lambda: (beat := run_dirs(tmp_path)[0].last_beat()) and beat.at > first.at + 4, SOON_S, "beats")
-    assert one(probes.live(tmp_path, silence_s=3)) == ""
+    wait_until(lambda: one(probes.live(tmp_path, silence_s=3)) == "", SOON_S, "life")
     assert probe("ready", tmp_path)[0] == 1
     gate.unlink()
     worker.wait_for_event("worker_ready", READY_S)
@@ -91,11 +91,12 @@ def test_an_event_loop_that_hangs_is_not_alive_although_a_thread_beats(deploymen
     wait_until(lambda: one(probes.live(tmp_path, silence_s=3)) == "", SOON_S, "life")
     stuck.touch()
     wait_until(lambda: "consuming came to a stand" in one(probes.live(tmp_path, silence_s=3)), 30, "no life")
-    house = run_dirs(tmp_path)[0].house()
-    beat = run_dirs(tmp_path)[0].last_beat()
-    assert house is not None
-    assert beat is not None
-    assert house.at > beat.at + 2
+
+    def ahead() -> bool:
+        house, beat = run_dirs(tmp_path)[0].house(), run_dirs(tmp_path)[0].last_beat()
+        return house is not None and beat is not None and house.at > beat.at + 2
+
+    wait_until(ahead, SOON_S, "notes of the thread, and no beat")
 
 
 def test_a_loop_that_turns_and_takes_nothing_is_not_alive(deployment: Deployment, tmp_path: Path) -> None:

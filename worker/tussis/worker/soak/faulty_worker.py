@@ -37,7 +37,8 @@ UNGUARDED = "FAULT_UNGUARDED"
 
 
 def with_fault(name: str, recording: bytes = b"") -> bytes:
-    """The bytes of a recording that meets the fault ``name``: segfault, exit, memory, hang, raise, slow-SECONDS."""
+    """The bytes of a recording that meets the fault ``name``: segfault, exit, memory, hang, raise, slow-SECONDS,
+    or once-SECONDS, which is slow at the first time only (with `STARTS_FILE`)."""
     return MARKER + name.encode() + b":" + recording
 
 
@@ -72,10 +73,11 @@ def _wrapped(decode: Callable[..., Any]) -> Callable[..., Any]:
     def faulty(data: bytes, *arguments: Any, **options: Any) -> Any:
         if data.startswith(MARKER):
             name, data = data.removeprefix(MARKER).split(b":", 1)
-            _note(name.decode())
-            if name.startswith(b"slow-"):
-                time.sleep(float(name.removeprefix(b"slow-")))
-            else:
+            first = _note(name.decode())
+            kind, _, seconds = name.partition(b"-")
+            if kind == b"slow" or (kind == b"once" and first):
+                time.sleep(float(seconds))
+            elif kind != b"once":
                 FAULTS[name.decode()]()
         return decode(data, *arguments, **options)
 
@@ -123,11 +125,16 @@ def _deaf(ask: Callable[..., Any]) -> Callable[..., Any]:
     return faulty
 
 
-def _note(name: str) -> None:
+def _note(name: str) -> bool:
+    """Whether it is the first of this name, as far as one can tell."""
     path = os.environ.get(STARTS_FILE)
-    if path:
-        with Path(path).open("a") as file:
-            file.write(f"{os.getpid()} {name}\n")
+    if not path:
+        return True
+    with Path(path).open("a+") as file:
+        file.seek(0)
+        first = all(line.split()[-1] != name for line in file)
+        file.write(f"{os.getpid()} {name}\n")
+    return first
 
 
 def main() -> None:
