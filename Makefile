@@ -26,9 +26,12 @@ install: $(STAMPS)/dev  ## create .venv and install everything, tests and checks
 demo: $(STAMPS)/demo  ## real servers, a worker, recordings, results; AUDIO=DIR takes your own recordings
 	@if [ -n "$$AUDIO" ]; then exec $(RUN)/tussis demo --audio "$$AUDIO"; else exec $(RUN)/tussis demo; fi
 
-# What measures runs after the others, alone; with ARGS there may be nothing of that kind (pytest's status 5).
+# Files go to the two processes in their order, the long ones of tests/acceptance first: xdist's own order has the files
+# with the fewest tests last, and the longest of them alone at the end. What measures runs after the others, alone; with
+# ARGS there may be nothing of that kind (pytest's status 5).
 test: $(STAMPS)/dev  ## run the test suite against real servers; ARGS='-k name' chooses
-	$(RUN)/python -m pytest -m 'not faults_only and not slow and not performance' -n 2 --dist loadfile $(ARGS)
+	$(RUN)/python -m pytest -m 'not faults_only and not slow and not performance' \
+	    -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 	$(RUN)/python -m pytest -m 'performance and not slow' $(ARGS) || { status=$$?; [ $$status -eq 5 ] || exit $$status; }
 
 faults: $(STAMPS)/dev  ## run the tests that kill, freeze and cut, the long ones too
