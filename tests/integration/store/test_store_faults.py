@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import sqlalchemy.exc
 
-from tests.support.store import a_claim, a_job, a_result, claimed, execute, rows
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, rows
 from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.errors import (
     DatabaseRefused,
@@ -39,12 +39,13 @@ def changed(url: str, **parts: str) -> str:
     return urlunsplit(old._replace(netloc=f"{user}:{password}@{host}:{port}", path=parts.get("path", old.path)))
 
 
+OTHER_BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+
 def kill_backends(url: str) -> None:
-    """End every other connection to the database, as its administrator would."""
-    execute(
-        url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
-        "AND pid <> pg_backend_pid()"
-    )  # fmt: skip
+    """End every other connection to the database, as its administrator would, and wait until they are gone."""
+    execute(url, f"SELECT pg_terminate_backend(pid) {OTHER_BACKENDS}")
+    wait_until(lambda: rows(url, f"SELECT count(*) {OTHER_BACKENDS}") == [(0,)], 30, "the backends to end")
 
 
 def closed_port() -> int:
@@ -228,8 +229,12 @@ def test_each_sqlstate_has_its_meaning(error: Exception, kind: type[TussisError]
 
 
 def test_a_bug_is_not_taken_for_an_outage(store: Store, store_url: str, model_id: int) -> None:
-    with pytest.raises(sqlalchemy.exc.IntegrityError, match="analyses_coverage_check"):
+    with pytest.raises(psycopg.errors.CheckViolation, match="analyses_coverage_check"):
         store.claim(a_claim(a_job(), model_id, coverage=""))
+    with pytest.raises(sqlalchemy.exc.IntegrityError, match="analyses_coverage_check"):
+        store.refuse(a_refusal(a_job(), coverage=""))
+    # The connection that it happened on is not used on.
+    assert claimed(store.claim(a_claim(a_job(), model_id))).number == 1
 
 
 class TestTheRevision:

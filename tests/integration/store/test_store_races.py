@@ -8,9 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+import psycopg
 import pytest
 
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, model_facts, rows
+from tests.support.waiting import wait_until
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store.records import Claimed, Settled
 from tussis.shared.store.repository import Store
@@ -93,6 +95,48 @@ def test_a_refusal_against_a_claim_of_the_same_job_leaves_one_analysis(
         ]
         at_once(calls)
     assert rows(store_url, "SELECT count(*) FROM analyses") == [(6,)]
+
+
+TAKEN_OVER = "UPDATE analyses SET attempt_token = gen_random_uuid()"
+
+
+@pytest.mark.parametrize(
+    "takeover", [f"UPDATE recordings SET updated_at = now(); {TAKEN_OVER}", TAKEN_OVER], ids=["in order", "analysis"]
+)
+def test_a_completion_that_waits_for_a_takeover_writes_no_answer(
+    store: Store, store_url: str, model_id: int, takeover: str
+) -> None:
+    """Its one statement began while the claim was its own; the token is looked at anew when the row is free."""
+    claim = claimed(store.claim(a_claim(a_job(), model_id)))
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(store_url) as other:
+        other.execute(takeover.encode())
+        late = pool.submit(store.complete, claim, a_result(4))
+        wait_until(lambda: waits_for_a_lock(store_url), 30, "the completion to wait")
+        other.commit()
+        assert late.result(60) is False
+    assert rows(store_url, "SELECT state, decision, bag_probability FROM analyses") == [("running", None, None)]
+    assert rows(store_url, "SELECT * FROM bags") == rows(store_url, "SELECT * FROM segments") == []
+    assert rows(store_url, "SELECT outcome FROM attempts") == [("superseded",)]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_first_claim_that_waits_for_another_one(store: Store, store_url: str, model_id: int, committed: bool) -> None:
+    """Who comes second to a new recording takes the other's row, or, where that went away, makes its own."""
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(store_url) as other:
+        other.execute("INSERT INTO recordings (bucket, key, etag) VALUES ('recordings', 'a.wav', 'e1')")
+        second = pool.submit(store.claim, a_claim(a_job(), model_id))
+        wait_until(lambda: waits_for_a_lock(store_url), 30, "the claim to wait")
+        (other.commit if committed else other.rollback)()
+        assert claimed(second.result(60)).number == 1
+    for table in ("recordings", "analyses", "attempts", "jobs"):
+        assert rows(store_url, f"SELECT count(*) FROM {table}") == [(1,)], table
+
+
+def waits_for_a_lock(url: str) -> bool:
+    (count,) = rows(
+        url, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    return bool(count[0])
 
 
 def test_refusals_of_one_job_leave_one_row_and_one_attempt(store: Store, store_url: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import psycopg
-from sqlalchemy import event
+import pytest
 
-from tests.support.store import a_claim, a_job, a_result, claimed, model_facts
-from tussis.shared.store.connection import connect_engine
+from tests.support.store import a_claim, a_job, a_result, claimed
 from tussis.shared.store.repository import Store
 
 ROUNDS = 30
@@ -47,22 +47,20 @@ def test_write_time_of_thirty_two_segments(store: Store, store_url: str, model_i
     assert medians["cpu"] < 60
 
 
-def test_all_segments_travel_in_one_statement(store_url: str) -> None:
-    """Whatever their number, the statements of a completion are the same few."""
-    engine = connect_engine(store_url)
+@pytest.mark.parametrize("count", [1, 32])
+def test_a_claim_and_a_result_are_a_statement_each(
+    store: Store, model_id: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the number of segments; and the statement is the transaction: nothing else goes to the server."""
     statements: list[str] = []
+    execute: Any = psycopg.Cursor.execute
 
-    @event.listens_for(engine, "before_cursor_execute")
-    def note(connection: object, cursor: object, statement: str, *rest: object) -> None:
-        statements.append(statement)
+    def noted(cursor: Any, query: bytes, *rest: Any, **named: Any) -> Any:
+        assert cursor.connection.autocommit
+        statements.append(query.decode())
+        return execute(cursor, query, *rest, **named)
 
-    with Store(engine) as store:
-        model_id = store.register_model(model_facts())
-        numbers = set()
-        for count in (1, 32):
-            claim = claimed(store.claim(a_claim(a_job(key=f"{count}.wav"), model_id)))
-            statements.clear()
-            store.complete(claim, a_result(count))
-            numbers.add(len(statements))
-            assert sum("INSERT INTO segments" in statement for statement in statements) == 1
-    assert numbers == {5}
+    monkeypatch.setattr(psycopg.Cursor, "execute", noted)
+    claim = claimed(store.claim(a_claim(a_job(), model_id)))
+    assert store.complete(claim, a_result(count))
+    assert ["INSERT INTO segments" in statement for statement in statements] == [False, True]

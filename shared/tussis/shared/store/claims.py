@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Engine, exists, literal, select
+from sqlalchemy.dialects.postgresql import insert
 
 from tussis.shared.errors import JobMoved, WorkerCrashed
 from tussis.shared.messages import Job
@@ -14,15 +16,124 @@ from tussis.shared.store.identities import (
     Identity,
     Mapped,
     Standing,
+    answered_by,
     find_identity,
     lock_analysis,
+    lock_both,
     map_job,
     mapped,
     touch_recording,
 )
 from tussis.shared.store.records import Claimed, ClaimRequest, Exhausted, Settled
-from tussis.shared.store.schema import analyses, attempts
+from tussis.shared.store.schema import analyses, attempts, jobs, recordings
+from tussis.shared.store.steps import Step, given
 from tussis.shared.store.transitions import moment
+
+
+def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
+    """The claim of a recording that the store has never seen, by a job that it has never seen: one statement.
+
+    None, and nothing written, where it knows either; then :func:`claim` decides.
+    """
+    if request.handed_back is not None:
+        return None
+    job = request.job
+    found = _CLAIM_FIRST.run(
+        engine,
+        {
+            "bucket": job.bucket,
+            "key": job.key,
+            "etag": request.etag,
+            "version_id": request.version_id,
+            "size_bytes": request.size_bytes,
+            "metadata": json.dumps(dict(job.metadata)),
+            "model_id": request.model_id,
+            "profile": request.profile,
+            "profile_overridden": request.profile_overridden,
+            "coverage": request.coverage,
+            "forced_by": _forced_by(job),
+            "job_id": job.job_id,
+            "token": request.token,
+            "threshold": request.threshold,
+            "worker": request.worker,
+            "device": request.device,
+            "enqueued_at": moment(job.enqueued_at),
+            "alone": request.alone,
+        },
+    )
+    return None if found is None else Claimed(found[0], found[1], request.token, 1)
+
+
+def _claim_first() -> Step:
+    """The same rows as :func:`_begin` writes. Who comes second to a new recording waits for the first and finds it."""
+    recording = (
+        insert(recordings)
+        .from_select(
+            [*_RECORDING],
+            select(*(given(name, recordings.c[name].type) for name in _RECORDING)).where(
+                ~exists().where(jobs.c.job_id == given("job_id", jobs.c.job_id.type))
+            ),
+        )
+        .on_conflict_do_nothing(index_elements=["bucket", "key", "etag"])
+        .returning(recordings.c.id)
+        .cte("recording")
+    )
+    analysis = (
+        insert(analyses)
+        .from_select(
+            ["recording_id", "state", "attempts", "attempt_token", "started_at", *_ANALYSIS],
+            select(
+                recording.c.id,
+                literal(AnalysisState.RUNNING.value),
+                literal(1),
+                given("token", analyses.c.attempt_token.type),
+                transitions.NOW,
+                *(given(name, analyses.c[name].type) for name in _ANALYSIS),
+            ),
+        )
+        .returning(analyses.c.id, analyses.c.created_at)
+        .cte("analysis")
+    )
+    attempt = (
+        insert(attempts)
+        .from_select(
+            ["analysis_id", "number", *_ATTEMPT],
+            select(analysis.c.id, literal(1), *(given(name, attempts.c[name].type) for name in _ATTEMPT)),
+        )
+        .cte("attempt")
+    )
+    job = answered_by(
+        insert(jobs).from_select(
+            ["analysis_id", "job_id", "enqueued_at"],
+            select(
+                analysis.c.id,
+                given("job_id", jobs.c.job_id.type),
+                given("enqueued_at", jobs.c.enqueued_at.type),
+            ),
+        )
+    ).cte("job")
+    return Step(select(analysis.c.id, analysis.c.created_at).add_cte(attempt, job))
+
+
+_RECORDING = ("bucket", "key", "etag", "version_id", "size_bytes", "metadata")
+_ANALYSIS = (
+    "model_id",
+    "profile",
+    "profile_overridden",
+    "coverage",
+    "forced_by",
+    "job_id",
+    "threshold",
+    "worker",
+    "device",
+    "enqueued_at",
+)
+_ATTEMPT = ("token", "worker", "alone")
+_CLAIM_FIRST = _claim_first()
+
+
+def _forced_by(job: Job) -> str:
+    return job.job_id if job.again else ""
 
 
 def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | Exhausted:
@@ -40,8 +151,10 @@ def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | 
         model_requested=None,
         profile=request.profile,
         coverage=request.coverage,
-        forced_by=job.job_id if job.again else "",
+        forced_by=_forced_by(job),
     )
+    if before is not None and before.is_open:
+        lock_both(connection, identity, before.analysis_id)
     standing = find_identity(connection, identity)
     answer = _begin(connection, request, identity) if standing is None else _decide(connection, request, standing)
     map_job(connection, job, answer.analysis_id)

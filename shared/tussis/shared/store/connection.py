@@ -6,7 +6,7 @@ from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tussis.shared.errors import SettingsInvalid
-from tussis.shared.store.patience import use_patient_connections
+from tussis.shared.store.patience import use_live_connections, use_patient_connections
 
 #: Seconds, for one host to answer a new connection.
 CONNECT_TIMEOUT_S = 5
@@ -59,7 +59,6 @@ def connect_engine(url: str, *, pool_size: int = 1, statement_timeout_s: int = S
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
-        pool_pre_ping=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "tussis",
@@ -72,6 +71,7 @@ def connect_engine(url: str, *, pool_size: int = 1, statement_timeout_s: int = S
             "tcp_user_timeout": 15_000,
         },
     )
+    use_live_connections(engine)
     if statement_timeout_s:
         use_patient_connections(engine, statement_timeout_s + ANSWER_SLACK_S)
     return engine

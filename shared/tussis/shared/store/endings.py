@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, func, insert, select, true, update
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import Double, Integer
+from sqlalchemy.types import Double
 
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
 from tussis.shared.store.records import Claimed, Result
-from tussis.shared.store.schema import analyses, bags, recordings, segments
+from tussis.shared.store.schema import analyses, attempts, bags, recordings, segments
+from tussis.shared.store.steps import Step, array_of, given
 
 
-def complete(connection: Connection, claimed: Claimed, result: Result) -> bool:
-    """Recording's facts, bag, all segments, state and attempt, or nothing of them."""
-    # Recording before analysis: the order in which claims lock.
-    _describe_recording(connection, claimed, result)
-    if transitions.to_succeeded(connection, claimed.analysis_id, claimed.token, _answer(result)):
-        _write_scores(connection, claimed, result)
-        transitions.attempt_ended(connection, claimed.token, AttemptOutcome.SUCCEEDED)
-        return True
+def complete(engine: Engine, claimed: Claimed, result: Result) -> bool:
+    """Bag, all segments, state and attempt, or nothing of them, in one statement. False: the claim is not held."""
+    return _COMPLETE.run(engine, _parameters(claimed, result)) is not None
+
+
+def not_completed(connection: Connection, claimed: Claimed) -> bool:
+    """After :func:`complete` has said False: whether that is because this attempt had completed it before."""
     return _already_or_superseded(connection, claimed, AnalysisState.SUCCEEDED)
 
 
@@ -81,110 +82,119 @@ def _already_or_superseded(connection: Connection, claimed: Claimed, state: Anal
     return False
 
 
-_DESCRIBE_RECORDING = (
-    update(recordings)
-    .where(
-        recordings.c.id == analyses.c.recording_id,
-        analyses.c.id == bindparam("analysis"),
-        analyses.c.attempt_token == bindparam("held"),
+def _complete() -> Step:
+    """Recording's facts, state, bag, segments and attempt, all of them on the condition that the claim is still held.
+
+    Recording before analysis: the order in which claims lock. The second waits for the first by needing its row, and
+    the others need the second's. Where a claim is being taken over, this waits for that claim's transaction, looks at
+    the analysis' row anew, finds another token, and writes no answer.
+    """
+    described = (
+        update(recordings)
+        .where(
+            recordings.c.id == analyses.c.recording_id,
+            analyses.c.id == bindparam("analysis"),
+            analyses.c.attempt_token == bindparam("held"),
+        )
+        .values(
+            {name: given(f"recording_{name}", recordings.c[name].type) for name in _RECORDING}
+            | {"updated_at": transitions.NOW}
+        )
+        .returning(recordings.c.id)
+        .cte("described")
     )
-    .values(updated_at=transitions.NOW)
-)
-
-
-def _describe_recording(connection: Connection, claimed: Claimed, result: Result) -> None:
-    connection.execute(
-        _DESCRIBE_RECORDING,
-        {
-            "analysis": claimed.analysis_id,
-            "held": claimed.token,
-            "size_bytes": result.size_bytes,
-            "duration_s": float(result.duration_s),
-            "rate_hz": result.rate_hz,
-            "channels": result.channels,
-            "codec": transitions.storable(result.codec),
-            "container": transitions.storable(result.container),
-            "decoder": transitions.storable(result.decoder),
-        },
+    answered = (
+        transitions.TO_SUCCEEDED.where(analyses.c.recording_id == described.c.id)
+        .values({name: given(f"answer_{name}", analyses.c[name].type) for name in _ANSWER})
+        .returning(analyses.c.id, analyses.c.created_at)
+        .cte("answered")
     )
-
-
-def _answer(result: Result) -> dict[str, Any]:
-    return {
-        "bag_probability": float(result.bag_probability),
-        "bag_logit": float(result.bag_logit),
-        "decision": bool(result.decision),
-        "threshold": float(result.threshold),
-        "segments": len(result.segments),
-        "segments_total": result.segments_total,
-        "analyzed_s": float(result.analyzed_s),
-        "truncated": result.truncated,
-        "decoder": transitions.storable(result.decoder),
-        "timings_ms": dict(result.timings_ms),
-    }
-
-
-_INSERT_BAG = insert(bags)
-# One statement for all segments: the arrays travel as four parameters, whatever their length.
-_ROWS = (
-    func.unnest(
-        bindparam("index", type_=ARRAY(Integer)),
-        bindparam("start_s", type_=ARRAY(Double)),
-        bindparam("end_s", type_=ARRAY(Double)),
-        bindparam("probability", type_=ARRAY(Double)),
-        bindparam("logit", type_=ARRAY(Double)),
+    bag = (
+        insert(bags)
+        .from_select(
+            ["analysis_id", *_BAG], select(answered.c.id, *(given(f"bag_{name}", bags.c[name].type) for name in _BAG))
+        )
+        .cte("bag")
     )
-    .table_valued("index", "start_s", "end_s", "probability", "logit", name="scores")
-    .render_derived()
-)
-_INSERT_SEGMENTS = insert(segments).from_select(
-    [
-        "analysis_id",
-        "bag_index",
-        "segment_index",
-        "analysis_created_at",
-        "start_s",
-        "end_s",
-        "probability",
-        "logit",
-    ],
-    select(
-        bindparam("analysis_id", type_=segments.c.analysis_id.type),
-        bindparam("bag_index", type_=segments.c.bag_index.type),
-        _ROWS.c.index,
-        bindparam("created_at", type_=segments.c.analysis_created_at.type),
-        _ROWS.c.start_s,
-        _ROWS.c.end_s,
-        _ROWS.c.probability,
-        _ROWS.c.logit,
-    ),
-)
+    # All segments at once: the arrays travel as four parameters, whatever their length.
+    rows = (
+        func.unnest(*(given(name, ARRAY(Double)) for name in _SCORES))
+        .table_valued(*_SCORES, with_ordinality="number", name="scores")
+        .render_derived()
+    )
+    scored = (
+        insert(segments)
+        .from_select(
+            ["analysis_id", "bag_index", "segment_index", "analysis_created_at", *_SCORES],
+            select(
+                answered.c.id,
+                given("bag_bag_index", bags.c.bag_index.type),
+                rows.c.number - 1,
+                answered.c.created_at,
+                *(rows.c[name] for name in _SCORES),
+            ).select_from(answered.join(rows, true())),
+        )
+        .cte("scored")
+    )
+    ended = (
+        transitions.ATTEMPT_ENDED.where(attempts.c.analysis_id == answered.c.id)
+        .values(outcome=AttemptOutcome.SUCCEEDED.value)
+        .cte("ended")
+    )
+    return Step(select(answered.c.id).add_cte(bag, scored, ended))
 
 
-def _write_scores(connection: Connection, claimed: Claimed, result: Result) -> None:
+_RECORDING = ("size_bytes", "duration_s", "rate_hz", "channels", "codec", "container", "decoder")
+_ANSWER = (
+    "bag_probability",
+    "bag_logit",
+    "decision",
+    "threshold",
+    "segments",
+    "segments_total",
+    "analyzed_s",
+    "truncated",
+    "decoder",
+    "timings_ms",
+)
+_BAG = ("bag_index", "start_s", "end_s", "probability", "logit", "segments")
+_SCORES = ("start_s", "end_s", "probability", "logit")
+_COMPLETE = _complete()
+
+
+def _parameters(claimed: Claimed, result: Result) -> dict[str, Any]:
     scores = result.segments
-    connection.execute(
-        _INSERT_BAG,
-        {
-            "analysis_id": claimed.analysis_id,
-            "bag_index": 0,
-            "start_s": float(scores.start_s[0]),
-            "end_s": float(result.analyzed_s),
-            "probability": float(result.bag_probability),
-            "logit": float(result.bag_logit),
-            "segments": len(scores),
-        },
-    )
-    connection.execute(
-        _INSERT_SEGMENTS,
-        {
-            "analysis_id": claimed.analysis_id,
-            "bag_index": 0,
-            "created_at": claimed.created_at,
-            "index": list(range(len(scores))),
-            "start_s": [float(value) for value in scores.start_s],
-            "end_s": [float(value) for value in scores.end_s],
-            "probability": [float(value) for value in scores.probability],
-            "logit": [float(value) for value in scores.logit],
-        },
-    )
+    decoder = transitions.storable(result.decoder)
+    bag_probability, bag_logit = float(result.bag_probability), float(result.bag_logit)
+    return {
+        "analysis": claimed.analysis_id,
+        "held": claimed.token,
+        "attempt": claimed.token,
+        "recording_size_bytes": result.size_bytes,
+        "recording_duration_s": float(result.duration_s),
+        "recording_rate_hz": result.rate_hz,
+        "recording_channels": result.channels,
+        "recording_codec": transitions.storable(result.codec),
+        "recording_container": transitions.storable(result.container),
+        "recording_decoder": decoder,
+        "answer_bag_probability": bag_probability,
+        "answer_bag_logit": bag_logit,
+        "answer_decision": bool(result.decision),
+        "answer_threshold": float(result.threshold),
+        "answer_segments": len(scores),
+        "answer_segments_total": result.segments_total,
+        "answer_analyzed_s": float(result.analyzed_s),
+        "answer_truncated": result.truncated,
+        "answer_decoder": decoder,
+        "answer_timings_ms": json.dumps(dict(result.timings_ms)),
+        "bag_bag_index": 0,
+        "bag_start_s": float(scores.start_s[0]),
+        "bag_end_s": float(result.analyzed_s),
+        "bag_probability": bag_probability,
+        "bag_logit": bag_logit,
+        "bag_segments": len(scores),
+        "start_s": array_of(scores.start_s),
+        "end_s": array_of(scores.end_s),
+        "probability": array_of(scores.probability),
+        "logit": array_of(scores.logit),
+    }

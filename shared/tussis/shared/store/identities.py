@@ -1,7 +1,7 @@
 """Finding rows: the recording of an object, the analysis of a question, the analysis of a job.
 
-Locks are always taken in this order: recording, then analysis. Two transactions that take them the other way round
-would wait for each other.
+Locks are always taken in this order: recording, then analysis; of two analyses the older one first. Two transactions
+that take them the other way round would wait for each other.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
+from sqlalchemy.dialects.postgresql import Insert, insert
 
 from tussis.shared.errors import JobMoved
 from tussis.shared.messages import Job
@@ -109,7 +109,7 @@ _STANDING = select(
     analyses.c.finished_at,
 ).with_for_update()
 _STANDING_BY_ID = _STANDING.where(analyses.c.id == bindparam("analysis"))
-_STANDING_BY_IDENTITY = _STANDING.where(
+_IS_IDENTITY = and_(
     analyses.c.recording_id == bindparam("recording_id"),
     analyses.c.model_id.is_not_distinct_from(bindparam("model_id")),
     analyses.c.model_requested.is_not_distinct_from(bindparam("model_requested")),
@@ -117,11 +117,24 @@ _STANDING_BY_IDENTITY = _STANDING.where(
     analyses.c.coverage == bindparam("coverage"),
     analyses.c.forced_by == bindparam("forced_by"),
 )
+_STANDING_BY_IDENTITY = _STANDING.where(_IS_IDENTITY)
+_LOCK_BOTH = (
+    select(analyses.c.id)
+    .where(or_(analyses.c.id == bindparam("analysis"), _IS_IDENTITY))
+    .order_by(analyses.c.id)
+    .with_for_update()
+)
 
 
 def find_identity(connection: Connection, identity: Identity) -> Standing | None:
     """Lock and read the analysis of this identity. The recording must be locked already: then none can appear."""
     return _standing(connection.execute(_STANDING_BY_IDENTITY, asdict(identity)).one_or_none())
+
+
+def lock_both(connection: Connection, identity: Identity, analysis_id: int) -> None:
+    """Lock the analysis of this identity, if there is one, and another, by their numbers: two jobs that change places
+    would otherwise each hold what the other wants."""
+    connection.execute(_LOCK_BOTH, asdict(identity) | {"analysis": analysis_id})
 
 
 def lock_analysis(connection: Connection, analysis_id: int) -> Standing | None:
@@ -153,14 +166,18 @@ def mapped(connection: Connection, job: Job) -> Mapped | None:
     )
 
 
-_NEW_JOB = insert(jobs)
-_MAP_JOB = _NEW_JOB.on_conflict_do_update(
-    index_elements=["job_id"],
-    set_={
-        "analysis_id": _NEW_JOB.excluded.analysis_id,
-        "enqueued_at": func.greatest(_NEW_JOB.excluded.enqueued_at, jobs.c.enqueued_at),
-    },
-)
+def answered_by(new_job: Insert) -> Insert:
+    """The new row of ``jobs``, also where the job has one: from now on its analysis answers the job."""
+    return new_job.on_conflict_do_update(
+        index_elements=["job_id"],
+        set_={
+            "analysis_id": new_job.excluded.analysis_id,
+            "enqueued_at": func.greatest(new_job.excluded.enqueued_at, jobs.c.enqueued_at),
+        },
+    )
+
+
+_MAP_JOB = answered_by(insert(jobs))
 
 
 def map_job(connection: Connection, job: Job, analysis_id: int) -> None:

@@ -1,4 +1,4 @@
-"""A database connection that does not wait for ever.
+"""A database connection that does not wait for ever, and a look at one before it is used.
 
 The server ends a statement that takes too long, and the kernel ends a connection whose peer is gone. Neither helps
 against a server that is there and says nothing (stopped, swapping, behind a proxy that hangs): libpq waits without end.
@@ -6,12 +6,14 @@ against a server that is there and says nothing (stopped, swapping, behind a pro
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Generator
 from typing import Any
 
 import psycopg
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import DisconnectionError
 
 
 class PatientConnection(psycopg.Connection[Any]):
@@ -48,3 +50,22 @@ def use_patient_connections(engine: Engine, patience_s: float) -> None:
         connection = PatientConnection.connect(*positional, **named)
         connection.patience_s = patience_s
         return connection
+
+
+def use_live_connections(engine: Engine) -> None:
+    """Let the pool replace a connection that the server has closed meanwhile, instead of giving it out.
+
+    What the server says unasked is that it goes, and that has arrived: looking costs no question to it, as SQLAlchemy's
+    ``pool_pre_ping`` does. A connection that breaks in silence, or in this very moment, is found by the statement.
+    """
+
+    @event.listens_for(engine, "checkout")
+    def look(connection: PatientConnection, record: Any, proxy: Any) -> None:
+        if connection.closed or _has_news(connection.pgconn.socket):
+            raise DisconnectionError("the server has closed the connection")
+
+
+def _has_news(socket: int) -> bool:
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))

@@ -99,16 +99,22 @@ class Store:
 
         A running analysis is taken over: its attempt is closed as vanished. The same request twice is one claim.
         """
-        with database_errors(self.place), self._engine.begin() as connection:
-            return claims.claim(connection, request)
+        with database_errors(self.place):
+            if (first := claims.claim_first(self._engine, request)) is not None:
+                return first
+            with self._engine.begin() as connection:
+                return claims.claim(connection, request)
 
     def complete(self, claimed: Claimed, result: Result) -> bool:
         """Write the answer, all of it or nothing. False: the claim was taken over, nothing was written.
 
         True also when this attempt had written it before (the answer to its commit was lost).
         """
-        with database_errors(self.place), self._engine.begin() as connection:
-            return endings.complete(connection, claimed, result)
+        with database_errors(self.place):
+            if endings.complete(self._engine, claimed, result):
+                return True
+            with self._engine.begin() as connection:
+                return endings.not_completed(connection, claimed)
 
     def fail(
         self, claimed: Claimed, error_class: str, message: str, timings_ms: Mapping[str, float] | None = None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, func, or_
+from sqlalchemy import Connection, Update, bindparam, func, literal, or_
 
 from tussis.shared import errors
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
@@ -34,7 +34,10 @@ REOPENING = frozenset(
 def _move(to: AnalysisState) -> Update:
     return (
         analyses.update()
-        .where(analyses.c.id == bindparam("analysis"), analyses.c.state.in_(from_states(to)))
+        .where(
+            analyses.c.id == bindparam("analysis"),
+            analyses.c.state.in_([literal(state.value) for state in from_states(to)]),
+        )
         .values(state=to.value)
     )
 
@@ -47,7 +50,8 @@ _TO_RUNNING = _move(AnalysisState.RUNNING).values(
     started_at=NOW, finished_at=None, error_class=None, error_message=None, timings_ms={}
 )
 _TO_WAITING = _held(_move(AnalysisState.WAITING))
-_TO_SUCCEEDED = _held(_move(AnalysisState.SUCCEEDED)).values(finished_at=NOW, error_class=None, error_message=None)
+#: The holder of the token ``held`` has the answer; whoever uses it adds the answer's columns.
+TO_SUCCEEDED = _held(_move(AnalysisState.SUCCEEDED)).values(finished_at=NOW, error_class=None, error_message=None)
 _TO_FAILED = _move(AnalysisState.FAILED).values(finished_at=NOW)
 _TO_FAILED_HELD = _held(_TO_FAILED)
 
@@ -100,11 +104,6 @@ def to_waiting(
     )
 
 
-def to_succeeded(connection: Connection, analysis_id: int, token: uuid.UUID, answer: Mapping[str, Any]) -> bool:
-    """The holder of ``token`` has the answer, given as columns of the table."""
-    return _done(connection, _TO_SUCCEEDED, analysis=analysis_id, held=token, **answer)
-
-
 def to_failed(
     connection: Connection,
     analysis_id: int,
@@ -135,7 +134,8 @@ def to_discarded(connection: Connection, analysis_ids: Sequence[int]) -> int:
     return connection.execute(move).rowcount
 
 
-_ATTEMPT_ENDED = (
+#: The attempt with the token ``attempt`` ends, unless it has ended before; whoever uses it adds the outcome.
+ATTEMPT_ENDED = (
     attempts.update().where(attempts.c.token == bindparam("attempt"), attempts.c.outcome.is_(None)).values(ended_at=NOW)
 )
 _ATTEMPT_SUPERSEDED = (
@@ -174,7 +174,7 @@ def attempt_ended(
     """The attempt ends, unless it has ended before."""
     _done(
         connection,
-        _ATTEMPT_ENDED,
+        ATTEMPT_ENDED,
         attempt=token,
         outcome=outcome.value,
         error_class=error_class,
