@@ -91,6 +91,8 @@ def s3_client(settings: Settings, *, connections: int = 16) -> Any:
         # Stores other than Amazon's are rarely reachable as BUCKET.HOST, and older ones refuse checksum trailers.
         s3={"addressing_style": "path"} if endpoint else {},
         request_checksum_calculation="when_required",
+        # botocore's own is put together anew for each request, which takes longer than signing it.
+        user_agent=f"tussis boto3/{boto3.__version__}",
     )
     try:
         session = boto3.session.Session()

@@ -10,9 +10,10 @@ from tussis.shared.errors import DownloadCut, DownloadSlow, ObjectTooLarge
 from tussis.shared.messages import Job, normalise_etag
 from tussis.shared.s3 import head_object, storage_errors
 
-#: Bytes read at a time; the deadline is looked at between two reads. A read waits for all of them, however slowly they
-#: come: so few that a trickle is found slow before the watchdog takes it for a hang and ends the process.
-_CHUNK = 1 << 12
+#: Bytes read at a time, at least and at most; the deadline is looked at between two reads. A read waits for all of
+#: them, however slowly they come: it asks for as many as came in a second so far, so that a trickle is found slow
+#: before the watchdog takes it for a hang and ends the process.
+_LEAST, _MOST = 1 << 12, 1 << 16
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def fetch(s3: Any, version: ObjectVersion, *, max_bytes: int, deadline_s: float)
     entity tag is another one by now), :class:`ObjectTooLarge` (before the body is read), :class:`DownloadCut`,
     :class:`DownloadSlow` and the storage errors.
     """
-    ends = time.monotonic() + deadline_s
+    began = time.monotonic()
     pin = {"VersionId": version.version_id} if version.version_id else {}
     with storage_errors(version.uri):
         answer = s3.get_object(Bucket=version.bucket, Key=version.key, IfMatch=f'"{version.etag}"', **pin)
@@ -59,11 +60,13 @@ def fetch(s3: Any, version: ObjectVersion, *, max_bytes: int, deadline_s: float)
                 raise ObjectTooLarge(f"{version.uri} has {size} bytes, the limit is {max_bytes} (TUSSIS_MAX_BYTES)")
             data = bytearray()
             while len(data) < size:
-                if time.monotonic() > ends:
+                elapsed = time.monotonic() - began
+                if elapsed > deadline_s:
                     raise DownloadSlow(
                         f"{version.uri}: {len(data)} of {size} bytes after {deadline_s:g} s (TUSSIS_DOWNLOAD_TIMEOUT_S)"
                     )
-                chunk = body.read(min(_CHUNK, size - len(data)))
+                amount = _LEAST if elapsed <= 0 else min(max(int(len(data) / elapsed), _LEAST), _MOST)
+                chunk = body.read(min(amount, size - len(data)))
                 if not chunk:
                     raise DownloadCut(f"{version.uri}: the download ended after {len(data)} of {size} bytes")
                 data += chunk
