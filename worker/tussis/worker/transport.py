@@ -75,6 +75,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._known_params: dict[bool, dict[str, Any]] = {}
+        self._shared_client: Any = None
         super().__init__(*arguments, **options)
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
@@ -84,8 +85,14 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         return dict(self._known_params[asynchronous])
 
     def _create_client(self, asynchronous: bool = False) -> Any:
+        """kombu makes a client for each filing and each acknowledgement; one for each pool does the same."""
+        shared = self._shared_client
+        if not asynchronous and shared is not None and shared.connection_pool is self.pool:
+            return shared
         client = super()._create_client(asynchronous)
         client.set_response_callback("BRPOP", _readable_reply)
+        if not asynchronous:
+            self._shared_client = client
         return client
 
 
