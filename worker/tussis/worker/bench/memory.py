@@ -64,9 +64,9 @@ def measure(
 
 
 def _items() -> list[Item]:
-    """Half a second to four seconds, and a long one among fifty: every size that memory may grow for."""
+    """Half a second to four seconds, and a long one among a hundred: every size that memory may grow for."""
     draw = random.Random(0)
-    lengths = [60.0, 10.0, *(draw.choice((0.4, 0.4, 0.8, 1.4, 4.0)) for _ in range(98))]
+    lengths = [60.0, 10.0, *(draw.choice((0.4, 0.4, 0.4, 0.8, 1.4, 4.0)) for _ in range(198))]
     return [Item(f"{number}.wav", wav(seconds, number), 1, seconds) for number, seconds in enumerate(lengths)]
 
 

@@ -52,14 +52,12 @@ class Program:
 
     def cpu_s(self) -> float:
         """User and system seconds of the process and its children, since each began."""
-        total = 0.0
-        for process in self.tree():
-            try:
-                times = process.cpu_times()
-            except psutil.NoSuchProcess:
-                continue
-            total += times.user + times.system
-        return total
+        return sum(self.cpu_parts())
+
+    def cpu_parts(self) -> tuple[float, float]:
+        """The same of the parent, and of its children."""
+        parent, *children = map(_cpu_s, self.tree())
+        return parent, sum(children)
 
     def tree(self) -> list[Any]:
         """The process and its descendants. Raises :class:`ServerFailed` when it ended."""
@@ -224,6 +222,14 @@ def stop(programs: Sequence[Program]) -> None:
         program.process.ask_to_stop()
     for program in programs:
         program.process.stop()
+
+
+def _cpu_s(process: Any) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system)
 
 
 def _event(line: str) -> str | None:

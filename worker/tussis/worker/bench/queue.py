@@ -66,13 +66,14 @@ class Bulk:
 class Cost:
     """CPU seconds that one message took."""
 
-    worker_s: float
+    parent_s: float
+    children_s: float
     broker_s: float
 
     @property
     def total_s(self) -> float:
-        """Of both."""
-        return self.worker_s + self.broker_s
+        """Of all."""
+        return self.parent_s + self.children_s + self.broker_s
 
 
 def measure(
@@ -118,10 +119,11 @@ def _costs(made: Place, model: Path, waiting: int, messages: int, rounds: int) -
         costs = []
         for left in reversed(range(rounds)):
             opened = int(made.broker.zcard(OPEN_KEY))
-            before, broker_before = worker.cpu_s(), _cpu_s(made.servers.broker)
+            before = (*worker.cpu_parts(), _cpu_s(made.servers.broker))
             _wait_open(made, worker, waiting + messages * left)
             done = opened - int(made.broker.zcard(OPEN_KEY))
-            costs.append(Cost((worker.cpu_s() - before) / done, (_cpu_s(made.servers.broker) - broker_before) / done))
+            after = (*worker.cpu_parts(), _cpu_s(made.servers.broker))
+            costs.append(Cost(*((late - early) / done for early, late in zip(before, after, strict=True))))
         return costs
     finally:
         stop([worker])
@@ -151,6 +153,7 @@ def _report(bulk: list[Bulk], costs: dict[int, list[Cost]], large: int, command:
             rate,
             statistics.median(run.cpu_s / run.jobs for run in bulk) * 1e6,
             None,
+            None,
             statistics.median(run.broker_cpu_s / run.jobs for run in bulk) * 1e6,
         )
     ]
@@ -161,7 +164,8 @@ def _report(bulk: list[Bulk], costs: dict[int, list[Cost]], large: int, command:
                 count,
                 None,
                 None,
-                statistics.median(cost.worker_s for cost in found) * 1e6,
+                statistics.median(cost.parent_s for cost in found) * 1e6,
+                statistics.median(cost.children_s for cost in found) * 1e6,
                 statistics.median(cost.broker_s for cost in found) * 1e6,
             )
         )
@@ -173,7 +177,8 @@ def _report(bulk: list[Bulk], costs: dict[int, list[Cost]], large: int, command:
             Column("waiting"),
             Column("messages", "1/s", 0),
             Column("upstream's CPU", "us", 1),
-            Column("worker's CPU", "us", 0),
+            Column("worker's parent", "us", 0),
+            Column("its children", "us", 0),
             Column("broker's CPU", "us", 1),
         ),
         rows=tuple(rows),
@@ -181,8 +186,8 @@ def _report(bulk: list[Bulk], costs: dict[int, list[Cost]], large: int, command:
         notes=(
             f"Enqueue: {bulk[0].jobs} pinned jobs with the ledger, into a broker that writes every step to its file"
             f" before it answers; medians of {len(bulk)} runs.",
-            "Worked off: recordings of 0.4 s and a model that costs nothing; CPU microseconds a message of worker and"
-            f" children, and of the broker; medians of {len(costs[FEW])} and {len(costs[large])} windows.",
+            "Worked off: recordings of 0.4 s and a model that costs nothing; CPU microseconds a message;"
+            f" medians of {len(costs[FEW])} and {len(costs[large])} windows.",
         ),
         verdicts=(
             Verdict("jobs enqueued a second", rate, RATE_TARGET),
