@@ -22,7 +22,7 @@ from tussis.worker.detector.contract import (
     Graph,
 )
 from tussis.worker.detector.manifest import Manifest, check_sha256, read_manifest, read_model
-from tussis.worker.detector.session import RunFailed, Session, open_session
+from tussis.worker.detector.session import RunFailed, Runs, open_session
 
 _IMAGE: Final = (3, IMAGE_SIZE, IMAGE_SIZE)
 #: Where a probability is cut before its logit is taken: half a float32 step below 1. Keeps logits within +-16.7.
@@ -46,7 +46,7 @@ class Scores:
 class Detector:
     """One model, loaded. Load it in the process that uses it: a session does not survive a fork."""
 
-    def __init__(self, manifest: Manifest, session: Session) -> None:
+    def __init__(self, manifest: Manifest, session: Runs) -> None:
         self.manifest = manifest
         self._session = session
 
@@ -101,37 +101,56 @@ class Detector:
             ValueError: arrays of other types or shapes, a row without a segment, or more segments than the graph
                 takes.
         """
-        self._check(spectrograms, mask)
-        batch, segments = mask.shape
-        step = 1 if self.graph.fixed_batch else batch
-        parts = [self._run(spectrograms[i : i + step], mask[i : i + step]) for i in range(0, batch, step)]
-        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return read_scores(outputs, mask, self.graph.fixed_segments or segments, self.manifest.label)
+        check_batch(SPECTROGRAMS, spectrograms, _IMAGE, mask, self.graph)
+        return score_batch(self._session, self.manifest.label, {SPECTROGRAMS: spectrograms}, mask)
 
-    def _check(self, spectrograms: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
-        if spectrograms.dtype != np.float32 or spectrograms.ndim != 5 or spectrograms.shape[2:] != _IMAGE:
-            raise ValueError(
-                f"spectrograms are {spectrograms.dtype} {spectrograms.shape}, not float32 (B, S, 3, 224, 224)"
-            )
-        if mask.dtype != np.bool_ or mask.shape != spectrograms.shape[:2]:
-            raise ValueError(f"the mask is {mask.dtype} {mask.shape}, not bool {spectrograms.shape[:2]}")
-        if mask.size == 0 or not mask.any(axis=1).all():
-            raise ValueError("every recording must have a segment that the mask keeps")
-        limit = self.graph.fixed_segments
-        if limit is not None and mask.shape[1] > limit:
-            raise ValueError(f"{mask.shape[1]} segments, and the graph takes {limit}")
 
-    def _run(self, spectrograms: NDArray[np.float32], mask: NDArray[np.bool_]) -> dict[str, NDArray[np.float32]]:
-        fixed = self.graph.fixed_segments
-        if fixed is not None and fixed != mask.shape[1]:
-            missing = fixed - mask.shape[1]
-            spectrograms = np.pad(spectrograms, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
-            mask = np.pad(mask, ((0, 0), (0, missing)))
-        feeds: dict[str, NDArray[Any]] = {SPECTROGRAMS: spectrograms, SEGMENT_MASK: mask}
+def check_batch(
+    name: str, images: NDArray[np.float32], image: tuple[int, ...], mask: NDArray[np.bool_], graph: Graph
+) -> None:
+    """Raise ValueError unless the arrays are float32 (B, S, *image) and bool (B, S), and a graph can take them."""
+    if images.dtype != np.float32 or images.ndim != 2 + len(image) or images.shape[2:] != image:
+        wanted = ", ".join(map(str, image))
+        raise ValueError(f"{name} are {images.dtype} {images.shape}, not float32 (B, S, {wanted})")
+    if mask.dtype != np.bool_ or mask.shape != images.shape[:2]:
+        raise ValueError(f"the mask is {mask.dtype} {mask.shape}, not bool {images.shape[:2]}")
+    if mask.size == 0 or not mask.any(axis=1).all():
+        raise ValueError("every recording must have a segment that the mask keeps")
+    limit = graph.fixed_segments
+    if limit is not None and mask.shape[1] > limit:
+        raise ValueError(f"{mask.shape[1]} segments, and the graph takes {limit}")
+
+
+def score_batch(session: Runs, label: str, feeds: Mapping[str, NDArray[Any]], mask: NDArray[np.bool_]) -> Scores:
+    """Run a graph on checked arrays as often as its fixed batch asks for, padded to its fixed segments.
+
+    ``feeds`` are the inputs beside the mask: per segment (B, S, ...), or one value for all of them, ().
+    Raises :class:`InferenceFailed`; ``label`` names the model in it.
+    """
+    batch, segments = mask.shape
+    fixed = session.graph.fixed_segments
+    missing = 0 if fixed is None else fixed - segments
+    step = 1 if session.graph.fixed_batch else batch
+    parts = []
+    for first in range(0, batch, step):
+        rows = slice(first, first + step)
+        taken = {name: values[rows] if values.ndim else values for name, values in feeds.items()}
+        taken[SEGMENT_MASK] = mask[rows]
+        if missing:
+            taken = {name: _padded(values, missing) for name, values in taken.items()}
         try:
-            return self._session.run(feeds)
+            parts.append(session.run(taken))
         except RunFailed as error:
-            raise InferenceFailed(f"the model {self.manifest.label} failed: {error}") from None
+            raise InferenceFailed(f"the model {label} failed: {error}") from None
+    outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return read_scores(outputs, mask, segments + missing, label)
+
+
+def _padded(values: NDArray[Any], missing: int) -> NDArray[Any]:
+    """Zeros for segments that are not there."""
+    if not values.ndim:
+        return values
+    return np.pad(values, ((0, 0), (0, missing)) + ((0, 0),) * (values.ndim - 2))
 
 
 def read_scores(outputs: Mapping[str, NDArray[np.float32]], mask: NDArray[np.bool_], width: int, label: str) -> Scores:

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tussis.shared.errors import ModelRefused, NotInstalled, SettingsInvalid
 from tussis.worker.detector.contract import Graph, check_contract
+from tussis.worker.detector.mels import as_contract
 from tussis.worker.detector.onnx_file import NotOnnx, read_facts
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider"}
@@ -22,7 +23,18 @@ Execution = tuple[str, Mapping[str, str]]
 
 
 class RunFailed(Exception):
-    """onnxruntime refused a file or a run; the message is its own, on one line."""
+    """The runtime refused a file or a run; the message is its own, on one line."""
+
+
+class Runs(Protocol):
+    """A loaded graph of any runtime."""
+
+    @property
+    def graph(self) -> Graph:
+        """What the contract check found out about it."""
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """The contract's outputs, by name. Raises :class:`RunFailed`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +68,8 @@ def open_session(
     """Load an ONNX model from its bytes and check it against the contract.
 
     From bytes, so that what was hashed is what runs; ``where`` names them in errors. ``execution`` takes the place of
-    ``provider``: who gets the graph's nodes, in order of preference.
+    ``provider``: who gets the graph's nodes, in order of preference. A graph that takes mel images
+    (:mod:`tussis.worker.detector.specialise`) is held against the contract as the graph that it was made from.
 
     Raises:
         ModelRefused: the bytes are no ONNX model, or one that breaks the contract.
@@ -95,7 +108,7 @@ def open_session(
     # It keeps the file's bytes (44 MB a child for the ResNet-18) to start over with other providers; there are none.
     inference.disable_fallback()
     inference._model_bytes = None
-    graph = check_contract(inference.get_inputs(), inference.get_outputs(), facts.opset, where)
+    graph = check_contract(as_contract(inference.get_inputs()), inference.get_outputs(), facts.opset, where)
     return Session(graph, inference)
 
 

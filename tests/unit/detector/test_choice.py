@@ -1,0 +1,391 @@
+"""How a model is run: decided by comparing and measuring, kept, and never at the price of an answer."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.support.convolutions import Convolutions, convolutions, write_convolutions
+from tussis.shared.errors import ModelRefused, NotInstalled, SettingsInvalid
+from tussis.worker.detector import choice as choosing
+from tussis.worker.detector import deciding
+from tussis.worker.detector.choice import decide, facts_of, open_chosen
+from tussis.worker.detector.comparison import Way, spectrograms_of
+from tussis.worker.detector.detector import Detector
+from tussis.worker.detector.graph_cache import Choice, GraphCache
+from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.detector.mel_detector import MelDetector
+from tussis.worker.detector.openvino_session import openvino_version
+from tussis.worker.detector.specialise import Rewritten, rewritings
+
+
+@dataclass
+class Log:
+    """Takes the place of the log."""
+
+    lines: list[tuple[str, dict[str, object]]] = field(default_factory=list)
+
+    def info(self, event: str, **fields: object) -> None:
+        self.lines.append((event, fields))
+
+    warning = info
+
+    def of(self, event: str) -> list[dict[str, object]]:
+        return [fields for name, fields in self.lines if name == event]
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Log:
+    log = Log()
+    monkeypatch.setattr(choosing, "_log", log)
+    monkeypatch.setattr(deciding, "_log", log)
+    return log
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_convolutions(tmp_path)
+
+
+@pytest.fixture
+def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every measurement says that each way takes half the time: what is decided does not hang on the machine."""
+    monkeypatch.setattr(choosing, "ratios", lambda original, ways: [2.0 for _ in ways])
+
+
+def chosen(model: Path, cache: Path, provider: str = "cpu") -> Choice:
+    return decide(model, intra_op_threads=1, provider=provider, cache_dir=cache)
+
+
+def opened(model: Path, choice: Choice | None, cache: Path) -> Detector | MelDetector:
+    return open_chosen(model, choice, intra_op_threads=1, cache_dir=cache)
+
+
+def never(*_: object) -> object:
+    raise AssertionError("measured, or rewritten, a second time")
+
+
+MELS = np.random.default_rng(3).uniform(-1, 1, size=(1, 3, 160, 201)).astype(np.float32)
+MASK = np.ones((1, 3), dtype=bool)
+
+
+def logits(detector: Detector | MelDetector, *, rounded: bool = False) -> np.ndarray:
+    scores = Way("", "", detector).score(MELS, MASK, rounded=rounded)
+    return np.append(scores.segment_logits, scores.bag_logit)
+
+
+# --- the decision ---
+
+
+@pytest.mark.usefixtures("always_faster")
+@pytest.mark.parametrize("rounded", [False, True])
+def test_a_faster_graph_answers_in_the_original_s_place(model: Path, tmp_path: Path, log: Log, rounded: bool) -> None:
+    choice = chosen(model, tmp_path)
+    detector = opened(model, choice, tmp_path)
+
+    assert isinstance(detector, MelDetector)
+    detector.warm_up()
+    np.testing.assert_allclose(
+        logits(detector, rounded=rounded), logits(opened(model, None, tmp_path), rounded=rounded), atol=1e-3
+    )
+    assert log.of("graph_chosen") == [{"provider": "cpu", "form": "folded+winograd", "ratio": 2.0, "known": False}]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0, 1.01])
+def test_a_graph_that_is_hardly_faster_is_not_taken(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log, ratio: float
+) -> None:
+    monkeypatch.setattr(choosing, "ratios", lambda original, ways: [ratio for _ in ways])
+
+    choice = chosen(model, tmp_path)
+
+    assert (choice.provider, choice.form, choice.file_sha256, choice.ratio) == ("cpu", "original", None, 1.0)
+    assert isinstance(opened(model, choice, tmp_path), Detector)
+    assert log.of("graph_measured") == [{"provider": "cpu", "form": "folded+winograd", "ratio": ratio}]
+
+
+@pytest.mark.usefixtures("always_faster")
+def test_a_wrong_rewriting_is_dropped_for_the_next_one_and_said(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    def wrong_first(data: bytes, *, winograd: bool) -> Iterator[Rewritten]:
+        for index, made in enumerate(rewritings(data, winograd=winograd)):
+            yield damaged(made) if index == 0 else made
+
+    monkeypatch.setattr(choosing, "rewritings", wrong_first)
+
+    assert chosen(model, tmp_path).form == "folded"
+
+    (dropped,) = log.of("graph_dropped")
+    assert dropped["form"] == "folded+winograd"
+    assert "differs from the original's by" in str(dropped["reason"])
+
+
+@pytest.mark.usefixtures("always_faster")
+def test_with_every_rewriting_wrong_the_original_answers(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    def all_wrong(data: bytes, *, winograd: bool) -> Iterator[Rewritten]:
+        return (damaged(made) for made in rewritings(data, winograd=winograd))
+
+    monkeypatch.setattr(choosing, "rewritings", all_wrong)
+
+    assert chosen(model, tmp_path).form == "original"
+    assert len(log.of("graph_dropped")) == 2
+
+
+@pytest.mark.usefixtures("always_faster")
+def test_a_rewriting_that_no_runtime_loads_is_dropped(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    monkeypatch.setattr(choosing, "rewritings", lambda data, winograd: iter([Rewritten("broken", b"no model")]))
+
+    assert chosen(model, tmp_path).form == "original"
+    assert log.of("graph_dropped")[0]["form"] == "broken"
+
+
+def damaged(made: Rewritten) -> Rewritten:
+    """One filter of the first convolution is off by a twentieth."""
+    model = onnx.load_from_string(made.data)
+    node = next(node for node in model.graph.node if node.op_type == "Conv")
+    tensor = next(tensor for tensor in model.graph.initializer if tensor.name == node.input[1])
+    weights = numpy_helper.to_array(tensor).copy()
+    weights[0] *= 1.05
+    tensor.CopyFrom(numpy_helper.from_array(weights, tensor.name))
+    return Rewritten(made.form, model.SerializeToString())
+
+
+def test_a_graph_that_is_not_recognised_is_run_as_it_is(tmp_path: Path, log: Log) -> None:
+    def output(model: onnx.ModelProto) -> None:
+        value = onnx.helper.make_tensor_value_info("spectrograms", onnx.TensorProto.FLOAT, ["b", "s", 3, 224, 224])
+        model.graph.output.append(value)
+
+    model = write_convolutions(tmp_path, Convolutions(change=output))
+
+    choice = chosen(model, tmp_path)
+
+    assert choice.form == "original"
+    assert log.of("graph_not_recognised") == [{"reason": '"spectrograms" is an output'}]
+    opened(model, choice, tmp_path).warm_up()
+
+
+# --- what is kept ---
+
+
+@pytest.mark.usefixtures("always_faster")
+def test_a_decision_is_made_once(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log) -> None:
+    first = chosen(model, tmp_path)
+    monkeypatch.setattr(choosing, "_fastest", never)
+
+    assert chosen(model, tmp_path) == first
+    assert [line["known"] for line in log.of("graph_chosen")] == [False, True]
+
+
+@pytest.mark.usefixtures("always_faster", "log")
+def test_another_model_thread_count_provider_or_version_is_decided_anew(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(model)
+    facts = facts_of(manifest, intra_op_threads=1, provider="cpu")
+    cache = GraphCache(tmp_path)
+    chosen(model, tmp_path)
+    assert cache.find(facts) is not None
+
+    others = [
+        facts_of(manifest, intra_op_threads=2, provider="cpu"),
+        facts_of(manifest, intra_op_threads=1, provider="auto"),
+    ]
+    monkeypatch.setattr(choosing, "REWRITE_VERSION", -1)
+    others.append(facts_of(manifest, intra_op_threads=1, provider="cpu"))
+    monkeypatch.undo()
+    monkeypatch.setattr(choosing, "_processor", lambda: "another")
+    others.append(facts_of(manifest, intra_op_threads=1, provider="cpu"))
+    monkeypatch.undo()
+    monkeypatch.setattr(choosing, "_version", lambda package: "0.0")
+    others.append(facts_of(manifest, intra_op_threads=1, provider="cpu"))
+
+    assert len({facts.key, *(other.key for other in others)}) == 6
+    assert [cache.find(other) for other in others] == [None] * 5
+
+
+@pytest.mark.usefixtures("always_faster", "log")
+def test_a_damaged_graph_is_made_anew(model: Path, tmp_path: Path) -> None:
+    choice = chosen(model, tmp_path)
+    file = tmp_path / "graphs" / f"{choice.file_sha256}.onnx"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+
+    # Who has decided already answers with the original; who starts makes it whole again.
+    assert isinstance(opened(model, choice, tmp_path), Detector)
+    assert chosen(model, tmp_path) == choice
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("always_faster", "log")
+def test_a_damaged_decision_is_made_anew(model: Path, tmp_path: Path) -> None:
+    choice = chosen(model, tmp_path)
+    (file,) = (tmp_path / "graphs").glob("*.json")
+    file.write_bytes(file.read_bytes()[:-20])
+
+    assert chosen(model, tmp_path) == choice
+    assert json.loads(file.read_text())["choice"]["form"] == "folded+winograd"
+
+
+@pytest.mark.usefixtures("always_faster", "log")
+def test_a_graph_of_another_model_does_not_answer(model: Path, tmp_path: Path) -> None:
+    """Given a model that was replaced since the decision, when a child starts, then the new one answers."""
+    choice = chosen(model, tmp_path)
+    write_convolutions(tmp_path, Convolutions(bias=False))
+
+    detector = opened(model, choice, tmp_path)
+
+    assert isinstance(detector, Detector)
+    assert detector.manifest.sha256 != choice.model_sha256
+
+
+@pytest.mark.usefixtures("always_faster", "log")
+def test_a_file_that_is_not_its_manifest_s_is_refused_however_it_is_run(model: Path, tmp_path: Path) -> None:
+    choice = chosen(model, tmp_path)
+    model.write_bytes(convolutions(Convolutions(bias=False)))
+
+    with pytest.raises(ModelRefused, match="is not the file that its manifest describes"):
+        opened(model, choice, tmp_path)
+    with pytest.raises(ModelRefused, match="is not the file that its manifest describes"):
+        decide(model, intra_op_threads=2, provider="cpu", cache_dir=tmp_path)
+
+
+def test_without_a_place_to_keep_it_the_original_answers(model: Path, tmp_path: Path, log: Log) -> None:
+    (tmp_path / "file").write_text("")
+
+    choice = chosen(model, tmp_path / "file")
+
+    assert (choice.provider, choice.form) == ("cpu", "original")
+    assert log.of("graph_cache_unusable")
+    assert isinstance(opened(model, choice, tmp_path / "file"), Detector)
+
+
+def _decide_in_a_race(model: Path, cache: Path, gate: object, answers: object) -> None:
+    gate.wait(60)  # type: ignore[attr-defined]
+    answers.put(chosen(model, cache))  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("always_faster", "log")
+def test_processes_that_decide_at_once_decide_the_same(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = multiprocessing.get_context("fork")
+    gate, answers, measured = context.Barrier(3), context.Queue(), context.Value("i", 0)
+    fastest = choosing._fastest
+
+    def counted(*arguments: object) -> tuple[Way, float]:
+        with measured.get_lock():
+            measured.value += 1
+        return fastest(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(choosing, "_fastest", counted)
+    processes = [context.Process(target=_decide_in_a_race, args=(model, tmp_path, gate, answers)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    found = [answers.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(60)
+
+    assert len(set(found)) == 1
+    assert measured.value == 1
+    assert opened(model, found[0], tmp_path).graph
+
+
+# --- in a process of its own ---
+
+
+@pytest.mark.usefixtures("always_faster", "log")
+def test_the_parent_loads_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = deciding.decide_apart(model, intra_op_threads=1, provider="cpu", cache_dir=tmp_path)
+    monkeypatch.setattr(choosing, "_fastest", never)
+
+    assert choice is not None
+    assert chosen(model, tmp_path) == choice
+
+
+def test_a_process_that_dies_costs_speed_only(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    monkeypatch.setattr(deciding, "decide", lambda *_, **__: __import__("os")._exit(7))
+
+    assert deciding.decide_apart(model, intra_op_threads=1, provider="auto", cache_dir=tmp_path) is None
+
+    assert log.of("graph_not_decided") == [{"reason": "its process ended with 7"}]
+    with pytest.raises(ModelRefused, match="its process ended with 7"):
+        deciding.decide_apart(model, intra_op_threads=1, provider="openvino", cache_dir=tmp_path)
+
+
+def test_what_it_raises_is_raised_in_the_parent(model: Path, tmp_path: Path) -> None:
+    model.write_bytes(convolutions(Convolutions(bias=False)))
+
+    with pytest.raises(ModelRefused, match="is not the file that its manifest describes"):
+        deciding.decide_apart(model, intra_op_threads=1, provider="cpu", cache_dir=tmp_path)
+
+
+# --- providers ---
+
+
+def test_an_unknown_provider_is_refused(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsInvalid, match="no provider 'tpu': use one of auto, cpu, openvino"):
+        chosen(model, tmp_path, "tpu")
+
+
+@pytest.mark.usefixtures("always_faster", "log")
+def test_without_openvino_auto_is_onnxruntime_and_openvino_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "openvino_version", lambda: None)
+
+    assert chosen(model, tmp_path, "auto").provider == "cpu"
+    with pytest.raises(NotInstalled, match=r"pip install 'tussis\[cpu,openvino\]'"):
+        chosen(model, tmp_path, "openvino")
+
+
+needs_openvino = pytest.mark.skipif(
+    openvino_version() is None, reason="the extra openvino is not installed: pip install 'tussis[cpu,openvino]'"
+)
+
+
+@needs_openvino
+@pytest.mark.usefixtures("log")
+def test_openvino_answers_as_onnxruntime_does(model: Path, tmp_path: Path) -> None:
+    choice = chosen(model, tmp_path, "openvino")
+    detector = opened(model, choice, tmp_path)
+    detector.warm_up()
+
+    assert choice.provider == "openvino"
+    np.testing.assert_allclose(logits(detector), logits(opened(model, None, tmp_path)), atol=1e-3)
+
+
+@needs_openvino
+@pytest.mark.parametrize("fastest", ["cpu", "openvino"])
+def test_auto_takes_what_measures_faster(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log, fastest: str
+) -> None:
+    def measured(original: Way, ways: Sequence[Way]) -> list[float]:
+        return [3.0 if way.provider == fastest else 1.5 for way in ways]
+
+    monkeypatch.setattr(choosing, "ratios", measured)
+
+    assert chosen(model, tmp_path, "auto").provider == fastest
+    assert log.of("graph_chosen")[0]["ratio"] == 3.0
+
+
+def test_a_mel_image_becomes_the_contract_s_input() -> None:
+    spectrograms = spectrograms_of(MELS, rounded=False)
+
+    assert spectrograms.shape == (1, 3, 3, 224, 224)
+    # The margins are -1 before ImageNet's step.
+    np.testing.assert_allclose(spectrograms[0, 0, :, 0, 0], [-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225], rtol=1e-5)
