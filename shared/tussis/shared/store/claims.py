@@ -23,6 +23,7 @@ from tussis.shared.store.identities import (
     map_job,
     mapped,
     touch_recording,
+    touched,
 )
 from tussis.shared.store.records import Claimed, ClaimRequest, Exhausted, Settled
 from tussis.shared.store.schema import analyses, attempts, jobs, recordings
@@ -31,9 +32,10 @@ from tussis.shared.store.transitions import moment
 
 
 def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
-    """The claim of a recording that the store has never seen, by a job that it has never seen: one statement.
+    """The claim of a question that nobody has asked yet, by a job that the store has not seen yet: one statement.
 
-    None, and nothing written, where it knows either; then :func:`claim` decides.
+    None where it knows either; then :func:`claim` decides. No more than the recording's row has been touched by then,
+    as it will be again.
     """
     if request.handed_back is not None:
         return None
@@ -65,19 +67,16 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
 
 
 def _claim_first() -> Step:
-    """The same rows as :func:`_begin` writes. Who comes second to a new recording waits for the first and finds it."""
-    recording = (
-        insert(recordings)
-        .from_select(
+    """The same rows as :func:`claim` writes, in the same order. Who comes second to a question waits for the first at
+    the recording's row, and then finds the first one's analysis."""
+    recording = touched(
+        insert(recordings).from_select(
             [*_RECORDING],
             select(*(given(name, recordings.c[name].type) for name in _RECORDING)).where(
                 ~exists().where(jobs.c.job_id == given("job_id", jobs.c.job_id.type))
             ),
         )
-        .on_conflict_do_nothing(index_elements=["bucket", "key", "etag"])
-        .returning(recordings.c.id)
-        .cte("recording")
-    )
+    ).cte("recording")
     analysis = (
         insert(analyses)
         .from_select(
@@ -91,6 +90,7 @@ def _claim_first() -> Step:
                 *(given(name, analyses.c[name].type) for name in _ANALYSIS),
             ),
         )
+        .on_conflict_do_nothing(constraint="analyses_identity_key")
         .returning(analyses.c.id, analyses.c.created_at)
         .cte("analysis")
     )

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, func, or_, select
+from sqlalchemy import Connection, and_, bindparam, case, func, or_, select, text
 from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.sql.dml import ReturningInsert
 
 from tussis.shared.errors import JobMoved
 from tussis.shared.messages import Job
@@ -68,25 +69,32 @@ class Mapped:
         return self.state not in TERMINAL
 
 
-_NEW_RECORDING = insert(recordings)
-_TOUCH_RECORDING = _NEW_RECORDING.on_conflict_do_update(
-    index_elements=["bucket", "key", "etag"],
-    set_={
-        "version_id": func.coalesce(_NEW_RECORDING.excluded.version_id, recordings.c.version_id),
-        "size_bytes": func.coalesce(_NEW_RECORDING.excluded.size_bytes, recordings.c.size_bytes),
-        "metadata": case(
-            (_NEW_RECORDING.excluded["metadata"] == {}, recordings.c["metadata"]),
-            else_=_NEW_RECORDING.excluded["metadata"],
-        ),
-        "updated_at": func.now(),
-    },
-).returning(recordings.c.id)
+def touched(new_recording: Insert) -> ReturningInsert[Any]:
+    """The new row of ``recordings``, or the one that is there, brought up to date; locked, and with its id.
+
+    Metadata that is empty changes nothing.
+    """
+    return new_recording.on_conflict_do_update(
+        index_elements=["bucket", "key", "etag"],
+        set_={
+            "version_id": func.coalesce(new_recording.excluded.version_id, recordings.c.version_id),
+            "size_bytes": func.coalesce(new_recording.excluded.size_bytes, recordings.c.size_bytes),
+            "metadata": case(
+                (new_recording.excluded["metadata"] == text("'{}'::jsonb"), recordings.c["metadata"]),
+                else_=new_recording.excluded["metadata"],
+            ),
+            "updated_at": func.now(),
+        },
+    ).returning(recordings.c.id)
+
+
+_TOUCH_RECORDING = touched(insert(recordings))
 
 
 def touch_recording(
     connection: Connection, job: Job, *, etag: str, version_id: str | None, size_bytes: int | None
 ) -> int:
-    """Make or update the recording and lock its row; returns its id. Metadata that is empty changes nothing."""
+    """Make or update the recording and lock its row; returns its id."""
     values = {
         "bucket": job.bucket,
         "key": job.key,
