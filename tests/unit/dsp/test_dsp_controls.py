@@ -15,7 +15,8 @@ from tests.support.recordings import cough_like
 from tests.support.reference import assert_same_images, imagenet, reference
 from tussis.shared.dsp import images as images_module
 from tussis.shared.dsp import waveform as waveform_module
-from tussis.shared.dsp.images import images
+from tussis.shared.dsp.frames import EDGE, SHIFT, SharedFrames, mel_power
+from tussis.shared.dsp.images import images, letterboxed
 from tussis.shared.dsp.profiles import Profile, Tail, profile_named
 from tussis.shared.dsp.segments import cut_segments
 from tussis.shared.dsp.waveform import waveform
@@ -60,15 +61,21 @@ def test_a_wrong_field_of_the_profile(samples: Floats, name: str, wrong: Profile
     assert_noticed(samples, wrong, name)
 
 
-def shared_floor(power: Tensor) -> Tensor:
+def edges_of_the_neighbours(padded: Tensor) -> SharedFrames:
+    """Frames at a segment's start as if its recording went on there, not reflected."""
+    power = RIGHT_POWER(padded)
+    power.first[1:] = power.middle[:-1, :, SHIFT - EDGE : SHIFT]
+    return power
+
+
+def shared_floor(db: Tensor) -> Tensor:
     """What AmplitudeToDB does to a stack without a channel axis."""
-    db = torchaudio.transforms.AmplitudeToDB(stype="power", top_db=80.0)(power)
-    assert isinstance(db, Tensor)
-    return db
+    return RIGHT_SCALE(db.clamp(min=db.max() - 80.0))
 
 
-def rounded_after_imagenet(plain: Tensor) -> Tensor:
-    return RIGHT_IMAGENET(plain).half().float()
+def rounded_after_imagenet(plain: Tensor, out: Tensor) -> None:
+    RIGHT_IMAGENET(plain, out)
+    out.copy_(out.half().float())
 
 
 def corners_aligned(plain: Tensor) -> Tensor:
@@ -86,8 +93,9 @@ def relative_to_own_maximum(db: Tensor) -> Tensor:
     return RIGHT_SCALE(db - db.amax(dim=(-2, -1), keepdim=True))
 
 
+RIGHT_POWER = mel_power
 RIGHT_IMAGENET = images_module.imagenet
-RIGHT_LETTERBOX = images_module.letterboxed
+RIGHT_LETTERBOX = letterboxed
 RIGHT_SCALE = images_module.scaled
 RIGHT_NORMALISE = waveform_module.normalised
 
@@ -95,7 +103,8 @@ RIGHT_NORMALISE = waveform_module.normalised
 @pytest.mark.parametrize(
     ("step", "mistake"),
     [
-        ("decibels", shared_floor),
+        ("mel_power", edges_of_the_neighbours),
+        ("scaled", shared_floor),
         ("scaled", relative_to_own_maximum),
         ("letterboxed", corners_aligned),
         ("letterboxed", one_row_lower),

@@ -99,6 +99,19 @@ def test_every_format_of_the_pack(entry: Entry, name: str, pack: Path) -> None:
     assert np.array_equal(audio.samples, before)
 
 
+@pytest.mark.parametrize("name", ["documented", "training"])
+@pytest.mark.parametrize("entry", listed("adversarial/"))
+def test_every_adversarial_file_that_decodes(entry: Entry, name: str, pack: Path) -> None:
+    if entry.error_class is not None:
+        pytest.skip("refused by the decoder")
+    if (entry.duration_s or 0.0) > 600:
+        pytest.skip("longer than the tests have time for; what is cut of it is the same silence")
+    profile = profile_named(name)
+    audio = decode((pack / entry.path).read_bytes(), Limits(), profile.decoder)
+    cut = cut_segments(one_channel(audio, profile), profile)
+    assert_same_images(batch_of_one(images(cut, profile)), reference(audio.samples, audio.rate_hz, name))
+
+
 def test_samples_that_may_not_be_written_to_are_taken_without_a_warning() -> None:
     data, _ = stereo_wav()
     audio = decode(data, Limits())
