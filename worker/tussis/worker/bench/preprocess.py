@@ -1,0 +1,219 @@
+"""What a recording costs from its waveform to the network's input: one transform call a segment against Tussis."""
+
+from __future__ import annotations
+
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchaudio
+from torch import Tensor
+
+from tussis.shared.dsp.constants import (
+    CONTENT_ROWS,
+    DYNAMIC_RANGE_DB,
+    FFT_SAMPLES,
+    FRAME_HOP_SAMPLES,
+    IMAGE_SIZE,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MARGIN_ROWS,
+    MARGIN_VALUE,
+    MAX_SEGMENTS,
+    MEL_BANDS,
+    MEL_HIGH_HZ,
+    MEL_LOW_HZ,
+    SAMPLE_RATE,
+    SEGMENT_SAMPLES,
+)
+from tussis.shared.dsp.images import images
+from tussis.shared.dsp.profiles import PROFILES, Profile, Tail
+from tussis.shared.dsp.segments import Cut, cut_segments
+from tussis.shared.settings import load_settings
+from tussis.worker.audio.decode import decode
+from tussis.worker.audio.samples import Audio
+from tussis.worker.bench.material import NAMES, Workload, workloads
+from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
+from tussis.worker.prepare import limits_of, one_channel
+
+#: Times faster than one transform call a segment, by the workload's name.
+TARGETS = {"2s": 3.0, "10s": 4.5}
+
+_SEGMENTS, _QUICK_SEGMENTS = 160, 60
+#: CPU seconds that one timing takes at least.
+_LEAST_S, _QUICK_LEAST_S = 0.2, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """CPU seconds a recording, medians."""
+
+    recordings: int
+    segments: int
+    """Of all recordings."""
+    waveform_s: float
+    """Decoded samples to 16 kHz: normalise, downmix, resample, filter. The same either way."""
+    plain_s: float
+    """16 kHz to the images with one transform call a segment."""
+    shared_s: float
+    """The same as Tussis does it."""
+
+    @property
+    def ratio(self) -> float:
+        """From the waveform at 16 kHz."""
+        return self.plain_s / self.shared_s
+
+    @property
+    def ratio_from_samples(self) -> float:
+        """From the decoded samples."""
+        return (self.waveform_s + self.plain_s) / (self.waveform_s + self.shared_s)
+
+
+class OneCallASegment:
+    """The plain way: torchaudio's transforms, built once, called for every segment."""
+
+    def __init__(self, profile: Profile) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torchaudio's, about its own bands
+            self._mel = torchaudio.transforms.MelSpectrogram(
+                sample_rate=SAMPLE_RATE,
+                n_fft=FFT_SAMPLES,
+                win_length=FFT_SAMPLES,
+                hop_length=FRAME_HOP_SAMPLES,
+                f_min=MEL_LOW_HZ,
+                f_max=MEL_HIGH_HZ,
+                n_mels=MEL_BANDS,
+                power=2.0,
+            )
+        self._db = torchaudio.transforms.AmplitudeToDB(stype="power", top_db=DYNAMIC_RANGE_DB)
+        self._mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
+        self._std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
+        self._float16 = profile.image_float16
+
+    def images(self, cut: Cut) -> Tensor:
+        """float32 (S, 3, 224, 224), as :func:`tussis.shared.dsp.images.images` gives it."""
+        return torch.stack([self._image(window) for window in cut.windows])
+
+    def _image(self, window: Tensor) -> Tensor:
+        db = self._db(self._mel(window[None]))
+        image = ((db + DYNAMIC_RANGE_DB) / DYNAMIC_RANGE_DB).clamp(0.0, 1.0) * 2.0 - 1.0
+        stretched = torch.nn.functional.interpolate(
+            image[None], size=(CONTENT_ROWS, IMAGE_SIZE), mode="bilinear", align_corners=False
+        )
+        plain = torch.nn.functional.pad(stretched[0], (0, 0, MARGIN_ROWS, MARGIN_ROWS), value=MARGIN_VALUE)
+        if self._float16:
+            plain = plain.to(torch.float16).to(torch.float32)
+        result: Tensor = ((plain.expand(3, -1, -1) + 1.0) / 2.0 - self._mean) / self._std
+        return result
+
+
+def compared(recordings: Sequence[Audio], profile: Profile, *, rounds: int, least_s: float) -> Compared:
+    """Measure on the calling thread, which must be torch's only one; both ways in every round.
+
+    Args:
+        recordings: at least one, decoded as the profile wants.
+        profile: under which.
+        rounds: of which the medians are taken.
+        least_s: CPU seconds that each way takes in a round, at least.
+    """
+    plain = OneCallASegment(profile)
+    with torch.no_grad():
+        # The allocator keeps what the longest recording needed, as in a worker that has seen one.
+        longest = _longest(profile)
+        plain.images(longest)
+        images(longest, profile)
+        cuts = [cut_segments(one_channel(audio, profile), profile) for audio in recordings]
+        ways: tuple[Callable[[], None], ...] = (
+            lambda: _each(recordings, lambda audio: one_channel(audio, profile)),
+            lambda: _each(cuts, plain.images),
+            lambda: _each(cuts, lambda cut: images(cut, profile)),
+        )
+        timings = [[_cpu_s(way, least_s) for way in ways] for _ in range(rounds)]
+    waveform_s, plain_s, shared_s = (statistics.median(each) / len(recordings) for each in zip(*timings, strict=True))
+    return Compared(len(recordings), sum(len(cut.start_s) for cut in cuts), waveform_s, plain_s, shared_s)
+
+
+def measure(*, names: Sequence[str], rounds: int, quick: bool, recordings: Path | None, command: str) -> Report:
+    """Every profile on every workload, one thread.
+
+    Raises :class:`TussisError`.
+    """
+    torch.set_num_threads(1)
+    limits = limits_of(load_settings())
+    made = workloads(names or NAMES, _QUICK_SEGMENTS if quick else _SEGMENTS, recordings)
+    rows: list[tuple[Cell, ...]] = []
+    verdicts = []
+    for workload in made:
+        for profile in PROFILES.values():
+            audio = [decode(item.data, limits, profile.decoder) for item in workload.items]
+            found = compared(audio, profile, rounds=rounds, least_s=_QUICK_LEAST_S if quick else _LEAST_S)
+            rows.append(_row(workload, profile, found))
+            if workload.name in TARGETS:
+                what = f"{workload.name}, {profile.name}: times one call a segment"
+                verdicts.append(Verdict(what, found.ratio, TARGETS[workload.name]))
+    return Report(
+        title="Preprocessing, from the waveform to the network's input, on one core",
+        command=command,
+        columns=(
+            Column("recordings"),
+            Column("profile"),
+            Column("segments a recording", digits=1),
+            Column("one call a segment", "ms", 2),
+            Column("Tussis", "ms", 2),
+            Column("a segment", "ms", 3),
+            Column("times as fast", digits=1),
+            Column("waveform", "ms", 2),
+            Column("times as fast with it", digits=1),
+        ),
+        rows=tuple(rows),
+        hardware=hardware(),
+        notes=(
+            *(workload.line() for workload in made),
+            f"CPU time a recording on one thread, medians of {rounds} rounds in which both ways take turns. The"
+            " waveform (decoded samples to 16 kHz: normalise, downmix, resample, filter) is the same either way.",
+        ),
+        verdicts=tuple(verdicts),
+    )
+
+
+def _row(workload: Workload, profile: Profile, found: Compared) -> tuple[Cell, ...]:
+    segments = found.segments / found.recordings
+    return (
+        workload.name,
+        profile.name,
+        segments,
+        found.plain_s * 1000,
+        found.shared_s * 1000,
+        found.shared_s * 1000 / segments,
+        found.ratio,
+        found.waveform_s * 1000,
+        found.ratio_from_samples,
+    )
+
+
+def _longest(profile: Profile) -> Cut:
+    hops = MAX_SEGMENTS - 1 if profile.tail is Tail.DROP else MAX_SEGMENTS
+    generator = torch.Generator().manual_seed(0)
+    return cut_segments(torch.randn(hops * SAMPLE_RATE // 2 + SEGMENT_SAMPLES, generator=generator) * 0.1, profile)
+
+
+def _each(items: Sequence[object], work: Callable[..., object]) -> None:
+    for item in items:
+        work(item)
+
+
+def _cpu_s(way: Callable[[], None], least_s: float) -> float:
+    """CPU seconds of one pass, from as many as ``least_s`` takes."""
+    way()
+    passes = 0
+    start = time.process_time()
+    while True:
+        way()
+        passes += 1
+        spent = time.process_time() - start
+        if spent >= least_s:
+            return spent / passes
