@@ -39,16 +39,20 @@ class Deployment:
     jobs: dict[str, Job] = field(default_factory=dict)
     """Every job that was enqueued, by id."""
 
-    def worker(self, *arguments: str, concurrency: int = 2, faulty: bool = False, **settings: object) -> Running:
+    def worker(
+        self, *arguments: str, kind: str = "cpu", concurrency: int = 2, faulty: bool = False, **settings: object
+    ) -> Running:
         """Start a worker and wait until it is ready. ``settings`` are TUSSIS_* by their lower-case names."""
-        worker = self.start_worker(*arguments, concurrency=concurrency, faulty=faulty, **settings)
+        worker = self.start_worker(*arguments, kind=kind, concurrency=concurrency, faulty=faulty, **settings)
         worker.wait_for_event("worker_ready", READY_S)
         return worker
 
-    def start_worker(self, *arguments: str, concurrency: int = 2, faulty: bool = False, **settings: object) -> Running:
+    def start_worker(
+        self, *arguments: str, kind: str = "cpu", concurrency: int = 2, faulty: bool = False, **settings: object
+    ) -> Running:
         """Start a worker and do not wait. ``faulty`` takes the one of :mod:`tussis.worker.soak.faulty_worker`."""
         environment = self.environment | {f"TUSSIS_{name.upper()}": str(value) for name, value in settings.items()}
-        words = ["cpu", "--concurrency", str(concurrency), *arguments]
+        words = [kind, "--concurrency", str(concurrency), *arguments]
         if faulty:
             return self.spawn(
                 "-m", "tussis.worker.soak.faulty_worker", *words, environment=environment, program=sys.executable

@@ -336,6 +336,12 @@ class DatabaseRefused(OperatorError):
     error_class = "database_refused"
 
 
+class DeviceUnavailable(OperatorError):
+    """The device that the worker is to compute on is not there."""
+
+    error_class = "device_unavailable"
+
+
 class DiskFull(OperatorError):
     """The disk is full."""
 

@@ -49,7 +49,13 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(tempfile.gettempdir()), description="where a worker keeps its readiness files"
     )
     concurrency: int = Field(
-        default_factory=_cores, ge=1, le=256, description="child processes of a CPU worker; unset: one a core"
+        default_factory=_cores, ge=1, le=256, description="child processes of a worker; unset: one a core"
+    )
+    batch_segments: int = Field(
+        256, ge=32, le=8192, description="the most segments of one run on a GPU, of all recordings that share it"
+    )
+    batch_wait_ms: float = Field(
+        2.0, ge=0, le=1000, description="how long a recording waits for company before its run on a GPU, milliseconds"
     )
     log_format: Literal["json", "console"] = Field("json", description="json: one object a line; console: for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level logged")

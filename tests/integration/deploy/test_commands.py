@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 import redis
+import torch
 from botocore.exceptions import ClientError
 
 from tests.support.compose import DOCKERFILES, instructions, last, make_env, services
@@ -245,9 +246,22 @@ def test_the_cpu_worker_s_command_and_health_check_and_the_tool_s(
     assert not healthy(test, environment)
 
 
-def test_the_gpu_worker_s_command_says_what_this_version_has(resolved: dict[str, Any], spawn: Spawn) -> None:
-    ended = spawn(*resolved["worker-gpu"]["command"])
-    assert ended.wait(SOON_S) == 1
-    assert ended.stderr == [
-        "tussis: tussis worker gpu is not part of this version of Tussis: use tussis worker cpu",
-    ]
+def test_the_gpu_worker_s_command_refuses_without_a_gpu_and_serves_in_a_trial(
+    resolved: dict[str, Any], deployment: Deployment, spawn: Spawn, tmp_path: Path
+) -> None:
+    """Given compose's GPU worker on a machine without one, then it says so in one line; on the CPU it gets healthy."""
+    service = resolved["worker-gpu"]
+    environment = Image(TUSSIS.parent).environment(service, deployment, tmp_path) | {"TUSSIS_CONCURRENCY": "1"}
+    words = [word.replace("9100", "0") for word in service["command"]]
+    if not torch.cuda.is_available():
+        ended = spawn(*words, environment=environment)
+        assert ended.wait(READY_S) == 1
+        (line,) = [line for line in ended.stderr if not line.startswith("{")]
+        assert line.startswith("tussis: onnxruntime ")
+        assert "has no CUDAExecutionProvider" in line
+    worker = spawn(*words, "--provider", "cpu", environment=environment)
+    worker.wait_for_event("worker_ready", READY_S)
+    test = service["healthcheck"]["test"]
+    wait_until(lambda: healthy(test, environment), SOON_S, "health")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(SOON_S) == 0

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from tests.support.models import RESNET_SEED, images, kept
+from tests.unit.device.test_device_engine import answers, order
 from tussis.shared.errors import ModelRefused, OutputUnwritable
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest, sha256_of
 from tussis.worker.detector.probe import probe
+from tussis.worker.device.engine import Engine, noise
 from tussis.worker.modelling import calibrate
 from tussis.worker.modelling import export as exporting
 from tussis.worker.modelling.architecture import CoughNet
@@ -129,3 +131,13 @@ def test_a_folder_that_is_missing_is_said_in_one_line(
 
     with pytest.raises(OutputUnwritable, match=r"cannot write .*cough\.onnx: No such file"):
         exporting.export(resnet_network, tmp_path / "none" / "cough.onnx")
+
+
+def test_on_a_device_a_recording_s_answer_does_not_depend_on_its_neighbours(random_resnet: Path) -> None:
+    """Given the GPU worker's runs, here on the CPU, then three lengths in one run are what each is alone."""
+    engine = Engine.load(order(random_resnet))
+    waves = [noise(count, seed) for seed, count in enumerate((2, 3, 1))]
+    for wave, shared in zip(waves, answers(engine, *waves), strict=True):
+        (alone,) = answers(engine, wave)
+        np.testing.assert_allclose(shared.bag_logit, alone.bag_logit, atol=1e-4)
+        np.testing.assert_allclose(shared.segment_logits, alone.segment_logits, atol=1e-4)

@@ -19,6 +19,8 @@ from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
 from tussis.worker.detector.detector import Detector
+from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.device.scorer import DeviceScorer
 from tussis.worker.metrics import Meter, NoMeter
 from tussis.worker.parts import Parts
 from tussis.worker.rundir import Phase, RunDir
@@ -45,6 +47,8 @@ class Start:
     threads: int
     run_dir: RunDir
     meter: Meter = field(default_factory=NoMeter)
+    apart: bool = False
+    """The model is in the worker's device process; the children only carry."""
 
 
 def start(order: Start) -> None:
@@ -83,11 +87,10 @@ def _make_parts_patiently(order: Start) -> Parts:
 def make_parts(order: Start) -> Parts:
     """Everything a process works with. Raises operator's and transient errors."""
     settings = order.settings
-    detector = Detector.load(order.model, intra_op_threads=order.threads)
-    detector.warm_up()
+    scorer = _scorer(order)
     store = Store.connect(settings.need_database(), pool_size=1, statement_timeout_s=_STATEMENT_TIMEOUT_S)
     store.verify_schema()
-    manifest = detector.manifest
+    manifest = scorer.manifest
     model_id = store.register_model(
         ModelFacts(
             name=manifest.name,
@@ -105,13 +108,21 @@ def make_parts(order: Start) -> Parts:
         store=store,
         ledger=Ledger(connect(url), redact(url)),
         s3=s3_client(settings),
-        scorer=OwnProcess(detector),
+        scorer=scorer,
         model_id=model_id,
         worker=order.worker,
         device=order.device,
         run_dir=order.run_dir,
         meter=order.meter,
     )
+
+
+def _scorer(order: Start) -> OwnProcess | DeviceScorer:
+    if order.apart:
+        return DeviceScorer(read_manifest(order.model), order.run_dir, order.settings.soft_shutdown_s)
+    detector = Detector.load(order.model, intra_op_threads=order.threads)
+    detector.warm_up()
+    return OwnProcess(detector)
 
 
 def parts() -> Parts:

@@ -19,6 +19,7 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.queues import PRIORITIES, UNACKED_INDEX_KEY, WORKERS_KEY, list_key, worker_queues
 from tussis.worker import logs
 from tussis.worker.child import Start
+from tussis.worker.device.host import DeviceHost
 from tussis.worker.exposition import Exposition
 from tussis.worker.reconciler import INTERVAL_S, Reconciler
 from tussis.worker.rundir import House, Phase
@@ -80,9 +81,10 @@ class Keeper:
     It outlives the consumer: while a stopping worker waits for its children, their messages still need beats.
     """
 
-    def __init__(self, order: Start, exposition: Exposition | None = None) -> None:
+    def __init__(self, order: Start, exposition: Exposition | None = None, device: DeviceHost | None = None) -> None:
         self._order = order
         self._exposition = exposition
+        self._device = device
         self._settings = order.settings
         self._run_dir = order.run_dir
         self._over = threading.Event()
@@ -100,7 +102,7 @@ class Keeper:
         self._idle_since: float | None = None
         self._escalated = False
         self.problem: NotReady | None = None
-        """Why the worker never became ready."""
+        """Why the worker never became ready, or cannot go on."""
 
     def start(self, worker: Any) -> None:
         """Wait for the children, then keep house. Raises :class:`NotReady`."""
@@ -138,8 +140,13 @@ class Keeper:
             _log.warning("not_signed_off", reason=str(error))
 
     def _wait_for_children(self, worker: Any) -> None:
-        ends = time.monotonic() + READY_TIMEOUT_S
+        limit_s = READY_TIMEOUT_S if self._device is None else max(READY_TIMEOUT_S, self._device.load_s + 10)
+        ends = time.monotonic() + limit_s
         while True:
+            if self._device is not None:
+                self._device.look()
+                if self._device.refused is not None:
+                    raise NotReady(self._device.refused)
             if self._is_due("loading", _NOTE_INTERVAL_S, time.monotonic()):
                 self._run_dir.beat(Phase.LOADING)
             reports = self._run_dir.children()
@@ -149,11 +156,11 @@ class Keeper:
             dead = [process for process in worker.pool._pool._pool if process.exitcode is not None]
             if dead:
                 raise NotReady(f"a child ended while loading {self._order.model} (status {dead[0].exitcode})")
-            if all(pid in reports for pid in _pids(worker)):
+            if all(pid in reports for pid in _pids(worker)) and (self._device is None or self._device.ready):
                 self._run_dir.beat(Phase.CONNECTING)
                 return
             if time.monotonic() > ends:
-                raise NotReady(f"the children did not load {self._order.model} within {READY_TIMEOUT_S:g} s")
+                raise NotReady(f"the worker did not load {self._order.model} within {limit_s:g} s")
             time.sleep(0.05)
 
     def _keep_house(self, worker: Any) -> None:
@@ -164,6 +171,7 @@ class Keeper:
             elapsed, last = now - last, now
             self._attend(self._watch_stop, worker)
             self._attend(self._watch_children, worker)
+            self._attend(self._watch_device)
             if self._is_due("note", _NOTE_INTERVAL_S, now):
                 self._attend(self._note, worker)
             self._attend(self._attend_broker, worker, beat_every, max(elapsed, beat_every), now)
@@ -234,6 +242,16 @@ class Keeper:
                 # A replacement that cannot start: the worker ends with the reason rather than run half-handed.
                 _log.error("child_refused", reason=report.message)
                 celery_state.should_stop = 1
+
+    def _watch_device(self) -> None:
+        """Have the device process replaced when it ended. One that cannot start ends the worker, with the reason."""
+        if self._device is None or self.problem is not None:
+            return
+        self._device.look()
+        if self._device.refused is not None:
+            _log.error("device_refused", reason=self._device.refused)
+            self.problem = NotReady(self._device.refused)
+            celery_state.should_stop = 1
 
     def _beat(self, elapsed_s: float) -> None:
         """Keep the messages in work invisible to other workers."""

@@ -77,7 +77,7 @@ def process(job: Job, parts: Parts, handed_back: uuid.UUID | None = None) -> Out
             cut = cut_segments(one_channel(audio, plan.profile), plan.profile)
             inputs = parts.scorer.inputs(cut, plan.profile)
         parts.check_stop()
-        with stages.stage("inference", settings.inference_timeout_s):
+        with stages.stage("inference", None if parts.scorer.apart else settings.inference_timeout_s):
             scores = parts.scorer.score(inputs, alone=claim.vanished > 0)
         result = _result(parts, len(data), audio, cut, scores, stages)
         with stages.stage("commit", None):
@@ -126,7 +126,8 @@ def _claim_request(job: Job, parts: Parts, plan: Plan, version: objects.ObjectVe
         worker=parts.worker,
         device=parts.device.value,
         max_attempts=parts.settings.max_attempts,
-        alone=True,  # A child has one recording at a time.
+        # A child has one recording at a time; who shares runs is told by the claim when it has to be alone.
+        alone=not parts.scorer.apart,
     )
 
 

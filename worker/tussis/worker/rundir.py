@@ -26,6 +26,17 @@ class ChildReport:
     message: str = ""
 
 
+@dataclass(frozen=True)
+class DeviceReport:
+    """What the device process said of itself, every second: ``loading``, ``ready``, or ``refused`` with the reason."""
+
+    pid: int
+    state: str
+    message: str
+    at: float
+    """Seconds of the machine's monotonic clock."""
+
+
 class Phase(StrEnum):
     """What the thread that consumes does."""
 
@@ -121,7 +132,26 @@ class RunDir:
         except FileNotFoundError:
             return None
 
+    # --- the device process's side ---
+
+    def report_device(self, state: str, message: str = "") -> None:
+        """Say how the device process is. Raises nothing, as :meth:`hold`."""
+        report = DeviceReport(os.getpid(), state, message, time.monotonic())
+        with suppress(OSError):
+            _write(self.path / "device.json", json.dumps(asdict(report)))
+
     # --- the parent's side ---
+
+    def device(self) -> DeviceReport | None:
+        """The device process's last word; None where there is none."""
+        try:
+            return DeviceReport(**json.loads((self.path / "device.json").read_text()))
+        except FileNotFoundError:
+            return None
+
+    def forget_device(self) -> None:
+        """Remove the last word of a device process that is gone."""
+        (self.path / "device.json").unlink(missing_ok=True)
 
     def beat(self, phase: Phase) -> None:
         """Say that the consuming thread is there, and what it does. Raises nothing, as :meth:`hold`."""

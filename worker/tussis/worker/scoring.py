@@ -27,6 +27,14 @@ class Scorer(Protocol[Inputs]):
     """
 
     @property
+    def apart(self) -> bool:
+        """Whether the model is in another process, which shares its runs out and holds each to its own deadline.
+
+        Otherwise the caller holds :meth:`score` to one, and every recording has the process to itself.
+        """
+        ...
+
+    @property
     def manifest(self) -> Manifest:
         """Of the model that answers."""
 
@@ -45,6 +53,7 @@ class OwnProcess:
     """The model in the calling process. Every recording has it to itself."""
 
     detector: Detector
+    apart: bool = False
 
     @property
     def manifest(self) -> Manifest:

@@ -23,6 +23,8 @@ from tussis.worker.app import build_app
 from tussis.worker.child import Start
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.source import resolve_model
+from tussis.worker.device.host import DeviceHost
+from tussis.worker.device.order import DeviceOrder, OnDevice, Provider
 from tussis.worker.exposition import FILES, Exposition
 from tussis.worker.heartbeat import heartbeat_step
 from tussis.worker.keeper import Keeper
@@ -32,13 +34,14 @@ from tussis.worker.rundir import Phase, RunDir, remove_leftovers
 _log = logs.get("service")
 
 
-def run_worker(settings: Settings, device: Device) -> int:
-    """Serve until told to stop. Returns the exit status.
+def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
+    """Serve until told to stop, on the CPU, or ``on`` a device of its own process. Returns the exit status.
 
     Call :func:`~tussis.worker.deployment.check_deployment` first. The manifest is read before the fork, so that a
     model that is wrong says so at once, in one line. Raises operator's and transient errors, :class:`NotReady` when a
     child cannot load the model.
     """
+    device = Device.CPU if on is None else on.provider.device
     name = f"{device.value}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     run_dir = _new_run_dir(settings, name)
     try:
@@ -47,13 +50,20 @@ def run_worker(settings: Settings, device: Device) -> int:
         cores = len(os.sched_getaffinity(0))
         metered = settings.metrics_port is not None
         meter = prometheus_meter(run_dir.path / FILES) if metered else NoMeter()
-        order = Start(settings, device, name, model, max(1, cores // children), run_dir, meter)
+        threads = max(1, cores // children)
+        order = Start(settings, device, name, model, threads, run_dir, meter, apart=on is not None)
         exposition = Exposition(order) if metered else None
-        keeper = Keeper(order, exposition)
+        host = None if on is None else _device_host(order, on, exposition)
+        keeper = Keeper(order, exposition, host)
         try:
+            if host is not None:
+                # It loads while the children are made, and was never one of them.
+                host.start()
             return _serve(order, keeper, children)
         finally:
             keeper.close()
+            if host is not None:
+                host.close()
             if exposition is not None:
                 exposition.close()
             if keeper.problem is not None:
@@ -80,6 +90,29 @@ def _find_model(settings: Settings) -> Path:
     model = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
     read_manifest(model)
     return model
+
+
+def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> DeviceHost:
+    settings = order.settings
+    told = DeviceOrder(
+        model=str(order.model),
+        sha256=read_manifest(order.model).sha256,
+        provider=on.provider,
+        device_index=on.index,
+        # On a GPU the CPU has next to nothing to do in a run.
+        threads=len(os.sched_getaffinity(0)) if on.provider is Provider.CPU else 1,
+        carriers=settings.concurrency,
+        batch_segments=settings.batch_segments,
+        batch_wait_ms=settings.batch_wait_ms,
+        deadline_s=settings.inference_timeout_s,
+        run_dir=str(order.run_dir.path),
+        cache_dir=str(settings.model_cache_dir),
+        metered=exposition is not None,
+        lifeline=-1,
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+    )
+    return DeviceHost(told, order.run_dir, over=lambda pid: None if exposition is None else exposition.fold(pid))
 
 
 def _serve(order: Start, keeper: Keeper, children: int) -> int:

@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
 import click
+
+if TYPE_CHECKING:
+    from tussis.worker.device.order import OnDevice
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _shared_options(command: F) -> F:
+    """Both kinds of worker take these."""
+    for option in (
+        click.option("--log-format", type=click.Choice(["json", "console"]), help="How to log [json]."),
+        click.option(
+            "--metrics-port", type=click.IntRange(0, 65_535), help="Serve Prometheus metrics there; 0: any free port."
+        ),
+        click.option("--model", help="The model to serve: path or s3:// URI of an ONNX file [TUSSIS_MODEL]."),
+        click.option("--concurrency", type=click.IntRange(1, 256), help="Child processes [default: one a core]."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -11,16 +33,9 @@ def worker() -> None:
 
 
 @worker.command()
-@click.option("--concurrency", type=click.IntRange(1, 256), help="Child processes [default: one a core].")
-@click.option("--model", help="The model to serve: path or s3:// URI of an ONNX file [TUSSIS_MODEL].")
-@click.option(
-    "--metrics-port", type=click.IntRange(0, 65_535), help="Serve Prometheus metrics there; 0: any free port."
-)
-@click.option("--log-format", type=click.Choice(["json", "console"]), help="How to log [json].")
+@_shared_options
 @click.pass_context
-def cpu(
-    ctx: click.Context, concurrency: int | None, model: str | None, metrics_port: int | None, log_format: str | None
-) -> None:
+def cpu(ctx: click.Context, /, **flags: Any) -> None:
     """Serve on the CPU, one recording a child process at a time.
 
     Takes from the queues tussis.cpu and tussis.any. Every child loads the model once and warms up; the worker takes its
@@ -35,10 +50,38 @@ def cpu(
       TUSSIS_MODEL         /models/cough.onnx or s3://bucket/cough.onnx, cough.json beside it
       TUSSIS_S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID ...  where the recordings are
     """
-    from tussis.shared.queues import Device
+    ctx.exit(_run(flags, None))
+
+
+@worker.command()
+@_shared_options
+@click.option("--device-index", type=click.IntRange(0), default=0, show_default=True, help="Which GPU.")
+@click.option(
+    "--provider",
+    type=click.Choice(["cuda", "tensorrt", "cpu"]),
+    default="cuda",
+    show_default=True,
+    help="What runs the model; cpu is for trials of this path without a GPU.",
+)
+@click.pass_context
+def gpu(ctx: click.Context, /, device_index: int, provider: str, **flags: Any) -> None:
+    """Serve on an NVIDIA GPU: one device process, and children that fetch and decode for it.
+
+    Takes from the queues tussis.gpu and tussis.any. The device process owns the GPU and the model; recordings that wait
+    together share a run (TUSSIS_BATCH_SEGMENTS, TUSSIS_BATCH_WAIT_MS). One worker a GPU; give it one or two children a
+    core. Without the GPU it refuses to start: nothing falls back to the CPU.
+
+    Needs the extra gpu (pip install 'tussis[gpu]') and the environment of `tussis worker cpu`, and stops as that does.
+    """
+    from tussis.worker.device.order import OnDevice, Provider
+
+    ctx.exit(_run(flags, OnDevice(Provider(provider), device_index)))
+
+
+def _run(flags: dict[str, Any], on: OnDevice | None) -> int:
     from tussis.shared.settings import load_settings
 
-    settings = load_settings(concurrency=concurrency, model=model, metrics_port=metrics_port, log_format=log_format)
+    settings = load_settings(**flags)
     from tussis.worker import logs
     from tussis.worker.deployment import check_deployment
 
@@ -47,12 +90,4 @@ def cpu(
     # Imported before the fork: the children share its memory and start at once.
     from tussis.worker.service import run_worker
 
-    ctx.exit(run_worker(settings, Device.CPU))
-
-
-@worker.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-def gpu() -> None:
-    """Serve on a GPU: not part of this version."""
-    from tussis.shared.errors import NotInstalled
-
-    raise NotInstalled("tussis worker gpu is not part of this version of Tussis: use tussis worker cpu")
+    return run_worker(settings, on)

@@ -1,8 +1,10 @@
 """A worker with faults on demand: the real one, with one call wrapped.
 
 A recording whose bytes hold ``FAULT:<name>:`` is met by that fault where it would be decoded; what follows is
-the real recording. Run as ``python -m tussis.worker.soak.faulty_worker`` with the arguments of ``tussis worker``. For
-``tussis soak`` and the tests; never for recordings of others, who could end the process with a few bytes.
+the real recording. A fault that begins with ``device-`` travels on, and meets the recording in the device process
+(:mod:`tussis.worker.soak.faulty_device`). Run as ``python -m tussis.worker.soak.faulty_worker`` with the arguments of
+``tussis worker``. For ``tussis soak`` and the tests; never for recordings of others, who could end the process with a
+few bytes.
 """
 
 from __future__ import annotations
@@ -36,9 +38,16 @@ STUCK_STOP = "FAULT_STUCK_STOP"
 UNGUARDED = "FAULT_UNGUARDED"
 
 
+#: The fault that the recording in hand takes along; a child has one recording at a time.
+_for_the_device: list[str] = []
+
+
 def with_fault(name: str, recording: bytes = b"") -> bytes:
     """The bytes of a recording that meets the fault ``name``: segfault, exit, memory, hang, raise, slow-SECONDS,
-    or once-SECONDS, which is slow at the first time only (with `STARTS_FILE`)."""
+    or once-SECONDS, which is slow at the first time only (with `STARTS_FILE`).
+
+    In the device process: device-segfault, device-hang, device-fail, device-break, device-slow-SECONDS.
+    """
     return MARKER + name.encode() + b":" + recording
 
 
@@ -73,13 +82,26 @@ def _wrapped(decode: Callable[..., Any]) -> Callable[..., Any]:
     def faulty(data: bytes, *arguments: Any, **options: Any) -> Any:
         if data.startswith(MARKER):
             name, data = data.removeprefix(MARKER).split(b":", 1)
-            first = _note(name.decode())
+            if name.startswith(b"device-"):
+                _for_the_device[:] = [name.decode()]
+                return decode(data, *arguments, **options)
+            first = note(name.decode())
             kind, _, seconds = name.partition(b"-")
             if kind == b"slow" or (kind == b"once" and first):
                 time.sleep(float(seconds))
             elif kind != b"once":
                 FAULTS[name.decode()]()
         return decode(data, *arguments, **options)
+
+    return faulty
+
+
+def _stamping(inputs: Callable[..., Any]) -> Callable[..., Any]:
+    from tussis.worker.soak.faulty_device import stamped
+
+    def faulty(*arguments: Any) -> Any:
+        wave = inputs(*arguments)
+        return stamped(wave, _for_the_device.pop()) if _for_the_device else wave
 
     return faulty
 
@@ -125,7 +147,7 @@ def _deaf(ask: Callable[..., Any]) -> Callable[..., Any]:
     return faulty
 
 
-def _note(name: str) -> bool:
+def note(name: str) -> bool:
     """Whether it is the first of this name, as far as one can tell."""
     path = os.environ.get(STARTS_FILE)
     if not path:
@@ -142,16 +164,19 @@ def main() -> None:
     from celery.concurrency.prefork import TaskPool
 
     from tussis.shared.errors import TussisError
-    from tussis.worker import pipeline, tasks, transport
+    from tussis.worker import child, pipeline, tasks, transport
     from tussis.worker.cli.worker import worker
-    from tussis.worker.detector.detector import Detector
+    from tussis.worker.device import host
+    from tussis.worker.device.scorer import DeviceScorer
     from tussis.worker.rundir import RunDir
 
     # The one call that is overridden in each, by its name there.
     vars(pipeline)["decode"] = _wrapped(vars(pipeline)["decode"])
     vars(tasks)["act"] = _killing(vars(tasks)["act"])
-    setattr(Detector, "load", _slow(Detector.load))  # noqa: B010 - mypy takes no assignment to a method
-    setattr(RunDir, "beat", _stuck(RunDir.beat))  # noqa: B010
+    vars(child)["open_chosen"] = _slow(vars(child)["open_chosen"])
+    setattr(RunDir, "beat", _stuck(RunDir.beat))  # noqa: B010 - mypy takes no assignment to a method
+    setattr(DeviceScorer, "inputs", _stamping(DeviceScorer.inputs))  # noqa: B010
+    vars(host)["ENTRY"] = ["-P", "-m", "tussis.worker.soak.faulty_device"]
     transport.Channel._brpop_start = _deaf(transport.Channel._brpop_start)
     if os.environ.get(STUCK_STOP):
         TaskPool.on_stop = lambda pool: time.sleep(3600)

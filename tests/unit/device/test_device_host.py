@@ -1,0 +1,136 @@
+"""The parent's side: starting, replacing and ending a device process, with small scripts in its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.waiting import wait_until
+from tests.unit.device.test_device_engine import order
+from tussis.worker.device import host
+from tussis.worker.device.host import DeviceHost
+from tussis.worker.rundir import RunDir
+
+#: Seconds for an interpreter to start and say something on a busy machine.
+SOON_S = 60.0
+
+_SAYS = """
+import json, os, select, sys, time
+order = json.loads(sys.argv[1])
+def say(state, message=""):
+    report = {"pid": os.getpid(), "state": state, "message": message, "at": time.monotonic()}
+    path = order["run_dir"] + "/device.json"
+    with open(path + ".draft", "w") as file:
+        json.dump(report, file)
+    os.replace(path + ".draft", path)
+"""
+#: Ready, and leaves when the lifeline is cut.
+GOOD = _SAYS + "say('ready'); select.select([order['lifeline']], [], [])"
+#: Ready, and deaf.
+STUBBORN = _SAYS + "say('ready'); time.sleep(3600)"
+REFUSING = _SAYS + "say('refused', 'no such device')"
+
+Make = Callable[[str], DeviceHost]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Iterator[RunDir]:
+    run_dir = RunDir(tmp_path / "tussis-1")
+    run_dir.create("gpu@test")
+    yield run_dir
+    run_dir.remove()
+
+
+@pytest.fixture
+def ended() -> list[int]:
+    """The process ids that the host reported as ended."""
+    return []
+
+
+@pytest.fixture
+def make(run_dir: RunDir, tiny_model: Path, ended: list[int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
+    monkeypatch.setattr(host, "_PAUSES_S", (0.0,) * 4)
+    made: list[DeviceHost] = []
+
+    def one(script: str) -> DeviceHost:
+        told = replace(order(tiny_model), run_dir=str(run_dir.path))
+        made.append(DeviceHost(told, run_dir, ended.append, entry=["-c", script]))
+        return made[-1]
+
+    yield one
+    for each in made:
+        each.close()
+
+
+def look_until(each: DeviceHost, condition: Callable[[], object], what: str) -> None:
+    """Look, as the keeper does, until the condition holds."""
+
+    def seen() -> bool:
+        each.look()
+        return bool(condition())
+
+    wait_until(seen, SOON_S, what)
+
+
+def test_a_process_that_dies_is_replaced_at_once_and_the_worker_holds_meanwhile(
+    make: Make, run_dir: RunDir, ended: list[int]
+) -> None:
+    each = make(GOOD)
+    each.start()
+    look_until(each, lambda: each.ready, "the first process")
+    first = each.pid
+    assert first is not None
+    os.kill(first, 9)
+    look_until(each, lambda: ended, "its end to be seen")
+    assert ended == [first]
+    assert not each.ready
+    assert list(run_dir.holds().values()) == ["the device process is away: it ended with status -9"]
+    look_until(each, lambda: each.ready, "the next process")
+    assert each.pid != first
+    assert run_dir.holds() == {}
+
+
+def test_a_refusal_is_the_worker_s(make: Make) -> None:
+    each = make(REFUSING)
+    each.start()
+    look_until(each, lambda: each.refused, "the refusal")
+    assert each.refused == "no such device"
+    assert not each.ready
+
+
+def test_false_starts_are_bounded(make: Make, ended: list[int]) -> None:
+    each = make("raise SystemExit(7)")
+    each.start()
+    look_until(each, lambda: each.refused, "the last try")
+    assert each.refused == "the device process failed 5 times to start: it ended with status 7"
+    assert len(ended) == len(set(ended)) == 5
+
+
+def test_a_process_without_a_sign_of_life_is_killed(
+    make: Make, ended: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    each = make(STUBBORN)
+    each.start()
+    look_until(each, lambda: each.ready, "the process")
+    monkeypatch.setattr(host, "_SILENCE_S", -order_deadline(each))
+    look_until(each, lambda: ended, "its end")
+
+
+def order_deadline(each: DeviceHost) -> float:
+    return each._order.deadline_s
+
+
+@pytest.mark.parametrize("script", [GOOD, STUBBORN])
+def test_closing_leaves_no_process(make: Make, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_LEAVE_S", SOON_S if script == GOOD else 0.1)
+    each = make(script)
+    each.start()
+    look_until(each, lambda: each.ready, "the process")
+    process = psutil.Process(each.pid)
+    each.close()
+    assert not process.is_running()

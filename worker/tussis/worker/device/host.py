@@ -1,0 +1,161 @@
+"""The parent's side of the device process: it starts it, watches it, starts it anew, and ends it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from tussis.worker import logs
+from tussis.worker.device.order import DeviceOrder, Provider
+from tussis.worker.rundir import RunDir
+
+_log = logs.get("device")
+
+#: What a device process runs.
+ENTRY: Final = ["-P", "-m", "tussis.worker.device.process"]
+#: Seconds in which it has to be ready. TensorRT builds an engine when it sees a model for the first time.
+_LOAD_S: Final = {Provider.CUDA: 180.0, Provider.TENSORRT: 1200.0, Provider.CPU: 120.0}
+#: So many may end in a row without having been ready, with pauses between them; then the worker ends.
+_MAX_FALSE_STARTS: Final = 5
+#: Seconds before the next start after one, two ... false ones; at once after a process that was ready.
+_PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0)
+#: Seconds beyond a run's deadline without a sign of life, after which it is taken to hang.
+_SILENCE_S: Final = 60.0
+#: Seconds that it gets to leave once its lifeline is cut.
+_LEAVE_S: Final = 5.0
+
+
+class DeviceHost:
+    """One device process after the other, from :meth:`start` to :meth:`close`.
+
+    ``over`` is told the process id of each that has ended. Not for use by several threads at a time.
+    """
+
+    def __init__(
+        self, order: DeviceOrder, run_dir: RunDir, over: Callable[[int], None], entry: list[str] | None = None
+    ) -> None:
+        self._run_dir = run_dir
+        self._over = over
+        self._entry = entry or ENTRY
+        # Before any fork, so that no child can hold the parent's end: its death would go unnoticed.
+        self._lifeline, self._ours = os.pipe()
+        os.register_at_fork(after_in_child=self._forget_ours)
+        self._forking = threading.Lock()
+        os.register_at_fork(
+            before=self._forking.acquire,
+            after_in_parent=self._forking.release,
+            after_in_child=self._forking.release,
+        )
+        self._order = replace(order, lifeline=self._lifeline)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._began = 0.0
+        self._was_ready = False
+        self._false_starts = 0
+        self._next_start = 0.0
+        self.refused: str | None = None
+        """Why there is no device process, and will be none."""
+
+    @property
+    def load_s(self) -> float:
+        """Seconds in which a device process has to be ready."""
+        return _LOAD_S[self._order.provider]
+
+    @property
+    def ready(self) -> bool:
+        """Whether carriers can be served."""
+        return self._process is not None and self._was_ready
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that lives."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start a process, and do not wait."""
+        self._run_dir.forget_device()
+        self._was_ready = False
+        self._began = time.monotonic()
+        # A child that is forked while Popen has its pipe open keeps that pipe, and Popen would wait for its end.
+        with self._forking:
+            self._process = subprocess.Popen(
+                [sys.executable, *self._entry, self._order.to_json()],
+                stdin=subprocess.DEVNULL,
+                pass_fds=(self._lifeline,),
+                # NVIDIA's libraries leave TensorFloat-32 off, TensorRT's too: float32 results do not depend on it.
+                env={"NVIDIA_TF32_OVERRIDE": "0", **os.environ},
+            )
+
+    def look(self) -> None:
+        """See how it is, and start the next one when it is due. To be called every half second or so."""
+        if self.refused is not None:
+            return
+        if self._process is None:
+            if time.monotonic() >= self._next_start:
+                self.start()
+            return
+        report = self._run_dir.device()
+        ours = report if report is not None and report.pid == self._process.pid else None
+        if ours is not None and ours.state == "refused":
+            self.refused = ours.message
+            return
+        if ours is not None and ours.state == "ready" and not self._was_ready:
+            self._was_ready = True
+            self._false_starts = 0
+            self._run_dir.resume()
+        status = self._process.poll()
+        if status is not None:
+            self._ended(f"it ended with status {status}")
+        elif not self._was_ready and time.monotonic() - self._began > self.load_s:
+            self._kill(f"it did not load {self._order.model} within {self.load_s:g} s")
+        elif ours is not None and time.monotonic() - ours.at > self._order.deadline_s + _SILENCE_S:
+            self._kill(f"it gave no sign of life for {time.monotonic() - ours.at:.0f} s")
+
+    def _kill(self, reason: str) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._ended(reason)
+
+    def _ended(self, reason: str) -> None:
+        assert self._process is not None
+        self._over(self._process.pid)
+        self._process = None
+        pause = 0.0
+        if not self._was_ready:
+            self._false_starts += 1
+            if self._false_starts >= _MAX_FALSE_STARTS:
+                self.refused = f"the device process failed {self._false_starts} times to start: {reason}"
+                return
+            pause = _PAUSES_S[self._false_starts - 1]
+        self._was_ready = False
+        self._next_start = time.monotonic() + pause
+        # The worker waits meanwhile: it is not ready, and what it has in work does not age.
+        self._run_dir.hold(f"the device process is away: {reason}")
+        _log.error("device_lost", reason=reason, pause_s=pause)
+
+    def close(self) -> None:
+        """End it, after the children have."""
+        if self._ours >= 0:
+            os.close(self._ours)
+            os.close(self._lifeline)
+            self._ours = -1
+        if self._process is not None:
+            try:
+                self._process.wait(_LEAVE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._over(self._process.pid)
+            self._process = None
+
+    def _forget_ours(self) -> None:
+        """In a fork of the worker."""
+        if self._ours >= 0:
+            os.close(self._ours)
+            self._ours = -1

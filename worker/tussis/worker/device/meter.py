@@ -1,0 +1,77 @@
+"""Counting what the device process does. ``docs/operate.md`` has the table; a test compares the two."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+#: Where prometheus-client looks for the files' folder when it is imported.
+_FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+#: Seconds. A run takes milliseconds, its deadline is two minutes; company is waited for some milliseconds.
+_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0)
+
+
+class DeviceMeter(Protocol):
+    """What the device process tells."""
+
+    def started(self) -> None:
+        """A process is ready."""
+
+    def ran(self, segments: Sequence[int], padded: int, waited_s: Sequence[float], seconds: float) -> None:
+        """A run is over: segments of each recording, segments computed, each one's wait before, the run's seconds."""
+
+
+class NoDeviceMeter:
+    """Counts nothing."""
+
+    def started(self) -> None:
+        return
+
+    def ran(self, segments: Sequence[int], padded: int, waited_s: Sequence[float], seconds: float) -> None:
+        return
+
+
+class PrometheusDeviceMeter:
+    """Counts for Prometheus. Made by :func:`device_meter` only."""
+
+    def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Histogram
+
+        registry = CollectorRegistry()
+        self._starts = Counter("tussis_device_starts", "Device processes that became ready.", registry=registry)
+        self._runs = Counter("tussis_device_runs", "Runs of the model.", registry=registry)
+        self._recordings = Counter("tussis_device_recordings", "Recordings in these runs.", registry=registry)
+        self._segments = Counter("tussis_device_segments", "Segments in these runs.", registry=registry)
+        self._padding = Counter("tussis_device_padding_segments", "Segments computed for nothing.", registry=registry)
+        self._wait = Histogram(
+            "tussis_device_wait_seconds",
+            "Seconds from a recording's arrival at the device process to its run.",
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+        self._run = Histogram(
+            "tussis_device_run_seconds",
+            "Seconds that a run took, images included.",
+            registry=registry,
+            buckets=_BUCKETS,
+        )
+
+    def started(self) -> None:
+        self._starts.inc()
+
+    def ran(self, segments: Sequence[int], padded: int, waited_s: Sequence[float], seconds: float) -> None:
+        self._runs.inc()
+        self._recordings.inc(len(segments))
+        self._segments.inc(sum(segments))
+        self._padding.inc(padded - sum(segments))
+        for one in waited_s:
+            self._wait.observe(one)
+        self._run.observe(seconds)
+
+
+def device_meter(folder: Path) -> PrometheusDeviceMeter:
+    """A meter whose files lie beside those of the worker's children."""
+    os.environ[_FOLDER_VARIABLE] = str(folder)
+    return PrometheusDeviceMeter()

@@ -1,0 +1,187 @@
+"""Where a device process computes: the one place that knows CUDA from a CPU. Nothing here falls back in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import torch
+
+from tussis.shared.dsp.constants import IMAGE_SIZE, MAX_SEGMENTS
+from tussis.shared.errors import DeviceUnavailable, NotInstalled
+from tussis.worker.detector.contract import SEGMENT_MASK, SPECTROGRAMS
+from tussis.worker.detector.session import Execution
+from tussis.worker.device.order import DeviceOrder, Provider
+
+_CUDA: Final = "CUDAExecutionProvider"
+_TENSORRT: Final = "TensorrtExecutionProvider"
+_CPU: Final = "CPUExecutionProvider"
+
+
+class Place(Protocol):
+    """A device, as the engine uses it."""
+
+    @property
+    def execution(self) -> list[Execution]:
+        """onnxruntime's providers, in order of preference."""
+        ...
+
+    @property
+    def binding(self) -> tuple[str, int]:
+        """Kind and index of the device, as onnxruntime binds memory there."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    def verify(self, providers: Sequence[str]) -> None:
+        """Hold the providers of an open session against what was asked. Raises :class:`DeviceUnavailable`."""
+
+    def upload(self, samples: torch.Tensor) -> torch.Tensor:
+        """The same numbers on the device."""
+        ...
+
+    def stream(self) -> AbstractContextManager[Any]:
+        """What images and runs are put in order by."""
+        ...
+
+
+@dataclass(frozen=True)
+class HostPlace:
+    """The CPU: for trials and tests of everything but CUDA itself."""
+
+    execution: list[Execution]
+    binding: tuple[str, int] = ("cpu", 0)
+    name: str = "cpu"
+
+    def verify(self, providers: Sequence[str]) -> None:
+        return
+
+    def upload(self, samples: torch.Tensor) -> torch.Tensor:
+        return samples
+
+    def stream(self) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class CudaPlace:
+    """One NVIDIA GPU. torch and onnxruntime share one stream, so that each sees what the other has finished."""
+
+    execution: list[Execution]
+    binding: tuple[str, int]
+    device: torch.device
+    queue: Any
+    """``torch.cuda.Stream``."""
+
+    @property
+    def name(self) -> str:
+        return str(torch.cuda.get_device_name(self.device))
+
+    def verify(self, providers: Sequence[str]) -> None:
+        wanted = self.execution[0][0]
+        if not providers or providers[0] != wanted:
+            raise DeviceUnavailable(
+                f"onnxruntime opened the model with {', '.join(providers)}, not with {wanted}: CUDA 13 and cuDNN 9 have"
+                " to be there, as the extra gpu brings them (its warning above says which library is missing)"
+            )
+
+    def upload(self, samples: torch.Tensor) -> torch.Tensor:
+        # Pinned memory is given back to torch's own allocator, which waits for the copy.
+        return samples.pin_memory().to(self.device, non_blocking=True)
+
+    def stream(self) -> AbstractContextManager[Any]:
+        context: AbstractContextManager[Any] = torch.cuda.stream(self.queue)
+        return context
+
+
+def find_place(order: DeviceOrder) -> Place:
+    """The device of an order, looked at before anything is loaded onto it.
+
+    Raises:
+        DeviceUnavailable: the driver, the device or the provider is not there.
+        NotInstalled: onnxruntime is missing, or is the build for CPUs.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise NotInstalled("onnxruntime is not installed: pip install 'tussis[gpu]'") from None
+    if order.provider is Provider.CPU:
+        return HostPlace([(_CPU, {})])
+    available = onnxruntime.get_available_providers()
+    if _CUDA not in available:
+        raise NotInstalled(
+            f"onnxruntime {onnxruntime.__version__} has no {_CUDA} (it has {', '.join(available)}): install"
+            " 'tussis[gpu]' into an environment of its own, where the package onnxruntime for CPUs is not"
+        )
+    if order.provider is Provider.TENSORRT and _TENSORRT not in available:
+        raise NotInstalled(f"onnxruntime {onnxruntime.__version__} has no {_TENSORRT}: use --provider cuda")
+    if not torch.cuda.is_available():
+        built = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
+        if torch.version.cuda is None:
+            built = f"torch {torch.__version__} is built without CUDA"
+        raise DeviceUnavailable(f"no CUDA device: {built} and finds none; is the driver there (nvidia-smi)?")
+    count = torch.cuda.device_count()
+    if order.device_index >= count:
+        raise DeviceUnavailable(f"no CUDA device {order.device_index}: there are {count}, counted from 0")
+    # torch has loaded the same libraries; where it has not, this finds them beside it.
+    onnxruntime.preload_dlls()
+    return _cuda_place(order)
+
+
+def _cuda_place(order: DeviceOrder) -> CudaPlace:
+    device = torch.device("cuda", order.device_index)
+    torch.cuda.set_device(device)
+    # float32 means float32: results must not depend on TensorFloat-32. Who wants speed serves a float16 model, which
+    # passed its gate.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    queue: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return CudaPlace(cuda_execution(order, queue.cuda_stream), ("cuda", order.device_index), device, queue)
+
+
+def cuda_execution(order: DeviceOrder, stream: int) -> list[Execution]:
+    """onnxruntime's providers and their options on a GPU; ``stream`` is CUDA's handle of the shared stream."""
+    shared = {"device_id": str(order.device_index), "user_compute_stream": str(stream)}
+    cuda: Execution = (
+        _CUDA,
+        shared
+        | {
+            # Batches come in many shapes: searching exhaustively would cost seconds at each new one.
+            "cudnn_conv_algo_search": "HEURISTIC",
+            "do_copy_in_default_stream": "1",
+            "use_tf32": "0",
+        },
+    )
+    host: Execution = (_CPU, {})
+    if order.provider is Provider.CUDA:
+        return [cuda, host]
+    folder = Path(order.cache_dir) / "tensorrt"
+    folder.mkdir(parents=True, exist_ok=True)
+    recordings = max(2, order.carriers)
+
+    def shapes(batch: int, segments: int) -> str:
+        return f"{SPECTROGRAMS}:{batch}x{segments}x3x{IMAGE_SIZE}x{IMAGE_SIZE},{SEGMENT_MASK}:{batch}x{segments}"
+
+    tensorrt: Execution = (
+        _TENSORRT,
+        shared
+        | {
+            # Building an engine takes minutes: it is kept for the next start, by model, device and version.
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(folder),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(folder),
+            "trt_profile_min_shapes": shapes(1, 1),
+            "trt_profile_opt_shapes": shapes(
+                max(1, min(recordings, order.batch_segments // MAX_SEGMENTS)), MAX_SEGMENTS
+            ),
+            "trt_profile_max_shapes": shapes(recordings, MAX_SEGMENTS),
+        },
+    )
+    return [tensorrt, cuda, host]

@@ -1,0 +1,120 @@
+"""The device process: ``python -m tussis.worker.device.process ORDER``, a fresh interpreter that the worker starts.
+
+It never was a fork of a process with torch's or onnxruntime's threads, and nothing is ever forked from it. Its life
+ends with its parent's: the end of the pipe ``lifeline`` says so, whatever ended the parent.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from tussis.shared.errors import TussisError
+from tussis.worker import logs
+from tussis.worker.device.order import DeviceOrder, Provider
+from tussis.worker.rundir import RunDir
+
+_log = logs.get("device")
+
+#: Seconds between two signs of life.
+_PULSE_S: Final = 1.0
+
+
+def main() -> None:
+    """Load, warm up, report, serve; never returns."""
+    order = DeviceOrder.from_json(sys.argv[1])
+    # A terminal and some service managers signal the whole group: this process ends after the children, by its parent.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    logs.configure(order.log_format, order.log_level)
+    threading.excepthook = _end
+    run_dir = RunDir(Path(order.run_dir))
+    life = Life(run_dir, order.lifeline)
+    threading.Thread(target=life.watch, name="life", daemon=True).start()
+    try:
+        serve(order, run_dir, life)
+    except TussisError as error:
+        life.say("refused", str(error))
+        os._exit(0)
+    except BaseException as error:
+        # What ends the runner ends the process, at once: carriers see their connections break.
+        _log.error("device_ended", reason=f"{type(error).__name__}: {error}", exc_info=True)
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def serve(order: DeviceOrder, run_dir: RunDir, life: Life) -> None:
+    """Raises operator's errors before it is ready."""
+    began = time.monotonic()
+    if order.provider is Provider.CPU:
+        _log.warning("device_trial", reason="the device process computes on the CPU: for trials, not for service")
+    # torch first: onnxruntime finds the CUDA libraries that it has loaded.
+    import torch
+
+    from tussis.worker.device import wire
+    from tussis.worker.device.engine import Engine
+    from tussis.worker.device.meter import NoDeviceMeter, device_meter
+    from tussis.worker.device.server import Server
+    from tussis.worker.exposition import FILES
+
+    torch.set_num_threads(order.threads)
+    engine = Engine.load(order)
+    engine.warm_up(order)
+    meter = device_meter(run_dir.path / FILES) if order.metered else NoDeviceMeter()
+    meter.started()
+    server = Server(engine, order, meter)
+    listener = wire.listen(run_dir.path)
+    threading.Thread(target=server.accept, args=(listener,), name="accept", daemon=True).start()
+    life.say("ready")
+    _log.info(
+        "device_ready",
+        pid=os.getpid(),
+        provider=order.provider.value,
+        device=engine.device_name,
+        model=engine.manifest.label,
+        seconds=round(time.monotonic() - began, 1),
+    )
+    server.run()
+
+
+class Life:
+    """Tells the parent that this process lives, and ends it when the parent does not."""
+
+    def __init__(self, run_dir: RunDir, lifeline: int) -> None:
+        self._run_dir = run_dir
+        self._lifeline = lifeline
+        self._state = ("loading", "")
+        self._lock = threading.Lock()
+
+    def say(self, state: str, message: str = "") -> None:
+        """A new state: ``loading``, ``ready``, or ``refused`` with the reason."""
+        with self._lock:
+            self._state = (state, message)
+            self._run_dir.report_device(*self._state)
+
+    def watch(self) -> None:
+        """Until the parent closes its end, or dies."""
+        while True:
+            if select.select([self._lifeline], [], [], _PULSE_S)[0]:
+                os._exit(0)
+            with self._lock:
+                self._run_dir.report_device(*self._state)
+
+
+def _end(arguments: Any) -> None:
+    """A thread that fails must not leave half a process behind."""
+    reason = f"{arguments.exc_type.__name__}: {arguments.exc_value}"
+    trace = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
+    _log.error("device_ended", reason=reason, exc_info=trace)
+    sys.stderr.flush()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
