@@ -221,3 +221,49 @@ def start(rounds: int | None, original: Path | None, json_file: Path | None, qui
     from tussis.worker.bench.start import measure
 
     _measure(json_file, lambda: measure(model, rounds=rounds or 5, quick=quick, command=_command()))
+
+
+@bench.command()
+@_rounds
+@_original_option
+@click.option("--concurrency", type=click.IntRange(1, 256), help="The worker's children [two a core].")
+@click.option("--device-index", type=click.IntRange(0), default=0, show_default=True, help="Which GPU.")
+@click.option(
+    "--provider",
+    type=click.Choice(["cuda", "tensorrt", "cpu"]),
+    default="cuda",
+    show_default=True,
+    help="As for tussis worker gpu; cpu tries the measurement without a GPU.",
+)
+@_common
+def device(
+    rounds: int | None,
+    original: Path | None,
+    concurrency: int | None,
+    device_index: int,
+    provider: str,
+    json_file: Path | None,
+    quick: bool,
+) -> None:
+    """A GPU worker, enqueue to committed rows, against the model alone on the same GPU; recordings of 10 s."""
+    model = _original(original)
+    from tussis.worker.bench.device import Plan, measure
+    from tussis.worker.device.order import OnDevice, Provider
+
+    plan = Plan(
+        model=model,
+        on=OnDevice(Provider(provider), device_index),
+        children=concurrency or 2 * len(os.sched_getaffinity(0)),
+        rounds=rounds or (2 if quick else 5),
+    )
+    _measure(json_file, lambda: measure(plan, quick=quick, command=_command(), say=_say))
+
+
+@bench.command()
+@_rounds
+@_common
+def store(rounds: int | None, json_file: Path | None, quick: bool) -> None:
+    """Claims and results as workers write them: segment rows a second, and milliseconds beyond one fsync."""
+    from tussis.worker.bench.store import measure
+
+    _measure(json_file, lambda: measure(rounds=rounds or (3 if quick else 5), quick=quick, command=_command()))
