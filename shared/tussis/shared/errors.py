@@ -79,6 +79,12 @@ class FileUnreadable(CallerError):
     error_class = "file_unreadable"
 
 
+class TooFewRecordings(CallerError):
+    """There are fewer recordings than it takes to say anything about a model."""
+
+    error_class = "too_few_recordings"
+
+
 class OutputUnwritable(CallerError):
     """The output file cannot be written."""
 

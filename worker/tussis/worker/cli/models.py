@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tussis.shared.errors import NotInstalled, OutputUnwritable
+from tussis.worker.cli.models_quantize import quantize
 
 if TYPE_CHECKING:
     from tussis.worker.detector.manifest import Manifest
@@ -191,3 +192,6 @@ def _show(manifest: Manifest) -> None:
 
 def _line(what: str, value: str) -> None:
     click.echo(f"  {what:<11} {value}")
+
+
+models.add_command(quantize)

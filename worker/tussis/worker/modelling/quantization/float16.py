@@ -1,0 +1,20 @@
+"""float16: half the size, for GPUs. Inputs and outputs stay float32, and so does all that follows the backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx
+
+from tussis.worker.modelling.quantization.graph import Backbone, serialised
+
+
+def in_float16(model: Any, backbone: Backbone) -> bytes:
+    """The ONNX file of a simplified float32 model with its convolutions, and what they depend on, in float16."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    # The mask's fill is the most negative float32, which float16 does not hold; the last pooling sums many values.
+    converted = convert_float_to_float16(copied, keep_io_types=True, node_block_list=list(backbone.rest))
+    return serialised(converted)

@@ -1,0 +1,271 @@
+"""A smaller and faster version of a model: made, held against the original, and written only when it answers alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tussis.shared.dsp.constants import IMAGE_SIZE
+from tussis.shared.errors import FileUnreadable, ModelRefused, OutputUnwritable, TooFewRecordings
+from tussis.worker.detector.detector import Detector
+from tussis.worker.detector.manifest import (
+    Manifest,
+    check_sha256,
+    manifest_path,
+    read_manifest,
+    read_model,
+    sha256_of,
+    write_atomically,
+    write_manifest,
+)
+from tussis.worker.detector.probe import Probe, probe
+from tussis.worker.modelling.quantization.equalise import equalised
+from tussis.worker.modelling.quantization.float16 import in_float16
+from tussis.worker.modelling.quantization.gate import MIN_VALIDATION, Answers, Comparison, compare
+from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplified
+from tussis.worker.modelling.quantization.int8 import Calibrated
+from tussis.worker.modelling.quantization.ranges import ranges_over
+from tussis.worker.modelling.quantization.recordings import Reading, Recording, read
+from tussis.worker.modelling.quantization.search import Candidate, candidates, opened
+from tussis.worker.prepare import whole_mask
+
+#: Recordings that ranges are measured over, at least. A range that is too narrow costs far more than one too wide.
+MIN_CALIBRATION: Final = 20
+#: Recordings that the search for sensitive convolutions asks: each once for every convolution.
+_SAMPLES: Final = 8
+_TIMED_SEGMENTS: Final = 4
+_ROUNDS: Final = 5
+
+
+class Target(StrEnum):
+    """What the convolutions are computed in."""
+
+    INT8 = "int8"
+    FLOAT16 = "float16"
+
+
+class Watch(Protocol):
+    """Who is told of the progress."""
+
+    def say(self, line: str) -> None:
+        """One line of news."""
+
+    def track(self, doing: str, paths: Sequence[Path]) -> Iterator[Path]:
+        """The paths, one by one, while somebody counts them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is asked for."""
+
+    model: Path
+    output: Path
+    target: Target
+    calibration: tuple[Path, ...]
+    """Recordings to measure the ranges over; none are needed for float16."""
+    validation: tuple[Path, ...]
+    reading: Reading
+    threads: int
+    """Of one run, where nothing is timed."""
+    seed: int
+    """What the calibration recordings were chosen by; for the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """A model that was written, and what was measured."""
+
+    manifest: Manifest
+    excluded: tuple[str, ...]
+    """Convolutions that stayed in float32."""
+    comparison: Comparison
+    probe: Probe
+    size_bytes: tuple[int, int]
+    """Of the parent's file, and of this one."""
+    segment_ms: tuple[float, float]
+    """CPU milliseconds a segment on one thread, the parent's and this one's."""
+
+
+def quantize(order: Order, watch: Watch) -> Quantised:
+    """Make a model of another type out of a float32 one, and write it beside its manifest if the gate lets it pass.
+
+    Raises:
+        ModelRefused: the parent is not there, broken, or quantised already; or the new one failed the gate, or depends
+            on neighbours or padding. Nothing is written.
+        TooFewRecordings: fewer could be read than the gate needs.
+        OutputUnwritable: the files exist, or cannot be written.
+        InferenceFailed: a model gives no usable answer.
+    """
+    _check_output(order.output)
+    work = _Work.of(order, watch)
+    for candidate in work.candidates():
+        detector = opened(candidate.data, work.parent.manifest, order.threads)
+        comparison = work.compared(detector)
+        if comparison.passes:
+            break
+        watch.say(f"{_named(order.target, candidate)}: {comparison.told()}: not good enough")
+    else:
+        raise ModelRefused(
+            f"{order.target} of {work.parent.manifest.label} fails the gate: {comparison.told()}: nothing is written"
+        )
+    found = probe(detector)
+    manifest = work.manifest(candidate, comparison)
+    sizes = len(work.data), len(candidate.data)
+    times = _segment_ms(work.data, candidate.data, work.parent.manifest)
+    _write(order.output, candidate.data, manifest)
+    return Quantised(manifest, candidate.excluded, comparison, found, sizes, times)
+
+
+@dataclass(slots=True)
+class _Work:
+    """What lasts from one candidate to the next."""
+
+    order: Order
+    watch: Watch
+    data: bytes
+    parent: Detector
+    calibrated_on: set[str] = field(default_factory=set)
+    """sha256 of the recordings."""
+    samples: list[Recording] = field(default_factory=list)
+    validated: list[Path] = field(default_factory=list)
+    expected: list[Answers] = field(default_factory=list)
+    """The parent's, for ``validated``."""
+
+    @classmethod
+    def of(cls, order: Order, watch: Watch) -> _Work:
+        manifest = read_manifest(order.model)
+        data = read_model(order.model)
+        check_sha256(data, manifest, str(order.model))
+        _enough(len(order.validation), MIN_VALIDATION, "validate on")
+        if order.target is Target.INT8:
+            _enough(len(order.calibration), MIN_CALIBRATION, "calibrate on")
+        return cls(order, watch, data, opened(data, manifest, order.threads))
+
+    def candidates(self) -> Iterator[Candidate]:
+        where = str(self.order.model)
+        model = simplified(self.data, where)
+        backbone = backbone_of(model, where)
+        if self.order.target is Target.FLOAT16:
+            yield Candidate(in_float16(model, backbone), ())
+            return
+        nodes = in_eight_bits(model, backbone)
+        ranges = ranges_over(model, nodes, self._calibration(), threads=self.order.threads, where=where)
+        _enough(len(self.calibrated_on), MIN_CALIBRATION, "calibrate on")
+        samples = [recording.prepared.spectrograms for recording in self.samples]
+        yield from candidates(Calibrated(*equalised(model, backbone, ranges), backbone), self.parent, samples)
+
+    def _calibration(self) -> Iterator[NDArray[np.float32]]:
+        """Their ``spectrograms``, one recording at a time."""
+        for path in self.watch.track("calibrating", self.order.calibration):
+            recording = read(path, self.order.reading)
+            if recording is None:
+                continue
+            self.calibrated_on.add(recording.sha256)
+            if len(self.samples) < _SAMPLES:
+                self.samples.append(recording)
+            yield recording.prepared.spectrograms
+
+    def compared(self, detector: Detector) -> Comparison:
+        found = []
+        if self.expected:
+            for path in self.watch.track("validating again", self.validated):
+                recording = read(path, self.order.reading)
+                if recording is None:
+                    raise FileUnreadable(f"{path} could be read a moment ago: leave the folder alone meanwhile")
+                found.append(_answers(detector, recording))
+        else:
+            for path in self.watch.track("validating", self.order.validation):
+                recording = read(path, self.order.reading)
+                if recording is None:
+                    continue
+                if recording.sha256 in self.calibrated_on:
+                    self.order.reading.skipped(path, "it is among the calibration recordings")
+                    continue
+                self.validated.append(path)
+                self.expected.append(_answers(self.parent, recording))
+                found.append(_answers(detector, recording))
+            _enough(len(found), MIN_VALIDATION, "validate on")
+        return compare(self.expected, found, self.parent.manifest.threshold)
+
+    def manifest(self, candidate: Candidate, comparison: Comparison) -> Manifest:
+        parent, order = self.parent.manifest, self.order
+        how = f"{order.target} of {parent.label} (sha256 {parent.sha256})"
+        if order.target is Target.INT8:
+            how += (
+                f": convolutions in 8 bits with weights of 7, ranges over {len(self.calibrated_on)} recordings"
+                f" (seed {order.seed})"
+            )
+            if candidate.excluded:
+                how += f", in float32 {', '.join(candidate.excluded)}"
+        else:
+            how += ": convolutions in float16, attention and heads in float32"
+        versions = f"tussis {metadata.version('tussis')} with onnxruntime {metadata.version('onnxruntime')}"
+        how += f". Made by {versions} under the profile {order.reading.profile.name}; {comparison.told()}."
+        return replace(
+            parent,
+            version=f"{parent.version}-{order.target}",
+            sha256=sha256_of(candidate.data),
+            provenance=f"{how} {parent.label}: {parent.provenance or 'not stated'}",
+            parent=parent.label,
+        )
+
+
+def _answers(detector: Detector, recording: Recording) -> Answers:
+    scores = detector.score(recording.prepared.spectrograms, recording.prepared.segment_mask)
+    return Answers(float(scores.bag_probability[0]), scores.segment_probabilities[0])
+
+
+def _named(target: Target, candidate: Candidate) -> str:
+    if not candidate.excluded:
+        return str(target)
+    return f"{target} without {', '.join(candidate.excluded)}"
+
+
+def _enough(found: int, needed: int, what_for: str) -> None:
+    if found < needed:
+        raise TooFewRecordings(f"{found} recordings to {what_for}: at least {needed} that can be read are needed")
+
+
+def _check_output(output: Path) -> None:
+    for path in (output, manifest_path(output)):
+        if path.exists():
+            raise OutputUnwritable(f"{path} exists: move it away, or write elsewhere with --output")
+    if not output.parent.is_dir():
+        raise OutputUnwritable(f"cannot write {output}: there is no folder {output.parent}")
+
+
+def _write(output: Path, data: bytes, manifest: Manifest) -> None:
+    """Both files or none. A worker that comes between the two finds no manifest, and says so."""
+    try:
+        write_atomically(output, data)
+    except OSError as error:
+        raise OutputUnwritable(f"cannot write {output}: {error.strerror}") from None
+    try:
+        write_manifest(output, manifest)
+    except OutputUnwritable:
+        output.unlink()
+        raise
+
+
+def _segment_ms(parent: bytes, child: bytes, manifest: Manifest) -> tuple[float, float]:
+    """CPU time of both on one thread, in turns; the median of some rounds, after one that allocates."""
+    detectors = [opened(data, manifest) for data in (parent, child)]
+    shape = (1, _TIMED_SEGMENTS, 3, IMAGE_SIZE, IMAGE_SIZE)
+    spectrograms = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    mask = whole_mask(spectrograms)
+    taken: list[list[float]] = [[], []]
+    for _ in range(_ROUNDS + 1):
+        for detector, times in zip(detectors, taken, strict=True):
+            began = time.process_time()
+            detector.score(spectrograms, mask)
+            times.append(time.process_time() - began)
+    before, after = (1000 * float(np.median(times[1:])) / mask.size for times in taken)
+    return before, after

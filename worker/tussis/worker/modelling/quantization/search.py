@@ -1,0 +1,71 @@
+"""Which convolutions stay in float32 when int8 is too coarse for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tussis.worker.detector.detector import Detector
+from tussis.worker.detector.manifest import Manifest
+from tussis.worker.detector.session import open_session
+from tussis.worker.modelling.quantization.int8 import Calibrated
+from tussis.worker.prepare import whole_mask
+
+#: How many of the most sensitive convolutions are left out, try by try.
+STEPS: Final = (0, 1, 2, 4, 8)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """An int8 model to be tried."""
+
+    data: bytes
+    excluded: tuple[str, ...]
+    """Convolutions in float32, the most sensitive one first."""
+
+
+def candidates(calibrated: Calibrated, parent: Detector, samples: Sequence[NDArray[np.float32]]) -> Iterator[Candidate]:
+    """int8 models of falling coarseness, at most ``len(STEPS)``: all convolutions, then all but the most sensitive.
+
+    More than half of the convolutions are never left out: what is gained then is not worth a model of its own. The
+    order is found only when the first candidate was not good enough.
+
+    Args:
+        calibrated: the model and its ranges.
+        parent: the float32 model, loaded.
+        samples: ``spectrograms`` of a few recordings, float32 (1, S, 3, 224, 224).
+    """
+    convolutions = calibrated.backbone.convolutions
+    yield Candidate(calibrated.quantised(), ())
+    order = by_sensitivity(calibrated, parent, samples)
+    for step in STEPS[1:]:
+        if 2 * step > len(convolutions):
+            return
+        excluded = order[:step]
+        yield Candidate(calibrated.quantised(excluded), excluded)
+
+
+def by_sensitivity(calibrated: Calibrated, parent: Detector, samples: Sequence[NDArray[np.float32]]) -> tuple[str, ...]:
+    """The convolutions by how far the bag's logit moves when only that one is in int8, the farthest first."""
+    expected = _bag_logits(parent, samples)
+    convolutions = calibrated.backbone.convolutions
+    moved = {}
+    for name in convolutions:
+        others = [other for other in convolutions if other != name]
+        alone = opened(calibrated.quantised(others), parent.manifest)
+        moved[name] = float(np.square(_bag_logits(alone, samples) - expected).mean())
+    # Sorting is stable: equal ones stay in the graph's order.
+    return tuple(sorted(convolutions, key=lambda name: -moved[name]))
+
+
+def opened(data: bytes, manifest: Manifest, threads: int = 1) -> Detector:
+    """A model from its bytes, as a detector under its parent's manifest. Raises :class:`ModelRefused`."""
+    return Detector(manifest, open_session(data, f"the quantised {manifest.label}", intra_op_threads=threads))
+
+
+def _bag_logits(detector: Detector, samples: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+    return np.array([float(detector.score(sample, whole_mask(sample)).bag_logit[0]) for sample in samples])

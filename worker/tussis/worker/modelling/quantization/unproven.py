@@ -1,0 +1,52 @@
+"""An int8 model without a gate: to measure the speed of, never to be served."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from tussis.shared.errors import OutputUnwritable
+from tussis.worker.detector.manifest import read_manifest, read_model, sha256_of, write_atomically, write_manifest
+from tussis.worker.modelling.calibrate import synthetic_images
+from tussis.worker.modelling.quantization.equalise import equalised
+from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplified
+from tussis.worker.modelling.quantization.int8 import Calibrated
+from tussis.worker.modelling.quantization.ranges import ranges_over
+
+_SOUNDS: Final = 8
+_SEED: Final = 0
+
+
+def int8_for_measuring(model: Path, output: Path, *, threads: int = 1) -> Path:
+    """Write the int8 version of a float32 model with its manifest, over older ones, calibrated on synthetic sounds.
+
+    As fast as one that :func:`~tussis.worker.modelling.quantization.quantize.quantize` writes with no convolution left
+    out, and never held against its parent: its version ends in ``-int8-unproven``. Takes seconds, and needs no
+    recordings. Returns ``output``.
+
+    Raises:
+        ModelRefused: the model or its manifest is missing or wrong.
+        OutputUnwritable: the files cannot be written.
+    """
+    parent = read_manifest(model)
+    data = read_model(model)
+    simple = simplified(data, str(model))
+    backbone = backbone_of(simple, str(model))
+    recordings = (sound.numpy()[None] for sound in synthetic_images(_SEED, _SOUNDS))
+    ranges = ranges_over(simple, in_eight_bits(simple, backbone), recordings, threads=threads, where=str(model))
+    quantised = Calibrated(*equalised(simple, backbone, ranges), backbone).quantised()
+    try:
+        write_atomically(output, quantised)
+    except OSError as error:
+        raise OutputUnwritable(f"cannot write {output}: {error.strerror}") from None
+    manifest = replace(
+        parent,
+        version=f"{parent.version}-int8-unproven",
+        sha256=sha256_of(quantised),
+        provenance=f"int8 of {parent.label} (sha256 {parent.sha256}), calibrated on synthetic sounds and never compared"
+        " with it: for measuring speed only.",
+        parent=parent.label,
+    )
+    write_manifest(output, manifest)
+    return output
