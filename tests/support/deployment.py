@@ -132,6 +132,12 @@ class Deployment:
             return list(connection.execute(statement.encode()).fetchall())
 
 
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the workers of all tests keep what they found out about their models: each one is tried once."""
+    return tmp_path_factory.mktemp("model-cache")
+
+
 @pytest.fixture
 def deployment(
     servers: Servers,
@@ -139,6 +145,7 @@ def deployment(
     broker_url: str,
     bucket: Bucket,
     tiny_model: Path,
+    model_cache: Path,
     spawn: Spawn,
     tmp_path: Path,
 ) -> Iterator[Deployment]:
@@ -147,6 +154,7 @@ def deployment(
         "TUSSIS_DATABASE_URL": store_url,
         "TUSSIS_BROKER_URL": broker_url,
         "TUSSIS_MODEL": str(tiny_model),
+        "TUSSIS_MODEL_CACHE_DIR": str(model_cache),
         "TUSSIS_RUN_DIR": str(tmp_path),
     }
     with Store.connect(store_url, pool_size=2) as store:

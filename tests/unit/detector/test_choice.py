@@ -327,11 +327,21 @@ def test_a_process_that_dies_costs_speed_only(
         deciding.decide_apart(model, intra_op_threads=1, provider="openvino", cache_dir=tmp_path)
 
 
-def test_what_it_raises_is_raised_in_the_parent(model: Path, tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_is_left_to_whoever_loads_it(model: Path, tmp_path: Path) -> None:
     model.write_bytes(convolutions(Convolutions(bias=False)))
 
+    assert deciding.decide_apart(model, intra_op_threads=1, provider="auto", cache_dir=tmp_path) is None
     with pytest.raises(ModelRefused, match="is not the file that its manifest describes"):
-        deciding.decide_apart(model, intra_op_threads=1, provider="cpu", cache_dir=tmp_path)
+        opened(model, None, tmp_path)
+
+
+def test_what_openvino_was_asked_for_and_cannot_is_raised_in_the_parent(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choosing, "openvino_version", lambda: None)
+
+    with pytest.raises(NotInstalled, match="OpenVINO is not installed"):
+        deciding.decide_apart(model, intra_op_threads=1, provider="openvino", cache_dir=tmp_path)
 
 
 # --- providers ---

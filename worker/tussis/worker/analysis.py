@@ -7,27 +7,33 @@ from pathlib import Path
 from typing import Any
 
 from tussis.shared.dsp.profiles import Profile, profile_named
+from tussis.shared.dsp.segments import Cut, cut_segments
 from tussis.shared.s3 import head_object
 from tussis.shared.uris import parse_s3_uri
+from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.detector.detector import Detector, Scores
+from tussis.worker.detector.mel_detector import MelDetector
 from tussis.worker.local_files import read_capped
 from tussis.worker.objects import ObjectVersion, fetch
-from tussis.worker.prepare import Prepared, prepare
+from tussis.worker.prepare import AudioFacts, one_channel
+from tussis.worker.scoring import OwnProcess
 
 
 @dataclass(frozen=True)
 class Analyzer:
     """A loaded model with a profile. ``client`` gives the S3 client, for ``s3://`` sources."""
 
-    detector: Detector
+    detector: Detector | MelDetector
     profile: Profile
     limits: Limits
     client: Any
     download_timeout_s: float
 
     @classmethod
-    def of(cls, detector: Detector, profile: str | None, limits: Limits, client: Any, timeout_s: float) -> Analyzer:
+    def of(
+        cls, detector: Detector | MelDetector, profile: str | None, limits: Limits, client: Any, timeout_s: float
+    ) -> Analyzer:
         """Take ``profile`` or else the manifest's. Raises :class:`UnknownProfile`."""
         return cls(detector, profile_named(profile or detector.manifest.profile), limits, client, timeout_s)
 
@@ -36,9 +42,11 @@ class Analyzer:
 
         Raises the audio errors, :class:`FileUnreadable`, :class:`InferenceFailed` and the storage errors.
         """
-        prepared = prepare(self._read(source), self.profile, self.limits)
-        scores = self.detector.score(prepared.spectrograms, prepared.segment_mask)
-        return self._told(source, prepared, scores)
+        audio = decode(self._read(source), self.limits, self.profile.decoder)
+        cut = cut_segments(one_channel(audio, self.profile), self.profile)
+        scorer = OwnProcess(self.detector)
+        scores = scorer.score(scorer.inputs(cut, self.profile), alone=True)
+        return self._told(source, AudioFacts.of(audio), cut, scores)
 
     def _read(self, source: str) -> bytes:
         if source.startswith("s3://"):
@@ -49,10 +57,9 @@ class Analyzer:
             return fetch(s3, version, max_bytes=self.limits.max_bytes, deadline_s=self.download_timeout_s)
         return read_capped(Path(source), self.limits.max_bytes)
 
-    def _told(self, source: str, prepared: Prepared, scores: Scores) -> dict[str, Any]:
+    def _told(self, source: str, audio: AudioFacts, cut: Cut, scores: Scores) -> dict[str, Any]:
         manifest = self.detector.manifest
         bag_probability = float(scores.bag_probability[0])
-        cut = prepared.cut
         rows = zip(cut.start_s, cut.end_s, scores.segment_probabilities[0].tolist(), strict=True)
         return {
             "uri": source,
@@ -65,7 +72,7 @@ class Analyzer:
             ],
             "profile": self.profile.name,
             "model": manifest.label,
-            "duration_s": prepared.audio.duration_s,
+            "duration_s": audio.duration_s,
             "analyzed_s": cut.analyzed_s,
             "truncated": cut.truncated,
         }

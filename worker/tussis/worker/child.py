@@ -18,7 +18,8 @@ from tussis.shared.settings import Settings
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
-from tussis.worker.detector.detector import Detector
+from tussis.worker.detector.choice import open_chosen
+from tussis.worker.detector.graph_cache import Choice
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.device.scorer import DeviceScorer
 from tussis.worker.metrics import Meter, NoMeter
@@ -47,6 +48,8 @@ class Start:
     threads: int
     run_dir: RunDir
     meter: Meter = field(default_factory=NoMeter)
+    choice: Choice | None = None
+    """How a child runs the model; None: as it is, in onnxruntime."""
     apart: bool = False
     """The model is in the worker's device process; the children only carry."""
 
@@ -120,7 +123,9 @@ def make_parts(order: Start) -> Parts:
 def _scorer(order: Start) -> OwnProcess | DeviceScorer:
     if order.apart:
         return DeviceScorer(read_manifest(order.model), order.run_dir, order.settings.soft_shutdown_s)
-    detector = Detector.load(order.model, intra_op_threads=order.threads)
+    detector = open_chosen(
+        order.model, order.choice, intra_op_threads=order.threads, cache_dir=order.settings.model_cache_dir
+    )
     detector.warm_up()
     return OwnProcess(detector)
 

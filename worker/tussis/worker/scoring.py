@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tussis.shared.dsp.images import images
+from tussis.shared.dsp.images import images, scaled_images
 from tussis.shared.dsp.profiles import Profile
 from tussis.shared.dsp.segments import Cut
 from tussis.worker.detector.detector import Detector, Scores
 from tussis.worker.detector.manifest import Manifest
+from tussis.worker.detector.mel_detector import MelDetector
 from tussis.worker.prepare import batch_of_one, whole_mask
 
 Inputs = TypeVar("Inputs")
@@ -48,11 +49,21 @@ class Scorer(Protocol[Inputs]):
         """
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Mels:
+    """What a specialised graph takes for one recording."""
+
+    mels: NDArray[np.float32]
+    """float32 (1, S, 160, 201)."""
+    rounded: bool
+    """Whether the images behind the letterbox go through float16."""
+
+
 @dataclass(frozen=True, slots=True)
 class OwnProcess:
     """The model in the calling process. Every recording has it to itself."""
 
-    detector: Detector
+    detector: Detector | MelDetector
     apart: bool = False
 
     @property
@@ -60,11 +71,17 @@ class OwnProcess:
         """Of the model that is loaded."""
         return self.detector.manifest
 
-    def inputs(self, cut: Cut, profile: Profile) -> NDArray[np.float32]:
-        """The contract's ``spectrograms``, float32 (1, S, 3, 224, 224)."""
+    def inputs(self, cut: Cut, profile: Profile) -> NDArray[np.float32] | Mels:
+        """The contract's ``spectrograms``, float32 (1, S, 3, 224, 224), or what the specialised graph takes."""
         with torch.inference_mode():
+            if isinstance(self.detector, MelDetector):
+                return Mels(batch_of_one(scaled_images(cut)), profile.image_float16)
             return batch_of_one(images(cut, profile))
 
-    def score(self, inputs: NDArray[np.float32], *, alone: bool) -> Scores:
-        """The answers, (1, S). Raises :class:`InferenceFailed`."""
-        return self.detector.score(inputs, whole_mask(inputs))
+    def score(self, inputs: NDArray[np.float32] | Mels, *, alone: bool) -> Scores:
+        """The answers, (1, S). Raises :class:`InferenceFailed`; TypeError for inputs of another scorer's."""
+        if isinstance(self.detector, MelDetector) and isinstance(inputs, Mels):
+            return self.detector.score(inputs.mels, whole_mask(inputs.mels), rounded=inputs.rounded)
+        if isinstance(self.detector, Detector) and isinstance(inputs, np.ndarray):
+            return self.detector.score(inputs, whole_mask(inputs))
+        raise TypeError(f"{type(inputs).__name__} are not what {type(self.detector).__name__} takes")

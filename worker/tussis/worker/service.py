@@ -21,6 +21,8 @@ from tussis.shared.settings import Settings
 from tussis.worker import child, logs
 from tussis.worker.app import build_app
 from tussis.worker.child import Start
+from tussis.worker.detector.deciding import decide_apart
+from tussis.worker.detector.graph_cache import Choice
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.source import resolve_model
 from tussis.worker.device.host import DeviceHost
@@ -51,7 +53,8 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
         metered = settings.metrics_port is not None
         meter = prometheus_meter(run_dir.path / FILES) if metered else NoMeter()
         threads = max(1, cores // children)
-        order = Start(settings, device, name, model, threads, run_dir, meter, apart=on is not None)
+        choice = _choose(settings, model, threads) if on is None else None
+        order = Start(settings, device, name, model, threads, run_dir, meter, choice, apart=on is not None)
         exposition = Exposition(order) if metered else None
         host = None if on is None else _device_host(order, on, exposition)
         keeper = Keeper(order, exposition, host)
@@ -90,6 +93,10 @@ def _find_model(settings: Settings) -> Path:
     model = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
     read_manifest(model)
     return model
+
+
+def _choose(settings: Settings, model: Path, threads: int) -> Choice | None:
+    return decide_apart(model, intra_op_threads=threads, provider=settings.provider, cache_dir=settings.model_cache_dir)
 
 
 def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> DeviceHost:

@@ -12,10 +12,20 @@ import click
 @click.argument("sources", nargs=-1, required=True, metavar="FILE_OR_URI...")
 @click.option("--model", help="Path or s3:// URI of an ONNX file [TUSSIS_MODEL, else the one shipped].")
 @click.option("--profile", help="The preprocessing profile [the model's manifest].")
+@click.option(
+    "--provider",
+    type=click.Choice(["auto", "cpu", "openvino"]),
+    help="Run the model as a worker with this provider would [as it is, in onnxruntime]; tries for some seconds, once.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_context
 def analyze(
-    ctx: click.Context, sources: tuple[str, ...], model: str | None, profile: str | None, as_json: bool
+    ctx: click.Context,
+    sources: tuple[str, ...],
+    model: str | None,
+    profile: str | None,
+    provider: str | None,
+    as_json: bool,
 ) -> None:
     """Say of each recording whether there is a cough, and where.
 
@@ -30,8 +40,9 @@ def analyze(
     from tussis.shared.errors import OperatorError, StorageAccessDenied, TussisError
     from tussis.shared.s3 import s3_client
     from tussis.shared.settings import load_settings
+    from tussis.worker import logs
     from tussis.worker.analysis import Analyzer
-    from tussis.worker.detector.detector import Detector
+    from tussis.worker.detector.choice import decide, open_chosen
     from tussis.worker.detector.shipped import default_model
     from tussis.worker.detector.source import resolve_model
     from tussis.worker.prepare import limits_of
@@ -39,7 +50,11 @@ def analyze(
     settings = load_settings(model=model)
     shipped = default_model() if settings.model is None else None
     path = shipped or resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
-    detector = Detector.load(path, intra_op_threads=settings.concurrency)
+    threads, choice = settings.concurrency, None
+    if provider is not None:
+        logs.configure("console", "warning")
+        choice = decide(path, intra_op_threads=threads, provider=provider, cache_dir=settings.model_cache_dir)
+    detector = open_chosen(path, choice, intra_op_threads=threads, cache_dir=settings.model_cache_dir)
     analyzer = Analyzer.of(
         detector, profile, limits_of(settings), lambda: s3_client(settings), settings.download_timeout_s
     )

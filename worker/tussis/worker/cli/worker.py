@@ -34,12 +34,18 @@ def worker() -> None:
 
 @worker.command()
 @_shared_options
+@click.option(
+    "--provider",
+    type=click.Choice(["auto", "cpu", "openvino"]),
+    help="What runs the model: onnxruntime (cpu), OpenVINO, or the faster of them [TUSSIS_PROVIDER, else auto].",
+)
 @click.pass_context
 def cpu(ctx: click.Context, /, **flags: Any) -> None:
     """Serve on the CPU, one recording a child process at a time.
 
     Takes from the queues tussis.cpu and tussis.any. Every child loads the model once and warms up; the worker takes its
-    first message when all are ready, and logs "worker_ready".
+    first message when all are ready, and logs "worker_ready". The first start with a model takes some seconds more: it
+    tries how to run it fastest, and logs "graph_chosen".
 
     SIGTERM or Ctrl-C stops it: recordings in work are finished or, after TUSSIS_SOFT_SHUTDOWN_S, given back.
 

@@ -23,9 +23,9 @@ _PATIENCE_S: Final = 120.0
 
 
 def decide_apart(path: Path, *, intra_op_threads: int, provider: str, cache_dir: Path) -> Choice | None:
-    """As :func:`~tussis.worker.detector.choice.decide`; None, the original in onnxruntime, when the process fails.
+    """As :func:`~tussis.worker.detector.choice.decide`; None, the original in onnxruntime, when that fails.
 
-    Raises what that raises, and :class:`ModelRefused` for ``openvino`` when the process fails.
+    For ``openvino`` it raises what that raises, and :class:`ModelRefused` when the process fails.
     """
     context = multiprocessing.get_context("fork")  # what the parent has imported needs not be imported again
     ours, theirs = context.Pipe(duplex=False)
@@ -42,11 +42,14 @@ def decide_apart(path: Path, *, intra_op_threads: int, provider: str, cache_dir:
         process.kill()
         process.join()
         ours.close()
-    if isinstance(answer, TussisError):
-        raise answer
     if isinstance(answer, Choice):
         return answer
-    if provider not in (AUTO, CPU):
+    required = provider not in (AUTO, CPU)
+    if isinstance(answer, TussisError):
+        if required:
+            raise answer
+        return None  # who loads the original says it in the same words
+    if required:
         raise ModelRefused(f"{path} cannot be tried with {provider}: {answer}: use --provider cpu")
     _log.warning("graph_not_decided", reason=answer)
     return None
