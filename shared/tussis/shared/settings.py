@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     model: str | None = Field(None, description="the model a worker serves: a path or s3:// URI of an ONNX file")
     model_cache_dir: Path = Field(
         default_factory=_cache_dir,
-        description="where models and their graphs are kept; unset: tussis in the user's cache",
+        description="where models and graphs are kept; unset: tussis in the user's cache",
     )
     provider: Literal["auto", "cpu", "openvino"] = Field(
         "auto", description="what runs the model on a CPU: onnxruntime (cpu), openvino, or the faster of them (auto)"
