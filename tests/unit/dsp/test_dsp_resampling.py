@@ -111,6 +111,16 @@ def test_a_long_recording_is_filtered_in_blocks_that_hand_their_state_on(samples
     assert (restarted - expected[BLOCK_SAMPLES:]).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("samples", [1, 2, 3, 160, 8_000, 32_000, 160_001])
+def test_a_short_recording_is_filtered_as_torchaudio_does_it(samples: int) -> None:
+    wave = noise(samples)
+    with torch.inference_mode():
+        first = highpassed(wave, 50.0)
+    assert torch.equal(first, torchaudio.functional.highpass_biquad(wave, 16000, 50.0))
+    # What is kept from that call serves one that may differentiate.
+    assert torch.equal(highpassed(wave.requires_grad_(), 50.0).detach(), first)
+
+
 def test_resampling_and_filter_stay_in_memory_that_an_hour_of_audio_allows() -> None:
     # Ten minutes at 16 kHz are 37 MiB; in one call they take 700 MiB.
     code = (

@@ -142,6 +142,7 @@ class _Bank:
 
 
 @cache
+@torch.inference_mode(False)  # kept, so it must serve callers outside that mode too
 def _bank(device: torch.device) -> _Bank:
     weights = torchaudio.functional.melscale_fbanks(
         n_freqs=FFT_SAMPLES // 2 + 1,

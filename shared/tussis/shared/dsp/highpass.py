@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Final, cast
 
 import torch
 from torch import Tensor
-from torchaudio.functional import highpass_biquad, lfilter
+from torchaudio.functional import lfilter
 
 from tussis.shared.dsp.constants import SAMPLE_RATE
 from tussis.shared.dsp.spans import spans
@@ -26,9 +27,9 @@ def highpassed(wave: Tensor, corner_hz: float) -> Tensor:
     anew some time earlier would not do: in float32 the filter never forgets its start entirely, and 2e-5 remain.
     """
     blocks = spans(wave.shape[0], BLOCK_SAMPLES)
-    if len(blocks) == 1:
-        return cast(Tensor, highpass_biquad(wave, SAMPLE_RATE, corner_hz))
     feedback, feedforward = _coefficients(corner_hz)
+    if len(blocks) == 1:
+        return cast(Tensor, lfilter(wave, feedback, feedforward))  # highpass_biquad, but for the coefficients
     identity = torch.tensor([1.0, 0.0, 0.0])
     filtered = torch.empty_like(wave)
     older, last = torch.zeros(()), torch.zeros(())  # the two outputs before the block, not clamped
@@ -44,6 +45,8 @@ def highpassed(wave: Tensor, corner_hz: float) -> Tensor:
     return filtered
 
 
+@cache
+@torch.inference_mode(False)  # kept, so they must serve callers outside that mode too
 def _coefficients(corner_hz: float) -> tuple[Tensor, Tensor]:
     """Feedback (1, a1, a2) and feed-forward (b0, b1, b2), float32, by ``highpass_biquad``'s own steps."""
     angle = 2 * math.pi * torch.tensor(corner_hz) / SAMPLE_RATE
