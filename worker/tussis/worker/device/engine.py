@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from tussis.shared.dsp.constants import HOP_SAMPLES, IMAGE_SIZE, MAX_SEGMENTS, SAMPLE_RATE, SEGMENT_SAMPLES
-from tussis.shared.dsp.images import images
+from tussis.shared.dsp.images import images_of_many
 from tussis.shared.dsp.profiles import profile_named
 from tussis.shared.dsp.segments import Cut
 from tussis.shared.errors import InferenceFailed, ModelRefused
@@ -111,7 +111,7 @@ class Engine:
         width = self.graph.fixed_segments or max(counts)
         with torch.inference_mode(), self._place.stream():
             profile = profile_named(waves[0].profile)
-            stack = torch.cat([images(self._cut(wave), profile) for wave in waves])
+            stack = images_of_many(self._cuts(waves), profile)
             outputs = self._run(*padded(stack, counts, width))
         return [self._answer(outputs, row, count, width) for row, count in enumerate(counts)]
 
@@ -130,15 +130,11 @@ class Engine:
         """What a recording gets that fails by itself."""
         return InferenceFailed(f"the model {self.manifest.label} failed: {error}")
 
-    def _cut(self, wave: Wave) -> Cut:
-        samples = self._place.upload(torch.from_numpy(wave.samples))
-        return Cut(
-            padded=samples,
-            start_s=tuple(index * HOP_SAMPLES / SAMPLE_RATE for index in range(wave.segments)),
-            num_segments_total=wave.segments,
-            truncated=False,
-            duration_s=wave.samples.shape[0] / SAMPLE_RATE,
-        )
+    def _cuts(self, waves: Sequence[Wave]) -> list[Cut]:
+        """All waveforms on the device, brought there in one copy."""
+        together = self._place.upload(torch.from_numpy(np.concatenate([wave.samples for wave in waves])))
+        pieces = torch.split(together, [wave.samples.shape[0] for wave in waves])
+        return [_cut(padded, wave.segments) for padded, wave in zip(pieces, waves, strict=True)]
 
     def bare_run(self, recordings: int, segments: int) -> Callable[[], object]:
         """What the model alone costs: a run whose tensors lie ready on the device. For measurements."""
@@ -175,6 +171,17 @@ class Engine:
             return read_scores(own, np.ones((1, segments), dtype=np.bool_), width, self.manifest.label)
         except InferenceFailed as error:
             return error
+
+
+def _cut(padded: torch.Tensor, segments: int) -> Cut:
+    """What the carrier's cut says of the segments; of the rest of the recording the device process knows nothing."""
+    return Cut(
+        padded=padded,
+        start_s=tuple(index * HOP_SAMPLES / SAMPLE_RATE for index in range(segments)),
+        num_segments_total=segments,
+        truncated=False,
+        duration_s=padded.shape[0] / SAMPLE_RATE,
+    )
 
 
 def padded(stack: torch.Tensor, counts: Sequence[int], width: int) -> tuple[torch.Tensor, torch.Tensor]:

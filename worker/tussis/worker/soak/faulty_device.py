@@ -37,7 +37,7 @@ def _meet(wave: Wave) -> None:
 
     code, seconds = int(wave.samples[1]), float(wave.samples[2])
     name = _FAULTS[code]
-    note(f"device-{name}")
+    note(f"device-{name}-{seconds:g}" if name == "slow" else f"device-{name}")
     if name == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
     elif name == "hang":
