@@ -61,6 +61,9 @@ def test_a_claim_and_a_result_are_a_statement_each(
         return execute(cursor, query, *rest, **named)
 
     monkeypatch.setattr(psycopg.Cursor, "execute", noted)
-    claim = claimed(store.claim(a_claim(a_job(), model_id)))
-    assert store.complete(claim, a_result(count))
-    assert ["INSERT INTO segments" in statement for statement in statements] == [False, True]
+    # A recording that nobody has seen, then a new question about it.
+    for job in (a_job(), a_job(again=True)):
+        claim = claimed(store.claim(a_claim(job, model_id)))
+        assert claim.number == 1
+        assert store.complete(claim, a_result(count))
+    assert ["INSERT INTO segments" in statement for statement in statements] == [False, True] * 2
