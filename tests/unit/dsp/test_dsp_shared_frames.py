@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.recordings import cough_like, cough_like_samples
 from tests.support.reference import TOLERANCE, assert_same_images, assert_same_plain, reference
-from tussis.shared.dsp.constants import FRAMES, HOP_SAMPLES, MEL_BANDS, SEGMENT_SAMPLES
+from tussis.shared.dsp.constants import FRAMES, HOP_SAMPLES, IMAGENET_STD, MEL_BANDS, SEGMENT_SAMPLES
 from tussis.shared.dsp.frames import EDGE, MIDDLE, SHIFT, SharedFrames, mel_power
 from tussis.shared.dsp.images import images, images_of_many, letterboxed, scaled_images
 from tussis.shared.dsp.profiles import PROFILES, Profile, profile_named
@@ -110,3 +112,23 @@ def test_what_a_caller_differentiates_or_changes_is_an_ordinary_tensor() -> None
     assert not found.is_inference()
     assert not scaled_images(cut_of(2.2, profile)).is_inference()
     assert found.is_contiguous()
+
+
+def test_the_steps_stay_on_the_waveforms_device() -> None:
+    # "meta" computes nothing, but refuses tensors of two devices as a GPU does.
+    cut = cut_of(9.0, profile_named("training"))
+    there = letterboxed(scaled_images(dataclasses.replace(cut, padded=cut.padded.to("meta"))))
+    assert there.device.type == "meta"
+    assert there.shape == (15, 224, 224)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@every_profile
+def test_a_gpu_computes_the_same_within_its_bounds(profile: Profile) -> None:
+    cuts = [cut_of(2.3, profile), cut_of(11.0, profile, seed=1)]
+    expected = torch.cat([images(cut, profile) for cut in cuts])
+    there = [dataclasses.replace(cut, padded=cut.padded.to("cuda")) for cut in cuts]
+    for found in (images_of_many(there, profile), torch.cat([images(cut, profile) for cut in there])):
+        off = (found.cpu() - expected).abs() * 2 * max(IMAGENET_STD)  # in the scale of [-1, 1]
+        assert off.mean() <= 1e-4
+        assert off.max() <= 2e-2
