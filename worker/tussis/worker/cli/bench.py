@@ -173,6 +173,34 @@ def pipeline(
 @bench.command()
 @_rounds
 @_original_option
+@click.option(
+    "--model",
+    "others",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Another model beside the original, such as its int8 one; may be given more than once.",
+)
+@click.option("--threads", multiple=True, type=click.IntRange(1), help="Threads of one run [1, and one a core].")
+@_common
+def inference(
+    rounds: int | None,
+    original: Path | None,
+    others: tuple[Path, ...],
+    threads: tuple[int, ...],
+    json_file: Path | None,
+    quick: bool,
+) -> None:
+    """What a segment costs in the model: the original graph, its rewritten forms, and OpenVINO where installed."""
+    models = [_original(original), *(path.absolute() for path in others)]
+    from tussis.worker.bench.inference import measure
+
+    count = rounds or (3 if quick else 5)
+    _measure(json_file, lambda: measure(models, threads=threads or None, rounds=count, quick=quick, command=_command()))
+
+
+@bench.command()
+@_rounds
+@_original_option
 @_common
 def processes(rounds: int | None, original: Path | None, json_file: Path | None, quick: bool) -> None:
     """How CPU-bound work scales with processes: bytes to scores, without servers."""

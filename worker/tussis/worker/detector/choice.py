@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -106,16 +107,27 @@ def facts_of(manifest: Manifest, *, intra_op_threads: int, provider: str) -> Fac
     return Facts(manifest.sha256, REWRITE_VERSION, ", ".join(runtimes), provider, intra_op_threads, _processor())
 
 
-def _fastest(data: bytes, manifest: Manifest, where: str, facts: Facts) -> tuple[Way, float]:
-    """The way to take, and how many times faster than the original in onnxruntime it is."""
-    session = open_session(data, where, intra_op_threads=facts.threads)
+def sound_ways(
+    data: bytes, manifest: Manifest, where: str, *, threads: int, provider: str, every: bool = False
+) -> tuple[Way, list[Way]]:
+    """The original in onnxruntime, and the ways whose answers are its own: those that a decision is made between.
+
+    ``every``: all rewritten graphs, not just the first of each runtime that is sound. Raises :class:`ModelRefused`.
+    """
+    session = open_session(data, where, intra_op_threads=threads)
     original = Way(CPU, ORIGINAL, Detector(manifest, session))
     expected = answers(original)
     ways: list[Way] = []
-    for provider in (CPU, OPENVINO):
-        allowed = provider == CPU or (facts.provider != CPU and openvino_version() is not None)
-        if allowed:
-            ways += _sound_ways(provider, data, manifest, where, session, facts, expected)
+    for runtime in (CPU, OPENVINO):
+        if runtime == CPU or (provider != CPU and openvino_version() is not None):
+            tried = _Trial(runtime, data, manifest, where, session, threads, expected)
+            ways += tried.ways(every=every)
+    return original, ways
+
+
+def _fastest(data: bytes, manifest: Manifest, where: str, facts: Facts) -> tuple[Way, float]:
+    """The way to take, and how many times faster than the original in onnxruntime it is."""
+    original, ways = sound_ways(data, manifest, where, threads=facts.threads, provider=facts.provider)
     if facts.provider == OPENVINO:
         ways = [way for way in ways if way.provider == OPENVINO]
         if not ways:
@@ -129,66 +141,49 @@ def _fastest(data: bytes, manifest: Manifest, where: str, facts: Facts) -> tuple
     return original, 1.0
 
 
-def _sound_ways(
-    provider: str,
-    data: bytes,
-    manifest: Manifest,
-    where: str,
-    original: Runs,
-    facts: Facts,
-    expected: Sequence[Scores],
-) -> Iterator[Way]:
-    """A provider's ways whose answers are the original's; of the rewritten graphs the first that is."""
-    if provider == OPENVINO:
-        yield from _sound(provider, ORIGINAL, manifest, None, lambda: _openvino(data, where, original, facts), expected)
-    try:
-        for rewritten in rewritings(data, winograd=provider == CPU):
-            taken = list(_sound_rewritten(provider, rewritten, manifest, original, facts, expected))
-            if taken:
-                yield taken[0]
-                return
-    except NotRecognised as reason:
-        _log.info("graph_not_recognised", reason=str(reason))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    """Trying the ways to run one model with one runtime."""
 
+    provider: str
+    data: bytes
+    manifest: Manifest
+    where: str
+    original: Runs
+    threads: int
+    expected: Sequence[Scores]
 
-def _sound_rewritten(
-    provider: str,
-    rewritten: Rewritten,
-    manifest: Manifest,
-    original: Runs,
-    facts: Facts,
-    expected: Sequence[Scores],
-) -> Iterator[Way]:
-    def load() -> Runs:
-        if provider == OPENVINO:
-            return _openvino(rewritten.data, rewritten.form, original, facts)
-        return open_session(rewritten.data, rewritten.form, intra_op_threads=facts.threads)
+    def ways(self, *, every: bool) -> Iterator[Way]:
+        """Those whose answers are the original's; of the rewritten graphs the first such one, or ``every``."""
+        if self.provider == OPENVINO:
+            yield from self._sound(None)
+        try:
+            for rewritten in rewritings(self.data, winograd=self.provider == CPU):
+                found = list(self._sound(rewritten))
+                yield from found
+                if found and not every:
+                    return
+        except NotRecognised as reason:
+            _log.info("graph_not_recognised", reason=str(reason))
 
-    return _sound(provider, rewritten.form, manifest, rewritten.data, load, expected)
+    def _sound(self, rewritten: Rewritten | None) -> Iterator[Way]:
+        """The way, if it loads and its answers are the expected ones; a line in the log otherwise."""
+        form = ORIGINAL if rewritten is None else rewritten.form
+        try:
+            session = self._load(self.data if rewritten is None else rewritten.data, form)
+            kind = Detector if rewritten is None else MelDetector
+            way = Way(self.provider, form, kind(self.manifest, session), rewritten.data if rewritten else None)
+            compare(answers(way), self.expected)
+        except (ModelRefused, InferenceFailed, Differs) as reason:
+            _log.warning("graph_dropped", provider=self.provider, form=form, reason=str(reason))
+            return
+        yield way
 
-
-def _sound(
-    provider: str,
-    form: str,
-    manifest: Manifest,
-    rewritten: bytes | None,
-    load: Callable[[], Runs],
-    expected: Sequence[Scores],
-) -> Iterator[Way]:
-    """The way, if it loads and its answers are the expected ones; a line in the log otherwise."""
-    try:
-        session = load()
-        kind = Detector if rewritten is None else MelDetector
-        way = Way(provider, form, kind(manifest, session), rewritten)
-        compare(answers(way), expected)
-    except (ModelRefused, InferenceFailed, Differs) as reason:
-        _log.warning("graph_dropped", provider=provider, form=form, reason=str(reason))
-        return
-    yield way
-
-
-def _openvino(data: bytes, where: str, original: Runs, facts: Facts) -> Runs:
-    return open_openvino(data, where, original.graph, threads=facts.threads)
+    def _load(self, data: bytes, form: str) -> Runs:
+        where = f"{self.where} ({form})"
+        if self.provider == OPENVINO:
+            return open_openvino(data, where, self.original.graph, threads=self.threads)
+        return open_session(data, where, intra_op_threads=self.threads)
 
 
 def _session(data: bytes, where: str, provider: str, threads: int) -> Runs:
