@@ -1,0 +1,289 @@
+"""The store: segment rows a second, and what a write takes beyond the disk's own answer."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import psutil
+
+from tussis.shared.messages import Job
+from tussis.shared.store.records import Claimed, ClaimRequest, ModelFacts, Result, SegmentScores
+from tussis.shared.store.repository import Store
+from tussis.worker.bench.crew import Crew, Spent
+from tussis.worker.bench.place import BUCKET, place
+from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
+from tussis.worker.embedded.postgres import Postgres
+
+T = TypeVar("T")
+
+#: Segment rows a second through :data:`CONNECTIONS` connections, one transaction a recording.
+ROWS_TARGET = 20_000.0
+#: Milliseconds of a write beyond one fsync.
+BEYOND_TARGET = 3.0
+CONNECTIONS = 4
+#: Segments of a recording: the most, of ten seconds, of two.
+SEGMENTS = (32, 20, 4)
+#: Recordings a round, and writes one after the other.
+_RECORDINGS, _QUICK_RECORDINGS = 1_500, 400
+_SINGLE, _QUICK_SINGLE = 300, 100
+#: Recordings before the first round, so that every connection has prepared its statements.
+_WARM_UP = 20 * CONNECTIONS
+#: Bytes of a page of PostgreSQL's log: what an fsync is measured with.
+_PAGE = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """One round through several connections."""
+
+    recordings: int
+    spent: Spent
+    server_cpu_s: float
+    """Of PostgreSQL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """Seconds that one thing took, each time, done alone."""
+
+    what: str
+    seconds: tuple[float, ...]
+
+    @property
+    def median_ms(self) -> float:
+        """Milliseconds."""
+        return statistics.median(self.seconds) * 1000
+
+    @property
+    def p99_ms(self) -> float:
+        """Milliseconds."""
+        return sorted(self.seconds)[int(0.99 * len(self.seconds))] * 1000
+
+
+def measure(*, rounds: int, quick: bool, command: str) -> Report:
+    """Claims and results as the worker writes them, on an embedded PostgreSQL with its own settings: it syncs every
+    commit. Raises what the server does."""
+    recordings, single = (_QUICK_RECORDINGS, _QUICK_SINGLE) if quick else (_RECORDINGS, _SINGLE)
+    with place() as made:
+        url = made.servers.endpoints.database_url
+        model = made.store.register_model(
+            ModelFacts(
+                name="bench",
+                version="1",
+                sha256="0" * 64,
+                profile="documented",
+                threshold=0.5,
+                provenance="made for a measurement",
+            )
+        )
+        rates = {
+            (segments, claims): _rates(
+                made.store, made.servers.postgres, url, model, segments, claims, recordings, rounds
+            )
+            for segments in SEGMENTS
+            for claims in (False, True)
+        }
+        waits = _waits(made.store, made.servers.postgres, model, single)
+    return _report(rates, waits, rounds, command)
+
+
+def request_for(model: int, key: str, segments: int) -> ClaimRequest:
+    """A claim as a worker makes it, of a recording that nobody has seen."""
+    job = Job(job_id=str(uuid.uuid4()), bucket=BUCKET, key=key, etag="0" * 32, enqueued_at=time.time())
+    return ClaimRequest(
+        job=job,
+        etag="0" * 32,
+        version_id=None,
+        size_bytes=32_044 * segments,
+        model_id=model,
+        profile="documented",
+        profile_overridden=False,
+        threshold=0.5,
+        worker="cpu@bench",
+        device="cpu",
+        max_attempts=3,
+        alone=True,
+    )
+
+
+def result_of(segments: int) -> Result:
+    """A result as a worker writes it."""
+    starts = tuple(0.5 * index for index in range(segments))
+    return Result(
+        size_bytes=32_044 * segments,
+        duration_s=0.5 * (segments + 3),
+        rate_hz=16_000,
+        channels=1,
+        codec="pcm_s16",
+        container="wav",
+        decoder="soundfile",
+        bag_probability=0.731_058_6,
+        bag_logit=1.000_000_1,
+        decision=True,
+        threshold=0.5,
+        segments=SegmentScores(
+            start_s=starts,
+            end_s=tuple(start + 2.0 for start in starts),
+            probability=tuple((index + 1) / (segments + 1.3) for index in range(segments)),
+            logit=tuple(0.173 * index - 1.0 for index in range(segments)),
+        ),
+        segments_total=segments,
+        analyzed_s=0.5 * (segments + 3),
+        truncated=False,
+        timings_ms={"fetch": 3.683, "decode": 0.476, "preprocess": 8.354, "inference": 84.022},
+    )
+
+
+def _writer(url: str, model: int, segments: int, claimed: Sequence[Claimed], run: str) -> Callable[[int], object]:
+    """What one process does for an item: write the result of a claim that stands, or claim first where none does."""
+    store = Store.connect(url)
+    result = result_of(segments)
+
+    def write(item: int) -> None:
+        claim = claimed[item] if claimed else _claimed(store, model, f"{run}/{item}.wav", segments)
+        assert store.complete(claim, result)
+
+    return write
+
+
+def _claimed(store: Store, model: int, key: str, segments: int) -> Claimed:
+    answer = store.claim(request_for(model, key, segments))
+    assert isinstance(answer, Claimed), answer
+    return answer
+
+
+def _rates(
+    store: Store, server: Postgres, url: str, model: int, segments: int, claims: bool, recordings: int, rounds: int
+) -> list[Rate]:
+    run = uuid.uuid4().hex
+    count = _WARM_UP + rounds * recordings
+    before = [] if claims else [_claimed(store, model, f"{run}/{number}.wav", segments) for number in range(count)]
+    found = []
+    with Crew(CONNECTIONS, _writer, url, model, segments, before, run) as crew:
+        crew.run(range(_WARM_UP))
+        for first in range(_WARM_UP, count, recordings):
+            cpu = _server_cpu_s(server)
+            spent = crew.run(range(first, first + recordings))
+            found.append(Rate(recordings, spent, _server_cpu_s(server) - cpu))
+    return found
+
+
+def _waits(store: Store, server: Postgres, model: int, count: int) -> list[Waits]:
+    """One after the other through one connection, in turns with the fsync, so that a slow disk is slow for all."""
+    run = uuid.uuid4().hex
+    results = {segments: result_of(segments) for segments in SEGMENTS}
+    seconds: dict[str, list[float]] = {}
+
+    def timed(what: str, call: Callable[[], T]) -> T:
+        began = time.perf_counter()
+        answer = call()
+        seconds.setdefault(what, []).append(time.perf_counter() - began)
+        return answer
+
+    path = server.data.parent / "fsync"
+    try:
+        with path.open("wb", buffering=0) as file:
+            for number in range(count + 10):
+                if number == 10:
+                    seconds.clear()
+                timed("fsync", partial(_write_through, file.fileno()))
+                for segments, result in results.items():
+                    request = request_for(model, f"{run}/{number}/{segments}.wav", segments)
+                    claim = timed("claim", partial(store.claim, request))
+                    assert isinstance(claim, Claimed)
+                    timed(f"result of {segments} segments", partial(store.complete, claim, result))
+    finally:
+        path.unlink(missing_ok=True)
+    return [Waits(what, tuple(found)) for what, found in seconds.items()]
+
+
+def _write_through(file: int) -> None:
+    """What a commit asks of the disk: a page, over what was there, on the medium."""
+    os.pwrite(file, bytes(_PAGE), 0)
+    os.fsync(file)
+
+
+def _server_cpu_s(server: Postgres) -> float:
+    """User and system seconds of PostgreSQL's processes that live."""
+    total = 0.0
+    main = psutil.Process(server.pid)
+    for process in (main, *main.children(recursive=True)):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system
+    return total
+
+
+def _report(rates: dict[tuple[int, bool], list[Rate]], waits: list[Waits], rounds: int, command: str) -> Report:
+    fsync = next(found for found in waits if found.what == "fsync")
+    rows: list[tuple[Cell, ...]] = []
+    verdicts = []
+    for (segments, claims), found in rates.items():
+        each = statistics.median(rate.spent.wall_s / rate.recordings for rate in found)
+        rows.append(
+            (
+                f"{'claim and result' if claims else 'result'}, {segments} segments",
+                CONNECTIONS,
+                1 / each,
+                segments / each,
+                None,
+                None,
+                None,
+                statistics.median(rate.spent.cpu_s / rate.recordings for rate in found) * 1000,
+                statistics.median(rate.server_cpu_s / rate.recordings for rate in found) * 1000,
+            )
+        )
+        if segments == SEGMENTS[0] and not claims:
+            verdicts.append(Verdict(f"segment rows a second, {segments} a transaction", segments / each, ROWS_TARGET))
+    for wait in waits:
+        beyond = wait.median_ms - fsync.median_ms
+        alone = wait is fsync
+        rows.append(
+            (
+                wait.what,
+                None if alone else 1,
+                None,
+                None,
+                wait.median_ms,
+                wait.p99_ms,
+                None if alone else beyond,
+                None,
+                None,
+            )
+        )
+        if not alone:
+            verdicts.append(Verdict(f"ms beyond one fsync, {wait.what}", beyond, BEYOND_TARGET, at_most=True))
+    return Report(
+        title="Store, every commit synced",
+        command=command,
+        columns=(
+            Column("what"),
+            Column("connections"),
+            Column("recordings", "1/s", 0),
+            Column("segment rows", "1/s", 0),
+            Column("median", "ms", 2),
+            Column("p99", "ms", 2),
+            Column("beyond one fsync", "ms", 2),
+            Column("client's CPU", "ms", 2),
+            Column("PostgreSQL's CPU", "ms", 2),
+        ),
+        rows=tuple(rows),
+        hardware=hardware(),
+        notes=(
+            f"{CONNECTIONS} processes with a connection each, recordings that nobody has seen, one transaction for the"
+            f" claim and one for the result; CPU a recording; medians of {rounds} rounds. The clients share the cores"
+            " with the server.",
+            f"Alone: {len(fsync.seconds)} of each, in turns with an fsync of {_PAGE} bytes in the folder of the"
+            " server's data.",
+        ),
+        verdicts=tuple(verdicts),
+    )
