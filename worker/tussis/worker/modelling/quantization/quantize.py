@@ -39,8 +39,9 @@ from tussis.worker.prepare import whole_mask
 
 #: Recordings that ranges are measured over, at least. A range that is too narrow costs far more than one too wide.
 MIN_CALIBRATION: Final = 20
-#: Recordings that the search for sensitive convolutions asks: each once for every convolution.
-_SAMPLES: Final = 8
+#: Recordings that the search for sensitive convolutions asks, each once for every convolution, and segments of each.
+_SAMPLES: Final = 16
+_SAMPLED_SEGMENTS: Final = 4
 _TIMED_SEGMENTS: Final = 4
 _ROUNDS: Final = 5
 
@@ -119,7 +120,7 @@ def quantize(order: Order, watch: Watch) -> Quantised:
     found = probe(detector)
     manifest = work.manifest(candidate, comparison)
     sizes = len(work.data), len(candidate.data)
-    times = _segment_ms(work.data, candidate.data, work.parent.manifest)
+    times = segment_ms(work.data, candidate.data, work.parent.manifest)
     _write(order.output, candidate.data, manifest)
     return Quantised(manifest, candidate.excluded, comparison, found, sizes, times)
 
@@ -134,7 +135,8 @@ class _Work:
     parent: Detector
     calibrated_on: set[str] = field(default_factory=set)
     """sha256 of the recordings."""
-    samples: list[Recording] = field(default_factory=list)
+    samples: list[NDArray[np.float32]] = field(default_factory=list)
+    """``spectrograms`` of the first calibration recordings' beginnings."""
     validated: list[Path] = field(default_factory=list)
     expected: list[Answers] = field(default_factory=list)
     """The parent's, for ``validated``."""
@@ -159,8 +161,7 @@ class _Work:
         nodes = in_eight_bits(model, backbone)
         ranges = ranges_over(model, nodes, self._calibration(), threads=self.order.threads, where=where)
         _enough(len(self.calibrated_on), MIN_CALIBRATION, "calibrate on")
-        samples = [recording.prepared.spectrograms for recording in self.samples]
-        yield from candidates(Calibrated(*equalised(model, backbone, ranges), backbone), self.parent, samples)
+        yield from candidates(Calibrated(*equalised(model, backbone, ranges), backbone), self.parent, self.samples)
 
     def _calibration(self) -> Iterator[NDArray[np.float32]]:
         """Their ``spectrograms``, one recording at a time."""
@@ -170,7 +171,7 @@ class _Work:
                 continue
             self.calibrated_on.add(recording.sha256)
             if len(self.samples) < _SAMPLES:
-                self.samples.append(recording)
+                self.samples.append(recording.prepared.spectrograms[:, :_SAMPLED_SEGMENTS].copy())
             yield recording.prepared.spectrograms
 
     def compared(self, detector: Detector) -> Comparison:
@@ -255,14 +256,17 @@ def _write(output: Path, data: bytes, manifest: Manifest) -> None:
         raise
 
 
-def _segment_ms(parent: bytes, child: bytes, manifest: Manifest) -> tuple[float, float]:
-    """CPU time of both on one thread, in turns; the median of some rounds, after one that allocates."""
+def segment_ms(parent: bytes, child: bytes, manifest: Manifest) -> tuple[float, float]:
+    """CPU milliseconds a segment on one thread, of two models' files: taken in turns, medians of some rounds.
+
+    Raises :class:`ModelRefused` and :class:`InferenceFailed`.
+    """
     detectors = [opened(data, manifest) for data in (parent, child)]
     shape = (1, _TIMED_SEGMENTS, 3, IMAGE_SIZE, IMAGE_SIZE)
     spectrograms = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     mask = whole_mask(spectrograms)
     taken: list[list[float]] = [[], []]
-    for _ in range(_ROUNDS + 1):
+    for _ in range(_ROUNDS + 1):  # the first one allocates
         for detector, times in zip(detectors, taken, strict=True):
             began = time.process_time()
             detector.score(spectrograms, mask)

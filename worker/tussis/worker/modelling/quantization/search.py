@@ -15,8 +15,8 @@ from tussis.worker.detector.session import open_session
 from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.prepare import whole_mask
 
-#: How many of the most sensitive convolutions are left out, try by try.
-STEPS: Final = (0, 1, 2, 4, 8)
+#: How many of the most sensitive convolutions are left out, try by try; half of them in the last one.
+_STEPS: Final = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,7 +29,7 @@ class Candidate:
 
 
 def candidates(calibrated: Calibrated, parent: Detector, samples: Sequence[NDArray[np.float32]]) -> Iterator[Candidate]:
-    """int8 models of falling coarseness, at most ``len(STEPS)``: all convolutions, then all but the most sensitive.
+    """int8 models of falling coarseness, at most seven: all convolutions, then all but the most sensitive ones.
 
     More than half of the convolutions are never left out: what is gained then is not worth a model of its own. The
     order is found only when the first candidate was not good enough.
@@ -42,9 +42,8 @@ def candidates(calibrated: Calibrated, parent: Detector, samples: Sequence[NDArr
     convolutions = calibrated.backbone.convolutions
     yield Candidate(calibrated.quantised(), ())
     order = by_sensitivity(calibrated, parent, samples)
-    for step in STEPS[1:]:
-        if 2 * step > len(convolutions):
-            return
+    half = len(convolutions) // 2
+    for step in sorted({*(step for step in _STEPS if step < half), half} - {0}):
         excluded = order[:step]
         yield Candidate(calibrated.quantised(excluded), excluded)
 

@@ -1,7 +1,11 @@
-"""An int8 model without a gate: to measure the speed of, never to be served."""
+"""An int8 model without a gate: to measure the speed of, never to be served.
+
+``python -m tussis.worker.modelling.quantization.unproven MODEL.onnx OUT.onnx``
+"""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -50,3 +54,7 @@ def int8_for_measuring(model: Path, output: Path, *, threads: int = 1) -> Path:
     )
     write_manifest(output, manifest)
     return output
+
+
+if __name__ == "__main__":
+    int8_for_measuring(Path(sys.argv[1]), Path(sys.argv[2]))
