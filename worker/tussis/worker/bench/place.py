@@ -173,7 +173,8 @@ class Place:
         for job, item in zip(jobs, workload.items, strict=True):
             analysis = self.analysis(job)
             if analysis.state is not AnalysisState.SUCCEEDED or analysis.segments != item.segments:
-                raise TussisError(f"{item.key} is {analysis.state} with {analysis.segments} segments")
+                what = f"{analysis.state}, {analysis.error_class}: {analysis.error_message}"
+                raise TussisError(f"{item.key} is {what} ({analysis.segments} of {item.segments} segments)")
         return Answered(spent, tuple(jobs))
 
     def analysis(self, job: Job) -> Analysis:

@@ -87,6 +87,18 @@ def _measure(json_file: Path | None, measure: Callable[[], Report]) -> None:
 
 
 _rounds = click.option("--rounds", type=click.IntRange(1, 100), help="How often each is measured.")
+_only = click.option(
+    "--only",
+    multiple=True,
+    type=click.Choice(["2s", "10s", "60s", "mix"]),
+    help="Which recordings; may be given more than once [all].",
+)
+_recordings = click.option(
+    "--recordings",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="DIR",
+    help="Real recordings for the mix [TUSSIS_TEST_DATA; else a synthetic mix].",
+)
 _original_option = click.option(
     "--original",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -97,18 +109,8 @@ _original_option = click.option(
 
 @bench.command()
 @_rounds
-@click.option(
-    "--only",
-    multiple=True,
-    type=click.Choice(["2s", "10s", "60s", "mix"]),
-    help="Which recordings; may be given more than once [all].",
-)
-@click.option(
-    "--recordings",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    metavar="DIR",
-    help="Real recordings for the mix [TUSSIS_TEST_DATA; else a synthetic mix].",
-)
+@_only
+@_recordings
 @click.option(
     "--model",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -168,6 +170,24 @@ def pipeline(
         children=concurrency or len(os.sched_getaffinity(0)),
     )
     _measure(json_file, lambda: measure(plan, quick=quick, command=_command(), say=_say))
+
+
+@bench.command()
+@_rounds
+@_only
+@_recordings
+@_common
+def preprocess(
+    rounds: int | None, only: tuple[str, ...], recordings: Path | None, json_file: Path | None, quick: bool
+) -> None:
+    """From the waveform to the network's input, against one transform call a segment."""
+    real = _real_recordings(recordings)
+    from tussis.worker.bench.preprocess import measure
+
+    _measure(
+        json_file,
+        lambda: measure(names=only, rounds=rounds or 5, quick=quick, recordings=real, command=_command()),
+    )
 
 
 @bench.command()
