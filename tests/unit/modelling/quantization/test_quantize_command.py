@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,16 +15,20 @@ from click.testing import CliRunner, Result
 
 from tests.support.convolutional import write_convolutional
 from tests.support.models import write_tiny
+from tests.support.processes import ROOT
 from tests.support.sounds import wav
 from tussis.shared.errors import FileUnreadable, ModelRefused, OutputUnwritable, TooFewRecordings, TussisError
 from tussis.worker.cli.models import models
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest, sha256_of
 from tussis.worker.modelling.quantization import gate
+from tussis.worker.modelling.quantization import quantize as quantizing
 from tussis.worker.modelling.quantization.gate import MIN_VALIDATION
 from tussis.worker.modelling.quantization.quantize import MIN_CALIBRATION
 
 torch.set_num_threads(1)
+
+DOCUMENT = (ROOT / "docs" / "models.md").read_text()
 
 
 def run(*arguments: str | Path) -> Result:
@@ -183,3 +191,66 @@ def test_int8_asks_for_recordings_to_calibrate_on(small: Path, tmp_path: Path) -
 
     assert result.exit_code == 2
     assert "Missing option '--calibrate'" in result.output
+
+
+def test_the_documents_commands_run(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_convolutional(tmp_path, name="cough", version="3")
+    (tmp_path / "recordings").mkdir()
+    for name, folder in zip(("train", "val"), folders, strict=True):
+        (tmp_path / "recordings" / name).symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^\$ tussis models quantize (.*)$", DOCUMENT, re.MULTILINE)
+    assert len(commands) == 2
+
+    for command in commands:
+        result = run(*shlex.split(command))
+        assert result.exit_code == 0, result.output
+
+    assert read_manifest(Path("cough-int8.onnx")).label == "cough@3-int8"
+    assert read_manifest(Path("cough-float16.onnx")).parent == "cough@3"
+
+
+def test_the_document_names_the_gates_limits() -> None:
+    section = DOCUMENT.split("## Smaller and faster models", 1)[1].split("\n## ", 1)[0]
+
+    for said in (
+        f"at most {gate.MAX_FLIPS_PER_1000 / 10} %",
+        f"at most {gate.MAX_SHIFT}",
+        f"At least {MIN_VALIDATION} recordings",
+        f"at least {MIN_CALIBRATION} recordings",
+        f"than {100 * gate.upper_limit(0, MIN_VALIDATION):.1f} % flip",
+    ):
+        assert said in " ".join(section.split()), said
+
+
+def test_it_needs_the_extras_cpu_and_models(small: Path, tmp_path: Path) -> None:
+    """In a process of its own: here onnx is loaded already."""
+    script = (
+        "import sys; sys.modules['onnx'] = None\n"
+        "from tussis.shared.errors import NotInstalled\n"
+        "from tussis.worker.cli.models import models\n"
+        "try: models(['quantize', sys.argv[1], '--to', 'float16', '--validate', '.'], standalone_mode=False)\n"
+        "except NotInstalled as error: print(error)"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(small)], capture_output=True, text=True, check=True, timeout=120
+    )
+
+    assert done.stdout == "quantising needs onnx: pip install 'tussis[cpu,models]'\n"
+    assert left(tmp_path) == ["small.json", "small.onnx"]
+
+
+def test_a_manifest_that_cannot_be_written_leaves_no_model_behind(
+    small: Path, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, manifest: object) -> None:
+        raise OutputUnwritable("no space left")
+
+    monkeypatch.setattr(quantizing, "write_manifest", full)
+
+    with pytest.raises(OutputUnwritable, match="no space left"):
+        run(small, "--to", "float16", "--validate", folders[1])
+    assert left(tmp_path) == ["small.json", "small.onnx"]
