@@ -206,7 +206,7 @@ def _report(chosen: Sequence[Workload], measured: Mapping[str, _Passes], plan: P
                 )
             )
         notes.append(f"{workload.line()}; the floor varied by {least.spread:.0%}.")
-        notes.append(_stages_note(workload, passes, programs[TUSSIS], plan.children))
+        notes.append(_stages_note(workload, passes, plan.children))
         verdicts += _verdicts(workload.name, least, programs, same_model=plan.model == plan.original)
     if any(name in (MIX,) for name in plan.names) and plan.recordings is None:
         notes.append("No real recordings were given (--recordings DIR): the mix is synthetic.")
@@ -234,12 +234,15 @@ def _rounds(count: int) -> str:
     )
 
 
-def _stages_note(workload: Workload, passes: _Passes, tussis: Rounds, children: int) -> str:
-    """Where a recording's time goes in its child, the last pass's means."""
+def _stages_note(workload: Workload, passes: _Passes, children: int) -> str:
+    """Where a recording's time goes in its child, of the last pass."""
     stages = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in passes.stages.items())
-    each = tussis.wall_s * children / len(workload.items) * 1000
+    each = passes.programs[TUSSIS][-1].wall_s * children / len(workload.items) * 1000
     rest = each - sum(passes.stages.values())
-    return f"{workload.name}: ms a recording in a child: {stages}; of {each:.1f} in all, {rest:.1f} between the stages."
+    return (
+        f"{workload.name}: of {each:.1f} ms of a child for each recording of the last round: {stages}, and {rest:.1f}"
+        " for claim, commit, closing, and waiting for the next one."
+    )
 
 
 def _verdicts(name: str, least: _Least, programs: Mapping[str, Rounds], *, same_model: bool) -> list[Verdict]:
