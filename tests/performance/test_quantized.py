@@ -10,7 +10,6 @@ import pytest
 from tests.support.benching import reach
 from tussis.worker.detector.manifest import read_manifest, read_model
 from tussis.worker.modelling.quantization.quantize import segment_ms
-from tussis.worker.modelling.quantization.unproven import int8_for_measuring
 
 pytestmark = [pytest.mark.performance, pytest.mark.timeout(600)]
 
@@ -22,10 +21,9 @@ def has_vnni() -> bool:
 
 
 @pytest.mark.skipif(not has_vnni(), reason="this processor has no VNNI: int8 is promised to be faster with it only")
-def test_int8_takes_less_than_half_of_float32s_time(random_resnet: Path, tmp_path: Path) -> None:
-    int8 = int8_for_measuring(random_resnet, tmp_path / "int8.onnx")
+def test_int8_takes_less_than_half_of_float32s_time(random_resnet: Path, int8_resnet: Path) -> None:
     manifest = read_manifest(random_resnet)
-    files = read_model(random_resnet), read_model(int8)
+    files = read_model(random_resnet), read_model(int8_resnet)
 
     def measure() -> dict[str, float]:
         before, after = segment_ms(*files, manifest)

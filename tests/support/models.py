@@ -207,6 +207,14 @@ def random_resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def int8_resnet(random_resnet: Path) -> Path:
+    """``random_resnet`` in int8, calibrated on synthetic sounds and never validated; once a session (some 5 s)."""
+    from tussis.worker.modelling.quantization.unproven import int8_for_measuring
+
+    return int8_for_measuring(random_resnet, random_resnet.with_name("random-int8.onnx"))
+
+
+@pytest.fixture(scope="session")
 def resnet_network() -> CoughNet:
     """The network of ``random_resnet``, calibrated a second time (some 5 s). Not to be changed."""
     from tussis.worker.modelling.calibrate import random_network
