@@ -8,10 +8,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from onnx import numpy_helper
 
 from tests.support.convolutional import write_convolutional
 from tests.support.models import write_tiny
@@ -19,11 +22,13 @@ from tests.support.processes import ROOT
 from tests.support.sounds import wav
 from tussis.shared.errors import FileUnreadable, ModelRefused, OutputUnwritable, TooFewRecordings, TussisError
 from tussis.worker.cli.models import models
+from tussis.worker.detector import probe as probing
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest, sha256_of
 from tussis.worker.modelling.quantization import gate
 from tussis.worker.modelling.quantization import quantize as quantizing
 from tussis.worker.modelling.quantization.gate import MIN_VALIDATION
+from tussis.worker.modelling.quantization.graph import Backbone, serialised
 from tussis.worker.modelling.quantization.quantize import MIN_CALIBRATION
 
 torch.set_num_threads(1)
@@ -131,8 +136,9 @@ def test_files_that_are_no_recordings_are_named_and_left_out(
         shutil.copytree(source, copy)
     (calibration / "notes.txt").write_text("calibrated on a Monday")
     (validation / "empty.wav").write_bytes(b"")
-    # One that was calibrated on says less than the others.
+    # One that was calibrated on says less than the others, and a copy says nothing more.
     shutil.copy(calibration / "0.wav", validation / "seen.wav")
+    shutil.copy(validation / "1000.wav", validation / "twice.wav")
 
     result = run(
         small, "--calibrate", calibration, "--validate", validation, "--max-calibration", str(MIN_CALIBRATION + 1)
@@ -140,7 +146,7 @@ def test_files_that_are_no_recordings_are_named_and_left_out(
 
     assert result.exit_code == 0, result.output
     lines = [line for line in result.stderr.splitlines() if "left out" in line]
-    for name, reason in (("notes.txt", ""), ("empty.wav", "no bytes"), ("seen.wav", "among the calibration")):
+    for name, reason in (("notes.txt", ""), ("empty.wav", "no bytes"), ("seen.wav", "before"), ("twice.wav", "before")):
         assert [line for line in lines if name in line and reason in line], (name, lines)
     assert f"of {MIN_VALIDATION} decisions flip" in result.output
 
@@ -252,5 +258,33 @@ def test_a_manifest_that_cannot_be_written_leaves_no_model_behind(
     monkeypatch.setattr(quantizing, "write_manifest", full)
 
     with pytest.raises(OutputUnwritable, match="no space left"):
+        run(small, "--to", "float16", "--validate", folders[1])
+    assert left(tmp_path) == ["small.json", "small.onnx"]
+
+
+def test_a_model_that_depends_on_its_neighbours_is_not_written(
+    small: Path, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probing, "TOLERANCE", -1.0)
+
+    with pytest.raises(ModelRefused, match="small@1-float16: a recording's logits move by"):
+        run(small, "--to", "float16", "--validate", folders[1])
+    assert left(tmp_path) == ["small.json", "small.onnx"]
+
+
+def test_a_model_that_has_no_answer_is_not_written(
+    small: Path, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As float16 has none where float32 goes beyond 65,504."""
+
+    def overflowing(model: Any, backbone: Backbone) -> bytes:
+        for weight in model.graph.initializer:
+            if weight.name == "bag_weight":
+                weight.CopyFrom(numpy_helper.from_array(np.full((8, 1), np.nan, dtype=np.float32), weight.name))
+        return serialised(model)
+
+    monkeypatch.setattr(quantizing, "in_float16", overflowing)
+
+    with pytest.raises(ModelRefused, match=r"small@1-float16 gives no usable answer for .*: nothing is written"):
         run(small, "--to", "float16", "--validate", folders[1])
     assert left(tmp_path) == ["small.json", "small.onnx"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tussis.shared.dsp.constants import IMAGE_SIZE
-from tussis.shared.errors import FileUnreadable, ModelRefused, OutputUnwritable, TooFewRecordings
+from tussis.shared.errors import FileUnreadable, InferenceFailed, ModelRefused, OutputUnwritable, TooFewRecordings
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import (
     Manifest,
@@ -103,12 +103,12 @@ def quantize(order: Order, watch: Watch) -> Quantised:
             on neighbours or padding. Nothing is written.
         TooFewRecordings: fewer could be read than the gate needs.
         OutputUnwritable: the files exist, or cannot be written.
-        InferenceFailed: a model gives no usable answer.
+        InferenceFailed: the parent gives no usable answer.
     """
     _check_output(order.output)
     work = _Work.of(order, watch)
     for candidate in work.candidates():
-        detector = opened(candidate.data, work.parent.manifest, order.threads)
+        detector = opened(candidate.data, work.manifest, order.threads)
         comparison = work.compared(detector)
         if comparison.passes:
             break
@@ -118,7 +118,7 @@ def quantize(order: Order, watch: Watch) -> Quantised:
             f"{order.target} of {work.parent.manifest.label} fails the gate: {comparison.told()}: nothing is written"
         )
     found = probe(detector)
-    manifest = work.manifest(candidate, comparison)
+    manifest = work.described(candidate, comparison)
     sizes = len(work.data), len(candidate.data)
     times = segment_ms(work.data, candidate.data, work.parent.manifest)
     _write(order.output, candidate.data, manifest)
@@ -175,28 +175,38 @@ class _Work:
             yield recording.prepared.spectrograms
 
     def compared(self, detector: Detector) -> Comparison:
+        """Hold a new model against the parent, whose answers are kept from the first time on."""
         found = []
         if self.expected:
             for path in self.watch.track("validating again", self.validated):
                 recording = read(path, self.order.reading)
                 if recording is None:
                     raise FileUnreadable(f"{path} could be read a moment ago: leave the folder alone meanwhile")
-                found.append(_answers(detector, recording))
+                found.append(_answers_of_new(detector, recording))
         else:
+            seen = set(self.calibrated_on)
             for path in self.watch.track("validating", self.order.validation):
                 recording = read(path, self.order.reading)
                 if recording is None:
                     continue
-                if recording.sha256 in self.calibrated_on:
-                    self.order.reading.skipped(path, "it is among the calibration recordings")
+                if recording.sha256 in seen:
+                    self.order.reading.skipped(path, "the same recording was taken before")
                     continue
+                seen.add(recording.sha256)
                 self.validated.append(path)
                 self.expected.append(_answers(self.parent, recording))
-                found.append(_answers(detector, recording))
+                found.append(_answers_of_new(detector, recording))
             _enough(len(found), MIN_VALIDATION, "validate on")
         return compare(self.expected, found, self.parent.manifest.threshold)
 
-    def manifest(self, candidate: Candidate, comparison: Comparison) -> Manifest:
+    @property
+    def manifest(self) -> Manifest:
+        """What the new model is called; the rest comes when it is made."""
+        parent = self.parent.manifest
+        return replace(parent, version=f"{parent.version}-{self.order.target}", parent=parent.label)
+
+    def described(self, candidate: Candidate, comparison: Comparison) -> Manifest:
+        """The manifest to be written."""
         parent, order = self.parent.manifest, self.order
         how = f"{order.target} of {parent.label} (sha256 {parent.sha256})"
         if order.target is Target.INT8:
@@ -211,17 +221,25 @@ class _Work:
         versions = f"tussis {metadata.version('tussis')} with onnxruntime {metadata.version('onnxruntime')}"
         how += f". Made by {versions} under the profile {order.reading.profile.name}; {comparison.told()}."
         return replace(
-            parent,
-            version=f"{parent.version}-{order.target}",
+            self.manifest,
             sha256=sha256_of(candidate.data),
             provenance=f"{how} {parent.label}: {parent.provenance or 'not stated'}",
-            parent=parent.label,
         )
 
 
 def _answers(detector: Detector, recording: Recording) -> Answers:
     scores = detector.score(recording.prepared.spectrograms, recording.prepared.segment_mask)
     return Answers(float(scores.bag_probability[0]), scores.segment_probabilities[0])
+
+
+def _answers_of_new(detector: Detector, recording: Recording) -> Answers:
+    try:
+        return _answers(detector, recording)
+    except InferenceFailed as error:
+        # Most likely a number beyond float16's largest.
+        raise ModelRefused(
+            f"{detector.manifest.label} gives no usable answer for {recording.path}: {error}: nothing is written"
+        ) from None
 
 
 def _named(target: Target, candidate: Candidate) -> str:

@@ -62,8 +62,8 @@ def by_sensitivity(calibrated: Calibrated, parent: Detector, samples: Sequence[N
 
 
 def opened(data: bytes, manifest: Manifest, threads: int = 1) -> Detector:
-    """A model from its bytes, as a detector under its parent's manifest. Raises :class:`ModelRefused`."""
-    return Detector(manifest, open_session(data, f"the quantised {manifest.label}", intra_op_threads=threads))
+    """A model from its bytes, under the name and the threshold of a manifest. Raises :class:`ModelRefused`."""
+    return Detector(manifest, open_session(data, manifest.label, intra_op_threads=threads))
 
 
 def _bag_logits(detector: Detector, samples: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
