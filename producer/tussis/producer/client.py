@@ -15,7 +15,7 @@ from tussis.producer.jobs import JobRequest, job_for
 from tussis.producer.objects import Pins, requests_under
 from tussis.shared.broker import connect, redact
 from tussis.shared.errors import TussisError
-from tussis.shared.ledger import Ledger
+from tussis.shared.ledger import Ledger, Opening, prepare_opening
 from tussis.shared.messages import Job
 from tussis.shared.s3 import s3_client as make_s3_client
 
@@ -46,10 +46,8 @@ class _Batch:
 
     requests: Sequence[JobRequest]
     jobs: Sequence[Job | TussisError]
-
-    @property
-    def sendable(self) -> list[Job]:
-        return [job for job in self.jobs if isinstance(job, Job)]
+    opening: Opening | None
+    """The jobs as the broker takes them, made while it is busy with the batch before; None where there is none."""
 
 
 class Producer:
@@ -131,7 +129,7 @@ class Producer:
         with ThreadPoolExecutor(1, thread_name_prefix="tussis-enqueue") as sender:
 
             def send(prepared: _Batch) -> Future[list[bool]]:
-                return sender.submit(self._send, [] if dry_run else prepared.sendable)
+                return sender.submit(self._send, None if dry_run else prepared.opening)
 
             sending = send(current)
             while current is not None:
@@ -176,7 +174,9 @@ class Producer:
 
     def _batches(self, stream: Iterator[JobRequest], size: int) -> Iterator[_Batch]:
         while chunk := list(islice(stream, size)):
-            yield _Batch(chunk, self._prepare(chunk))
+            jobs = self._prepare(chunk)
+            sendable = [job for job in jobs if isinstance(job, Job)]
+            yield _Batch(chunk, jobs, prepare_opening(sendable) if sendable else None)
 
     def _prepare(self, requests: Sequence[JobRequest]) -> list[Job | TussisError]:
         """The jobs of the requests, in order, an error in the place of one that is refused."""
@@ -195,8 +195,8 @@ class Producer:
                 jobs.append(error)
         return jobs
 
-    def _send(self, jobs: Sequence[Job]) -> list[bool]:
-        return self._open_ledger().open_many(jobs) if jobs else []
+    def _send(self, opening: Opening | None) -> list[bool]:
+        return [] if opening is None else self._open_ledger().open_prepared(opening)
 
     def _open_ledger(self) -> Ledger:
         with self._lock:

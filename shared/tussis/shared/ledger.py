@@ -71,6 +71,24 @@ class Depth:
         return sum(sum(steps.values()) for steps in self.waiting.values())
 
 
+@dataclass(frozen=True)
+class Opening:
+    """A batch of jobs as :data:`~tussis.shared.ledger_scripts.OPEN_SCRIPT` takes it."""
+
+    keys: list[str]
+    arguments: list[str]
+
+
+def prepare_opening(jobs: Sequence[Job]) -> Opening:
+    """The first half of :meth:`Ledger.open_many`: makes the messages; needs no broker."""
+    keys = [LEDGER_KEY, OPEN_KEY]
+    arguments: list[str] = []
+    for job in jobs:
+        keys += [sent_key(job.queue, job.priority), list_key(job.queue, job.priority)]
+        arguments += _open_args(job)
+    return Opening(keys, arguments)
+
+
 class Ledger:
     """The ledger through one Redis client. Every method raises :class:`BrokerUnavailable` or :class:`BrokerRefused`."""
 
@@ -92,13 +110,12 @@ class Ledger:
         One command and not a pipeline of them: a broker that writes its file through does so for every few kilobytes
         of a pipeline, and once for this. EVAL and not EVALSHA: a producer's login needs no right to load scripts.
         """
-        keys = [LEDGER_KEY, OPEN_KEY]
-        arguments: list[str] = []
-        for job in jobs:
-            keys += [sent_key(job.queue, job.priority), list_key(job.queue, job.priority)]
-            arguments += _open_args(job)
+        return self.open_prepared(prepare_opening(jobs)) if jobs else []
+
+    def open_prepared(self, opening: Opening) -> list[bool]:
+        """The second half of :meth:`open_many`: only sends, and waits for the answer."""
         with broker_errors(self._where):
-            opened = self._client.eval(OPEN_SCRIPT, len(keys), *keys, *arguments) if jobs else []
+            opened = self._client.eval(OPEN_SCRIPT, len(opening.keys), *opening.keys, *opening.arguments)
         return [bool(answer) for answer in _replies(opened)]
 
     def close(self, job: Job) -> bool:

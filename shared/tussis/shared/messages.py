@@ -42,6 +42,7 @@ _VERSION_ID = re.compile(r"[!-~]{1,1024}")
 _ETAG = re.compile(r"[!#-~]{1,1024}")
 # A NUL character as JSON writes it; an even number of backslashes before it belongs to other characters.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
+_DEVICES = f"one of {', '.join(Device)}"
 #: Seconds since the epoch at the end of the year 9999, the last that Python's datetime knows.
 _END_OF_TIME = 253_402_300_800
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -232,7 +233,7 @@ def _check(job: Job) -> None:
     _require_match(_MODEL, job.model, "model", "name or name@version")
     _require_match(_PROFILE, job.profile, "profile", "a profile's name")
     _require(type(job.priority) is int and job.priority in PRIORITIES, "priority", "0 (first) to 9", job.priority)
-    _require(isinstance(job.device, Device), "device", f"one of {', '.join(Device)}", job.device)
+    _require(isinstance(job.device, Device), "device", _DEVICES, job.device)
     _require(type(job.again) is bool, "again", "true or false", job.again)
     _require(type(job.reopen) is bool, "reopen", "true or false", job.reopen)
     _require(

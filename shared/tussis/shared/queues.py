@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import cache
 
 TASK_NAME = "tussis.analyze"
 #: 0 is the highest. Every step has its own list (Celery's ``priority_steps``).
@@ -41,6 +42,8 @@ class Device(StrEnum):
     GPU = "gpu"
 
 
+# Asked several times of every job that is enqueued, out of a handful of answers.
+@cache
 def queue_name(device: Device) -> str:
     """The queue of a device: ``tussis.any``, ``tussis.cpu``, ``tussis.gpu``."""
     return f"tussis.{device.value}"
@@ -49,6 +52,7 @@ def queue_name(device: Device) -> str:
 QUEUES = tuple(queue_name(device) for device in Device)
 
 
+@cache
 def list_key(queue: str, priority: int) -> str:
     """The Redis list that holds a queue's messages of one priority: ``tussis.any``, ``tussis.any:1`` ...
 
@@ -57,6 +61,7 @@ def list_key(queue: str, priority: int) -> str:
     return f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue
 
 
+@cache
 def sent_key(queue: str, priority: int) -> str:
     """The sorted set beside :func:`list_key`'s list."""
     return SENT_PREFIX + list_key(queue, priority)
