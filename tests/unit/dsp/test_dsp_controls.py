@@ -16,7 +16,7 @@ from tests.support.reference import assert_same_images, imagenet, reference
 from tussis.shared.dsp import images as images_module
 from tussis.shared.dsp import waveform as waveform_module
 from tussis.shared.dsp.frames import EDGE, SHIFT, SharedFrames, mel_power
-from tussis.shared.dsp.images import images, letterboxed
+from tussis.shared.dsp.images import images, stretched
 from tussis.shared.dsp.profiles import Profile, Tail, profile_named
 from tussis.shared.dsp.segments import cut_segments
 from tussis.shared.dsp.waveform import waveform
@@ -79,14 +79,11 @@ def rounded_after_imagenet(plain: Tensor, out: Tensor) -> None:
 
 
 def corners_aligned(plain: Tensor) -> Tensor:
-    stretched = torch.nn.functional.interpolate(plain[:, None], size=(178, 224), mode="bilinear", align_corners=True)[
-        :, 0
-    ]
-    return torch.nn.functional.pad(stretched, (0, 0, 23, 23), value=-1.0)
+    return torch.nn.functional.interpolate(plain[:, None], size=(178, 224), mode="bilinear", align_corners=True)[:, 0]
 
 
 def one_row_lower(plain: Tensor) -> Tensor:
-    return torch.roll(RIGHT_LETTERBOX(plain), 1, dims=1)
+    return torch.roll(RIGHT_STRETCH(plain), 1, dims=1)
 
 
 def relative_to_own_maximum(db: Tensor) -> Tensor:
@@ -95,7 +92,7 @@ def relative_to_own_maximum(db: Tensor) -> Tensor:
 
 RIGHT_POWER = mel_power
 RIGHT_IMAGENET = images_module.imagenet
-RIGHT_LETTERBOX = letterboxed
+RIGHT_STRETCH = stretched
 RIGHT_SCALE = images_module.scaled
 RIGHT_NORMALISE = waveform_module.normalised
 
@@ -106,8 +103,8 @@ RIGHT_NORMALISE = waveform_module.normalised
         ("mel_power", edges_of_the_neighbours),
         ("scaled", shared_floor),
         ("scaled", relative_to_own_maximum),
-        ("letterboxed", corners_aligned),
-        ("letterboxed", one_row_lower),
+        ("stretched", corners_aligned),
+        ("stretched", one_row_lower),
         ("imagenet", rounded_after_imagenet),
     ],
 )

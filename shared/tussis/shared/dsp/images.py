@@ -38,6 +38,8 @@ _SEGMENTS_TOGETHER: Final = 4
 _CHANNELS: Final = tuple(
     (torch.tensor((0.5 - mean) / std), 0.5 / std) for mean, std in zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)
 )
+#: What becomes of the letterbox's margin in each channel: float32 (3, 1, 1).
+_MARGIN: Final = torch.stack([offset + MARGIN_VALUE * factor for offset, factor in _CHANNELS]).view(3, 1, 1)
 
 
 def images(cut: Cut, profile: Profile) -> Tensor:
@@ -97,10 +99,13 @@ def _images(padded: Tensor, kept: Tensor | None, profile: Profile) -> Tensor:
         db = decibels(mel_power(padded))
         for first in range(0, count, together):
             which = slice(first, first + together)
-            plain = letterboxed(scaled(db.of(which if kept is None else kept[which])))
+            content = stretched(scaled(db.of(which if kept is None else kept[which])))
             if profile.image_float16:
-                plain = plain.to(torch.float16).to(torch.float32)
-            imagenet(plain, out=made[which])
+                content = content.to(torch.float16).to(torch.float32)
+            imagenet(content, out=made[which, :, MARGIN_ROWS:-MARGIN_ROWS])
+        # -1.0 is a float16 too.
+        made[:, :, :MARGIN_ROWS] = _MARGIN
+        made[:, :, -MARGIN_ROWS:] = _MARGIN
     return made
 
 
@@ -126,18 +131,21 @@ def scaled(db: Tensor) -> Tensor:
 
 def letterboxed(plain: Tensor) -> Tensor:
     """Stretch to the image's width and centre it on -1.0: float32 (S, 160, 201) to (S, 224, 224), in [-1, 1]."""
-    stretched = torch.nn.functional.interpolate(
-        plain[:, None], size=(CONTENT_ROWS, IMAGE_SIZE), mode="bilinear", align_corners=False
-    )[:, 0]
-    return torch.nn.functional.pad(stretched, (0, 0, MARGIN_ROWS, MARGIN_ROWS), value=MARGIN_VALUE)
+    return torch.nn.functional.pad(stretched(plain), (0, 0, MARGIN_ROWS, MARGIN_ROWS), value=MARGIN_VALUE)
+
+
+def stretched(plain: Tensor) -> Tensor:
+    """The letterbox without its margins: float32 (S, 160, 201) to (S, 178, 224)."""
+    size = (CONTENT_ROWS, IMAGE_SIZE)
+    return torch.nn.functional.interpolate(plain[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def imagenet(plain: Tensor, out: Tensor) -> None:
     """Three equal channels with ImageNet's statistics: ``((x + 1) / 2 - mean) / std``.
 
     Args:
-        plain: float32 (S, 224, 224) in [-1, 1].
-        out: float32 (S, 3, 224, 224), written.
+        plain: float32 (S, rows, 224) in [-1, 1].
+        out: float32 (S, 3, rows, 224), written.
     """
     for channel, (offset, factor) in enumerate(_CHANNELS):
         torch.add(offset, plain, alpha=factor, out=out[:, channel])
