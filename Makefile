@@ -13,7 +13,7 @@ STAMPS = $(VENV)/stamps
 CHECKED = producer worker shared tests migrations training benchmarks
 
 .DEFAULT_GOAL = help
-.PHONY: help install demo test lint faults bench images-check release-check env constraints clean
+.PHONY: help install demo test lint faults bench train images-check release-check env constraints clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -45,10 +45,13 @@ lint: $(STAMPS)/dev  ## ruff, mypy --strict, import rules
 
 bench: $(STAMPS)/dev  ## measure everything (an hour); tables on the screen, JSON in build/bench
 	mkdir -p build/bench
-	for what in start processes pipeline queue memory; do \
+	for what in start processes preprocess inference store pipeline; do \
 	    $(RUN)/tussis bench $$what --json build/bench/$$what.json || exit $$?; \
 	done
-	$(RUN)/python -m pytest -m 'performance and slow' $(ARGS)
+	$(RUN)/python -m pytest -s -m 'performance and slow' $(ARGS)
+
+train: $(STAMPS)/dev  ## train the reference model anew (two hours; goes on where it was broken off); needs TUSSIS_TEST_DATA
+	$(RUN)/python -m training train $(ARGS)
 
 images-check: $(STAMPS)/dev  ## run what the images run, in bare environments with exactly their extras (minutes, 5 GB)
 	$(RUN)/python -m pytest -m slow tests/integration/deploy $(ARGS)
