@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from tests.support.store import ENQUEUED_AT, a_claim, a_job, a_refusal, a_result, claimed, model_facts, rows
 from tussis.shared.errors import JobMoved, NotAudio, ObjectMissing, WorkerCrashed
 from tussis.shared.states import AnalysisState, AttemptOutcome
+from tussis.shared.store import claims
+from tussis.shared.store.connection import connect_engine
 from tussis.shared.store.records import Claimed, Exhausted, Settled
 from tussis.shared.store.repository import Store
 
@@ -321,3 +324,40 @@ class TestTheRecording:
 def test_an_unknown_job_has_no_answer(store: Store) -> None:
     assert store.job(str(uuid.uuid4())) is None
     assert store.job("no uuid") is None
+
+
+def test_a_first_claim_writes_what_an_ordinary_one_does(store: Store, store_url: str, model_id: int) -> None:
+    """By the one statement of a first claim, and by the transaction of all others: but for what is unique."""
+    job = a_job(metadata={"patient": 7})
+    fields = {"etag": "e9", "version_id": "v1", "size_bytes": 12, "profile": "legacy", "profile_overridden": True}
+    written = []
+    for key in ("one.wav", "other.wav"):
+        request = a_claim(replace(job, job_id=str(uuid.uuid4()), key=key), model_id, **fields)
+        if key == "one.wav":
+            claim = claimed(store.claim(request))
+        else:
+            engine = connect_engine(store_url)
+            with engine.begin() as connection:
+                claim = claimed(claims.claim(connection, request))
+            engine.dispose()
+        assert (claim.number, claim.vanished, claim.token) == (1, 0, request.token)
+        analysis = claim.analysis_id
+        written.append(
+            [
+                rows(
+                    store_url,
+                    f"SELECT to_jsonb(t) - ARRAY[{UNIQUE}] FROM {table} AS t WHERE {column} = %s",
+                    analysis,
+                )
+                for table, column in (("analyses", "id"), ("attempts", "analysis_id"), ("jobs", "analysis_id"))
+            ]
+            + [rows(store_url, f"SELECT to_jsonb(t) - ARRAY[{UNIQUE}] FROM recordings AS t WHERE key = %s", key)]
+        )
+    assert written[0] == written[1]
+    assert all(len(found) == 1 for found in written[0])
+
+
+UNIQUE = (
+    "'id', 'key', 'recording_id', 'analysis_id', 'job_id', 'token', 'attempt_token', 'created_at', 'updated_at', "
+    "'started_at', 'received_at'"
+)
