@@ -231,7 +231,7 @@ def test_the_document_names_the_gates_limits() -> None:
         assert said in " ".join(section.split()), said
 
 
-def test_it_needs_the_extras_cpu_and_models(small: Path, tmp_path: Path) -> None:
+def test_it_needs_the_extra_cpu(small: Path, tmp_path: Path) -> None:
     """In a process of its own: here onnx is loaded already."""
     script = (
         "import sys; sys.modules['onnx'] = None\n"
@@ -245,7 +245,7 @@ def test_it_needs_the_extras_cpu_and_models(small: Path, tmp_path: Path) -> None
         [sys.executable, "-c", script, str(small)], capture_output=True, text=True, check=True, timeout=120
     )
 
-    assert done.stdout == "quantising needs onnx: pip install 'tussis[cpu,models]'\n"
+    assert done.stdout == "quantising needs onnx: pip install 'tussis[cpu]'\n"
     assert left(tmp_path) == ["small.json", "small.onnx"]
 
 

@@ -63,7 +63,7 @@ def quantize(
         from tussis.worker.modelling.quantization.quantize import quantize as run
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
-        raise NotInstalled(f"quantising needs {missing}: pip install 'tussis[cpu,models]'") from None
+        raise NotInstalled(f"quantising needs {missing}: pip install 'tussis[cpu]'") from None
     import torch
 
     from tussis.shared.dsp.profiles import profile_named

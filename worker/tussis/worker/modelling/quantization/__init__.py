@@ -1,1 +1,1 @@
-"""Smaller and faster versions of a model, held against it. Needs the extras ``cpu`` and ``models``."""
+"""Smaller and faster versions of a model, held against it. Needs the extra ``cpu``."""
