@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from tussis.shared.dsp.constants import FRAMES, MEL_BANDS
@@ -58,6 +59,7 @@ def measure(models: Sequence[Path], *, threads: Sequence[int] | None, rounds: in
 
     Raises :class:`ModelRefused`.
     """
+    torch.set_num_threads(1)  # its threads wait by spinning, and would count while another runtime works
     cores = len(os.sched_getaffinity(0))
     counts = threads or sorted({1, cores})
     costs: list[Cost] = []

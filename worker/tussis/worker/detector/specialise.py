@@ -40,7 +40,7 @@ from tussis.worker.detector.mels import MELS, ROUNDED
 from tussis.worker.detector.winograd import filter_fewer
 
 #: Counts up with every change of what is written: a cached graph of another number is not used.
-REWRITE_VERSION: Final = 1
+REWRITE_VERSION: Final = 2
 
 _CHANNELS: Final = len(IMAGENET_MEAN)
 # x_c = p * _SCALE[c] + _SHIFT[c] is ImageNet's step on p in [-1, 1].

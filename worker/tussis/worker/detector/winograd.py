@@ -1,10 +1,10 @@
 """Fewer multiplications for a graph's 3 x 3 convolutions: Winograd's minimal filtering, in ONNX's own operators.
 
 F(4 x 4, 3 x 3) computes a tile of 4 x 4 outputs from 6 x 6 inputs with 36 multiplications a channel pair where the
-plain sum takes 144, F(2 x 2, 3 x 3) with 16 for 36 (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-Networks", arXiv:1509.09308, whose matrices these are): Y = A^T [ (G g G^T) * (B^T d B) ] A. onnxruntime's convolutions
-run at the processor's peak already, so fewer multiplications are what is left. Sums come in another order: float32
-answers move in their sixth digit.
+plain sum takes 144 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, whose
+matrices these are): Y = A^T [ (G g G^T) * (B^T d B) ] A. onnxruntime's convolutions run at the processor's peak
+already, so fewer multiplications are what is left. Sums come in another order: float32 answers move in their sixth
+digit.
 
 Written for onnxruntime: the images lie with their channels innermost, so that every transform of a whole image is one
 product with a constant matrix, zero padding included, every reordering moves whole rows of tiles, and the 36 products
@@ -43,11 +43,6 @@ class _Minimal:
         return int(self.output.shape[1])
 
 
-_F2: Final = _Minimal(
-    input=np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]], dtype=np.float64),
-    filter=np.array([[1, 0, 0], [1 / 2, 1 / 2, 1 / 2], [1 / 2, -1 / 2, 1 / 2], [0, 0, 1]]),
-    output=np.array([[1, 1, 1, 0], [0, 1, -1, -1]], dtype=np.float64),
-)
 _F4: Final = _Minimal(
     input=np.array(
         [
@@ -74,12 +69,10 @@ _F4: Final = _Minimal(
         [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=np.float64
     ),
 )
-#: Sides of the images for which it pays, measured (docs/performance.md): below, the filters weigh more than the images;
-#: above, the transforms, which grow with the side's cube.
-LEAST_SIDE: Final = 7
+#: Sides of the images for which it pays, measured (docs/performance.md). On 7 rows the filters, four times larger,
+#: weigh more than the images of a short recording; on 56 the transforms do, which grow with the side's cube.
+LEAST_SIDE: Final = 14
 MOST_SIDE: Final = 28
-#: Below, F(4 x 4) would compute more outside of the image than it saves, and its filters take four times the memory.
-LEAST_SIDE_OF_F4: Final = 14
 #: Filters and channels below which the transforms outweigh the products.
 LEAST_CHANNELS: Final = 64
 _ELEMENTWISE: Final = frozenset({"Relu", "Add"})
@@ -166,7 +159,7 @@ class _Rewriting:
 
     def _convolve(self, node: Any) -> None:
         channels, height, width = self._shapes[node.input[0]]
-        minimal = _F4 if min(height, width) >= LEAST_SIDE_OF_F4 else _F2
+        minimal = _F4
         weights = self._array.to_array(self._weights[node.input[1]]).astype(np.float64)
         filters = weights.shape[0]
         points, rows, columns = minimal.points, -(-height // minimal.tile), -(-width // minimal.tile)
