@@ -21,4 +21,5 @@ pytest_plugins = [
     "tests.support.servers",
     "tests.support.store",
     "tests.support.deployment",
+    "tests.support.benching",
 ]

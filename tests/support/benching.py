@@ -1,0 +1,63 @@
+"""Measuring from tests: through the command, in ratios, and more than once before a test fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import Spawn
+
+#: A measurement that another process disturbed is made again.
+TRIES = 3
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Runs ``tussis bench``; :meth:`best` compares what it found with what a test asks for."""
+
+    spawn: Spawn
+    folder: Path
+    cache: Path
+    """Shared by all tests of a session: a worker decides once how it runs a model."""
+
+    def report(self, *arguments: str | Path, file: Path | None = None, timeout_s: float = 290.0) -> dict[str, Any]:
+        """The report as JSON, kept in ``file``; its table goes to pytest's standard output."""
+        file = file or self.folder / "report.json"
+        environment = {"TUSSIS_MODEL_CACHE_DIR": str(self.cache)}
+        running = self.spawn("bench", *arguments, "--json", file, environment=environment)
+        assert running.wait(timeout_s) == 0, running.text
+        sys.stdout.write("\n".join([*running.stdout, ""]))
+        read: dict[str, Any] = json.loads(file.read_text())
+        return read
+
+    def verdicts(self, *arguments: str | Path) -> dict[str, float]:
+        """What each verdict of the report measured."""
+        return {verdict["what"]: verdict["measured"] for verdict in self.report(*arguments)["verdicts"]}
+
+
+def reach(measure: Callable[[], Mapping[str, float]], wanted: Mapping[str, float], *, at_most: bool = False) -> None:
+    """Measure until each number was reached once, three times at most; fail with the best of each."""
+    best: dict[str, float] = {}
+    for _ in range(TRIES):
+        for what, value in measure().items():
+            best[what] = min(best.get(what, value), value) if at_most else max(best.get(what, value), value)
+        missed = {
+            what: best[what]
+            for what, bound in wanted.items()
+            if (best[what] > bound if at_most else best[what] < bound)
+        }
+        if not missed:
+            return
+    pytest.fail(f"measured {missed}, wanted {'at most' if at_most else 'at least'} {dict(wanted)}")
+
+
+@pytest.fixture
+def bench(spawn: Spawn, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """``tussis bench``."""
+    return Bench(spawn, tmp_path, tmp_path_factory.getbasetemp() / "bench-cache")
