@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 from redis.exceptions import (
@@ -18,6 +19,23 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.support.waiting import PATIENCE
 from tussis.shared.broker import broker_errors, connect, redact
 from tussis.shared.errors import BrokerRefused, BrokerUnavailable, SettingsInvalid, TussisError
+
+
+def test_a_bulk_client_packs_as_redis_py_does_in_one_piece() -> None:
+    url = "redis://127.0.0.1:1/0"
+    plain: Any = connect(url).connection_pool.make_connection()
+    bulk: Any = connect(url, bulk=True).connection_pool.make_connection()
+    long = "x" * 20_000
+    for command in (
+        ("PING",),
+        ("CLIENT SETINFO", "LIB-NAME", "redis-py"),
+        ("EVAL", "return 1", 2, "schlüssel", b"\x00\xff", 1.5, -3, "", long, "two words"),
+        (b"SCRIPT LOAD", "return 1"),
+    ):
+        packed = bulk.pack_command(*command)
+
+        assert len(packed) == 1
+        assert packed[0] == b"".join(plain.pack_command(*command))
 
 
 @pytest.mark.parametrize(
