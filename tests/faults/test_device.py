@@ -1,0 +1,127 @@
+"""A GPU worker's device process that dies, and who takes the blame. On the CPU: everything but CUDA itself.
+
+Faults meet a recording inside the device process (tussis.worker.soak.faulty_device).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.deployment import Deployment
+from tests.support.sounds import wav
+from tests.support.trials import DRAINED_S, device_pids, met, outcomes, trial
+from tests.support.waiting import wait_until
+from tussis.shared.states import AttemptOutcome
+from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
+
+
+@pytest.fixture
+def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
+    file = tmp_path / "starts"
+    deployment.environment[STARTS_FILE] = str(file)
+    return file
+
+
+def test_a_crash_with_three_in_the_run_counts_against_none(deployment: Deployment, starts_file: Path) -> None:
+    """Given three recordings in one run, when the device process is killed, then all three end as results."""
+    worker = trial(deployment, concurrency=3, batch_wait_ms=1000, max_attempts=1)
+    (device,) = device_pids(worker)
+    jobs = [
+        deployment.enqueue(f"{n}.wav", with_fault("device-slow-30" if n == 0 else "device-slow-0", wav(1.0, seed=n)))
+        for n in range(3)
+    ]
+    wait_until(lambda: "device-slow-30" in met(starts_file), DRAINED_S, "the run")
+    os.kill(device, signal.SIGKILL)
+    deployment.wait_drained(DRAINED_S)
+    deployment.assert_accounted()
+    worker.wait_for_event("device_lost", DRAINED_S)
+    wait_until(lambda: len(device_pids(worker)) == 2, DRAINED_S, "the next process's word")
+    ended = [outcomes(deployment, job) for job in jobs]
+    assert all(one[-1][0] is AttemptOutcome.SUCCEEDED for one in ended)
+    # Who was in the run vanished, not alone; who was not yet in it went on with the new process.
+    vanished = [one for one in ended if len(one) > 1]
+    assert vanished
+    assert {one[0] for one in vanished} == {(AttemptOutcome.VANISHED, False)}
+    assert {one[1] for one in vanished} == {(AttemptOutcome.SUCCEEDED, True)}
+
+
+def test_a_recording_that_crashes_the_device_process_fails_alone(deployment: Deployment, starts_file: Path) -> None:
+    good = [deployment.enqueue(f"{n}.wav", wav(1.0, seed=n)) for n in range(5)]
+    poison = deployment.enqueue("poison.wav", with_fault("device-segfault", wav(1.0)), priority=4)
+    trial(deployment, concurrency=3, max_attempts=3)
+    deployment.wait_drained(DRAINED_S)
+    deployment.assert_accounted(failures=1)
+    analysis = deployment.analysis(poison)
+    assert analysis.error_class == "worker_crashed"
+    assert outcomes(deployment, poison) == [
+        (AttemptOutcome.VANISHED, False),
+        *[(AttemptOutcome.VANISHED, True)] * 3,
+    ]
+    assert met(starts_file) == ["device-segfault"] * 4
+    assert all(deployment.analysis(job).state == "succeeded" for job in good)
+
+
+@pytest.mark.faults_only
+def test_a_recording_that_crashes_a_carrier_leaves_the_device_process_alone(deployment: Deployment) -> None:
+    good = [deployment.enqueue(f"{n}.wav", wav(1.0, seed=n)) for n in range(3)]
+    poison = deployment.enqueue("poison.wav", with_fault("segfault", wav(1.0)))
+    worker = trial(deployment, concurrency=2, max_attempts=1)
+    deployment.wait_drained(DRAINED_S)
+    deployment.assert_accounted(failures=1)
+    assert deployment.analysis(poison).error_class == "worker_crashed"
+    assert all(deployment.analysis(job).state == "succeeded" for job in good)
+    assert len(device_pids(worker)) == 1
+
+
+@pytest.mark.faults_only
+def test_a_run_that_hangs_is_ended_with_its_stacks(deployment: Deployment, starts_file: Path) -> None:
+    """Given a run that holds the interpreter's lock for ever, then it ends at the deadline, and others finish."""
+    good = deployment.enqueue("good.wav", wav(1.0))
+    hung = deployment.enqueue("hung.wav", with_fault("device-hang", wav(1.0)))
+    worker = trial(deployment, concurrency=2, max_attempts=1, inference_timeout_s=5)
+    deployment.wait_drained(DRAINED_S)
+    deployment.assert_accounted(failures=1)
+    assert deployment.analysis(hung).error_class == "worker_crashed"
+    assert deployment.analysis(good).state == "succeeded"
+    assert any("Timeout" in line for line in worker.stderr)
+    assert met(starts_file) == ["device-hang"] * 2
+
+
+@pytest.mark.faults_only
+def test_a_failed_run_is_the_failure_of_one(deployment: Deployment, starts_file: Path) -> None:
+    """Given a run that fails, then each of its recordings runs alone; a device that stays broken is replaced."""
+    good = [deployment.enqueue(f"{n}.wav", wav(1.0, seed=n)) for n in range(4)]
+    failing = deployment.enqueue("failing.wav", with_fault("device-fail", wav(1.0)))
+    worker = trial(deployment, concurrency=3, max_attempts=1, batch_wait_ms=500)
+    deployment.wait_drained(DRAINED_S)
+    deployment.assert_accounted(failures=1)
+    assert deployment.analysis(failing).error_class == "inference_failed"
+    assert len(device_pids(worker)) == 1
+
+    breaking = deployment.enqueue("breaking.wav", with_fault("device-break", wav(1.0)))
+    good.append(deployment.enqueue("after.wav", wav(1.0, seed=9)))
+    deployment.wait_drained(DRAINED_S)
+    deployment.assert_accounted(failures=2)
+    assert deployment.analysis(breaking).error_class == "worker_crashed"
+    assert all(deployment.analysis(job).state == "succeeded" for job in good)
+    wait_until(lambda: len(device_pids(worker)) == 3, DRAINED_S, "the third process")
+    worker.wait_for_event("device_broken", DRAINED_S)
+
+
+def test_a_killed_parent_leaves_no_process(deployment: Deployment, starts_file: Path) -> None:
+    deployment.enqueue("slow.wav", with_fault("device-slow-5", wav(1.0)))
+    worker = trial(deployment, concurrency=2)
+    wait_until(lambda: met(starts_file), DRAINED_S, "the run")
+    (device,) = device_pids(worker)
+    ours = [psutil.Process(pid) for pid in (device, *(e["pid"] for e in worker.events if e["event"] == "child_ready"))]
+    worker.signal(signal.SIGKILL)
+    wait_until(lambda: not any(_lives(process) for process in ours), DRAINED_S, "every process to end")
+
+
+def _lives(process: psutil.Process) -> bool:
+    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
