@@ -26,7 +26,7 @@ class Bench:
     cache: Path
     """Shared by all tests of a session: a worker decides once how it runs a model."""
 
-    def report(self, *arguments: str | Path, file: Path | None = None, timeout_s: float = 290.0) -> dict[str, Any]:
+    def report(self, *arguments: str | Path, file: Path | None = None, timeout_s: float = 600.0) -> dict[str, Any]:
         """The report as JSON, kept in ``file``; its table goes to pytest's standard output."""
         file = file or self.folder / "report.json"
         environment = {"TUSSIS_MODEL_CACHE_DIR": str(self.cache)}
