@@ -43,7 +43,7 @@ class DeviceOrder:
     provider: Provider
     device_index: int
     threads: int
-    """That one run uses on the CPU."""
+    """That onnxruntime uses on the CPU."""
     carriers: int
     """The children of the worker: no more recordings wait at a time."""
     batch_segments: int
