@@ -7,6 +7,8 @@ loads a model, has it done by a child that ends with it. What goes wrong there c
 from __future__ import annotations
 
 import multiprocessing
+import signal
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -58,10 +60,13 @@ def decide_apart(path: Path, *, intra_op_threads: int, provider: str, cache_dir:
 def _decide(pipe: Connection, path: Path, threads: int, provider: str, cache_dir: Path) -> None:
     import torch
 
+    # Ctrl-C reaches the whole group; the parent ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
+    answer: Choice | TussisError
     try:
         answer = decide(path, intra_op_threads=threads, provider=provider, cache_dir=cache_dir)
     except TussisError as error:
-        pipe.send(error)
-        return
-    pipe.send(answer)
+        answer = error
+    with suppress(BrokenPipeError):  # the parent was ended meanwhile
+        pipe.send(answer)
