@@ -8,6 +8,7 @@ Not part of the wheel. ``docs/model-card.md`` says what came out; each module's 
     codecs      what phones and messengers do   degrade  rooms, equalisers, noise, clipping
     scenes      draws one training scene        cache    computes scenes once, resumable
     network     the architecture                fit      the training loop, resumable
+    batches     what a step sees                heads    attention on long recordings
     validation  what val is asked                decide   threshold and temperature
     export      ONNX and manifest
     evaluate    the measurements                card     writes them down

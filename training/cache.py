@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from training import scenes
+from training.audio import decoded
 from training.events import Span
 from training.network import stretched
 from training.pack import Wave
@@ -67,6 +69,13 @@ def plain_images(wave: Wave) -> torch.Tensor:
     return scaled_images(cut_segments(waveform(torch.from_numpy(wave)[None], 16_000, profile), profile))
 
 
+def file_images(path: Path) -> torch.Tensor:
+    """The same of a file, at the level at which the product hears it."""
+    profile = profile_named("documented")
+    samples, rate_hz = decoded(path)
+    return scaled_images(cut_segments(waveform(torch.from_numpy(samples), rate_hz, profile), profile))
+
+
 def quantised(images: torch.Tensor) -> Images:
     """[-1, 1] to 0..255."""
     stored: Images = ((images + 1) * 127.5).round().to(torch.uint8).numpy()
@@ -102,8 +111,12 @@ def computed(material: scenes.Material, count: int, folder: Path, seed: int, pro
     global _material
     _material = material  # inherited by the processes, not sent to them
     work = [(shard, min(SHARD, count - shard * SHARD), folder, seed) for shard in missing]
-    with multiprocessing.get_context("fork").Pool(processes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for _ in pool.imap_unordered(_shard, work):
+    if not work:
+        return
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for future in as_completed([pool.submit(_shard, one) for one in work]):
+            future.result()
             done += 1
             yield min(count, done * SHARD)
 

@@ -136,8 +136,19 @@ level. Losses: recording, loudest segment, and each segment whose label is certa
 
 These weights come from a busy machine and a short hour: the run was broken off and resumed with another number of
 planned epochs (10, then 8, then 15, ended after 14), and its first three epochs saw all segments of a scene instead of
-six. So the command above repeats the method, not these weights bit for bit. Its default of 14,000 scenes was not tried;
-the loss was still falling.
+six. The loss was still falling.
+
+The training in this repository has moved on since, so the command above makes another model than this one: voices of
+festival, and other voices in `val` than in `train`; syllables, barks, claps and slams; faster and slower sounds; hard
+backgrounds oftener; the levels that the product hears; a last stage for the heads. One run of it (16,000 scenes, half
+of them an epoch, everyday sound beneath the events weaker than now) was broken off after 17 epochs, its schedule
+shortened three times on a busy machine, without its last stage and with scenes laid over one another in four epochs
+only, and compared with these weights on `val` alone: AUROC of the recordings 0.9886 against 0.9816, of the probes
+0.9897 against 0.9873; but the highest segment lay on the cough in 85.8 % of 120 mixtures at 10 dB against 93.3 % (rain,
+waves and a saw hid it), and 14 of 16 scenes of sneezes were called a cough against 5, each at a threshold chosen anew.
+It was not better in all that counts, so these weights stayed, and the test split was not looked at again. That
+comparison heard the recordings as the product does; the {trained["recording_auroc"]:.4f} below did not (see the second channel among the known
+failures).
 
 Threshold, temperatures and the segments' offset come from `val`: the threshold balances the two classes over
 recordings, scenes and probes; the offset brings the alarms in `val`'s background without sneezes to at most 6 an hour,
@@ -308,6 +319,9 @@ def _failures(m: dict[str, Any]) -> str:
 {speech}- The probe that loses most coughs: {probe} ({_share(m["probes"][probe]["kept"])} keep their decision).
 - Everything is normalised to the recording's peak before the model sees it: one click louder than the cough makes
   the cough fainter.
+- The channels' mean is taken after the peak is: a second channel that is silent makes everything 6 dB fainter, as in
+  many telephone recordings here. Of every sixth recording of `val`, 55, three lost more than 2 of their logit to it.
+  These weights learnt at the level without that.
 - No laughter, throat clearing, snoring or conversation was recorded for training or test; the formulas and
   synthesisers that stand for them are not people. Read speech and digits are all the human speech that was measured.
 - The coughs come from two channels. Coughs of other sources were not measured; the probes are the nearest thing here.

@@ -24,8 +24,8 @@ PROVENANCE: Final = (
     "Trained from nothing by `python -m training` on coughs of the covid19-cough dataset"
     " (https://github.com/covid19-cough/dataset, CC0 1.0), on ESC-10 folds 1 to 3 (K. J. Piczak,"
     " https://github.com/karoldvl/ESC-10, CC BY 3.0; authors of the clips in its ATTRIBUTION), and on speech from"
-    " espeak-ng and flite and sounds from formulas. None of these recordings is contained. It detects the sound of a"
-    " cough and diagnoses nothing; docs/model-card.md states what was measured and where it fails."
+    " espeak-ng, flite and festival and sounds from formulas. None of these recordings is contained. It detects the"
+    " sound of a cough and diagnoses nothing; docs/model-card.md states what was measured and where it fails."
 )
 
 

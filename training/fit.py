@@ -1,4 +1,4 @@
-"""The training loop: three losses, weights averaged, a checkpoint after each epoch."""
+"""The training loop: three losses, hard scenes oftener, weights averaged, a checkpoint after each epoch."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from training import batches
 from training.cache import COUGH, UNCERTAIN, Scenes
 from training.network import EMBEDDING, Logits, Reference
 
-#: Segments of a scene that a step sees, other ones in every epoch: neighbours share three quarters of their audio.
-MOST_SEGMENTS: Final = 6
+#: Epochs between two validations.
+VALIDATED: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How long and how fast to learn."""
 
-    epochs: int = 16
+    epochs: int = 28
+    """Of half the scenes each."""
     batch: int = 48
     """Scenes a step."""
     learning_rate: float = 3e-3
@@ -35,6 +36,9 @@ class Plan:
     average: float = 0.995
     """Share of the averaged weights that a step keeps."""
     smoothing: float = 0.02
+    forgiveness: float = 0.3
+    """How little a cough counts that the network is sure not to hear: some "coughs" of the pack are speech or breath.
+    0 is cross entropy, 1 the mean absolute error."""
     seed: int = 1
 
 
@@ -54,11 +58,11 @@ def fitted(
         processes: that share every step, one thread each. They meet once a step: on a busy machine threads, which
             meet in every operation, were several times slower.
         checkpoint: written after every epoch.
-        validate: called with the averaged network after every epoch; its words go to ``say``.
+        validate: called with the averaged network after some epochs and the last; its words go to ``say``.
         say: takes the progress, one line at a time.
     """
     context = multiprocessing.get_context("fork")  # the scenes are inherited, not copied
-    gradients = Gradients(processes, context)
+    gradients = Gradients(processes, context, scenes.counts.shape[0])
     ranks = range(1, processes)
     helpers = [
         context.Process(target=_learn, args=(scenes, plan, gradients, rank, checkpoint, None, None), daemon=True)
@@ -75,16 +79,27 @@ def fitted(
     return averaged
 
 
+#: More wrong than any scene that was seen.
+UNSEEN: Final = 1e6
+
+
 class Gradients:
     """Where the processes of a training meet: each leaves its gradients, and takes everyone's mean."""
 
     #: Seconds after which a process that does not come is taken for dead.
     PATIENCE_S = 1_800
 
-    def __init__(self, processes: int, context: ForkContext) -> None:
+    def __init__(self, processes: int, context: ForkContext, scenes: int) -> None:
         size = sum(weight.numel() for weight in Reference().parameters())
         self.slots = [np.frombuffer(context.RawArray("f", size), np.float32) for _ in range(processes)]
+        #: How wrong each scene was when it was last seen; every process writes those that it has seen.
+        self.mistakes = np.frombuffer(context.RawArray("f", scenes), np.float32)
+        self.mistakes[:] = UNSEEN
         self._barrier = context.Barrier(processes)
+
+    def meet(self) -> None:
+        """Wait until every process is here."""
+        self._barrier.wait(self.PATIENCE_S)
 
     def shared(self, network: Reference, rank: int) -> None:
         """Replace the gradients of ``network`` by the mean over the processes."""
@@ -121,17 +136,21 @@ def _learn(
     averaged.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(_groups(network, plan.weight_decay), lr=plan.learning_rate)
     processes = len(gradients.slots)
-    steps = scenes.counts.shape[0] // plan.batch or 1
+    truth = scenes.bags
+    others = np.flatnonzero(~truth)
     first = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
         network.load_state_dict(state["network"])
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
+        gradients.mistakes[:] = state["mistakes"].numpy()
         first = int(state["epoch"])
     bfloat16 = torch.cpu._is_avx512_bf16_supported()  # slower than float32 elsewhere
     for epoch in range(first, plan.epochs):
-        order = np.random.default_rng([plan.seed, epoch]).permutation(scenes.counts.shape[0])
+        order = batches.order_of(truth, gradients.mistakes, np.random.default_rng([plan.seed, epoch]))
+        gradients.meet()  # nobody learns, and writes mistakes, before all have their order
+        steps = order.shape[0] // plan.batch or 1
         rng = np.random.default_rng([plan.seed, epoch, rank])
         torch.manual_seed(plan.seed * 10_000 + epoch * 100 + rank)
         network.train()
@@ -139,10 +158,11 @@ def _learn(
         for step in range(steps):
             _set_rate(optimiser, plan, (epoch + step / steps) / plan.epochs)
             chosen = order[step * plan.batch : (step + 1) * plan.batch][rank::processes]
-            images, labels, mask = _batch(scenes, chosen, rng)
+            images, labels, mask = batches.batch(scenes, chosen, others, rng)
             with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 logits = _logits(network, images, mask)
-            loss = _loss(logits, labels, mask, plan.smoothing)
+            loss = loss_of(logits, labels, mask, plan)
+            gradients.mistakes[chosen] = np.where(truth[chosen], -1, 1) * logits.bag.detach().numpy()
             optimiser.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             gradients.shared(network, rank)
@@ -150,66 +170,23 @@ def _learn(
             optimiser.step()
             losses.append(loss.item())
             if rank == 0:
-                done = epoch * steps + step
+                done = epoch * steps + step  # all epochs have equally many
                 _average(averaged, network, min(plan.average, (1 + done) / (10 + done)))
             if say is not None and step % 25 == 24:
                 spent = time.monotonic() - began
                 say(f"epoch {epoch + 1}: step {step + 1} of {steps}, loss {np.mean(losses[-25:]):.4f}, {spent:.0f} s")
         if rank == 0:
             state = {"network": network.state_dict(), "averaged": averaged.state_dict(), "epoch": epoch + 1}
+            state["mistakes"] = torch.from_numpy(gradients.mistakes.copy())
             partial = checkpoint.with_suffix(".partial")
             torch.save({**state, "optimiser": optimiser.state_dict()}, partial)
             partial.replace(checkpoint)
             averaged.eval()
         if say is not None and validate is not None:
             spent = time.monotonic() - began
-            say(f"epoch {epoch + 1} of {plan.epochs}: loss {np.mean(losses):.4f}, {spent:.0f} s; {validate(averaged)}")
+            found = validate(averaged) if epoch % VALIDATED == VALIDATED - 1 or epoch + 1 == plan.epochs else ""
+            say(f"epoch {epoch + 1} of {plan.epochs}: loss {np.mean(losses):.4f}, {spent:.0f} s {found}")
     return averaged.eval()
-
-
-def _batch(scenes: Scenes, chosen: npt.NDArray[np.int64], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (N, 178, 224), labels (B, S) int8 and mask (B, S) of some scenes."""
-    spans = zip(scenes.starts[chosen], scenes.counts[chosen], strict=True)
-    parts = [_some(scenes.labels, int(start), int(count), rng) for start, count in spans]
-    counts = np.array([part.shape[0] for part in parts])
-    rows = np.concatenate(parts)
-    images = torch.from_numpy(scenes.images[rows]).float()
-    mask = torch.from_numpy(np.arange(counts.max()) < counts[:, None])
-    labels = torch.full(mask.shape, UNCERTAIN, dtype=torch.int8)
-    labels[mask] = torch.from_numpy(scenes.labels[rows])
-    return _varied(images, counts, rng), labels, mask
-
-
-def _some(labels: npt.NDArray[np.int8], start: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Rows of at most ``MOST_SEGMENTS`` segments of a scene, in order, a cough among them where the scene has one."""
-    rows = np.arange(start, start + count)
-    if count <= MOST_SEGMENTS:
-        return rows
-    kept = rng.permutation(rows)[:MOST_SEGMENTS]
-    coughs = rows[labels[rows] == COUGH]
-    if coughs.size and not (labels[kept] == COUGH).any():
-        kept[0] = rng.choice(coughs)
-    return np.sort(kept)
-
-
-def _varied(images: Tensor, counts: npt.NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-    """Images of 0 to 255 to [-1, 1], in place: moved in level and pitch, scene by scene, and with bars blanked."""
-    at = 0
-    for count in counts:
-        part = images[at : at + count]
-        at += int(count)
-        # The peak sets the level, so a click beside the cough moves it: 2 / 80 a decibel.
-        part.mul_(1 / 127.5).add_(float(rng.normal(0, 4)) / 40 - 1)
-        if rng.random() < 0.4:
-            part[:] = part.roll(int(rng.integers(-5, 6)), dims=1)
-        if rng.random() < 0.3:
-            row, rows = int(rng.integers(0, 165)), int(rng.integers(2, 22))
-            part[:, row : row + rows] = -1
-        if rng.random() < 0.15:
-            # Blanked frames could hide the cough that the label speaks of: only short bars.
-            frame, frames = int(rng.integers(0, 212)), int(rng.integers(2, 13))
-            part[:, :, frame : frame + frames] = -1
-    return images.clamp_(-1, 1)
 
 
 def _logits(network: Reference, images: Tensor, mask: Tensor) -> Logits:
@@ -219,19 +196,23 @@ def _logits(network: Reference, images: Tensor, mask: Tensor) -> Logits:
     return network.heads(features, mask)
 
 
-def _loss(logits: Logits, labels: Tensor, mask: Tensor, smoothing: float) -> Tensor:
+def loss_of(logits: Logits, labels: Tensor, mask: Tensor, plan: Plan) -> Tensor:
     """Recording, loudest segment, and every segment whose label is certain."""
-    bags = (labels == COUGH).any(dim=1).float()
-    targets = bags * (1 - 2 * smoothing) + smoothing
-    entropy = nn.functional.binary_cross_entropy_with_logits
+    bags = (labels == COUGH).any(dim=1)
     peak = logits.segments.masked_fill(~mask, -30.0).amax(dim=1)
     known = labels != UNCERTAIN
-    segments = labels[known].float() * (1 - 2 * smoothing) + smoothing
-    return (
-        entropy(logits.bag, targets)
-        + 0.5 * entropy(peak, targets)
-        + entropy(logits.segments[known], segments, pos_weight=torch.tensor(1.5))
+    is_cough = labels[known] == COUGH
+    segments = mistake(logits.segments[known], is_cough, plan) * torch.where(is_cough, 1.5, 1.0)
+    return mistake(logits.bag, bags, plan).mean() + 0.5 * mistake(peak, bags, plan).mean() + segments.mean()
+
+
+def mistake(logits: Tensor, truth: Tensor, plan: Plan) -> Tensor:
+    """Loss of each answer: cross entropy where there is no cough, a forgiving one where there is said to be one."""
+    missed = (1 - torch.exp(plan.forgiveness * nn.functional.logsigmoid(logits))) / plan.forgiveness
+    alarm = nn.functional.binary_cross_entropy_with_logits(
+        logits, torch.full_like(logits, plan.smoothing), reduction="none"
     )
+    return torch.where(truth, missed, alarm)
 
 
 def _groups(network: Reference, decay: float) -> list[dict[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -65,20 +66,20 @@ class Askers:
     """Processes that hold the model loaded, for many recordings. A context manager: leaving it ends them."""
 
     def __init__(self, model: Path, processes: int) -> None:
-        # Spawned, not forked: an inference session does not survive a fork.
+        # Spawned, not forked: an inference session does not survive a fork. Not ``multiprocessing.Pool``: that one
+        # waits for ever for the answer of a process that died.
         context = multiprocessing.get_context("spawn")
-        self._pool = context.Pool(processes, initializer=_load, initargs=(model,))
+        self._pool = ProcessPoolExecutor(processes, context, initializer=_load, initargs=(model,))
 
     def __enter__(self) -> Askers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.terminate()
-        self._pool.join()
+        self._pool.shutdown(cancel_futures=True)
 
     def each(self, work: Callable[[Detector, Task], Done], tasks: Iterable[Task]) -> list[Done]:
         """``work`` for every task, in order. ``work`` is a function of a module; tasks travel to the processes."""
-        return self._pool.map(_Work(work), tasks, chunksize=4)
+        return list(self._pool.map(_Work(work), tasks, chunksize=4))
 
 
 _detector: Detector | None = None

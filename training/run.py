@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from training import cache, card, decide, figure, results, scenes, validation
+from training import cache, card, decide, figure, heads, results, scenes, validation
 from training.evaluate import Effort, measured
 from training.export import exported
 from training.fit import Plan, fitted
@@ -39,20 +39,24 @@ def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> N
     folder = work / f"scenes-{size.seed}-{size.scenes}"
     if not cache.complete(folder, size.scenes):
         say("decode the train split, speak")
-        material = scenes.material(data, "train", size.utterances, work, size.seed)
+        material = scenes.material(data, "train", size.utterances, work, size.seed, size.processes)
         for done in cache.computed(material, size.scenes, folder, size.seed, size.processes):
             say(f"{done} of {size.scenes} scenes")
         del material
     say("prepare the validation")
     held = validation.validation(data, work, size.seed, size.checks)
+    learnt_from = cache.loaded(folder, size.scenes)
+    plan = Plan(epochs=size.epochs, seed=size.seed)
     reference = fitted(
-        cache.loaded(folder, size.scenes),
-        Plan(epochs=size.epochs, seed=size.seed),
+        learnt_from,
+        plan,
         size.processes,
         work / f"checkpoint-{size.seed}-{size.scenes}-{size.epochs}.pt",
         lambda network: str(decide.report(held, decide.answers(network, held))),
         say,
     )
+    stage = heads.Stage(steps=min(heads.Stage().steps, 10 * size.scenes))
+    heads.refined(reference, learnt_from, plan, say, stage)
     given = decide.answers(reference, held)
     quiet = [decide.answer(reference, one) for one in validation.hours(data, work, size.seed, size.checks // 2)]
     decision = decide.decided(held, given, quiet)

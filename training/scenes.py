@@ -55,12 +55,13 @@ class Scene:
         return bool(self.coughs)
 
 
-def material(root: Path, split: str, utterances: int, folder: Path, seed: int) -> Material:
+def material(root: Path, split: str, utterances: int, folder: Path, seed: int, processes: int = 1) -> Material:
     """Decode a split and make its speech. ``folder`` keeps the speech between runs."""
     found = [clip for clip in pack.clips(root, split) if clip.kind != pack.EVALUATION_ONLY]
     loaded = [(clip, pack.wave(clip.path)) for clip in found]
     analysed = [(clip, Sound(wave, spans(wave), clip.kind)) for clip, wave in loaded if np.abs(wave).max() > 0]
-    said = speech.library(seed + (split != "train"), utterances, folder)
+    voices = speech.TRAIN_VOICES if split == "train" else speech.VAL_VOICES
+    said = speech.library(seed + (split != "train"), utterances, folder, voices, processes)
     return Material(
         coughs=tuple(sound for clip, sound in analysed if clip.is_cough and sound.spans.events),
         backgrounds=tuple(sound for clip, sound in analysed if not clip.is_cough),
@@ -107,6 +108,9 @@ def _place(
     sound = _cough(material, rng) if cough else _foreign(material, rng)
     start, end = _cut(sound, rng, room, cough)
     part = sound.wave[start:end].astype(np.float32)
+    # Smaller and larger throats, dogs and rooms than the few that were recorded.
+    factor = float(np.exp(rng.uniform(-0.18, 0.18))) if rng.random() < 0.5 else 1.0
+    part = _stretched(part, factor)[:room]
     part = part * _edges(part.shape[0])
     peak = float(np.abs(part).max(initial=0))
     if peak <= 0:
@@ -117,12 +121,11 @@ def _place(
     wave[at : at + part.shape[0]] += part
     if not cough:
         return
-    offset = (at - start) / SAMPLE_RATE
-    last = (at + part.shape[0]) / SAMPLE_RATE
-    first = at / SAMPLE_RATE
+    first, last = at / SAMPLE_RATE, (at + part.shape[0]) / SAMPLE_RATE
+    cut = start / SAMPLE_RATE
     for spans_in, spans_out in ((sound.spans.events, coughs), (sound.spans.uncertain, uncertain)):
         for begin, finish in spans_in:
-            inside = (max(first, begin + offset), min(last, finish + offset))
+            inside = (max(first, first + (begin - cut) * factor), min(last, first + (finish - cut) * factor))
             if inside[1] - inside[0] > 0.02:
                 spans_out.append(inside)
 
@@ -152,15 +155,24 @@ def _cut(sound: Sound, rng: np.random.Generator, room: int, cough: bool) -> tupl
     return start, max(end, min(length, start + SAMPLE_RATE // 8))
 
 
+def _stretched(wave: Wave, factor: float) -> Wave:
+    """Played slower (factor above 1, lower) or faster: float32 (n,) to (n * factor,)."""
+    length = round(wave.shape[0] * factor)
+    if length in (wave.shape[0], 0):
+        return wave
+    slower: Wave = (np.fft.irfft(np.fft.rfft(wave), length) * (length / wave.shape[0])).astype(np.float32)
+    return slower
+
+
 def _cough(material: Material, rng: np.random.Generator) -> Sound:
     return material.coughs[int(rng.integers(len(material.coughs)))]
 
 
 def _foreign(material: Material, rng: np.random.Generator) -> Sound:
     kind = rng.random()
-    if kind < 0.5:
+    if kind < 0.42:
         return _background(material, rng)
-    if kind < 0.75:
+    if kind < 0.74:
         return material.speech[int(rng.integers(len(material.speech)))]
     wave = sounds.draw(rng) if rng.random() < 0.6 else sounds.short(rng)
     return Sound(wave, spans(wave), "formula")
@@ -186,9 +198,9 @@ def _bed(material: Material, rng: np.random.Generator, length: int) -> Wave:
             bed = _repeated(quiet, length, rng)
             peak = float(np.abs(bed).max(initial=0)) + 1e-9
             return (bed / peak * 10 ** (rng.uniform(-55, -20) / 20)).astype(np.float32)
-    # Everyday sound, at times as loud as the events.
+    # Everyday sound, at times as loud as the events: with less of it, coughs in rain were not found.
     sound = (
-        material.speech[int(rng.integers(len(material.speech)))] if rng.random() < 0.2 else _background(material, rng)
+        material.speech[int(rng.integers(len(material.speech)))] if rng.random() < 0.25 else _background(material, rng)
     )
     if rng.random() < 0.12:
         wave = sounds.music(rng)

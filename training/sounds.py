@@ -128,6 +128,93 @@ def laughter(rng: np.random.Generator) -> Wave:
     return _finished(resonant(np.concatenate(parts), formants, rng))
 
 
+def syllables(rng: np.random.Generator) -> Wave:
+    """One to three consonants and vowels of a voice that nobody has: a burst or hiss, then pulses, formants gliding."""
+    f0 = float(np.exp(rng.uniform(np.log(80), np.log(350))))
+    tract = np.exp(rng.uniform(-0.2, 0.25))
+    parts = []
+    for _ in range(int(rng.choice([1, 1, 2, 3]))):
+        stop = rng.random() < 0.6
+        consonant = _white(
+            rng, int(rng.uniform(0.01, 0.07) * SAMPLE_RATE if stop else rng.uniform(0.05, 0.2) * SAMPLE_RATE)
+        )
+        consonant = banded(consonant, *_band(rng, 400, 7_900))
+        consonant = consonant / (np.abs(consonant).max() + 1e-9) * rng.uniform(0.05, 1.0)
+        consonant *= (
+            np.exp(-np.arange(consonant.shape[0]) / consonant.shape[0] * 2)
+            if stop
+            else _fades(consonant.shape[0], 0.02)
+        )
+        gap = np.zeros(int(rng.uniform(0, 0.06) * SAMPLE_RATE))
+        vowel = _vowel(rng, f0 * rng.uniform(0.85, 1.2), tract)
+        parts += [consonant, vowel, gap] if rng.random() < 0.8 else [vowel, consonant, gap]
+    return _finished(np.concatenate(parts))
+
+
+def _vowel(rng: np.random.Generator, f0: float, tract: float) -> Floats:
+    length = int(rng.uniform(0.08, 0.35) * SAMPLE_RATE)
+    pitch = f0 * np.linspace(rng.uniform(0.9, 1.25), rng.uniform(0.75, 1.1), length)
+    phase = np.cumsum(pitch) / SAMPLE_RATE
+    pulses = np.diff(np.floor(phase), prepend=0) + rng.uniform(0.005, 0.06) * rng.normal(size=length)
+    pulses = pulses * np.minimum(1, np.arange(length) / (rng.uniform(0.005, 0.05) * SAMPLE_RATE))
+    blend = np.linspace(0, 1, length)
+    spoken = [
+        resonant(
+            pulses,
+            (tract * rng.uniform(280, 850), tract * rng.uniform(850, 2_300), tract * rng.uniform(2_300, 3_300)),
+            rng,
+        )
+        for _ in range(2)
+    ]
+    vowel = (spoken[0] * (1 - blend) + spoken[1] * blend) * _fades(length, 0.02)
+    sounding: Floats = vowel / (np.abs(vowel).max() + 1e-9)
+    return sounding
+
+
+def bark(rng: np.random.Generator) -> Wave:
+    """A dog, up to four times: a rough voice that rises and falls within a quarter of a second, through a muzzle."""
+    f0 = float(np.exp(rng.uniform(np.log(150), np.log(900))))
+    length = int(rng.uniform(0.08, 0.3) * SAMPLE_RATE)
+    formants = (rng.uniform(400, 1_200), rng.uniform(1_200, 2_600), rng.uniform(2_600, 4_500))
+    rough = rng.uniform(0.02, 0.5)
+    gap = int(rng.uniform(0.08, 0.6) * SAMPLE_RATE)
+    parts = []
+    for _ in range(int(rng.choice([1, 1, 2, 3, 4]))):
+        arc = 1 + rng.uniform(0.1, 0.6) * np.sin(np.pi * np.linspace(0, 1, length) ** rng.uniform(0.6, 1.5))
+        phase = np.cumsum(f0 * arc * rng.uniform(0.95, 1.05)) / SAMPLE_RATE
+        pulses = np.diff(np.floor(phase), prepend=0) + rough * 0.2 * rng.normal(size=length)
+        envelope = np.minimum(1, np.arange(length) / (0.015 * SAMPLE_RATE)) * np.exp(-np.arange(length) / length * 2.5)
+        parts += [rng.uniform(0.6, 1) * pulses * envelope, np.zeros(gap)]
+    return _finished(resonant(np.concatenate(parts[:-1]), formants, rng))
+
+
+def clap(rng: np.random.Generator) -> Wave:
+    """Hands, once or in a row: a millisecond of noise, ringing between the palms."""
+    claps, gap = int(rng.choice([1, 1, 2, 4, 8])), rng.uniform(0.12, 0.5)
+    wave = np.zeros(int((0.25 + gap * (claps - 1)) * SAMPLE_RATE))
+    seconds = np.arange(int(0.2 * SAMPLE_RATE)) / SAMPLE_RATE
+    low = rng.uniform(400, 1_500)
+    for index in range(claps):
+        one = banded(_white(rng, seconds.shape[0]), low, low * rng.uniform(2, 5)) * np.exp(
+            -seconds * rng.uniform(25, 180)
+        )
+        start = int(index * gap * rng.uniform(0.9, 1.0) * SAMPLE_RATE)
+        wave[start : start + one.shape[0]] += rng.uniform(0.6, 1) * one[: wave.shape[0] - start]
+    return _finished(wave)
+
+
+def slam(rng: np.random.Generator) -> Wave:
+    """A door or a dropped thing: a thud, a crack, and what rattles after it."""
+    seconds = np.arange(int(rng.uniform(0.3, 0.9) * SAMPLE_RATE)) / SAMPLE_RATE
+    wave = np.sin(2 * np.pi * rng.uniform(50, 180) * seconds) * np.exp(-seconds * rng.uniform(8, 30))
+    wave = wave + rng.uniform(0.2, 1.2) * banded(_white(rng, seconds.shape[0]), *_band(rng, 80, 5_000)) * np.exp(
+        -seconds * rng.uniform(15, 80)
+    )
+    rattle = _white(rng, seconds.shape[0]) * (rng.random(seconds.shape[0]) < 0.004)
+    rattle = np.convolve(rattle, np.exp(-np.arange(200) / rng.uniform(5, 40)), mode="same")
+    return _finished(wave + rng.uniform(0, 0.4) * rattle * np.exp(-seconds * 5))
+
+
 def rustle(rng: np.random.Generator) -> Wave:
     """Cloth, paper, handling: noise whose level wanders, or a train of clicks."""
     length = _time(rng, 0.2, 3.0).shape[0]
@@ -226,7 +313,10 @@ def _finished(wave: Floats) -> Wave:
 
 
 Formula = Callable[[np.random.Generator], Wave]
-SHORT: Final[tuple[Formula, ...]] = (beep, knock, knock, drums, laughter, rustle, hiss, breath)
+SHORT: Final[tuple[Formula, ...]] = (
+    beep, knock, drums, laughter, rustle, hiss, breath, syllables, syllables, syllables, bark, bark, clap, slam,
+)  # fmt: skip
 KINDS: Final[tuple[Formula, ...]] = (
-    beep, knock, drums, drums, music, music, breath, breath, laughter, laughter, rustle, hiss, siren,
+    beep, knock, drums, drums, music, music, music, breath, breath, laughter, laughter, rustle, hiss, siren,
+    syllables, bark, clap, slam,
 )  # fmt: skip

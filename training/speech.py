@@ -1,18 +1,26 @@
-"""Speech from synthesisers: espeak-ng with its many voices, and flite when it is there.
+"""Speech from synthesisers: espeak-ng with its many voices, and flite and festival when they are there.
 
-Both are programs of the operating system (Debian: ``espeak-ng``, ``flite``), wanted for training only.
+They are programs of the operating system (Debian: ``espeak-ng``, ``flite``, ``festival`` and the ``festvox-`` packages
+of :data:`FESTIVAL_VOICES`), wanted for training only. espeak-ng speaks from formulas; the voices of the other two were
+cut from people. ``val`` is spoken by voices that ``train`` never hears.
 """
 
 from __future__ import annotations
 
 import io
+import multiprocessing
 import shutil
 import subprocess
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import soundfile
+import torch
 
 from training.codecs import resample
 from training.pack import Wave
@@ -27,7 +35,28 @@ ESPEAK_VARIANTS: Final = (
     "klatt", "klatt2", "klatt3", "klatt4", "Alex", "Annie", "Michael", "Linda", "Steph", "sandro", "victor",
     "grandma", "grandpa", "iven", "travis", "anikaRobot",
 )  # fmt: skip
-FLITE_VOICES: Final = ("kal16", "awb", "rms", "slt")
+FLITE_VOICES: Final = ("kal16", "awb", "slt", "rms")
+#: Names in festival, without ``voice_``: two Americans, an Italian, a Finn, a Catalan, a Russian, Czechs, a child, ...
+FESTIVAL_VOICES: Final = (
+    "kal_diphone", "ked_diphone", "cmu_us_slt_arctic_hts", "pc_diphone", "suo_fi_lj_diphone", "hy_fi_mv_diphone",
+    "upc_ca_ona_hts", "msu_ru_nsh_clunits", "czech_ph", "czech_dita", "czech_machac", "lp_diphone", "czech_krb",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Voices:
+    """Who may speak."""
+
+    languages: tuple[str, ...]
+    variants: tuple[str, ...]
+    """Of espeak-ng; any of them speaks any of its languages."""
+    flite: tuple[str, ...]
+    festival: tuple[str, ...]
+
+
+#: The last of each list speak in ``val``, the others in ``train``.
+TRAIN_VOICES: Final = Voices(ESPEAK_LANGUAGES[:-3], ESPEAK_VARIANTS[:-6], FLITE_VOICES[:-1], FESTIVAL_VOICES[:-2])
+VAL_VOICES: Final = Voices(ESPEAK_LANGUAGES[-3:], ESPEAK_VARIANTS[-6:], FLITE_VOICES[-1:], FESTIVAL_VOICES[-2:])
 #: Words to make sentences of, one behind the other.
 WORDS: Final = (
     "zero one two three four five six seven eight nine ten twenty hundred monday morning water table "
@@ -49,28 +78,42 @@ INTERJECTIONS: Final = (
 def missing() -> str | None:
     """What to install before training, or None."""
     if shutil.which("espeak-ng") is None:
-        return "espeak-ng is not installed: apt-get install espeak-ng (and flite, for more voices)"
+        return "espeak-ng is not installed: apt-get install espeak-ng (flite and festival add voices)"
     return None
 
 
-def utterance(rng: np.random.Generator) -> Wave:
+def utterance(rng: np.random.Generator, voices: Voices) -> Wave:
     """One utterance of a random voice, rate and pitch: float32 (n,) at 16 kHz, peak 1."""
-    if rng.random() < 0.25:
+    kind = rng.random()
+    if kind < 0.2:
         text = " ".join(rng.choice(INTERJECTIONS, size=int(rng.integers(1, 4))))
+    elif kind < 0.5:  # one or two words alone are what a cough is most often confused with
+        text = " ".join(rng.choice(WORDS.split(), size=int(rng.integers(1, 3))))
     else:
-        text = " ".join(rng.choice(WORDS.split(), size=int(rng.integers(1, 16))))
+        text = " ".join(rng.choice(WORDS.split(), size=int(rng.integers(3, 14))))
         if rng.random() < 0.3:
             text = text.replace(" ", ", ", 1 + int(rng.integers(3)))
-    said = _flite if shutil.which("flite") is not None and rng.random() < 0.4 else _espeak
-    wave = said(rng, text)
+    wave = _said(rng, text, voices)
     # Another length of the vocal tract: a synthesiser's few voices would be learnt by heart.
     wave = resample(wave, SAMPLE_RATE, int(SAMPLE_RATE * np.exp(rng.uniform(-0.22, 0.22)) // 100 * 100))
     peak = float(np.abs(wave).max(initial=0))
     return wave / peak if peak > 0 else wave
 
 
-def _espeak(rng: np.random.Generator, text: str) -> Wave:
-    voice = f"{rng.choice(ESPEAK_LANGUAGES)}+{rng.choice(ESPEAK_VARIANTS)}"
+def _said(rng: np.random.Generator, text: str, voices: Voices) -> Wave:
+    kind = rng.random()
+    installed = [voice for voice in voices.festival if voice in _installed_in_festival()]
+    if installed and kind < 0.5:
+        wave = _festival(rng, text, str(rng.choice(installed)))
+        if wave is not None:
+            return wave
+    if shutil.which("flite") is not None and kind < 0.65:
+        return _flite(rng, text, voices)
+    return _espeak(rng, text, voices)
+
+
+def _espeak(rng: np.random.Generator, text: str, voices: Voices) -> Wave:
+    voice = f"{rng.choice(voices.languages)}+{rng.choice(voices.variants)}"
     command = ["espeak-ng", "-v", voice, "-s", str(rng.integers(90, 300)), "-p", str(rng.integers(5, 95)), "--stdout"]
     done = subprocess.run([*command, text], capture_output=True, check=True, timeout=60)
     # Piped, the header's lengths are placeholders: the samples follow its 44 bytes.
@@ -78,23 +121,53 @@ def _espeak(rng: np.random.Generator, text: str) -> Wave:
     return resample(samples, 22_050, SAMPLE_RATE)
 
 
-def _flite(rng: np.random.Generator, text: str) -> Wave:
+def _flite(rng: np.random.Generator, text: str, voices: Voices) -> Wave:
     stretch = f"duration_stretch={rng.uniform(0.65, 1.5):.2f}"
     pitch = f"int_f0_target_mean={rng.uniform(75, 260):.0f}"
-    command = ["flite", "-voice", str(rng.choice(FLITE_VOICES)), "--setf", stretch, "--setf", pitch, "-t", text]
+    command = ["flite", "-voice", str(rng.choice(voices.flite)), "--setf", stretch, "--setf", pitch, "-t", text]
     done = subprocess.run([*command, "-o", "/dev/stdout"], capture_output=True, check=True, timeout=60)
     samples, rate_hz = soundfile.read(io.BytesIO(done.stdout), dtype="float32")
     return resample(samples, rate_hz, SAMPLE_RATE)
 
 
-def library(seed: int, count: int, folder: Path) -> list[Wave]:
+def _festival(rng: np.random.Generator, text: str, voice: str) -> Wave | None:
+    """None: the voice cannot say it (each was made for one language, and these words are English)."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "said.wav"
+        steps = (
+            f"(voice_{voice})",
+            f"(Parameter.set 'Duration_Stretch {rng.uniform(0.65, 1.4):.2f})",
+            f'(utt.save.wave (SynthText "{text}") "{file}" \'riff)',
+        )
+        subprocess.run(["festival", "-b", *steps], capture_output=True, check=False, timeout=60)
+        if not file.exists() or file.stat().st_size < 2_000:
+            return None
+        samples, rate_hz = soundfile.read(file, dtype="float32")
+    return resample(samples, rate_hz, SAMPLE_RATE)
+
+
+@cache
+def _installed_in_festival() -> frozenset[str]:
+    if shutil.which("festival") is None:
+        return frozenset()
+    done = subprocess.run(["festival", "-b", "(print (voice.list))"], capture_output=True, check=True, timeout=60)
+    return frozenset(done.stdout.decode("utf-8", "replace").strip().strip("()").split())
+
+
+def library(seed: int, count: int, folder: Path, voices: Voices, processes: int) -> list[Wave]:
     """``count`` utterances, made once and kept in ``folder``."""
     file = folder / f"speech-{seed}-{count}.npz"
     if not file.exists():
-        rng = np.random.default_rng([seed, 77])
-        waves = [utterance(rng) for _ in range(count)]
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            waves = list(pool.map(_utterance, [(seed, index, voices) for index in range(count)], chunksize=8))
         partial = file.with_suffix(".partial.npz")
         np.savez(partial, flat=np.concatenate(waves), lengths=np.array([wave.shape[0] for wave in waves]))
         partial.replace(file)
     with np.load(file) as kept:
         return [wave for wave in np.split(kept["flat"], np.cumsum(kept["lengths"])[:-1]) if wave.shape[0] > 1_600]
+
+
+def _utterance(task: tuple[int, int, Voices]) -> Wave:
+    seed, index, voices = task
+    return utterance(np.random.default_rng([seed, 77, index]), voices)

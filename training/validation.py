@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from training import pack, probes, scenes, trials
-from training.cache import plain_images, quantised, segment_labels
+from training.cache import file_images, plain_images, quantised, segment_labels
 from training.pack import Wave
 
 
@@ -67,9 +67,9 @@ def hours(root: Path, folder: Path, seed: int, count: int) -> list[npt.NDArray[n
 def _built(root: Path, folder: Path, seed: int, count: int) -> Validation:
     recordings = []
     for clip in pack.clips(root, "val"):
-        images = _stored(pack.wave(clip.path))
+        images = quantised(file_images(clip.path))
         recordings.append(Item(images, clip.is_cough, np.zeros(images.shape[0], np.int8)))
-    material = scenes.material(root, "val", max(20, count // 4), folder, seed)
+    material = scenes.material(root, "val", max(20, count // 4), folder, seed, processes=2)
     mixed = []
     for index in range(count):
         scene = scenes.draw(material, np.random.default_rng([seed, 9, index]))

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from training import measures, scenes, trials
-from training.cache import COUGH, NO_COUGH, UNCERTAIN, plain_images, segment_labels
+from training import batches, fit, measures, scenes, sounds, speech, trials
+from training.cache import COUGH, NO_COUGH, UNCERTAIN, Scenes, plain_images, segment_labels
 from training.codecs import CODECS, Codec, round_trip
 from training.events import spans
+from training.heads import long_bags
 from training.network import stretched
 from training.pack import Wave
 from training.probes import loudest
@@ -175,3 +176,71 @@ def test_temperature_undoes_overconfidence() -> None:
 def test_average_precision_of_known_scores() -> None:
     truth = np.array([True, False, True, False])
     assert measures.average_precision(truth, np.array([4.0, 3.0, 2.0, 1.0])) == pytest.approx((1 + 2 / 3) / 2)
+
+
+@pytest.mark.parametrize("formula", list(dict.fromkeys([*sounds.SHORT, *sounds.KINDS])))
+def test_a_formula_gives_sound(formula: sounds.Formula) -> None:
+    for seed in range(5):
+        wave = formula(np.random.default_rng(seed))
+        assert wave.dtype == np.float32
+        assert np.abs(wave).max() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_nobody_speaks_in_train_and_in_val() -> None:
+    for train, val in (
+        (speech.TRAIN_VOICES.variants, speech.VAL_VOICES.variants),
+        (speech.TRAIN_VOICES.flite, speech.VAL_VOICES.flite),
+        (speech.TRAIN_VOICES.festival, speech.VAL_VOICES.festival),
+    ):
+        assert val
+        assert not set(train) & set(val)
+
+
+def test_an_epoch_takes_the_worst_mistaken_backgrounds_and_no_particular_coughs() -> None:
+    truth = np.arange(200) < 100
+    mistakes = np.arange(200, dtype=np.float32)
+    taken = np.zeros(200)
+    for epoch in range(50):
+        order = batches.order_of(truth, mistakes, np.random.default_rng(epoch))
+        assert order.size == len(set(order.tolist())) == 100
+        assert int(truth[order].sum()) == 50
+        taken[order] += 1
+    assert (taken[180:] == 50).all(), "the worst fifth of those without a cough, every time"
+    assert 10 < taken[100:180].mean() < 28
+    assert abs(taken[:50].mean() - taken[50:100].mean()) < 5
+
+
+def test_a_cough_that_cannot_be_heard_teaches_little() -> None:
+    """Some "coughs" of the pack are speech or breath."""
+    logits = torch.tensor([-6.0], requires_grad=True)
+    gradients = []
+    for truth in (True, False):
+        sign = 1.0 if truth else -1.0
+        loss = fit.mistake(sign * logits, torch.tensor([truth]), fit.Plan()).sum()
+        gradients.append(float(torch.autograd.grad(loss, logits)[0].abs()))
+    assert gradients[0] < 0.25 * gradients[1]
+
+
+def test_long_recordings_are_several_scenes_with_the_labels_of_their_segments() -> None:
+    counts = np.array([3, 8, 1, 20])
+    labels = np.zeros(32, np.int8)
+    labels[4] = COUGH  # in the second scene
+    kept = Scenes(np.zeros((32, 1, 1), np.uint8), labels, counts)
+    rows, given, mask = long_bags(kept, 40, np.random.default_rng(0))
+    assert mask.shape[1] <= 32
+    assert int(mask.sum()) == rows.size
+    np.testing.assert_array_equal(given[mask].numpy(), labels[rows])
+    assert (given[~mask] == UNCERTAIN).all()
+    assert int(mask.sum(dim=1).max()) > 20, "some are longer than any scene"
+
+
+def test_a_scene_beneath_adds_its_power_and_silence_adds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "OVER_ANOTHER", 1.0)
+    monkeypatch.setattr(batches, "WEAKER_DB", (-10.0, -10.0))
+    stored = np.zeros((2, 4, 4), np.uint8)
+    stored[1, :, 2:] = 255  # 80 dB above the floor in half of the frames; 70 when it lies beneath
+    kept = Scenes(stored, np.zeros(2, np.int8), np.array([1, 1]))
+    images = torch.full((1, 4, 4), 0.75)  # 70 dB above the floor
+    batches.over_others(images, np.array([1]), kept, np.array([1]), np.random.default_rng(0))
+    torch.testing.assert_close(images[0, :, :2], torch.full((4, 2), 0.75))
+    torch.testing.assert_close(images[0, :, 2:], torch.full((4, 2), 0.75 + 10 * np.log10(2) / 40), rtol=0, atol=1e-4)

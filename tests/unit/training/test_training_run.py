@@ -60,7 +60,7 @@ def toy_pack(tmp_path: Path) -> Path:
 def hums_for_speech(monkeypatch: pytest.MonkeyPatch) -> None:
     """No synthesiser is needed to test the training."""
 
-    def library(seed: int, count: int, folder: Path) -> list[Wave]:
+    def library(seed: int, count: int, folder: Path, voices: speech.Voices, processes: int) -> list[Wave]:
         rng = np.random.default_rng(seed)
         return [np.sin(np.arange(20_000) * rng.uniform(0.05, 0.2)).astype(np.float32) for _ in range(count)]
 
