@@ -46,6 +46,14 @@ class Sample:
         """Of the whole worker: what is shared between its processes counts once."""
         return self.parent_pss + self.children_pss
 
+    @property
+    def uss(self) -> int:
+        """Of the whole worker, what is its processes' own: a leak shows here, and other programs do not.
+
+        The PSS of a library's pages grows when another program that has mapped them ends.
+        """
+        return self.parent_uss + self.children_uss
+
 
 def measure(
     model: Path, *, count: int | None, quick: bool, command: str, say: Callable[[str], object] = lambda _: None
@@ -119,10 +127,11 @@ def _report(samples: list[Sample], wanted: int, model: Path, command: str) -> Re
         ("children, PSS", "children_pss"),
         ("children, USS", "children_uss"),
         ("all, PSS", "pss"),
+        ("all, USS", "uss"),
     ):
         before, after = mean(first, field), mean(last, field)
         rows.append((what, before, after, after / before - 1, max(getattr(one, field) for one in samples) / _MIB))
-    growth = mean(last, "pss") / mean(first, "pss")
+    growth = mean(last, "uss") / mean(first, "uss")
     return Report(
         title="Memory of a worker",
         command=command,
@@ -139,5 +148,5 @@ def _report(samples: list[Sample], wanted: int, model: Path, command: str) -> Re
             f"{wanted} recordings of 0.4 to 60 s, {model.stem}, {cores()} children. After the warm-up: the mean between"
             f" {_WARM_UP:.0%} and {_WARM_UP + _SHARE:.0%} of them; at the end: over the last {_SHARE:.0%}.",
         ),
-        verdicts=(Verdict(f"memory after {wanted} recordings, of that after the warm-up", growth, TARGET, True),),
+        verdicts=(Verdict(f"own memory after {wanted} recordings, of that after the warm-up", growth, TARGET, True),),
     )
