@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tussis.shared.errors import TussisError
+from tussis.shared.errors import NotInstalled, TussisError
 from tussis.worker.bench.crew import Crew, Spent
 from tussis.worker.bench.floor import Layout, Rounds, floor, layouts, unsteady
 from tussis.worker.bench.tiny import write_tiny
@@ -40,6 +40,15 @@ def test_every_item_is_done_once(tmp_path: Path) -> None:
 def test_a_process_that_ends_is_noticed(tmp_path: Path) -> None:
     with Crew(1, note, str(tmp_path)) as crew, pytest.raises(TussisError, match="ended or hangs"):
         crew.run([1, -1])
+
+
+def refuse() -> Callable[[int], object]:
+    raise NotInstalled("this part is not installed")
+
+
+def test_a_process_that_cannot_begin_says_why() -> None:
+    with pytest.raises(NotInstalled, match="this part is not installed"), Crew(1, refuse):
+        pass
 
 
 def test_the_floor_runs_a_model_that_follows_the_contract(tmp_path: Path) -> None:

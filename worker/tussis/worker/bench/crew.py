@@ -85,14 +85,21 @@ class Crew:
 def _answer(pipe: Connection, timeout_s: float) -> float:
     try:
         if pipe.poll(timeout_s):
-            return float(pipe.recv())
+            answer = pipe.recv()
+            if isinstance(answer, TussisError):
+                raise answer
+            return float(answer)
     except EOFError:
         pass
     raise TussisError("a process of the measurement ended or hangs: see what it printed")
 
 
 def _serve(pipe: Connection, upcoming: Any, make: Make, arguments: Sequence[Any]) -> None:
-    work = make(*arguments)
+    try:
+        work = make(*arguments)
+    except TussisError as error:
+        pipe.send(error)  # the command says it, in one line
+        return
     pipe.send(0.0)
     with suppress(EOFError, KeyboardInterrupt):
         while (items := pipe.recv()) is not None:
