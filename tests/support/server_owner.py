@@ -1,6 +1,7 @@
 """An owner of embedded servers, to be killed by tests: ``python -m tests.support.server_owner FOLDER ENDING``.
 
-Writes ``{"event": "started", ...}`` once they answer, with the pids of all processes and the ports.
+Writes ``{"event": "started", ...}`` once they answer, with the pids of all processes, the ports, and the
+S3 server's socket files.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ def announce(servers: Servers) -> None:
         "uids": {handle.name: psutil.Process(handle.pid).uids().real for handle in handles},
         "ports": [handle.port for handle in handles],
         "processes": [process.pid for process in psutil.Process().children(recursive=True)],
+        # Named by the server that listens on them, not by their look: others leave files of the same kind in /tmp.
+        "sockets": [one.laddr for one in psutil.Process(servers.s3.pid).net_connections("unix") if one.laddr],
     }
     print(json.dumps(started), flush=True)  # noqa: T201  # the test reads it
 

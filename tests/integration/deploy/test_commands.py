@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 import pytest
 import redis
@@ -119,7 +120,7 @@ def test_the_store_s_command_and_health_check(resolved: dict[str, Any], spawn: S
     assert service["entrypoint"][0] == "/usr/bin/weed"
     keys = {"AWS_ACCESS_KEY_ID": "abcdef", "AWS_SECRET_ACCESS_KEY": PASSWORD}
     assert keys.keys() == service["environment"].keys()
-    spawn(*service["entrypoint"][1:], *words, program=weed(), environment=keys, cwd=home)
+    server = spawn(*service["entrypoint"][1:], *words, program=weed(), environment=keys, cwd=home)
     test = [word.replace("8333", str(port)) for word in service["healthcheck"]["test"]]
     wait_until(lambda: healthy(test, {"PATH": os.defpath}), SOON_S, "health")
 
@@ -127,6 +128,12 @@ def test_the_store_s_command_and_health_check(resolved: dict[str, Any], spawn: S
     ours = s3_client(Endpoints("", "", endpoint, "abcdef", PASSWORD, "us-east-1"))
     wait_until(lambda: put(ours) == 200, SOON_S, "an upload into a new bucket")
     assert put(s3_client(Endpoints("", "", endpoint, "abcdef", "wrong", "us-east-1"))) == 403
+
+    # In a container they go with it; here nobody else would remove them from /tmp.
+    sockets = [one.laddr for one in psutil.Process(server.pid).net_connections("unix") if one.laddr]
+    server.end()
+    for path in sockets:
+        (home / path).unlink(missing_ok=True)
 
 
 def put(client: Any) -> int:
