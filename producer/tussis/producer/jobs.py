@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from tussis.shared.errors import InvalidJob
-from tussis.shared.messages import Job, device_named, job_id_for, normalise_etag
+from tussis.shared.messages import Job, device_named, job_id_for, normalise_etag, random_id
 from tussis.shared.queues import DEFAULT_PRIORITY
 from tussis.shared.uris import parse_s3_uri, shown
 
@@ -78,7 +77,7 @@ def job_for(request: JobRequest, enqueued_at: float) -> Job:
             profile=request.profile,
         )
     else:
-        job_id = str(uuid.uuid4())
+        job_id = random_id()
     return Job(
         job_id=job_id,
         bucket=address.bucket,

@@ -11,6 +11,7 @@ import pytest
 
 from tussis.shared.errors import InvalidJob, InvalidUri, MalformedMessage, MessageTooLarge, UnknownMessageVersion
 from tussis.shared.messages import (
+    JOB_NAMESPACE,
     MAX_MESSAGE_BYTES,
     Job,
     envelope,
@@ -18,6 +19,7 @@ from tussis.shared.messages import (
     normalise_etag,
     parse_message,
     parse_message_text,
+    random_id,
 )
 from tussis.shared.queues import Device
 
@@ -186,6 +188,26 @@ def test_every_part_changes_the_job_id() -> None:
     assert len({base, *others}) == len(others) + 1
     assert base == job_id_for("bucket", "key", **parts)
     assert uuid.UUID(base).version == 5
+
+
+@pytest.mark.parametrize("number", range(64))
+def test_ids_are_as_the_uuid_module_makes_them(number: int) -> None:
+    canonical = f"tussis16:bucket,{len(str(number))}:{number},0:,1:e,0:,0:,"
+    given = uuid.UUID(random_id())
+
+    made = job_id_for("bucket", str(number), version_id=None, etag="e", model=None, profile=None)
+
+    assert made == str(uuid.uuid5(JOB_NAMESPACE, canonical))
+    assert (given.version, given.variant) == (4, uuid.RFC_4122)
+
+
+def test_random_ids_differ_in_every_digit_that_is_random() -> None:
+    digits = list(zip(*(random_id() for _ in range(500)), strict=True))
+
+    fixed = {place for place, seen in enumerate(digits) if len(set(seen)) == 1}
+
+    assert fixed == {8, 13, 14, 18, 23}  # the dashes, and the version
+    assert set(digits[19]) == set("89ab")  # the variant
 
 
 def test_no_key_can_imitate_another_jobs_parts() -> None:
