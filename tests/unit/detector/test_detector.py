@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from tests.support.models import PLAIN, Tiny, images, kept, tiny_bytes, write_tiny
 from tussis.shared.errors import InferenceFailed, ModelRefused
-from tussis.worker.detector.detector import Detector, logit
+from tussis.worker.detector.detector import Detector, logit, read_scores
 from tussis.worker.detector.manifest import Manifest, sha256_of, write_manifest
 
 
@@ -152,6 +153,38 @@ def test_an_answer_that_is_not_finite_is_the_recording_s_failure(detector: Detec
 
     # Alone, the first recording is well.
     assert np.isfinite(detector.score(spectrograms[:1], kept([1, 1, 1])).bag_logit).all()
+
+
+@pytest.mark.parametrize("logit_of_bag", [17.951769, 17.844, 16.0, 40.0, -17.951769, -40.0])
+def test_an_answer_beyond_doubt_is_a_probability(logit_of_bag: float) -> None:
+    """onnxruntime's Sigmoid rounds some of them to 1.0000001: a sure answer, not a broken one."""
+    info = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Sigmoid", ["logit"], ["probability"])],
+        "sigmoid",
+        [info("logit", onnx.TensorProto.FLOAT, ["n"])],
+        [info("probability", onnx.TensorProto.FLOAT, ["n"])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    logits = np.array([logit_of_bag], np.float32)
+    (given,) = session.run(None, {"logit": logits})
+    outputs = {"bag_probability": given, "bag_logit": logits}
+    outputs |= {"segment_probabilities": given[None], "segment_logits": logits[None]}
+
+    found = read_scores(outputs, np.ones((1, 1), np.bool_), 1, "sure@1")
+
+    assert 0 <= found.bag_probability[0] <= 1
+    assert 0 <= found.segment_probabilities[0, 0] <= 1
+    assert round(float(found.bag_probability[0])) == (logit_of_bag > 0)
+
+
+@pytest.mark.parametrize("probability", [1.00001, -0.00001, 2.0, float("nan"), float("inf")])
+def test_what_is_more_than_rounding_is_refused(probability: float) -> None:
+    wrong, right = np.array([probability], np.float32), np.array([[0.5]], np.float32)
+
+    with pytest.raises(InferenceFailed, match='"bag_probability" is not a probability'):
+        read_scores({"bag_probability": wrong, "segment_probabilities": right}, np.ones((1, 1), np.bool_), 1, "wrong@1")
 
 
 def test_a_logit_that_is_not_finite_is_a_failure_as_well(tmp_path: Path) -> None:

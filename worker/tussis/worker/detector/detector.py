@@ -27,6 +27,9 @@ from tussis.worker.detector.session import RunFailed, Runs, open_session
 _IMAGE: Final = (3, IMAGE_SIZE, IMAGE_SIZE)
 #: Where a probability is cut before its logit is taken: half a float32 step below 1. Keeps logits within +-16.7.
 _LEAST_PROBABILITY: Final = 2.0**-24
+#: How far beyond 0 or 1 a probability may lie and still be that. onnxruntime's Sigmoid gives 1 + 2**-23 for some logits
+#: of 17 to 18 (measured with 1.32: 17.844, and 17.951769 alone), which is an answer, and a very sure one.
+_ROUNDING: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -189,11 +192,12 @@ def _answers(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Probabilities and logits, checked where ``kept`` and NaN elsewhere."""
     probability = np.where(kept, outputs[probability_name], np.float32(np.nan))
-    inside = (probability >= 0) & (probability <= 1)  # false for NaN
+    inside = (probability >= -_ROUNDING) & (probability <= 1 + _ROUNDING)  # false for NaN
     if not inside[kept].all():
         raise InferenceFailed(
             f'"{probability_name}" is not a probability: the model gave NaN, or a number beyond 0 to 1'
         )
+    probability = np.clip(probability, 0, 1)
     if logit_name not in outputs:
         return probability, logit(probability)
     logits = np.where(kept, outputs[logit_name], np.float32(np.nan))
