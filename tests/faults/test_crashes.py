@@ -35,6 +35,24 @@ def children(worker: Running) -> list[int]:
     return [e["pid"] for e in worker.events if e.get("event") == "child_ready" and e["pid"] in living]
 
 
+def stop_with_a_message(deployment: Deployment, worker: Running) -> None:
+    """Stop a worker whose question for work stands at the broker, and have the broker answer it.
+
+    The message is then in no list and nobody has filed it. The question is asked for a second at a time: between two of
+    them, or while the worker still settles the message before, the broker has nobody to hand it to.
+    """
+    for number in range(30):
+        deployment.bucket.put(f"{number}.wav", wav(1.0, seed=number))
+        worker.signal(signal.SIGSTOP)
+        deployment.enqueue(f"{number}.wav", None)
+        # Handed over within the push, or not at all.
+        if deployment.ledger.depth().total_waiting == 0:
+            return
+        worker.signal(signal.SIGCONT)
+        deployment.wait_drained(60)
+    pytest.fail("the worker was never seen to wait for work")
+
+
 @pytest.fixture
 def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
     file = tmp_path / "starts"
@@ -91,12 +109,7 @@ def test_a_long_task_starts_once(deployment: Deployment, starts_file: Path) -> N
 @pytest.mark.scenario(4)
 def test_a_message_popped_by_a_stopped_worker_comes_back(deployment: Deployment) -> None:
     worker = deployment.worker(concurrency=1)
-    deployment.enqueue("before.wav", wav(0.5, seed=1))
-    deployment.wait_drained(60)
-    worker.signal(signal.SIGSTOP)
-    deployment.enqueue("a.wav", wav(1.0))
-    # The broker hands it to the stopped worker's socket: it is in no list and nobody has filed it.
-    wait_until(lambda: deployment.ledger.depth().total_waiting == 0, 10, "the message to be popped")
+    stop_with_a_message(deployment, worker)
     assert deployment.ledger.depth().in_flight == 0
     worker.signal(signal.SIGKILL, group=True)
     deployment.worker(concurrency=1)
