@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from tussis.producer.jobs import JobRequest, job_for
 from tussis.producer.objects import Pins, requests_under
 from tussis.shared.broker import connect, redact
-from tussis.shared.errors import TussisError
+from tussis.shared.errors import MessageTooLarge, TussisError
 from tussis.shared.ledger import Ledger, Opening, prepare_opening
 from tussis.shared.messages import Job
 from tussis.shared.s3 import s3_client as make_s3_client
@@ -175,8 +175,13 @@ class Producer:
     def _batches(self, stream: Iterator[JobRequest], size: int) -> Iterator[_Batch]:
         while chunk := list(islice(stream, size)):
             jobs = self._prepare(chunk)
-            sendable = [job for job in jobs if isinstance(job, Job)]
-            yield _Batch(chunk, jobs, prepare_opening(sendable) if sendable else None)
+            try:
+                opening = _opening(jobs)
+            except MessageTooLarge:
+                # The size shows when the message is written, once a job; only now each is looked at by itself.
+                jobs = [_sendable(job) for job in jobs]
+                opening = _opening(jobs)
+            yield _Batch(chunk, jobs, opening)
 
     def _prepare(self, requests: Sequence[JobRequest]) -> list[Job | TussisError]:
         """The jobs of the requests, in order, an error in the place of one that is refused."""
@@ -220,6 +225,22 @@ class Producer:
         from tussis.shared.settings import load_settings  # pydantic: a tenth of a second
 
         return load_settings()
+
+
+def _opening(jobs: Sequence[Job | TussisError]) -> Opening | None:
+    """The jobs that are none of the errors, as the broker takes them. Raises :class:`MessageTooLarge`."""
+    named = [job for job in jobs if isinstance(job, Job)]
+    return prepare_opening(named) if named else None
+
+
+def _sendable(job: Job | TussisError) -> Job | TussisError:
+    """The job, or why its message cannot be sent."""
+    if isinstance(job, Job):
+        try:
+            job.to_json()
+        except MessageTooLarge as error:
+            return error
+    return job
 
 
 def _drawn(batches: Iterator[_Batch]) -> tuple[_Batch | None, Exception | None]:

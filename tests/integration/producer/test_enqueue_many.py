@@ -19,6 +19,7 @@ from tussis.shared.errors import (
     BucketMissing,
     InvalidJob,
     InvalidUri,
+    MessageTooLarge,
     ObjectMissing,
     SettingsInvalid,
     StorageUnavailable,
@@ -79,6 +80,7 @@ def test_each_is_refused_alone_and_in_its_place(producer: Producer, bucket: Buck
                 JobRequest(there, etag="e", priority=11),
                 "s3://no-such-bucket-here/a.wav",
                 JobRequest(bucket.uri("pinned.wav"), etag="e"),
+                JobRequest(bucket.uri("told-too-much.wav"), etag="e", metadata={"t": "x" * 70_000}),
             ]
         )
     )
@@ -90,8 +92,9 @@ def test_each_is_refused_alone_and_in_its_place(producer: Producer, bucket: Buck
         InvalidJob,
         BucketMissing,
         type(None),
+        MessageTooLarge,
     ]
-    assert [item.sent for item in items] == [True, False, False, False, False, True]
+    assert [item.sent for item in items] == [True, False, False, False, False, True, False]
     assert sorted(item.job_id for item in items if item.job_id) == sorted(open_jobs(broker))
     assert items[1].request.uri == bucket.uri("missing.wav")
 
