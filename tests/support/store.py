@@ -88,7 +88,7 @@ def a_job(**changes: Any) -> Job:
 
 
 def a_claim(job: Job, model_id: int, **changes: Any) -> ClaimRequest:
-    """A claim on the job, with ``changes``; etag e1, profile documented, 3 attempts, alone."""
+    """A claim on the job, with ``changes``; etag e1, profile documented, 3 attempts of 450 s, alone."""
     fields: dict[str, Any] = {
         "job": job,
         "etag": "e1",
@@ -102,6 +102,7 @@ def a_claim(job: Job, model_id: int, **changes: Any) -> ClaimRequest:
         "device": "cpu",
         "max_attempts": 3,
         "alone": True,
+        "longest_s": 450.0,
     }
     return ClaimRequest(**(fields | changes))
 

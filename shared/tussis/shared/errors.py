@@ -130,6 +130,12 @@ class DownloadSlow(TransientError):
     error_class = "download_slow"
 
 
+class InWorkElsewhere(TransientError):
+    """Another job's attempt at the same recording is not over."""
+
+    error_class = "in_work_elsewhere"
+
+
 # --- permanent: the object --------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from tests.support.store import ENQUEUED_AT, a_claim, a_job, a_refusal, a_result, claimed, model_facts, rows
-from tussis.shared.errors import JobMoved, NotAudio, ObjectMissing, WorkerCrashed
+from tussis.shared.errors import InWorkElsewhere, JobMoved, NotAudio, ObjectMissing, WorkerCrashed
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import claims
 from tussis.shared.store.connection import connect_engine
@@ -125,6 +125,34 @@ def test_an_attempt_that_speaks_up_late_counts_as_superseded_and_not_as_a_crash(
     third = claimed(store.claim(a_claim(job, model_id, max_attempts=2)))
     assert third.vanished == 1
     assert outcomes(store, slow.analysis_id) == [AttemptOutcome.SUPERSEDED, AttemptOutcome.VANISHED, None]
+
+
+def test_jobs_that_ask_one_question_at_once_are_no_crashes(store: Store, model_id: int) -> None:
+    """Given attempts of so many jobs that a crash each would be the limit, when one more job comes, then it waits for
+    them, and has the answer of the last one."""
+    first, _, holder = (claimed(store.claim(a_claim(a_job(), model_id))) for _ in range(3))
+    late = a_job()
+
+    with pytest.raises(InWorkElsewhere):
+        store.claim(a_claim(late, model_id))
+
+    assert not store.complete(first, a_result())
+    assert store.complete(holder, a_result())
+    assert store.claim(a_claim(late, model_id)) == Settled(first.analysis_id, AnalysisState.SUCCEEDED)
+    assert outcomes(store, first.analysis_id) == [
+        AttemptOutcome.SUPERSEDED,
+        AttemptOutcome.VANISHED,
+        AttemptOutcome.SUCCEEDED,
+    ]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["its own message came back", "another's, after a whole attempt"])
+def test_a_recording_that_crashes_under_several_jobs_fails(store: Store, model_id: int, own: bool) -> None:
+    jobs = [a_job() for _ in range(3)]
+    for job in jobs:
+        store.claim(a_claim(job, model_id))
+    answer = store.claim(a_claim(jobs[2], model_id) if own else a_claim(jobs[0], model_id, longest_s=0.0))
+    assert isinstance(answer, Exhausted)
 
 
 def test_a_result_settles_every_later_job_for_the_same_question(store: Store, model_id: int) -> None:

@@ -24,6 +24,7 @@ from tussis.shared.states import AnalysisState
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.detector.detector import Detector
+from tussis.worker.soak.faulty_worker import with_fault
 
 
 def test_every_recording_of_the_pack_gets_the_reference_s_scores_or_its_error(
@@ -97,6 +98,19 @@ def test_a_job_twice_is_one_result_and_again_makes_another(deployment: Deploymen
     deployment.assert_accounted()
     assert deployment.analysis(forced).id != deployment.analysis(first).id
     assert deployment.analysis(forced).bag_logit == deployment.analysis(first).bag_logit
+
+
+def test_a_recording_under_many_jobs_at_once_is_one_result(deployment: Deployment) -> None:
+    """As a producer sends them that does not ask S3: random ids, all of them of one question."""
+    first = deployment.enqueue("a.wav", with_fault("slow-2", wav(0.5)))
+    for _ in range(5):
+        deployment.enqueue("a.wav", None, etag=first.etag, job_id=str(uuid.uuid4()))
+
+    deployment.worker(concurrency=5, faulty=True)
+    deployment.wait_drained(120)
+
+    deployment.assert_accounted()
+    assert len(deployment.analyses()) == 1
 
 
 def test_what_a_message_asks_in_vain_is_a_failure_at_once(deployment: Deployment) -> None:

@@ -114,6 +114,7 @@ def _no_claim(answer: records.Settled | records.Exhausted) -> Outcome:
 
 
 def _claim_request(job: Job, parts: Parts, plan: Plan, version: objects.ObjectVersion) -> records.ClaimRequest:
+    settings = parts.settings
     return records.ClaimRequest(
         job=job,
         etag=version.etag,
@@ -125,7 +126,11 @@ def _claim_request(job: Job, parts: Parts, plan: Plan, version: objects.ObjectVe
         threshold=parts.scorer.manifest.threshold,
         worker=parts.worker,
         device=parts.device.value,
-        max_attempts=parts.settings.max_attempts,
+        max_attempts=settings.max_attempts,
+        longest_s=settings.download_timeout_s
+        + _DOWNLOAD_SLACK_S
+        + 2 * settings.decode_timeout_s
+        + settings.inference_timeout_s,
         # A child has one recording at a time; who shares runs is told by the claim when it has to be alone.
         alone=not parts.scorer.apart,
     )

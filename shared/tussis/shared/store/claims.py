@@ -8,7 +8,7 @@ from dataclasses import asdict
 from sqlalchemy import Connection, Engine, exists, literal, select
 from sqlalchemy.dialects.postgresql import insert
 
-from tussis.shared.errors import JobMoved, WorkerCrashed
+from tussis.shared.errors import InWorkElsewhere, JobMoved, WorkerCrashed
 from tussis.shared.messages import Job
 from tussis.shared.states import TERMINAL, AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
@@ -137,7 +137,7 @@ def _forced_by(job: Job) -> str:
 
 
 def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | Exhausted:
-    """The whole decision. The caller's transaction makes it one step."""
+    """The whole decision. The caller's transaction makes it one step. Raises :class:`InWorkElsewhere`."""
     job = request.job
     before = mapped(connection, job)
     if before is not None and before.answers:
@@ -227,6 +227,8 @@ def _take_over(connection: Connection, request: ClaimRequest, standing: Standing
     ).all()
     crashes = [row for row in vanished if row.alone]
     if standing.state is AnalysisState.RUNNING and len(crashes) >= request.max_attempts:
+        if _another_job_may_be_at_it(connection, request, standing):
+            raise InWorkElsewhere
         history = ", ".join(f"{row.number} on {row.worker} at {row.started_at:%Y-%m-%dT%H:%M:%SZ}" for row in crashes)
         message = (
             f"{len(crashes)} of {standing.attempts} attempts ended without a word while the recording had a process "
@@ -235,6 +237,15 @@ def _take_over(connection: Connection, request: ClaimRequest, standing: Standing
         transitions.to_failed(connection, standing.id, error_class=WorkerCrashed.error_class, message=message)
         return Exhausted(standing.id)
     return _attempt(connection, request, standing, first_attempt=standing.first_attempt, vanished=len(vanished))
+
+
+def _another_job_may_be_at_it(connection: Connection, request: ClaimRequest, standing: Standing) -> bool:
+    """Several jobs that ask one question at once take the claim from each other, and none of them has crashed. Whose
+    own message comes back knows that its attempt is over; any other one waits for as long as an attempt may take."""
+    holder, age = connection.execute(
+        select(analyses.c.job_id, transitions.NOW - analyses.c.started_at).where(analyses.c.id == standing.id)
+    ).one()
+    return bool(holder != request.job.job_id and age.total_seconds() < request.longest_s)
 
 
 def _attempt(

@@ -37,7 +37,8 @@ class ClaimRequest:
     recording shares the run during this attempt, whatever the answer; otherwise only when :attr:`Claimed.vanished` asks
     for it, and then it is written down as alone. ``token`` names the attempt: claiming again with the same request,
     because the answer to the first claim was lost, gives the same claim. ``handed_back`` names an earlier attempt that
-    was handed back while the store was away.
+    was handed back while the store was away. ``longest_s``: seconds that an attempt may take at most; until then one
+    of another job may be at work, however often the claim was taken over.
     """
 
     job: Job
@@ -52,6 +53,7 @@ class ClaimRequest:
     device: str
     max_attempts: int
     alone: bool
+    longest_s: float
     coverage: str = COVERAGE_HEAD
     token: uuid.UUID = field(default_factory=uuid.uuid4)
     handed_back: uuid.UUID | None = None

@@ -97,7 +97,8 @@ class Store:
     def claim(self, request: ClaimRequest) -> Claimed | Settled | Exhausted:
         """Claim the analysis that the request describes, or learn why not.
 
-        A running analysis is taken over: its attempt is closed as vanished. The same request twice is one claim.
+        A running analysis is taken over: its attempt is closed as vanished. The same request twice is one claim. Raises
+        :class:`InWorkElsewhere` where this would be one time too many, and another job's attempt may still be at work.
         """
         with database_errors(self.place):
             if (first := claims.claim_first(self._engine, request)) is not None:

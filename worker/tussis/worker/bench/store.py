@@ -110,6 +110,7 @@ def request_for(model: int, key: str, segments: int) -> ClaimRequest:
         device="cpu",
         max_attempts=3,
         alone=True,
+        longest_s=450.0,
     )
 
 
