@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 from tests.support.encoding import encoded, interleaved, wav
 from tests.support.recordings import cough_like
 from tussis.shared.dsp.profiles import Decoder
-from tussis.shared.errors import NotInstalled, TooLong
+from tussis.shared.errors import DiskFull, NotInstalled, TooLong
 from tussis.worker.audio import legacy
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
@@ -122,4 +124,21 @@ def test_a_missing_ffmpeg_is_the_operators_to_mend(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(legacy, "ffmpeg_executable", lambda: "/nowhere/ffmpeg")
 
     with pytest.raises(NotInstalled, match="/nowhere/ffmpeg"):
+        decode(data, Limits(), Decoder.PYDUB)
+
+
+@pytest.mark.parametrize("full", [1, 2], ids=["what ffmpeg reads", "what it writes"])
+def test_a_full_disk_is_the_operators_to_mend(monkeypatch: pytest.MonkeyPatch, full: int) -> None:
+    """Not a damaged recording: that would be a failure for good."""
+    data = encoded(cough_like(0.5, 8_000), 8_000, "ogg", "libopus")
+    made = 0
+
+    def file() -> Any:
+        nonlocal made
+        made += 1
+        return open("/dev/full", "w+b") if made == full else os.fdopen(os.memfd_create("room"), "w+b")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", file)
+
+    with pytest.raises(DiskFull, match="make some"):
         decode(data, Limits(), Decoder.PYDUB)

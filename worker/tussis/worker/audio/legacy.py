@@ -9,6 +9,8 @@ exists to repeat old results.
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 import subprocess
 import tempfile
@@ -19,7 +21,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from tussis.shared.dsp.legacy import scale_integers
-from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio, NoSamples, NotInstalled
+from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio, DiskFull, NoSamples, NotInstalled
 from tussis.worker.audio.headers import Header
 from tussis.worker.audio.limits import BYTES_A_SAMPLE, Limits
 from tussis.worker.audio.pyav_decoder import audio_stream, open_container
@@ -46,6 +48,8 @@ _WAV_BYTES_A_SAMPLE: Final = 2
 """``ffmpeg`` writes 16-bit WAV when it is asked for nothing else."""
 _WAV_HEADER_ROOM: Final = 4_096
 
+_NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
+
 _UNREADABLE: Final = (CouldntDecodeError, struct.error, IndexError, ValueError, ZeroDivisionError)
 """What pydub's WAV reader raises for files that it hands on to ``ffmpeg``."""
 
@@ -59,6 +63,7 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
     Raises:
         CodecUnsupportedByProfile: pydub gives nothing that the old backend could use.
         NotInstalled: there is no ``ffmpeg`` to run.
+        DiskFull: there is no room for what it reads and writes.
         AudioError: as the native decoders; what they refuse for NaN is refused here too.
     """
     if header is not None and header.floats:
@@ -110,21 +115,30 @@ def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegmen
 
 
 def ffmpeg_wav(data: ReadableBuffer, demuxer: str, decoder: str, limits: Limits) -> bytearray:
-    """Run pydub's ``ffmpeg`` command on ``data``; the WAV file it writes."""
+    """Run pydub's ``ffmpeg`` command on ``data``; the WAV file it writes. Raises :class:`DiskFull`."""
     most_bytes = limits.max_decoded_bytes // BYTES_A_SAMPLE * _WAV_BYTES_A_SAMPLE + _WAV_HEADER_ROOM
-    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
-        source.write(data)
-        source.seek(0)
-        command = [
-            ffmpeg_executable(), "-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1",
-            # fd, the open descriptor, is the only protocol: no name can be opened, of a file or of a host.
-            "-protocol_whitelist", "fd", "-format_whitelist", demuxer, "-codec_whitelist", decoder,
-            "-f", demuxer, "-acodec", decoder, "-i", "fd:",
-            "-vn", "-f", "wav", "-t", f"{limits.max_duration_s + 1:f}", "-fs", str(most_bytes), "-",
-        ]  # fmt: skip
-        _run(command, source, target)
-        target.seek(0)
-        return bytearray(target.read(most_bytes))
+    try:
+        with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
+            source.write(data)
+            source.seek(0)
+            command = [
+                ffmpeg_executable(), "-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1",
+                # fd, the open descriptor, is the only protocol: no name can be opened, of a file or of a host.
+                "-protocol_whitelist", "fd", "-format_whitelist", demuxer, "-codec_whitelist", decoder,
+                "-f", demuxer, "-acodec", decoder, "-i", "fd:",
+                "-vn", "-f", "wav", "-t", f"{limits.max_duration_s + 1:f}", "-fs", str(most_bytes), "-",
+            ]  # fmt: skip
+            _run(command, source, target)
+            target.seek(0)
+            return bytearray(target.read(most_bytes))
+    except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise _disk_full() from None
+        raise
+
+
+def _disk_full() -> DiskFull:
+    return DiskFull(f"no room in {tempfile.gettempdir()} to decode for the legacy profile: make some, or set TMPDIR")
 
 
 def _run(command: list[str], source: IO[bytes], target: IO[bytes]) -> None:
@@ -139,6 +153,9 @@ def _run(command: list[str], source: IO[bytes], target: IO[bytes]) -> None:
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"exit code {done.returncode}"
+        if any(os.strerror(number) in line for number in _NO_SPACE for line in lines):
+            # Not the recording's fault, and no reason to give it up.
+            raise _disk_full()
         raise CorruptAudio(f"ffmpeg cannot decode this: {reason}")
 
 
