@@ -195,6 +195,20 @@ def test_discarding(failures: Failures) -> None:
     assert [line["analysis_id"] for line in failures.lines("list", "--json")] == [4, 2]
 
 
+def test_a_job_that_is_enqueued_anew_is_open_and_tells_of_the_failure_before(failures: Failures) -> None:
+    """Who waits for the retry with `tussis job` must not take the failure before it for its end."""
+    job, environment = failures.jobs[0].job_id, failures.deployment.environment
+    before = CliRunner().invoke(root, ["job", job, "--json"], env=environment)
+    assert (before.exit_code, json.loads(before.stdout)["state"]) == (1, "failed")
+
+    assert failures.run("retry", "1").exit_code == 0
+
+    after = CliRunner().invoke(root, ["job", job, "--json"], env=environment)
+    told = json.loads(after.stdout)
+    assert (after.exit_code, told["state"], told["error"]["class"]) == (0, "open", "corrupt")
+    assert told["enqueued_at"] > json.loads(before.stdout)["enqueued_at"]
+
+
 def test_a_retried_recording_succeeds_and_keeps_its_history_and_a_discarded_one_stays(deployment: Deployment) -> None:
     """The whole way with real workers: the second one has a milder limit."""
     data = wav(0.5, seed=1)

@@ -123,8 +123,9 @@ def show(analysis_id: int, as_json: bool) -> None:
 def retry(ctx: click.Context, /, ids: tuple[int, ...], dry_run: bool, priority: int, **options: Any) -> None:
     """Enqueue failures again: by ID, by filter, or --all.
 
-    A retry is a new attempt of the same analysis, whose history is kept; the workers' own model answers, unless the
-    failed message had named one. A discarded failure is taken up by its ID, or with --discarded.
+    A retry is a new attempt of the same analysis, whose history is kept. A worker of any kind takes it and answers with
+    its own model; only a model that nobody served is asked for again. A discarded failure is taken up by its ID, or
+    with --discarded.
     """
     from dataclasses import replace
 

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 def job(job_id: str, as_json: bool) -> None:
     """Show where the job with this ID stands, and its result or failure.
 
-    A job is open (waiting in its queue, in work, or deferred until its next attempt) until it has one of the two. The
-    exit status is 0 for a job that is open or succeeded, 1 for one that failed or is unknown.
+    A job is open (waiting in its queue, in work, or deferred until its next attempt) until it has one of the two, and
+    open again when it is enqueued anew after a failure. The exit status is 0 for a job that is open or succeeded, 1 for
+    one that failed or is unknown.
     """
     from tussis.shared.broker import connect, redact
     from tussis.shared.errors import JobUnknown
@@ -55,7 +56,9 @@ def job(job_id: str, as_json: bool) -> None:
 
 def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnswer | None) -> dict[str, Any]:
     """What to tell about a job, as JSON. ``state`` is open, running, waiting, succeeded, failed or discarded."""
+    from tussis.shared.states import AnalysisState
     from tussis.shared.store.records import finite
+    from tussis.shared.store.transitions import moment
 
     told: dict[str, Any] = {"job_id": job_id}
     if opened is not None:
@@ -71,10 +74,16 @@ def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnsw
     if answer is None:
         return told
     analysis = answer.analysis
+    enqueued_anew = opened is not None and moment(opened.enqueued_at) > answer.enqueued_at
+    if enqueued_anew and analysis.state in (AnalysisState.FAILED, AnalysisState.DISCARDED):
+        # The failure is that of an earlier message; whether it stands, a worker says when it has this one.
+        state, enqueued_at = told["state"], told["enqueued_at"]
+    else:
+        state, enqueued_at = analysis.state.value, answer.enqueued_at.isoformat()
     told |= {
         "uri": analysis.uri,
-        "state": analysis.state.value,
-        "enqueued_at": answer.enqueued_at.isoformat(),
+        "state": state,
+        "enqueued_at": enqueued_at,
         "analysis_id": analysis.id,
         "attempts": analysis.attempts,
         "model": analysis.model,
