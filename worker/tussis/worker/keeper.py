@@ -232,13 +232,16 @@ class Keeper:
             os.kill(os.getpid(), signal.SIGQUIT)
 
     def _watch_children(self, worker: Any) -> None:
+        # The files before the processes: one that has left word by now is in the list.
+        reports, holds = self._run_dir.children(), self._run_dir.holds()
         living = set(_pids(worker))
-        for pid, report in self._run_dir.children().items():
-            if pid not in living:
-                if self._exposition is not None:
-                    self._exposition.fold(pid)
-                self._run_dir.forget(pid)
-            elif report.state == "refused":
+        # A replacement that died while it waited for the database has reported nothing, and holds the worker up.
+        for pid in {*reports, *holds} - living - {os.getpid()}:
+            if self._exposition is not None:
+                self._exposition.fold(pid)
+            self._run_dir.forget(pid)
+        for pid, report in reports.items():
+            if pid in living and report.state == "refused":
                 # A replacement that cannot start: the worker ends with the reason rather than run half-handed.
                 _log.error("child_refused", reason=report.message)
                 celery_state.should_stop = 1
