@@ -123,9 +123,15 @@ class Ledger:
         with broker_errors(self._where):
             return bool(self._close(keys=_keys(job), args=[job.job_id, repr(float(job.enqueued_at))]))
 
-    def discard(self, job_id: str) -> None:
-        """Take out whatever stands under an id whose message cannot be read."""
+    def discard(self, job_id: str | bytes) -> None:
+        """Take out what stands under an id and is no message of that id.
+
+        A message that can be read stays, whoever else used its id: its job is open.
+        """
         with broker_errors(self._where):
+            text = self._client.hget(LEDGER_KEY, job_id)
+            if text is None or _message_under(job_id, text) is not None:
+                return
             pipe = self._client.pipeline(transaction=True)
             pipe.hdel(LEDGER_KEY, job_id)
             pipe.hdel(FAULTS_KEY, job_id)
@@ -178,20 +184,18 @@ class Ledger:
         if not seen:
             return 0
         keys, arguments = [LEDGER_KEY], list[str | bytes]()
-        unreadable: list[str] = []
+        unreadable: list[bytes] = []
         with broker_errors(self._where):
             texts = self._client.hmget(LEDGER_KEY, list(seen))
             for (job_id, place), text in zip(seen.items(), texts, strict=True):
                 queue, priority = QUEUES[0], DEFAULT_PRIORITY
                 entry: str | bytes = text or b""  # Nothing: it has ended, and the script takes it out.
                 if text is not None:
-                    try:
-                        job = parse_message_text(text)
-                        if job.job_id.encode() != job_id:
-                            raise MalformedMessage(f"the message stands under another id than {job.job_id}")
+                    job = _message_under(job_id, text)
+                    if job is None:
+                        unreadable.append(job_id)
+                    else:
                         queue, priority, entry = job.queue, job.priority, envelope(job)
-                    except (MalformedMessage, UnknownMessageVersion):
-                        unreadable.append(job_id.decode())
                 keys += [sent_key(queue, priority), list_key(queue, priority), place.key]
                 arguments += [job_id, entry, repr(place.score)]
             sent = self._resend(keys=keys, args=arguments)
@@ -285,6 +289,15 @@ def _open_keys(job: Job) -> list[str]:
 def _open_args(job: Job) -> list[str]:
     message = job.to_json()
     return [job.job_id, message, repr(float(job.enqueued_at)), envelope(job, message)]
+
+
+def _message_under(job_id: str | bytes, text: str | bytes) -> Job | None:
+    """The message that stands in the ledger under an id; None when it cannot be read, or names another one."""
+    try:
+        job = parse_message_text(text)
+    except (MalformedMessage, UnknownMessageVersion):
+        return None
+    return job if job_id in (job.job_id, job.job_id.encode()) else None
 
 
 def _replies(reply: object) -> list[object]:

@@ -280,6 +280,30 @@ def test_a_message_under_another_id_is_sent_once_for_the_dead_letters(
     assert client.hlen(LEDGER_KEY) == 0
 
 
+def test_an_id_of_any_bytes_is_sent_once_for_the_dead_letters(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler
+) -> None:
+    """Given a ledger into which somebody wrote bytes for an id, when jobs are lost, then they still come back."""
+    open_jobs(ledger, 1)
+    client.hset(LEDGER_KEY, b"\xff", "junk")
+    client.zadd(SENT, {b"\xff": 1.0})
+    client.delete(LIST)
+
+    assert looks(leader) == 2
+
+    assert client.hlen(LEDGER_KEY) == 1
+    assert looks(leader, 3) == 0
+
+
+def test_a_dead_letter_with_the_id_of_an_open_job_does_not_close_that_job(client: redis.Redis, ledger: Ledger) -> None:
+    (job,) = open_jobs(ledger, 1)
+
+    ledger.discard(job.job_id)
+
+    assert ledger.find(job.job_id) == job
+    assert client.zcard(SENT) == 1
+
+
 def test_an_id_that_utf_8_cannot_hold_does_not_end_the_look(client: redis.Redis, leader: Reconciler) -> None:
     entry = json.dumps({"headers": {"id": "\ud800"}})
     client.lpush(LIST, entry)

@@ -79,7 +79,8 @@ def _handed_back(kwargs: dict[str, Any]) -> uuid.UUID | None:
 
 
 def _bury(parts: Parts, raw: Any, error: TussisError) -> None:
-    """Keep a message that names no job as a dead letter, and close whatever the ledger holds under its id."""
+    """Keep a message that names no job as a dead letter, and close what the ledger holds under its id and cannot be
+    read either."""
     message = raw.get("message") if isinstance(raw, dict) else None
     claimed_id = message.get("job_id") if isinstance(message, dict) else None
     # A lone surrogate is not printable, and no key of the broker's can hold it.
