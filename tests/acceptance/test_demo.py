@@ -20,7 +20,7 @@ import pytest
 from tests.support.models import write_tiny
 from tests.support.processes import ROOT, TUSSIS, Running, Spawn
 from tests.support.servers import server_folder
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.states import AnalysisState
 from tussis.shared.store.records import Analysis, ResultFilter
 from tussis.shared.store.repository import Store
@@ -109,7 +109,7 @@ def descendants(run: Running) -> list[psutil.Process]:
 
 def assert_gone(run: Running, place: Place, processes: Sequence[psutil.Process] = ()) -> None:
     """None of the processes lives, nobody listens on the servers' ports, and none works in the demo's folder."""
-    psutil.wait_procs(processes, timeout=GONE_S)
+    psutil.wait_procs(processes, timeout=GONE_S * PATIENCE)
     assert [process for process in processes if process.is_running()] == []
     ports = [
         int(port) for file in (place.data / "servers").glob("*.ports") for port in re.findall(r"\d+", file.read_text())

@@ -12,7 +12,6 @@ import pytest
 from tests.support.deployment import Deployment
 from tests.support.processes import Running
 from tests.support.waiting import PATIENCE
-from tussis.worker.embedded.ports import free_ports
 
 #: Twice the budget: half of it is the start of an interpreter with torch.
 BUDGET_S = 20.0
@@ -30,10 +29,9 @@ def one_line(run: Running) -> str:
     return line
 
 
-def elsewhere(url: str) -> str:
-    """The same URL with a port where nobody listens."""
+def elsewhere(url: str, port: int) -> str:
+    """The same URL with another port."""
     parts = urlsplit(url)
-    [port] = free_ports(1)
     return urlunsplit(parts._replace(netloc=f"{parts.netloc.rpartition(':')[0]}:{port}"))
 
 
@@ -41,8 +39,8 @@ COMMANDS = (["worker", "cpu", "--concurrency", "1"], ["status"], ["job", "0" * 8
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
-def test_an_unreachable_broker(deployment: Deployment, words: list[str]) -> None:
-    url = elsewhere(deployment.environment["TUSSIS_BROKER_URL"])
+def test_an_unreachable_broker(deployment: Deployment, unused_port: int, words: list[str]) -> None:
+    url = elsewhere(deployment.environment["TUSSIS_BROKER_URL"], unused_port)
     line = one_line(deployment.tussis(*words, broker_url=url))
     assert f":{urlsplit(url).port}" in line
     assert "broker" in line
@@ -50,8 +48,8 @@ def test_an_unreachable_broker(deployment: Deployment, words: list[str]) -> None
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
-def test_an_unreachable_database(deployment: Deployment, words: list[str]) -> None:
-    url = elsewhere(deployment.environment["TUSSIS_DATABASE_URL"])
+def test_an_unreachable_database(deployment: Deployment, unused_port: int, words: list[str]) -> None:
+    url = elsewhere(deployment.environment["TUSSIS_DATABASE_URL"], unused_port)
     line = one_line(deployment.tussis(*words, database_url=url))
     assert f":{urlsplit(url).port}" in line
     assert "database" in line

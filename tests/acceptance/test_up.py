@@ -17,7 +17,7 @@ from tests.support.models import write_tiny
 from tests.support.processes import Spawn
 from tests.support.servers import server_folder
 from tests.support.sounds import wav
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tussis.worker.embedded.ports import is_free
 from tussis.worker.up.events import told_of
 
@@ -110,7 +110,7 @@ def test_up_serves_says_what_happens_refuses_a_second_one_and_leaves_nothing(spa
         assert len(found.stdout) == 2
         processes = beside(data)
         third.signal(signal.SIGKILL)
-        _, alive = psutil.wait_procs(processes, timeout=SOON_S)
+        _, alive = psutil.wait_procs(processes, timeout=SOON_S * PATIENCE)
         assert alive == []
         ports = [
             int(port) for file in (data / "servers").glob("*.ports") for port in re.findall(r"\d+", file.read_text())

@@ -124,4 +124,7 @@ def test_a_killed_parent_leaves_no_process(deployment: Deployment, starts_file: 
 
 
 def _lives(process: psutil.Process) -> bool:
-    return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:  # it ended between the two looks
+        return False

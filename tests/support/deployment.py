@@ -45,6 +45,13 @@ class Deployment:
         """Start a worker and wait until it is ready. ``settings`` are TUSSIS_* by their lower-case names."""
         worker = self.start_worker(*arguments, kind=kind, concurrency=concurrency, faulty=faulty, **settings)
         worker.wait_for_event("worker_ready", READY_S)
+
+        def all_said() -> bool:
+            """A process tells its parent that it is ready, and logs it then: its line may come behind the parent's."""
+            said = [event.get("event") for event in worker.events]
+            return said.count("child_ready") >= concurrency and (kind != "gpu" or "device_ready" in said)
+
+        wait_until(all_said, READY_S, "the word of each of the worker's processes")
         return worker
 
     def start_worker(

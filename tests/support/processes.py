@@ -146,6 +146,7 @@ class Running:
 
         Known by a variable in their environment: descendants may have other parents, groups and sessions by now.
         """
+        self._process.kill()  # whoever may not read another user's environment would wait for it below, for ever
         guards = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):

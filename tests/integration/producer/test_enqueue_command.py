@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -145,7 +146,7 @@ def test_lines_are_enqueued_as_they_arrive(environment: dict[str, str], broker: 
         wait_until(lambda: broker.zcard("tussis.open") == 1, 20, "the first line's job")
         process.stdin.write(b"-a-line.wav")
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(20 * PATIENCE) == 0
         assert process.stderr.read() == b"2 enqueued\n"
         uris = [line.split(b"\t")[1] for line in process.stdout.read().splitlines()]
     assert uris == [b"s3://clinic/first.wav", b"s3://clinic/half-a-line.wav"]
@@ -270,13 +271,22 @@ def test_progress_is_shown_on_a_terminal_and_wiped_out(environment: dict[str, st
             [*COMMAND, "-", "--no-head"], stdin=stdin, stdout=subprocess.DEVNULL, stderr=its_end
         ) as process,
     ):
+        os.close(its_end)
+        shown = said_on(terminal).decode()
         assert process.wait(60) == 0
-    os.close(its_end)
-    shown = os.read(terminal, 65_536).decode()
     os.close(terminal)
 
     assert " enqueued ...\r\x1b[K" in shown
     assert shown.endswith("\r\x1b[K2,000 enqueued\r\n")
+
+
+def said_on(terminal: int) -> bytes:
+    """All that is written until the last one closes it. One read gives what has arrived, and a full one blocks."""
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while chunk := os.read(terminal, 65_536):
+            said += chunk
+    return said
 
 
 def test_nobody_reading_the_output_is_no_trace(environment: dict[str, str]) -> None:
@@ -285,7 +295,7 @@ def test_nobody_reading_the_output_is_no_trace(environment: dict[str, str]) -> N
     ) as process:
         assert process.stdout
         process.stdout.close()
-        _, said = process.communicate(b"s3://clinic/a.wav\n" * 100, timeout=30)
+        _, said = process.communicate(b"s3://clinic/a.wav\n" * 100, timeout=30 * PATIENCE)
 
     assert process.returncode == 1
     assert b"Traceback" not in said

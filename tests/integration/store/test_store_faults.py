@@ -48,12 +48,6 @@ def kill_backends(url: str) -> None:
     wait_until(lambda: rows(url, f"SELECT count(*) {OTHER_BACKENDS}") == [(0,)], 30, "the backends to end")
 
 
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 @pytest.mark.parametrize(
     ("change", "error", "words"),
     [
@@ -66,10 +60,10 @@ def closed_port() -> int:
     ids=str,
 )
 def test_a_wrong_url_is_one_line_without_the_password(
-    store_url: str, change: dict[str, str], error: type[TussisError], words: str
+    store_url: str, unused_port: int, change: dict[str, str], error: type[TussisError], words: str
 ) -> None:
     if "port" in change:
-        change = {"port": str(closed_port())}
+        change = {"port": str(unused_port)}
     url = changed(store_url, **change)
     with Store.connect(url) as store, pytest.raises(error, match=re.escape(words)) as caught:
         store.verify_schema()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.encoding import encoded, interleaved, wav
 from tests.support.recordings import cough_like
+from tests.support.waiting import PATIENCE
 from tussis.shared.dsp.profiles import Decoder
 from tussis.shared.errors import AudioError
 from tussis.worker.audio.decode import decode
@@ -21,7 +22,7 @@ from tussis.worker.audio.limits import Limits
 
 #: Low, so that no example takes long; the time of one is bounded by the deadline.
 LIMITS: Final = Limits(max_duration_s=30.0)
-DEADLINE: Final = timedelta(seconds=5)
+DEADLINE: Final = timedelta(seconds=5 * PATIENCE)
 
 
 def by_soundfile(container: str, subtype: str) -> bytes:

@@ -204,6 +204,8 @@ class TestSummary:
 
 class TestSurroundings:
     def test_settings_of_other_servers_are_dropped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # A copy: what is dropped here, the folder of recordings among it, is still needed by the tests that follow.
+        monkeypatch.setattr(os, "environ", os.environ.copy())
         for name in ("TUSSIS_BROKER_URL", "AWS_PROFILE", "PGSSLMODE", "https_proxy", "HTTP_PROXY"):
             monkeypatch.setenv(name, "elsewhere")
         monkeypatch.setenv("OMP_NUM_THREADS", "1")

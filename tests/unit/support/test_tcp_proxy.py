@@ -11,8 +11,11 @@ from contextlib import closing
 
 import pytest
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tussis.worker.soak.tcp_proxy import TcpProxy
+
+#: For what comes at once, and for a whole `sendall`, seconds.
+SOON_S = 5 * PATIENCE
 
 
 class Echo:
@@ -66,7 +69,7 @@ def client(proxy: TcpProxy) -> Iterator[socket.socket]:
 
 
 def connect(proxy: TcpProxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", proxy.port), timeout=5)
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=SOON_S)
 
 
 def read(client: socket.socket, count: int) -> bytes:
@@ -100,7 +103,7 @@ def assert_silent(client: socket.socket) -> None:
     client.settimeout(0.1)
     with pytest.raises(TimeoutError):
         client.recv(1)
-    client.settimeout(5)
+    client.settimeout(SOON_S)
 
 
 def test_it_passes_megabytes_in_both_directions_unchanged(proxy: TcpProxy, client: socket.socket) -> None:
