@@ -51,7 +51,7 @@ bench: $(STAMPS)/dev  ## measure everything (an hour); tables on the screen, JSO
 	done
 	$(RUN)/python -m pytest -s -m 'performance and slow' $(ARGS)
 
-train: $(STAMPS)/dev  ## train the reference model anew (two hours; goes on where it was broken off); needs TUSSIS_TEST_DATA
+train: $(STAMPS)/dev  ## train the reference model anew (an hour on two cores; goes on where it was broken off); needs TUSSIS_TEST_DATA
 	$(RUN)/python -m training train $(ARGS)
 
 images-check: $(STAMPS)/dev  ## run what the images run, in bare environments with exactly their extras (minutes, 5 GB)

@@ -53,7 +53,7 @@ def main() -> None:
 @click.option("--scenes", default=16_000, show_default=True, help="Scenes to learn from.")
 @click.option("--utterances", default=3_000, show_default=True, help="Sentences of synthesised speech.")
 @click.option("--checks", default=600, show_default=True, help="Scenes of the validation.")
-@click.option("--epochs", default=28, show_default=True, help="Of half the scenes each.")
+@click.option("--epochs", default=36, show_default=True, help="Of half the scenes each.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--processes", default=2, show_default=True, help="Of one thread each.")
 def train(

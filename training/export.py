@@ -18,7 +18,7 @@ from tussis.shared.dsp.constants import IMAGE_SIZE
 from tussis.worker.detector.manifest import Manifest, sha256_of, write_atomically, write_manifest
 
 NAME: Final = "tussis-reference"
-VERSION: Final = "1"
+VERSION: Final = "2"
 OPSET: Final = 18
 PROVENANCE: Final = (
     "Trained from nothing by `python -m training` on coughs of the covid19-cough dataset"

@@ -27,7 +27,7 @@ VALIDATED: Final = 7
 class Plan:
     """How long and how fast to learn."""
 
-    epochs: int = 28
+    epochs: int = 36
     """Of half the scenes each."""
     batch: int = 48
     """Scenes a step."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tussis.shared.dsp.constants import CONTENT_ROWS, IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD, MARGIN_ROWS
 
 #: Channels of the stem and of the three blocks.
-WIDTHS = (16, 32, 48, 72)
+WIDTHS = (24, 48, 72, 96)
 EMBEDDING = 64
 ATTENTION = 32
 _DROPOUT = 0.2

@@ -81,7 +81,7 @@ def test_the_training_runs_resumes_and_is_measured(toy_pack: Path, tmp_path: Pat
     Detector.load(model, intra_op_threads=1).warm_up()
     assert training_of(model)["scenes"] == 8
     first = read_manifest(model)
-    assert first.label == "tussis-reference@1"
+    assert first.label == "tussis-reference@2"
 
     again: list[str] = []
     run_training(TOY, toy_pack, tmp_path / "work", model, again.append)
