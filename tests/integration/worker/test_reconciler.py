@@ -14,7 +14,7 @@ from typing import cast
 import pytest
 import redis
 
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job, envelope
@@ -132,8 +132,8 @@ def test_after_the_lists_are_gone_bounded_looks_bring_everything_back(
     assert sent == len(jobs)
     assert sum(client.llen(name) for name in lists) == len(jobs)
     assert looks(leader) == 0
-    # The keeper's beats wait for a look: its budget, and one batch beyond it on a busy machine.
-    assert max(took) < reconciler.BUDGET_S + 3
+    # The keeper's beats wait for a look: its budget, and one batch beyond it.
+    assert max(took) < reconciler.BUDGET_S + 3 * PATIENCE
     # Seen with --log-cli-level=info: what docs/guarantees.md states came from here.
     _log.info(
         "%d sent again in %d looks: a million takes %.0f s of sending, %.0f s of our CPU, and %.0f s with the pauses",
@@ -349,14 +349,20 @@ def test_an_entry_that_is_no_message_is_handed_to_a_worker_and_stops_nothing(
 def test_one_leads_and_another_takes_over_when_it_falls_silent(
     client: redis.Redis, ledger: Ledger, leader: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciler, "LEASE_S", 1)
     other = Reconciler(client, ledger, "two")
+    # While it leads, longer than a busy machine may take for the looks below.
+    monkeypatch.setattr(reconciler, "LEASE_S", 600)
     assert leader.look() == 0
     open_jobs(ledger, 1)
     pop(client)
 
     assert looks(other, 3) == 0
     assert client.get(LEADER_KEY) == b"one"
+
+    # Its last word before it falls silent. The other then leads for as long as this test looks.
+    monkeypatch.setattr(reconciler, "LEASE_S", 1)
+    assert leader.look() == 0
+    monkeypatch.setattr(reconciler, "LEASE_S", 600)
 
     def taken_over() -> bool:
         other.look()
@@ -366,7 +372,8 @@ def test_one_leads_and_another_takes_over_when_it_falls_silent(
     wait_until(lambda: other.look() or client.llen(LIST), 10, "the lost message", every_s=0.1)
     assert client.llen(LIST) == 1
     # The old leader is back: it follows, and forgets what it had seen.
-    assert leader.look() == 0
+    assert looks(leader, 3) == 0
+    assert client.get(LEADER_KEY) == b"two"
     assert client.llen(LIST) == 1
 
 
