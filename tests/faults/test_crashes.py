@@ -189,7 +189,7 @@ def test_a_recording_whose_process_is_killed_for_memory_fails(deployment: Deploy
 def test_a_hung_native_call_is_ended_and_fails(deployment: Deployment, starts_file: Path) -> None:
     good = deployment.enqueue("good.wav", wav(0.5))
     hung = deployment.enqueue("hung.wav", with_fault("hang"))
-    worker = deployment.worker(concurrency=1, faulty=True, max_attempts=2, decode_timeout_s=1.5)
+    worker = deployment.worker(concurrency=1, faulty=True, max_attempts=2, decode_timeout_s=5)
     deployment.wait_drained(120)
     deployment.assert_accounted(failures=1)
     assert deployment.analysis(hung).error_class == "worker_crashed"
