@@ -32,6 +32,8 @@ READY_TIMEOUT_S = 120.0
 _BEATS_PER_TIMEOUT = 6
 #: Seconds between two entries of a worker about itself; `tussis status` forgets one that is silent for thrice as long.
 REPORT_INTERVAL_S = 5.0
+#: Seconds of silence after which the entry of a worker that was killed is taken out, and between two looks for such.
+_FORGET_AFTER_S = 3600.0
 #: Seconds between two notes for the probes.
 _NOTE_INTERVAL_S = 1.0
 #: Seconds after the grace period in which a stopping worker may still end by itself.
@@ -192,6 +194,8 @@ class Keeper:
             self._beat(elapsed_s)
         if self._is_due("report", REPORT_INTERVAL_S, now):
             self._report(worker)
+        if self._is_due("forget", _FORGET_AFTER_S, now):
+            self._forget_silent_workers()
         if self._is_due("reconcile", INTERVAL_S, now):
             with broker_errors(self._where):
                 self._reconciler.look()
@@ -282,6 +286,15 @@ class Keeper:
         self._broker_since = self._broker_since or time.monotonic()
         busy = max(len(_tags_in_work()), len(celery_state.reserved_requests), len(celery_state.active_requests))
         self._starving.look(waiting, len(living) - busy, celery_state.all_total_count[0], time.monotonic())
+
+    def _forget_silent_workers(self) -> None:
+        """Workers that were killed have not signed off, and each start has a name of its own."""
+        now = time.time()
+        with broker_errors(self._where):
+            entries = self._client.hgetall(WORKERS_KEY)
+            silent = [name for name, text in entries.items() if now - json.loads(text)["seen_at"] > _FORGET_AFTER_S]
+            if silent:
+                self._client.hdel(WORKERS_KEY, *silent)
 
     def _waiting(self) -> int:
         """How many messages wait in the queues that this worker takes from."""
