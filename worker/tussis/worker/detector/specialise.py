@@ -39,8 +39,8 @@ from tussis.worker.detector.graph_edit import GraphEdit, NotRecognised
 from tussis.worker.detector.mels import MELS, ROUNDED
 from tussis.worker.detector.winograd import filter_fewer
 
-#: Counts up with every change of what is written: a cached graph of another number is not used.
-REWRITE_VERSION: Final = 2
+#: Counts up with every change of what is written, or of how it is measured: what is cached under another is not used.
+REWRITE_VERSION: Final = 3
 
 _CHANNELS: Final = len(IMAGENET_MEAN)
 # x_c = p * _SCALE[c] + _SHIFT[c] is ImageNet's step on p in [-1, 1].
