@@ -6,10 +6,13 @@ import json
 import time
 from pathlib import Path
 
+from tests.support.deployment import Deployment
+from tests.support.waiting import wait_until
 from tussis.shared.broker import connect
 from tussis.shared.queues import WORKERS_KEY, Device
 from tussis.shared.settings import load_settings
 from tussis.worker.child import Start
+from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.keeper import Keeper
 from tussis.worker.rundir import RunDir
 
@@ -26,3 +29,15 @@ def test_entries_of_workers_that_were_killed_do_not_pile_up(broker_url: str, tmp
 
     assert set(client.hkeys(WORKERS_KEY)) == {b"silent for a while", b"speaks"}
     client.close()
+
+
+def test_a_worker_s_entry_names_its_model_as_results_do(deployment: Deployment) -> None:
+    deployment.worker(concurrency=1)
+    label = read_manifest(Path(deployment.environment["TUSSIS_MODEL"])).label
+
+    def told() -> list[str]:
+        asked = deployment.tussis("status", "--json")
+        assert asked.wait(30) == 0
+        return [worker["model"] for worker in json.loads("".join(asked.stdout))["workers"] if worker["ready"]]
+
+    assert wait_until(told, 30, "a worker that is ready") == [label]

@@ -67,7 +67,7 @@ def start(order: Start) -> None:
         # Without a word to the parent, this process would take message after message and do none of them.
         order.run_dir.report("refused", f"{type(error).__name__}: {error}")
         raise
-    order.run_dir.report("ready")
+    order.run_dir.report("ready", _parts.scorer.manifest.label)
     _log.info("child_ready", pid=os.getpid(), model=_parts.scorer.manifest.label, threads=order.threads)
 
 

@@ -270,13 +270,15 @@ class Keeper:
     def _report(self, worker: Any) -> None:
         reports = self._run_dir.children()
         living = _pids(worker)
+        ready = [reports[pid] for pid in living if pid in reports and reports[pid].state == "ready"]
         entry = {
             "worker": self._order.worker,
             "device": self._order.device.value,
             "children": len(living),
-            "ready": sum(1 for pid in living if pid in reports and reports[pid].state == "ready"),
+            "ready": len(ready),
             "holding": sorted(set(self._run_dir.holds().values())),
-            "model": str(self._order.model),
+            # As results name it; where it came from while nobody has loaded it.
+            "model": ready[0].message if ready else str(self._order.model),
             "started_at": self._started_at,
             "seen_at": time.time(),
         }

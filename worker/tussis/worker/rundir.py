@@ -19,7 +19,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ChildReport:
-    """What a child said of its start: ``ready``, or ``refused`` with the reason in ``message``."""
+    """What a child said of its start: ``ready`` with its model in ``message``, or ``refused`` with the reason."""
 
     pid: int
     state: str
