@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
@@ -15,7 +14,7 @@ from tussis.producer.jobs import JobRequest, job_for
 from tussis.producer.objects import Pins, requests_under
 from tussis.shared.broker import connect, redact
 from tussis.shared.errors import MessageTooLarge, TussisError
-from tussis.shared.ledger import Ledger, Opening, prepare_opening
+from tussis.shared.ledger import Ledger, Opening, SentOpening, prepare_opening
 from tussis.shared.messages import Job
 from tussis.shared.s3 import s3_client as make_s3_client
 
@@ -126,17 +125,12 @@ class Producer:
         current = next(batches, None)
         if current is None:
             return
-        with ThreadPoolExecutor(1, thread_name_prefix="tussis-enqueue") as sender:
-
-            def send(prepared: _Batch) -> Future[list[bool]]:
-                return sender.submit(self._send, None if dry_run else prepared.opening)
-
-            sending = send(current)
+        sent = None if dry_run else self._send(current.opening)
+        try:
             while current is not None:
                 upcoming, problem = _drawn(batches)
-                answers = iter(sending.result())
-                if upcoming is not None:
-                    sending = send(upcoming)
+                answers = iter(() if sent is None else sent.answers())
+                sent = None if dry_run or upcoming is None else self._send(upcoming.opening)
                 for request, job in zip(current.requests, current.jobs, strict=True):
                     if isinstance(job, TussisError):
                         yield Enqueued(request, None, sent=False, error=job)
@@ -147,6 +141,9 @@ class Producer:
                 if problem is not None:
                     raise problem
                 current = upcoming
+        finally:
+            if sent is not None:
+                sent.close()
 
     def listed(self, prefix_uri: str, like: JobRequest | None = None) -> Iterator[JobRequest]:
         """A request for every object under ``s3://bucket/prefix``, pinned by the entity tag in the listing.
@@ -200,8 +197,8 @@ class Producer:
                 jobs.append(error)
         return jobs
 
-    def _send(self, opening: Opening | None) -> list[bool]:
-        return [] if opening is None else self._open_ledger().open_prepared(opening)
+    def _send(self, opening: Opening | None) -> SentOpening | None:
+        return None if opening is None else self._open_ledger().send_prepared(opening)
 
     def _open_ledger(self) -> Ledger:
         with self._lock:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tussis.shared.broker import broker_errors
-from tussis.shared.errors import MalformedMessage, UnknownMessageVersion
+from tussis.shared.errors import BrokerRefused, BrokerUnavailable, MalformedMessage, UnknownMessageVersion
 from tussis.shared.ledger_scripts import (
     CLOSE_SCRIPT,
     DEFER_SCRIPT,
@@ -40,6 +44,8 @@ from tussis.shared.queues import (
 _TAIL = 8
 #: And how many where it knows none of those.
 _LONG_TAIL = 1000
+#: How a command fails to leave.
+_LOST = (RedisConnectionError, RedisTimeoutError)
 _LISTS = tuple((queue, priority) for queue in QUEUES for priority in PRIORITIES)
 
 
@@ -78,6 +84,34 @@ class Opening:
     keys: list[str]
     arguments: list[str]
 
+    @property
+    def words(self) -> list[Any]:
+        """Of the command EVAL."""
+        return [OPEN_SCRIPT, len(self.keys), *self.keys, *self.arguments]
+
+
+class SentOpening:
+    """A batch that is on its way. ``connection`` None: it never left."""
+
+    def __init__(self, ledger: Ledger, opening: Opening, connection: redis.Connection | None) -> None:
+        self._ledger = ledger
+        self._opening = opening
+        self._connection = connection
+
+    def answers(self) -> list[bool]:
+        """Wait for them: for each job whether it was opened. To be called once."""
+        connection, self._connection = self._connection, None
+        answers = None if connection is None else self._ledger.read_sent(connection)
+        return self._ledger.open_prepared(self._opening) if answers is None else answers
+
+    def close(self) -> None:
+        """Let go of answers that nobody asked for; after :meth:`answers` nothing is left to do."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # The batch is settled by the broker, whatever became of the word about it.
+            with suppress(BrokerUnavailable, BrokerRefused):
+                self._ledger.read_sent(connection)
+
 
 def prepare_opening(jobs: Sequence[Job]) -> Opening:
     """The first half of :meth:`Ledger.open_many`: makes the messages; needs no broker."""
@@ -115,8 +149,41 @@ class Ledger:
     def open_prepared(self, opening: Opening) -> list[bool]:
         """The second half of :meth:`open_many`: only sends, and waits for the answer."""
         with broker_errors(self._where):
-            opened = self._client.eval(OPEN_SCRIPT, len(opening.keys), *opening.keys, *opening.arguments)
+            opened = self._client.eval(*opening.words)
         return [bool(answer) for answer in _replies(opened)]
+
+    def send_prepared(self, opening: Opening) -> SentOpening:
+        """The same without waiting: the broker works while the caller does, until it asks for the answers.
+
+        The connection is the caller's alone until then. One that is lost, now or later, costs nothing: the answers then
+        come from :meth:`open_prepared`, which tries again, and finds opened what the broker had taken.
+        """
+        with broker_errors(self._where):
+            pool = self._client.connection_pool
+            try:
+                connection = pool.get_connection()
+            except _LOST:
+                return SentOpening(self, opening, None)
+            try:
+                connection.send_command("EVAL", *opening.words)  # type: ignore[no-untyped-call]  # redis-py's
+            except _LOST:
+                pool.release(connection)
+                return SentOpening(self, opening, None)
+            except BaseException:
+                pool.release(connection)
+                raise
+            return SentOpening(self, opening, connection)
+
+    def read_sent(self, connection: redis.Connection) -> list[bool] | None:
+        """The answers to what was sent; None when the connection was lost before they came."""
+        with broker_errors(self._where):
+            try:
+                # What went wrong closes it, and it may be used again.
+                return [bool(answer) for answer in _replies(connection.read_response())]
+            except RedisConnectionError:
+                return None
+            finally:
+                self._client.connection_pool.release(connection)
 
     def close(self, job: Job) -> bool:
         """Take the job out, for it has its result or failure. False when it was not open."""

@@ -174,6 +174,36 @@ def test_a_batch_is_at_least_one(producer: Producer) -> None:
         list(producer.enqueue_many(["s3://clinic/a.wav"], batch=0))
 
 
+def test_who_stops_iterating_leaves_nothing_half_done(producer: Producer, broker: redis.Redis) -> None:
+    """The batch behind the one that was told of is on its way by then; its answer must not be read as another's."""
+    requests = [JobRequest(f"s3://clinic/{n}.wav", etag=f"e{n}") for n in range(40)]
+    items = producer.enqueue_many(requests, batch=10)
+    assert next(items).sent
+
+    items.close()  # type: ignore[attr-defined]  # a generator
+
+    assert len(open_jobs(broker)) == len(entries(broker)) == 20
+    again = list(producer.enqueue_many(requests, batch=10))
+    assert [item.sent for item in again] == [False] * 20 + [True] * 20
+    assert len(open_jobs(broker)) == len(entries(broker)) == 40
+
+
+def test_a_connection_that_is_lost_between_batches_loses_and_doubles_nothing(
+    producer: Producer, broker: redis.Redis
+) -> None:
+    """Whether an answer was on its way or had come: a batch is taken whole, once, and its jobs are told of."""
+    requests = [JobRequest(f"s3://clinic/{n}.wav", etag=f"e{n}") for n in range(60)]
+    told: list[Enqueued] = []
+    for item in producer.enqueue_many(requests, batch=5):
+        told.append(item)
+        if len(told) % 5 == 1:
+            broker.client_kill_filter(_type="normal", skipme=True)
+
+    assert [item.request for item in told] == requests
+    assert sorted(open_jobs(broker)) == sorted(item.job_id for item in told if item.job_id)
+    assert len(entries(broker)) == len(requests)
+
+
 def test_a_broker_that_is_away_ends_the_iteration(unused_port: int) -> None:
     with (
         Producer(f"redis://127.0.0.1:{unused_port}/0", head=False) as producer,
