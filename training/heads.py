@@ -7,7 +7,6 @@ to find one cough among thirty segments loses it there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -24,48 +23,45 @@ from tussis.shared.dsp.constants import MAX_SEGMENTS
 WHOLE: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """How long and how fast."""
-
-    steps: int = 2_500
-    batch: int = 64
-    """Recordings a step."""
-    learning_rate: float = 1e-3
-    dropout: float = 0.2
+STEPS: Final = 2_500
+#: Recordings a step.
+BATCH: Final = 64
+LEARNING_RATE: Final = 1e-3
+DROPOUT: Final = 0.2
 
 
-def refined(network: Reference, scenes: Scenes, plan: Plan, say: Callable[[str], None], stage: Stage = Stage()) -> None:
+def refined(network: Reference, scenes: Scenes, plan: Plan, say: Callable[[str], None]) -> None:
     """Train everything behind the features of ``network``, in place; a minute or two. Leaves it in eval mode."""
+    steps = min(STEPS, 10 * scenes.counts.size)  # few scenes, as in a trial, are learnt sooner
     torch.manual_seed(plan.seed)
     network.eval()
     features = _features(network, scenes)
     say(f"heads: features of {features.shape[0]} segments")
     heads = (network.attention, network.segment_head, network.bag_head)
     weights = [network.peak_gain, *(weight for head in heads for weight in head.parameters())]
-    optimiser = torch.optim.AdamW(weights, lr=stage.learning_rate, weight_decay=plan.weight_decay)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, stage.learning_rate, total_steps=stage.steps)
+    optimiser = torch.optim.AdamW(weights, lr=LEARNING_RATE, weight_decay=plan.weight_decay)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps)
     rng = np.random.default_rng([plan.seed, 31])
     sums = [torch.zeros_like(weight) for weight in weights]
     averaged = 0
     network.bag_head.train()
     losses = []
-    for step in range(stage.steps):
-        chosen, labels, mask = long_bags(scenes, stage.batch, rng)
+    for step in range(steps):
+        chosen, labels, mask = long_bags(scenes, BATCH, rng)
         given = torch.zeros((*mask.shape, EMBEDDING))
-        given[mask] = nn.functional.dropout(features[chosen].float(), stage.dropout)
+        given[mask] = nn.functional.dropout(features[chosen].float(), DROPOUT)
         loss = loss_of(network.heads(given, mask), labels, mask, plan)
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         optimiser.step()
         rate.step()
         losses.append(loss.item())
-        if step >= stage.steps * 3 // 4:
+        if step >= steps * 3 // 4:
             averaged += 1
             for total, weight in zip(sums, weights, strict=True):
                 total += weight.detach()
         if step % 500 == 499:
-            say(f"heads: step {step + 1} of {stage.steps}, loss {np.mean(losses[-500:]):.4f}")
+            say(f"heads: step {step + 1} of {steps}, loss {np.mean(losses[-500:]):.4f}")
     with torch.no_grad():
         for total, weight in zip(sums, weights, strict=True):
             weight.copy_(total / max(1, averaged))

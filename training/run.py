@@ -55,8 +55,7 @@ def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> N
         lambda network: str(decide.report(held, decide.answers(network, held))),
         say,
     )
-    stage = heads.Stage(steps=min(heads.Stage().steps, 10 * size.scenes))
-    heads.refined(reference, learnt_from, plan, say, stage)
+    heads.refined(reference, learnt_from, plan, say)
     given = decide.answers(reference, held)
     quiet = [decide.answer(reference, one) for one in validation.hours(data, work, size.seed, size.checks // 2)]
     decision = decide.decided(held, given, quiet)

@@ -260,7 +260,7 @@ def test_mistakes_are_told_in_one_line_before_anything_starts(spawn: Spawn, tmp_
     file.write_text("")
     cases: list[tuple[list[str | Path], str]] = [
         (["--data", data, "--audio", tmp_path / "none"], f"the folder of recordings does not exist: {tmp_path}/none"),
-        (["--data", data, "--model", tmp_path / "no.onnx"], f"no manifest {tmp_path}/no.json beside the model"),
+        (["--data", data, "--model", tmp_path / "no.onnx"], f"no model file {tmp_path}/no.onnx: check the path"),
         (["--data", file / "data"], f"cannot write {file}/data: Not a directory; choose another folder"),
     ]
     for options, said in cases:

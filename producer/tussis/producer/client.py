@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
@@ -108,7 +108,7 @@ class Producer:
 
     def enqueue_many(
         self, requests: Iterable[str | JobRequest], *, batch: int = DEFAULT_BATCH, dry_run: bool = False
-    ) -> Iterator[Enqueued]:
+    ) -> Generator[Enqueued, None, None]:
         """Enqueue a stream of URIs and requests; what became of each, in order.
 
         Works as it is iterated, ``batch`` requests at a time: while one batch is on its way, the next one is drawn and

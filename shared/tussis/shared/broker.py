@@ -50,8 +50,8 @@ class _BoundedRetry(Retry):
 class _OnePiece:
     """Packs a command into one piece of bytes.
 
-    redis-py's packer cuts at 6,000 bytes, a system call each: a batch of 500 jobs has 140 of them, and after each one
-    the sending thread waits for its turn behind the thread that prepares the next batch. CPU time a job: 40 to 36 us.
+    redis-py's packer cuts at 6,000 bytes, a system call each: a batch of 500 jobs has 140 of them. In turns with it,
+    seven times: 18,000 jobs a second against 14,600 (medians), the faster one each time.
     """
 
     def pack(self, *arguments: str | bytes | float) -> list[bytes]:

@@ -180,7 +180,7 @@ def test_who_stops_iterating_leaves_nothing_half_done(producer: Producer, broker
     items = producer.enqueue_many(requests, batch=10)
     assert next(items).sent
 
-    items.close()  # type: ignore[attr-defined]  # a generator
+    items.close()
 
     assert len(open_jobs(broker)) == len(entries(broker)) == 20
     again = list(producer.enqueue_many(requests, batch=10))

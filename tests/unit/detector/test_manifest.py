@@ -128,7 +128,15 @@ def test_a_file_that_is_no_manifest_is_refused(data: bytes, said: str) -> None:
 
 
 def test_a_missing_manifest_is_refused_with_the_command_that_writes_it(tmp_path: Path) -> None:
+    (tmp_path / "cough.onnx").touch()
+
     with pytest.raises(ModelRefused, match=r"no manifest .*cough\.json.*tussis models init .*cough\.onnx --name"):
+        read_manifest(tmp_path / "cough.onnx")
+
+
+def test_of_a_missing_model_it_is_not_the_manifest_that_is_missed(tmp_path: Path) -> None:
+    """A manifest for it could not be written either."""
+    with pytest.raises(ModelRefused, match=r"no model file .*cough\.onnx: check the path; .* s3://"):
         read_manifest(tmp_path / "cough.onnx")
 
 

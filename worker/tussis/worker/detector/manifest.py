@@ -101,6 +101,8 @@ def read_manifest(model: Path) -> Manifest:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
+        if not model.exists():  # the command below would not find it either
+            raise no_model(model) from None
         raise ModelRefused(
             f"no manifest {path} beside the model: write one with"
             f" `tussis models init {model} --name N --version V --profile P --threshold T`"
@@ -173,6 +175,11 @@ def sha256_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def no_model(path: Path) -> ModelRefused:
+    """What to say of a model file that is not there."""
+    return ModelRefused(f"no model file {path}: check the path; a worker also takes s3://bucket/key.onnx")
+
+
 def read_model(model: Path) -> bytes:
     """A model file's bytes.
 
@@ -182,7 +189,7 @@ def read_model(model: Path) -> bytes:
     try:
         return model.read_bytes()
     except FileNotFoundError:
-        raise ModelRefused(f"no model file {model}: give the path of an ONNX file") from None
+        raise no_model(model) from None
     except OSError as error:
         raise ModelRefused(f"cannot read the model {model}: {error.strerror}") from None
 

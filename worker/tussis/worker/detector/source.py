@@ -24,7 +24,14 @@ from tussis.shared.errors import (
 )
 from tussis.shared.s3 import head_object, storage_errors
 from tussis.shared.uris import ObjectAddress, parse_s3_uri
-from tussis.worker.detector.manifest import check_sha256, manifest_path, parse_manifest, read_manifest, sha256_of
+from tussis.worker.detector.manifest import (
+    check_sha256,
+    manifest_path,
+    no_model,
+    parse_manifest,
+    read_manifest,
+    sha256_of,
+)
 
 _SCHEME: Final = "s3://"
 _CHUNK: Final = 1 << 20
@@ -58,7 +65,7 @@ def resolve_model(path_or_s3_uri: str, cache_dir: Path, s3_client_factory: Calla
     path = Path(path_or_s3_uri)
     manifest_path(path)
     if not path.is_file():
-        raise ModelRefused(f"no model file {path}: give the path or s3:// URI of an ONNX file")
+        raise no_model(path)
     return path
 
 

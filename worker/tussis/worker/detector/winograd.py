@@ -159,26 +159,25 @@ class _Rewriting:
 
     def _convolve(self, node: Any) -> None:
         channels, height, width = self._shapes[node.input[0]]
-        minimal = _F4
         weights = self._array.to_array(self._weights[node.input[1]]).astype(np.float64)
         filters = weights.shape[0]
-        points, rows, columns = minimal.points, -(-height // minimal.tile), -(-width // minimal.tile)
+        points, rows, columns = _F4.points, -(-height // _F4.tile), -(-width // _F4.tile)
         image = self._as_inner(node.input[0])
         # (N, H, W C) -> (N, points rows, W C) -> (points rows of all N, W, C) -> (.., points columns, C)
         flat = self._reshape(image, -1, height, width * channels)
-        lines = self._add("MatMul", [self._put(_spread(minimal, height)), flat])
+        lines = self._add("MatMul", [self._put(_spread(height)), flat])
         lines = self._reshape(lines, -1, width, channels)
-        values = self._add("MatMul", [self._put(_spread(minimal, width)), lines])
+        values = self._add("MatMul", [self._put(_spread(width)), lines])
         values = self._reshape(values, -1, points, rows, points, columns * channels)
         values = self._add("Transpose", [values], perm=[1, 3, 0, 2, 4])
         values = self._reshape(values, points**2, -1, channels)
-        products = self._add("MatMul", [values, self._put(_spectrum(minimal, weights))])
+        products = self._add("MatMul", [values, self._put(_spectrum(weights))])
         products = self._reshape(products, points, points, -1, rows, columns * filters)
         products = self._add("Transpose", [products], perm=[2, 0, 3, 1, 4])
         products = self._reshape(products, -1, points * columns, filters)
-        lines = self._add("MatMul", [self._put(_gather(minimal, width)), products])
+        lines = self._add("MatMul", [self._put(_gather(width)), products])
         lines = self._reshape(lines, -1, points * rows, width * filters)
-        result = self._add("MatMul", [self._put(_gather(minimal, height)), lines])
+        result = self._add("MatMul", [self._put(_gather(height)), lines])
         result = self._reshape(result, -1, height, width, filters)
         if len(node.input) > 2:
             result = self._add("Add", [result, node.input[2]])
@@ -214,32 +213,32 @@ class _Rewriting:
         return self._constants[key]
 
 
-def _spectrum(minimal: _Minimal, weights: NDArray[np.float64]) -> NDArray[np.float64]:
+def _spectrum(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Filters (K, C, 3, 3) at the points: (points squared, C, K)."""
     filters, channels = weights.shape[:2]
-    both = np.einsum("ia,jb->ijab", minimal.filter, minimal.filter).reshape(minimal.points**2, 9)
+    both = np.einsum("ia,jb->ijab", _F4.filter, _F4.filter).reshape(_F4.points**2, 9)
     spectrum: NDArray[np.float64] = both @ weights.transpose(2, 3, 1, 0).reshape(9, -1)
     return spectrum.reshape(-1, channels, filters)
 
 
-def _spread(minimal: _Minimal, side: int) -> NDArray[np.float64]:
+def _spread(side: int) -> NDArray[np.float64]:
     """A line of an image to all its tiles' points: (points tiles, side); what lies in the padding is left out."""
-    tiles = -(-side // minimal.tile)
-    matrix = np.zeros((minimal.points, tiles, side))
+    tiles = -(-side // _F4.tile)
+    matrix = np.zeros((_F4.points, tiles, side))
     for tile in range(tiles):
-        for tap in range(minimal.points):
-            place = minimal.tile * tile - 1 + tap
+        for tap in range(_F4.points):
+            place = _F4.tile * tile - 1 + tap
             if 0 <= place < side:
-                matrix[:, tile, place] += minimal.input[:, tap]
+                matrix[:, tile, place] += _F4.input[:, tap]
     return matrix.reshape(-1, side)
 
 
-def _gather(minimal: _Minimal, side: int) -> NDArray[np.float64]:
+def _gather(side: int) -> NDArray[np.float64]:
     """All tiles' points to a line of the output: (side, points tiles)."""
-    tiles = -(-side // minimal.tile)
-    matrix = np.zeros((side, minimal.points, tiles))
+    tiles = -(-side // _F4.tile)
+    matrix = np.zeros((side, _F4.points, tiles))
     for place in range(side):
-        matrix[place, :, place // minimal.tile] = minimal.output[place % minimal.tile]
+        matrix[place, :, place // _F4.tile] = _F4.output[place % _F4.tile]
     return matrix.reshape(side, -1)
 
 
