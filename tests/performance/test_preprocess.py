@@ -12,10 +12,9 @@ SLACK = 0.95
 
 @pytest.mark.performance
 def test_preprocessing_leaves_one_call_a_segment_behind(bench: Bench) -> None:
-    """Of 2 s, `training` keeps one segment, which shares nothing: what is left is what sums and writing save."""
     wanted = {
         f"{name}, {profile}: times one call a segment": SLACK * target
         for profile in ("documented", "training", "legacy")
-        for name, target in (("2s", 3.0 if profile != "training" else 2.0), ("10s", 4.5))
+        for name, target in (("2s", 3.0), ("10s", 4.5))
     }
     reach(lambda: bench.verdicts("preprocess", "--quick", "--rounds", "3", "--only", "2s", "--only", "10s"), wanted)

@@ -15,7 +15,7 @@ from tests.support.recordings import cough_like
 from tests.support.reference import assert_same_images, imagenet, reference
 from tussis.shared.dsp import images as images_module
 from tussis.shared.dsp import waveform as waveform_module
-from tussis.shared.dsp.frames import EDGE, SHIFT, SharedFrames, mel_power
+from tussis.shared.dsp.frames import EDGE, SHIFT, FilterBank, SharedFrames, mel_power
 from tussis.shared.dsp.images import images, stretched
 from tussis.shared.dsp.profiles import Profile, Tail, profile_named
 from tussis.shared.dsp.segments import cut_segments
@@ -61,16 +61,20 @@ def test_a_wrong_field_of_the_profile(samples: Floats, name: str, wrong: Profile
     assert_noticed(samples, wrong, name)
 
 
-def edges_of_the_neighbours(padded: Tensor) -> SharedFrames:
+def edges_of_the_neighbours(padded: Tensor, segments: int, bank: FilterBank) -> SharedFrames:
     """Frames at a segment's start as if its recording went on there, not reflected."""
-    power = RIGHT_POWER(padded)
-    power.first[1:] = power.middle[:-1, :, SHIFT - EDGE : SHIFT]
+    power = RIGHT_POWER(padded, segments, bank)
+    power.first[1:] = power.middle[:-1, SHIFT - EDGE : SHIFT]
     return power
 
 
-def shared_floor(db: Tensor) -> Tensor:
+def shared_floor(plain: Tensor, peaks: Tensor) -> Tensor:
     """What AmplitudeToDB does to a stack without a channel axis."""
-    return RIGHT_SCALE(db.clamp(min=db.max() - 80.0))
+    return RIGHT_FLOOR(plain, peaks.amax(dim=0, keepdim=True))
+
+
+def no_floor(plain: Tensor, peaks: Tensor) -> Tensor:
+    return plain
 
 
 def rounded_after_imagenet(plain: Tensor, out: Tensor) -> None:
@@ -79,21 +83,23 @@ def rounded_after_imagenet(plain: Tensor, out: Tensor) -> None:
 
 
 def corners_aligned(plain: Tensor) -> Tensor:
-    return torch.nn.functional.interpolate(plain[:, None], size=(178, 224), mode="bilinear", align_corners=True)[:, 0]
+    channel = plain.mT[:, None]
+    return torch.nn.functional.interpolate(channel, size=(178, 224), mode="bilinear", align_corners=True)[:, 0]
 
 
 def one_row_lower(plain: Tensor) -> Tensor:
     return torch.roll(RIGHT_STRETCH(plain), 1, dims=1)
 
 
-def relative_to_own_maximum(db: Tensor) -> Tensor:
-    return RIGHT_SCALE(db - db.amax(dim=(-2, -1), keepdim=True))
+def relative_to_own_maximum(db: SharedFrames, out: Tensor) -> SharedFrames:
+    return RIGHT_SCALE(SharedFrames(db.values - db.values.max(), db.segments), out)
 
 
 RIGHT_POWER = mel_power
 RIGHT_IMAGENET = images_module.imagenet
 RIGHT_STRETCH = stretched
 RIGHT_SCALE = images_module.scaled
+RIGHT_FLOOR = images_module.floored
 RIGHT_NORMALISE = waveform_module.normalised
 
 
@@ -101,7 +107,8 @@ RIGHT_NORMALISE = waveform_module.normalised
     ("step", "mistake"),
     [
         ("mel_power", edges_of_the_neighbours),
-        ("scaled", shared_floor),
+        ("floored", shared_floor),
+        ("floored", no_floor),
         ("scaled", relative_to_own_maximum),
         ("stretched", corners_aligned),
         ("stretched", one_row_lower),

@@ -58,13 +58,13 @@ def test_names_are_checked_without_torch() -> None:
 def test_transforms_are_built_on_first_use_not_at_import() -> None:
     built = run_python(
         "import tussis.shared.dsp.waveform\n"
-        "import tussis.shared.dsp.images\n"
-        "from tussis.shared.dsp.frames import _bank\n"
+        "from tussis.shared.dsp.images import _recorded\n"
+        "from tussis.shared.dsp.frames import filter_bank\n"
         "from tussis.shared.dsp.resampling import _resampler, _sparse_kernel\n"
-        "cached = (_bank, _resampler, _sparse_kernel)\n"
+        "cached = (filter_bank, _recorded, _resampler, _sparse_kernel)\n"
         "print([function.cache_info().currsize for function in cached])"
     )
-    assert built.strip() == "[0, 0, 0]"
+    assert built.strip() == "[0, 0, 0, 0]"
 
 
 def test_the_signal_path_reaches_no_settings_store_or_network() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 
 from tests.support.recordings import cough_like, cough_like_samples
 from tests.support.reference import TOLERANCE, assert_same_images, assert_same_plain, reference
+from tussis.shared.dsp import images as images_module
 from tussis.shared.dsp.constants import FRAMES, HOP_SAMPLES, IMAGENET_STD, MEL_BANDS, SEGMENT_SAMPLES
-from tussis.shared.dsp.frames import EDGE, MIDDLE, SHIFT, SharedFrames, mel_power
+from tussis.shared.dsp.frames import EDGE, MIDDLE, SHIFT, SharedFrames, filter_bank, mel_power, segments_in
 from tussis.shared.dsp.images import images, images_of_many, letterboxed, scaled_images
 from tussis.shared.dsp.profiles import PROFILES, Profile, profile_named
 from tussis.shared.dsp.segments import Cut, cut_segments
@@ -42,32 +44,74 @@ def test_any_length_equals_one_call_a_segment(length: int, profile: Profile, lev
 @pytest.mark.parametrize("hops", [0, 1, 2, 3, 4, 7, 30, 31])
 def test_each_frame_is_the_segments_own(hops: int) -> None:
     padded = torch.from_numpy(np.random.default_rng(hops).normal(0, 0.1, SEGMENT_SAMPLES + hops * HOP_SAMPLES)).float()
-    shared = mel_power(padded)
+    assert segments_in(padded) == hops + 1
+    shared = mel_power(padded, hops + 1, filter_bank(padded.device))
     assert shared.segments == hops + 1
-    assert shared.values.shape == (MEL_BANDS, 2 * EDGE * (hops + 1) + MIDDLE + SHIFT * hops)
+    assert shared.values.shape == (2 * EDGE * (hops + 1) + MIDDLE + SHIFT * hops, MEL_BANDS)
     found = shared.of(slice(None))
     windows = padded.unfold(0, SEGMENT_SAMPLES, HOP_SAMPLES)
     one_call = torchaudio.transforms.MelSpectrogram(
         16000, n_fft=1024, hop_length=160, f_min=50.0, f_max=4000.0, n_mels=MEL_BANDS
     )
     for window, power in zip(windows, found, strict=True):
-        assert power.shape == (MEL_BANDS, FRAMES)
-        torch.testing.assert_close(power, one_call(window), rtol=1e-3, atol=1e-6)
+        assert power.shape == (FRAMES, MEL_BANDS)
+        torch.testing.assert_close(power.T, one_call(window), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+def test_sparse_weights_sum_as_all_of_them_do(segments: int) -> None:
+    bank = filter_bank(torch.device("cpu"))
+    dense = replace(bank, weights=bank.weights.to_dense())
+    assert bank.weights.layout is torch.sparse_csr
+    assert dense.weights.shape == (MEL_BANDS, bank.bins)
+    assert (dense.weights > 0).sum(dim=0).max() == 2
+    padded = torch.from_numpy(cough_like(2.0 + 0.5 * (segments - 1), 16000)[0])
+    found, expected = (mel_power(padded, segments, each).values for each in (bank, dense))
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+def test_without_mkl_the_weights_are_dense(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
+    weights = filter_bank.__wrapped__(torch.device("cpu")).weights
+    assert torch.equal(weights, filter_bank(torch.device("cpu")).weights.to_dense())
+    assert weights.layout is torch.strided
+
+
+@every_profile
+def test_the_recording_of_one_segments_steps_is_those_steps(profile: Profile) -> None:
+    padded = torch.from_numpy(cough_like(2.0, 16000, seed=3)[0])
+    bank = filter_bank(padded.device)
+    for level in (0.0, 1e-6, 0.1, 1.0):
+        # What a recording kept of its example, or of the call before, would show here.
+        taken, recorded = torch.empty(2, 1, 3, 224, 224)
+        images_module._write(taken, level * padded, 1, None, bank, profile.image_float16)
+        images_module._recorded(profile.image_float16)(recorded, level * padded, bank.weights)
+        assert torch.equal(recorded, taken)
+
+
+def test_threads_may_take_the_recorded_steps_at_once() -> None:
+    profile = profile_named("training")
+    cuts = [cut_of(1.5, profile, seed) for seed in range(4)]
+    expected = [images(cut, profile) for cut in cuts]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: [images(cut, profile) for cut in cuts], range(16)):
+            assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def test_the_parts_of_shared_frames_are_views_in_their_places() -> None:
     segments = 3
-    values = torch.arange(2 * (2 * EDGE * segments + MIDDLE + SHIFT * (segments - 1))).view(2, -1)
+    values = torch.arange(2 * (2 * EDGE * segments + MIDDLE + SHIFT * (segments - 1))).view(2, -1).T
     shared = SharedFrames(values, segments)
-    inner = values[:, EDGE * segments :]
-    assert shared.first[1, 0].tolist() == [4, 5, 6, 7]
-    assert torch.equal(shared.last[0], values[:, -12:-8])
+    inner = values[EDGE * segments :]
+    assert shared.first[1, :, 0].tolist() == [4, 5, 6, 7]
+    assert torch.equal(shared.last[0], values[-12:-8])
     for index in range(segments):
-        assert torch.equal(shared.middle[index], inner[:, SHIFT * index : SHIFT * index + MIDDLE])
+        assert torch.equal(shared.middle[index], inner[SHIFT * index : SHIFT * index + MIDDLE])
     assert shared.middle.data_ptr() == inner.data_ptr()
     whole = shared.of(slice(None))
     assert torch.equal(shared.of(slice(1, 3)), whole[1:3])
     assert torch.equal(shared.of(torch.tensor([2, 0])), whole[[2, 0]])
+    assert torch.equal(shared.peaks().of(slice(None)), whole.amax(dim=2, keepdim=True))
 
 
 @every_profile
@@ -117,7 +161,7 @@ def test_what_a_caller_differentiates_or_changes_is_an_ordinary_tensor() -> None
 def test_the_steps_stay_on_the_waveforms_device() -> None:
     # "meta" computes nothing, but refuses tensors of two devices as a GPU does.
     cut = cut_of(9.0, profile_named("training"))
-    there = letterboxed(scaled_images(dataclasses.replace(cut, padded=cut.padded.to("meta"))))
+    there = letterboxed(scaled_images(replace(cut, padded=cut.padded.to("meta"))))
     assert there.device.type == "meta"
     assert there.shape == (15, 224, 224)
 
@@ -127,7 +171,7 @@ def test_the_steps_stay_on_the_waveforms_device() -> None:
 def test_a_gpu_computes_the_same_within_its_bounds(profile: Profile) -> None:
     cuts = [cut_of(2.3, profile), cut_of(11.0, profile, seed=1)]
     expected = torch.cat([images(cut, profile) for cut in cuts])
-    there = [dataclasses.replace(cut, padded=cut.padded.to("cuda")) for cut in cuts]
+    there = [replace(cut, padded=cut.padded.to("cuda")) for cut in cuts]
     for found in (images_of_many(there, profile), torch.cat([images(cut, profile) for cut in there])):
         off = (found.cpu() - expected).abs() * 2 * max(IMAGENET_STD)  # in the scale of [-1, 1]
         assert off.mean() <= 1e-4

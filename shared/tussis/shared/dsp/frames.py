@@ -7,6 +7,8 @@ lies inside two segments is the same in both. Only the first and the last four f
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -39,10 +41,12 @@ _EDGE_SAMPLES: Final = FFT_SAMPLES + (EDGE - 1) * FRAME_HOP_SAMPLES
 # The first frame that holds no reflected sample starts here in its segment.
 _FIRST_SAMPLE: Final = EDGE * FRAME_HOP_SAMPLES - FFT_SAMPLES // 2
 
-#: Frames that are transformed together on a CPU: their spectra, 1.5 MB, stay in its cache.
-_FRAMES_TOGETHER: Final = 384
-#: Bands that share a product, which reads only the bins that some of them weigh.
-_BANDS_TOGETHER: Final = 16
+#: Of many frames, so many are transformed together on a CPU: their samples and spectra are 1.6 MB.
+_FRAMES_TOGETHER: Final = 201
+
+#: Some frames: how many, and their samples, float32 (n, 1024). The number is no tensor's, so that a recording of the
+#: steps (:mod:`tussis.shared.dsp.images`) keeps it as one.
+_Part = tuple[int, Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,34 +54,75 @@ class SharedFrames:
     """A value for every band of every frame of S neighbouring segments."""
 
     values: Tensor
-    """float32 (bands, frames): the first four frames of every segment, those in the middle of any, the last four."""
+    """float32 (frames, bands): the first four frames of every segment, those in the middle of any, the last four."""
     segments: int
     """S."""
 
     @property
     def first(self) -> Tensor:
-        """A view (S, bands, 4) of ``values``."""
-        return self.values[:, : EDGE * self.segments].view(-1, self.segments, EDGE).transpose(0, 1)
+        """A view (S, 4, bands) of ``values``."""
+        return self.values[: EDGE * self.segments].view(self.segments, EDGE, -1)
 
     @property
     def middle(self) -> Tensor:
-        """A view (S, bands, 193) of ``values``, in which neighbours overlap."""
-        inner = self.values[:, EDGE * self.segments : -EDGE * self.segments]
-        return inner.unfold(1, MIDDLE, SHIFT).transpose(0, 1)
+        """A view (S, 193, bands) of ``values``, in which neighbours overlap."""
+        return self.values[EDGE * self.segments : -EDGE * self.segments].unfold(0, MIDDLE, SHIFT).transpose(1, 2)
 
     @property
     def last(self) -> Tensor:
-        """A view (S, bands, 4) of ``values``."""
-        return self.values[:, -EDGE * self.segments :].view(-1, self.segments, EDGE).transpose(0, 1)
+        """A view (S, 4, bands) of ``values``."""
+        return self.values[-EDGE * self.segments :].view(self.segments, EDGE, -1)
 
     def of(self, which: slice | Tensor) -> Tensor:
-        """The frames of some segments, S' of them, in order: (S', bands, 201), a view where S is 1."""
+        """The frames of some segments, S' of them, in order: (S', 201, bands), a view where S is 1.
+
+        Bands or frames lie behind each other in memory, as in ``values``.
+        """
         if self.segments == 1:
             return self.values[None][which]
-        return torch.cat([self.first[which], self.middle[which], self.last[which]], dim=2)
+        parts = self.first[which], self.middle[which], self.last[which]
+        if self.values.is_contiguous():
+            return torch.cat(parts, dim=1)
+        return torch.cat([part.mT for part in parts], dim=2).mT
+
+    def peaks(self) -> SharedFrames:
+        """The largest value of each frame: bands = 1."""
+        return SharedFrames(self.values.T.amax(dim=0)[:, None], self.segments)
 
 
-def mel_power(padded: Tensor) -> SharedFrames:
+@dataclass(frozen=True, slots=True, eq=False)
+class FilterBank:
+    """What a frame's transform is made of, on one device."""
+
+    window: Tensor
+    """float32 (1024,): periodic Hann."""
+    edges: Tensor
+    """int64 (3008,): the samples of a segment under its first four frames and under its last four, with the reflected
+    ones in their places."""
+    bins: int
+    """Bins of a spectrum, up to the highest that a band weighs: 256."""
+    weights: Tensor
+    """float32 (160, bins): torchaudio's, sparse on a CPU. At most two bands weigh a bin."""
+
+    def power(self, parts: Sequence[_Part], out: Tensor) -> None:
+        """The power in each bin of some frames, n of them, written to ``out``, float32 (bins, n)."""
+        windowed = out.new_empty(sum(count for count, _ in parts), FFT_SAMPLES)
+        first = 0
+        for count, frames in parts:
+            torch.mul(frames, self.window, out=windowed[first : first + count])
+            first += count
+        spectra = torch.view_as_real(torch.fft.rfft(windowed))
+        # Squared while real and imaginary parts are neighbours, and added where bins and frames change places.
+        squares = spectra[:, : self.bins].square_().transpose(0, 1)
+        torch.add(squares[..., 0], squares[..., 1], out=out)
+
+
+def segments_in(padded: Tensor) -> int:
+    """S of a waveform ((S - 1) * 8000 + 32000,)."""
+    return (padded.shape[0] - SEGMENT_SAMPLES) // HOP_SAMPLES + 1
+
+
+def mel_power(padded: Tensor, segments: int, bank: FilterBank) -> SharedFrames:
     """``torchaudio.transforms.MelSpectrogram`` of every segment of a waveform.
 
     The transform of each frame is torch's own, of the same samples, and the same to the last bit. The sums over bins
@@ -85,65 +130,55 @@ def mel_power(padded: Tensor) -> SharedFrames:
 
     Args:
         padded: float32 ((S - 1) * 8000 + 32000,) at 16 kHz, on any device; not changed.
+        segments: S.
+        bank: of that device.
+
+    Returns:
+        Values (frames, bands) in whose memory one band lies behind the other.
     """
-    segments = (padded.shape[0] - SEGMENT_SAMPLES) // HOP_SAMPLES + 1
-    bank = _bank(padded.device)
-    middle = padded[_FIRST_SAMPLE : padded.shape[0] - _FIRST_SAMPLE].unfold(0, FFT_SAMPLES, FRAME_HOP_SAMPLES)
+    parts = _parts(padded, segments, bank)
+    total = sum(count for count, _ in parts)
+    if padded.device.type != "cpu" or total <= 2 * _FRAMES_TOGETHER:
+        batches = [parts]
+    else:
+        batches = [[piece] for part in parts for piece in _pieces(part)]
+    power = padded.new_empty(bank.bins, total)
+    first = 0
+    for batch in batches:
+        count = sum(count for count, _ in batch)
+        bank.power(batch, out=power[:, first : first + count])
+        first += count
+    return SharedFrames(torch.mm(bank.weights, power).T, segments)
+
+
+def _parts(padded: Tensor, segments: int, bank: FilterBank) -> list[_Part]:
+    """All frames, in the order of :class:`SharedFrames`."""
+    if segments == 1:
+        half = FFT_SAMPLES // 2
+        before, behind = padded[1 : half + 1].flip(0), padded[SEGMENT_SAMPLES - half - 1 : -1].flip(0)
+        reflected = torch.cat([before, padded, behind])
+        return [(FRAMES, reflected.unfold(0, FFT_SAMPLES, FRAME_HOP_SAMPLES))]
     windows = padded.unfold(0, SEGMENT_SAMPLES, HOP_SAMPLES)
     edges = windows.index_select(1, bank.edges).view(segments, 2, -1).unfold(2, FFT_SAMPLES, FRAME_HOP_SAMPLES)
-    first, last = edges[:, 0], edges[:, 1]
-    before = EDGE * segments
-    behind = before + middle.shape[0]
-    total = behind + before
-    power = SharedFrames(torch.empty(MEL_BANDS, total, device=padded.device), segments)
-    if total <= _FRAMES_TOGETHER or padded.device.type != "cpu":
-        windowed = torch.empty(total, FFT_SAMPLES, device=padded.device)
-        torch.mul(first, bank.window, out=windowed[:before].view_as(first))
-        torch.mul(middle, bank.window, out=windowed[before:behind])
-        torch.mul(last, bank.window, out=windowed[behind:].view_as(last))
-        bank.weigh(windowed, power.values)
-    else:
-        # The cap of 32 segments keeps the edges' frames few.
-        bank.weigh((first * bank.window).flatten(0, 1), power.values[:, :before])
-        bank.weigh((last * bank.window).flatten(0, 1), power.values[:, behind:])
-        for start in range(0, middle.shape[0], _FRAMES_TOGETHER):
-            frames = middle[start : start + _FRAMES_TOGETHER] * bank.window
-            bank.weigh(frames, power.values[:, before + start : before + start + frames.shape[0]])
-    return power
+    middle = padded[_FIRST_SAMPLE : padded.shape[0] - _FIRST_SAMPLE].unfold(0, FFT_SAMPLES, FRAME_HOP_SAMPLES)
+    return [
+        (EDGE * segments, edges[:, 0].flatten(0, 1)),
+        (MIDDLE + SHIFT * (segments - 1), middle),
+        (EDGE * segments, edges[:, 1].flatten(0, 1)),
+    ]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Bands:
-    """Sixteen neighbouring bands, and the bins that they weigh."""
-
-    parts: slice
-    """Of a spectrum's squared parts: real and imaginary of one bin, then of the next."""
-    weights: Tensor
-    """float32 (bands, parts): torchaudio's, each twice."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Bank:
-    """What the transform multiplies with, on one device."""
-
-    window: Tensor
-    """float32 (1024,): periodic Hann."""
-    edges: Tensor
-    """int64 (3008,): the samples of a segment under its first four frames and under its last four, with the reflected
-    ones in their places."""
-    groups: tuple[_Bands, ...]
-
-    def weigh(self, frames: Tensor, power: Tensor) -> None:
-        """Windowed frames, float32 (n, 1024), to their bands' power, written to ``power`` (160, n)."""
-        parts = torch.view_as_real(torch.fft.rfft(frames)).flatten(1)[:, : self.groups[-1].parts.stop].square_().T
-        for group, bands in zip(self.groups, torch.split(power, _BANDS_TOGETHER), strict=True):
-            # Each part's square has its own weight: adding the two first would read them with gaps, and cost more.
-            torch.mm(group.weights, parts[group.parts], out=bands)
+def _pieces(part: _Part) -> Iterator[_Part]:
+    """A part in pieces of which the transform stays in a CPU's cache."""
+    count, frames = part
+    for first in range(0, count, _FRAMES_TOGETHER):
+        yield min(_FRAMES_TOGETHER, count - first), frames[first : first + _FRAMES_TOGETHER]
 
 
 @cache
 @torch.inference_mode(False)  # kept, so it must serve callers outside that mode too
-def _bank(device: torch.device) -> _Bank:
+def filter_bank(device: torch.device) -> FilterBank:
+    """That device's, made once."""
     weights = torchaudio.functional.melscale_fbanks(
         n_freqs=FFT_SAMPLES // 2 + 1,
         f_min=MEL_LOW_HZ,
@@ -153,15 +188,23 @@ def _bank(device: torch.device) -> _Bank:
         norm=None,
         mel_scale="htk",
     ).T
+    bins = int(weights.any(dim=0).nonzero().max()) + 1
     reflected = torch.arange(_EDGE_SAMPLES).sub(FFT_SAMPLES // 2).abs()
-    return _Bank(
+    return FilterBank(
         window=torch.hann_window(FFT_SAMPLES).to(device),
         edges=torch.cat([reflected, SEGMENT_SAMPLES - 1 - reflected.flip(0)]).to(device),
-        groups=tuple(_group(bands, device) for bands in torch.split(weights, _BANDS_TOGETHER)),
+        bins=bins,
+        weights=_quickest(weights[:, :bins].to(device)),
     )
 
 
-def _group(weights: Tensor, device: torch.device) -> _Bands:
-    bins = weights.any(dim=0).nonzero()
-    low, high = int(bins[0]), int(bins[-1]) + 1
-    return _Bands(parts=slice(2 * low, 2 * high), weights=weights[:, low:high].repeat_interleave(2, dim=1).to(device))
+def _quickest(weights: Tensor) -> Tensor:
+    """Sparse on a CPU: 25 us for a segment's 500 weights, where groups of neighbouring bands take 100, and all 190.
+
+    torch has such products of MKL's alone.
+    """
+    if weights.device.type != "cpu" or not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        return weights
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        return weights.to_sparse_csr()
