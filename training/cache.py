@@ -21,8 +21,7 @@ from training.pack import Wave
 from tussis.shared.dsp import HOP_SECONDS, SEGMENT_SECONDS, profile_named
 from tussis.shared.dsp.constants import CONTENT_ROWS, IMAGE_SIZE
 from tussis.shared.dsp.images import scaled_images
-from tussis.shared.dsp.segments import cut_segments
-from tussis.shared.dsp.waveform import waveform
+from tussis.shared.dsp.recording import cut_recording
 
 SHARD: Final = 400
 """Scenes a shard."""
@@ -66,14 +65,14 @@ def plain_images(wave: Wave) -> torch.Tensor:
         wave: float32 (n,) at 16 kHz.
     """
     profile = profile_named("documented")
-    return scaled_images(cut_segments(waveform(torch.from_numpy(wave)[None], 16_000, profile), profile))
+    return scaled_images(cut_recording(torch.from_numpy(wave)[None], 16_000, profile))
 
 
 def file_images(path: Path) -> torch.Tensor:
     """The same of a file, at the level at which the product hears it."""
     profile = profile_named("documented")
     samples, rate_hz = decoded(path)
-    return scaled_images(cut_segments(waveform(torch.from_numpy(samples), rate_hz, profile), profile))
+    return scaled_images(cut_recording(torch.from_numpy(samples), rate_hz, profile))
 
 
 def quantised(images: torch.Tensor) -> Images:

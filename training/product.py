@@ -16,8 +16,7 @@ import torch
 from training.pack import Wave
 from tussis.shared.dsp import SAMPLE_RATE, Profile, profile_named
 from tussis.shared.dsp.images import images
-from tussis.shared.dsp.segments import cut_segments
-from tussis.shared.dsp.waveform import waveform
+from tussis.shared.dsp.recording import cut_recording
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.detector.detector import Detector
@@ -51,7 +50,7 @@ def score_wave(detector: Detector, wave: Wave) -> Scored:
 
 def score(detector: Detector, samples: torch.Tensor, rate_hz: int, profile: Profile) -> Scored:
     """Decoded samples, float32 (channels, n)."""
-    cut = cut_segments(waveform(samples, rate_hz, profile), profile)
+    cut = cut_recording(samples, rate_hz, profile)
     spectrograms = images(cut, profile)[None].numpy()
     found = detector.score(spectrograms, np.ones(spectrograms.shape[:2], dtype=np.bool_))
     return Scored(

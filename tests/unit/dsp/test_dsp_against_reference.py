@@ -17,27 +17,32 @@ from tests.support.reference import (
     legacy_from_pydub,
     reference,
 )
+from tussis.shared.dsp.highpass import highpassed
 from tussis.shared.dsp.images import images, letterboxed, scaled_images
 from tussis.shared.dsp.legacy import scale_integers
 from tussis.shared.dsp.profiles import PROFILES, profile_named
+from tussis.shared.dsp.recording import cut_recording
 from tussis.shared.dsp.segments import Cut, cut_segments
-from tussis.shared.dsp.waveform import waveform
+from tussis.shared.dsp.waveform import unfiltered
 
 Floats = npt.NDArray[np.float32]
 
 
 def assert_agrees(samples: Floats, rate: int, name: str) -> tuple[Cut, Reference]:
-    """Run both on the same samples; compare the waveform, the cut, the image before rounding and the tensor."""
+    """Run both on the same samples; compare the whole waveform, the cut, the image before rounding and the tensor."""
     profile = profile_named(name)
     before = samples.copy()
     expected = reference(samples, rate, name)
 
-    wave = waveform(torch.from_numpy(samples), rate, profile)
-    cut = cut_segments(wave, profile)
+    wave = unfiltered(torch.from_numpy(samples), rate, profile)
+    if profile.highpass_hz is not None:
+        wave = highpassed(wave, profile.highpass_hz)
+    cut = cut_recording(torch.from_numpy(samples), rate, profile)
     tensor = images(cut, profile)
 
     assert wave.shape == expected.wave.shape
     assert np.abs(wave.numpy() - expected.wave).max() <= TOLERANCE
+    assert torch.equal(cut.padded, cut_segments(wave, profile).padded)
     assert cut.start_s == expected.start_s
     assert cut.end_s == expected.end_s
     assert cut.num_segments_total == expected.num_segments_total

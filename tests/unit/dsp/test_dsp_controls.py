@@ -18,8 +18,9 @@ from tussis.shared.dsp import waveform as waveform_module
 from tussis.shared.dsp.frames import EDGE, SHIFT, FilterBank, SharedFrames, mel_power
 from tussis.shared.dsp.images import images, stretched
 from tussis.shared.dsp.profiles import Profile, Tail, profile_named
+from tussis.shared.dsp.recording import cut_recording
 from tussis.shared.dsp.segments import cut_segments
-from tussis.shared.dsp.waveform import waveform
+from tussis.shared.dsp.waveform import unfiltered
 
 Floats = npt.NDArray[np.float32]
 RATE = 22050
@@ -31,7 +32,7 @@ def samples() -> Floats:
 
 
 def tensors(samples: Floats, profile: Profile) -> Tensor:
-    return images(cut_segments(waveform(torch.from_numpy(samples), RATE, profile), profile), profile)[None]
+    return images(cut_recording(torch.from_numpy(samples), RATE, profile), profile)[None]
 
 
 def assert_noticed(samples: Floats, profile: Profile, name: str) -> None:
@@ -149,8 +150,7 @@ def test_a_mistake_in_the_level(
 
 def test_filtering_each_segment_for_itself(samples: Floats) -> None:
     profile = profile_named("documented")
-    unfiltered = waveform(torch.from_numpy(samples), RATE, replace(profile, highpass_hz=None))
-    windows = cut_segments(unfiltered, profile).windows
+    windows = cut_segments(unfiltered(torch.from_numpy(samples), RATE, profile), profile).windows
     filtered = torchaudio.functional.highpass_biquad(windows, 16000, 50.0)
     found = torch.cat([images(cut_segments(window, profile_named("training")), profile) for window in filtered])
     with pytest.raises(AssertionError):

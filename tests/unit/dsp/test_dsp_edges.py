@@ -11,8 +11,9 @@ from tests.support.reference import reference
 from tussis.shared.dsp.images import images, scaled_images
 from tussis.shared.dsp.legacy import scale_integers
 from tussis.shared.dsp.profiles import PROFILES, Profile, profile_named
+from tussis.shared.dsp.recording import cut_recording
 from tussis.shared.dsp.segments import cut_segments
-from tussis.shared.dsp.waveform import waveform
+from tussis.shared.dsp.waveform import unfiltered
 from tussis.shared.errors import NonFiniteSamples, NoSamples
 
 PEAK = [profile_named("documented"), profile_named("training")]
@@ -22,7 +23,7 @@ every_profile = pytest.mark.parametrize("profile", ALL, ids=lambda profile: prof
 
 
 def whole(samples: torch.Tensor, profile: Profile, rate: int = 16000) -> torch.Tensor:
-    return images(cut_segments(waveform(samples, rate, profile), profile), profile)
+    return images(cut_recording(samples, rate, profile), profile)
 
 
 @by_name
@@ -43,7 +44,7 @@ def test_peaks_near_the_limit_of_float32(profile: Profile, channels: int) -> Non
 def test_denormal_samples_are_raised_to_full_scale(profile: Profile) -> None:
     least = torch.tensor([[0.0, 1.0, -2.0, 2.0] * 4000]) * 1.4e-45
     assert least.abs().max() > 0
-    wave = waveform(least, 16000, PROFILES["training"])
+    wave = unfiltered(least, 16000, PROFILES["training"])
     assert torch.equal(wave[:4], torch.tensor([0.0, 0.5, -1.0, 1.0]))
     assert torch.isfinite(whole(least, profile)).all()
 
@@ -57,7 +58,7 @@ def test_silence_is_the_darkest_image(profile: Profile) -> None:
 
 @every_profile
 def test_one_sample(profile: Profile) -> None:
-    cut = cut_segments(waveform(torch.tensor([[0.25]]), 16000, profile), profile)
+    cut = cut_recording(torch.tensor([[0.25]]), 16000, profile)
     assert (cut.num_segments_total, cut.truncated, cut.duration_s) == (1, False, 1 / 16000)
     assert cut.analyzed_s == 1 / 16000
     assert cut.end_s == (2.0,)
@@ -91,7 +92,7 @@ def test_a_dropped_tail_is_unheard_but_not_truncated(samples: int, total: int, t
 @pytest.mark.parametrize("shape", [(1, 0), (0, 10)])
 def test_no_samples(profile: Profile, shape: tuple[int, int]) -> None:
     with pytest.raises(NoSamples):
-        waveform(torch.zeros(shape), 16000, profile)
+        unfiltered(torch.zeros(shape), 16000, profile)
 
 
 def test_an_empty_waveform_has_no_segments() -> None:
@@ -106,7 +107,7 @@ def test_samples_that_are_not_finite(profile: Profile, bad: float, place: int) -
     samples = torch.zeros(1, 1000)
     samples[0, place] = bad
     with pytest.raises(NonFiniteSamples):
-        waveform(samples, 16000, profile)
+        unfiltered(samples, 16000, profile)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +115,13 @@ def test_samples_that_are_not_finite(profile: Profile, bad: float, place: int) -
 )
 def test_another_shape_or_type_is_a_mistake_of_the_caller(samples: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"float32 \(channels, n\)"):
-        waveform(samples, 16000, profile_named("documented"))
+        unfiltered(samples, 16000, profile_named("documented"))
 
 
 @pytest.mark.parametrize("samples", [torch.zeros(2, 10), torch.full((1, 10), -2.5)])
 def test_legacy_refuses_samples_of_another_decoder(samples: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="its own decoder"):
-        waveform(samples, 16000, profile_named("legacy"))
+        unfiltered(samples, 16000, profile_named("legacy"))
 
 
 @every_profile
@@ -128,13 +129,14 @@ def test_legacy_refuses_samples_of_another_decoder(samples: torch.Tensor) -> Non
 def test_nothing_given_is_changed_or_shared(profile: Profile, rate: int) -> None:
     samples = torch.from_numpy(cough_like(4.0, rate))
     before = samples.clone()
-    wave = waveform(samples, rate, profile)
+    wave = unfiltered(samples, rate, profile)
     wave_before = wave.clone()
     cut = cut_segments(wave, profile)
     padded_before = cut.padded.clone()
     mel = scaled_images(cut)
     found = images(cut, profile)
     found_before = found.clone()
+    assert torch.equal(images(cut_recording(samples, rate, profile), profile), whole(before, profile, rate))
     assert torch.equal(samples, before)
     assert torch.equal(wave, wave_before)
     assert torch.equal(cut.padded, padded_before)

@@ -69,7 +69,7 @@ def test_transforms_are_built_on_first_use_not_at_import() -> None:
 
 def test_the_signal_path_reaches_no_settings_store_or_network() -> None:
     reached = run_python(
-        "import sys, tussis.shared.dsp.images, tussis.shared.dsp.segments, tussis.shared.dsp.waveform\n"
+        "import sys, tussis.shared.dsp.images, tussis.shared.dsp.recording\n"
         "import tussis.shared.dsp.legacy\n"
         "print(sorted(name for name in sys.modules if name.startswith(('tussis.', 'boto3', 'redis', 'sqlalchemy'))))"
     )

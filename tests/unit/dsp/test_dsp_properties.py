@@ -14,8 +14,8 @@ from tests.support.recordings import cough_like, cough_like_samples
 from tussis.shared.dsp.constants import HOP_SAMPLES, IMAGENET_MEAN, IMAGENET_STD, MAX_SEGMENTS, SEGMENT_SAMPLES
 from tussis.shared.dsp.images import images, letterboxed, scaled_images
 from tussis.shared.dsp.profiles import PROFILES, Normalise, Profile, Tail
+from tussis.shared.dsp.recording import cut_recording
 from tussis.shared.dsp.segments import cut_segments
-from tussis.shared.dsp.waveform import waveform
 
 Floats = npt.NDArray[np.float32]
 
@@ -36,8 +36,7 @@ any_samples = stnp.arrays(
 
 
 def tensors(samples: Floats, rate: int, profile: Profile) -> Tensor:
-    wave = waveform(torch.from_numpy(samples), rate, profile)
-    return images(cut_segments(wave, profile), profile)
+    return images(cut_recording(torch.from_numpy(samples), rate, profile), profile)
 
 
 @settings(repeatable, max_examples=300)

@@ -19,8 +19,8 @@ from tussis.shared.dsp.constants import FRAMES, HOP_SAMPLES, IMAGENET_STD, MEL_B
 from tussis.shared.dsp.frames import EDGE, MIDDLE, SHIFT, SharedFrames, filter_bank, mel_power, segments_in
 from tussis.shared.dsp.images import images, images_of_many, letterboxed, scaled_images
 from tussis.shared.dsp.profiles import PROFILES, Profile, profile_named
+from tussis.shared.dsp.recording import cut_recording
 from tussis.shared.dsp.segments import Cut, cut_segments
-from tussis.shared.dsp.waveform import waveform
 
 repeatable = settings(derandomize=True, deadline=None)
 profiles = st.sampled_from(list(PROFILES.values()))
@@ -36,7 +36,7 @@ def cut_of(seconds: float, profile: Profile, seed: int = 0) -> Cut:
 def test_any_length_equals_one_call_a_segment(length: int, profile: Profile, level: float, seed: int) -> None:
     samples = (cough_like_samples(length, 16000, seed=seed) * 10**level).astype(np.float32)
     expected = reference(samples, 16000, profile.name)
-    cut = cut_segments(waveform(torch.from_numpy(samples), 16000, profile), profile)
+    cut = cut_recording(torch.from_numpy(samples), 16000, profile)
     assert_same_plain(letterboxed(scaled_images(cut)).numpy(), expected)
     assert_same_images(images(cut, profile)[None].numpy(), expected)
 
@@ -136,7 +136,7 @@ def test_one_recording_among_many_is_the_only_one(profile: Profile) -> None:
 @pytest.mark.parametrize("exponent", [-30, -10, -3])
 def test_almost_silent_recordings(profile: Profile, exponent: int) -> None:
     samples = cough_like(3.2, 16000, seed=2) * np.float32(10.0**exponent)
-    cut = cut_segments(waveform(torch.from_numpy(samples), 16000, profile), profile)
+    cut = cut_recording(torch.from_numpy(samples), 16000, profile)
     assert_same_images(images(cut, profile)[None].numpy(), reference(samples, 16000, profile.name))
 
 
@@ -146,7 +146,7 @@ def test_one_click_in_silence_and_clipped_noise(profile: Profile) -> None:
     click[0, 31_990] = 1.0
     clipped = np.clip(cough_like(4.1, 16000, seed=4) * 50, -1, 1).astype(np.float32)
     for samples in (click, clipped):
-        cut = cut_segments(waveform(torch.from_numpy(samples), 16000, profile), profile)
+        cut = cut_recording(torch.from_numpy(samples), 16000, profile)
         assert_same_images(images(cut, profile)[None].numpy(), reference(samples, 16000, profile.name))
 
 

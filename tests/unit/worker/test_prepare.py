@@ -17,12 +17,11 @@ from tests.support.recordings import Floats, cough_like, quantised
 from tests.support.reference import assert_same_images, from_integers, reference
 from tussis.shared.dsp.images import images
 from tussis.shared.dsp.profiles import PROFILES, profile_named
-from tussis.shared.dsp.segments import cut_segments
 from tussis.shared.errors import CodecUnsupportedByProfile, NotAudio, ObjectTooLarge, TooLong
 from tussis.shared.settings import load_settings
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
-from tussis.worker.prepare import AudioFacts, batch_of_one, limits_of, one_channel, prepare, whole_mask
+from tussis.worker.prepare import AudioFacts, batch_of_one, cut_audio, limits_of, prepare, whole_mask
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -89,7 +88,7 @@ def test_every_format_of_the_pack(entry: Entry, name: str, pack: Path) -> None:
     expected = reference(audio.samples, audio.rate_hz, name)
 
     # The pipeline's own steps.
-    cut = cut_segments(one_channel(audio, profile), profile)
+    cut = cut_audio(audio, profile)
     spectrograms = batch_of_one(images(cut, profile))
 
     assert_same_images(spectrograms, expected)
@@ -109,7 +108,7 @@ def decodable(folder: str) -> list[ParameterSet]:
 def test_every_adversarial_file_that_decodes(entry: Entry, name: str, pack: Path) -> None:
     profile = profile_named(name)
     audio = decode((pack / entry.path).read_bytes(), Limits(), profile.decoder)
-    cut = cut_segments(one_channel(audio, profile), profile)
+    cut = cut_audio(audio, profile)
     assert_same_images(batch_of_one(images(cut, profile)), reference(audio.samples, audio.rate_hz, name))
 
 
@@ -119,8 +118,8 @@ def test_samples_that_may_not_be_written_to_are_taken_without_a_warning() -> Non
     locked = audio.samples.copy()
     locked.flags.writeable = False
     profile = profile_named("documented")
-    again = one_channel(dataclasses.replace(audio, samples=locked), profile)
-    assert torch.equal(again, one_channel(audio, profile))
+    again = cut_audio(dataclasses.replace(audio, samples=locked), profile)
+    assert torch.equal(again.padded, cut_audio(audio, profile).padded)
 
 
 def test_what_the_decoder_refuses_is_refused() -> None:

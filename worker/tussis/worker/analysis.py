@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tussis.shared.dsp.profiles import Profile, profile_named
-from tussis.shared.dsp.segments import Cut, cut_segments
+from tussis.shared.dsp.segments import Cut
 from tussis.shared.s3 import head_object
 from tussis.shared.uris import parse_s3_uri
 from tussis.worker.audio.decode import decode
@@ -16,7 +16,7 @@ from tussis.worker.detector.detector import Detector, Scores
 from tussis.worker.detector.mel_detector import MelDetector
 from tussis.worker.local_files import read_capped
 from tussis.worker.objects import ObjectVersion, fetch
-from tussis.worker.prepare import AudioFacts, one_channel
+from tussis.worker.prepare import AudioFacts, cut_audio
 from tussis.worker.scoring import OwnProcess
 
 
@@ -43,7 +43,7 @@ class Analyzer:
         Raises the audio errors, :class:`FileUnreadable`, :class:`InferenceFailed` and the storage errors.
         """
         audio = decode(self._read(source), self.limits, self.profile.decoder)
-        cut = cut_segments(one_channel(audio, self.profile), self.profile)
+        cut = cut_audio(audio, self.profile)
         scorer = OwnProcess(self.detector)
         scores = scorer.score(scorer.inputs(cut, self.profile), alone=True)
         return self._told(source, AudioFacts.of(audio), cut, scores)

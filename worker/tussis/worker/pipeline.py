@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import torch
 
-from tussis.shared.dsp.segments import Cut, cut_segments
+from tussis.shared.dsp.segments import Cut
 from tussis.shared.errors import (
     Expired,
     InternalFault,
@@ -39,7 +39,7 @@ from tussis.worker.outcome import (
     Superseded,
 )
 from tussis.worker.parts import OPERATOR_PAUSE_S, Parts, Plan
-from tussis.worker.prepare import one_channel
+from tussis.worker.prepare import cut_audio
 from tussis.worker.watchdog import Stages
 
 _log = logs.get("pipeline")
@@ -74,7 +74,7 @@ def process(job: Job, parts: Parts, handed_back: uuid.UUID | None = None) -> Out
             audio = decode(data, parts.limits, plan.profile.decoder)
         parts.check_stop()
         with stages.stage("preprocess", settings.decode_timeout_s), torch.inference_mode():
-            cut = cut_segments(one_channel(audio, plan.profile), plan.profile)
+            cut = cut_audio(audio, plan.profile)
             inputs = parts.scorer.inputs(cut, plan.profile)
         parts.check_stop()
         with stages.stage("inference", None if parts.scorer.apart else settings.inference_timeout_s):

@@ -14,8 +14,8 @@ import torch
 
 from tussis.shared.dsp.images import images
 from tussis.shared.dsp.profiles import Profile
-from tussis.shared.dsp.segments import Cut, cut_segments
-from tussis.shared.dsp.waveform import waveform
+from tussis.shared.dsp.recording import cut_recording
+from tussis.shared.dsp.segments import Cut
 from tussis.shared.settings import Settings
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
@@ -73,7 +73,7 @@ def prepare(data: bytes, profile: Profile, limits: Limits) -> Prepared:
         AudioError, ObjectTooLarge: what :func:`~tussis.worker.audio.decode.decode` raises.
     """
     audio = decode(data, limits, profile.decoder)
-    cut = cut_segments(one_channel(audio, profile), profile)
+    cut = cut_audio(audio, profile)
     spectrograms = batch_of_one(images(cut, profile))
     return Prepared(
         audio=AudioFacts.of(audio),
@@ -94,13 +94,13 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def one_channel(audio: Audio, profile: Profile) -> torch.Tensor:
-    """The recording's waveform at 16 kHz, float32 (m,), from decoded samples, which are not changed.
+def cut_audio(audio: Audio, profile: Profile) -> Cut:
+    """The recording's segments at 16 kHz, from decoded samples, which are not changed.
 
     Samples that may not be written to are copied: torch has no tensors of that kind, and warns.
     """
     samples = np.require(audio.samples, dtype=np.float32, requirements=["C", "W"])
-    return waveform(torch.from_numpy(samples), audio.rate_hz, profile)
+    return cut_recording(torch.from_numpy(samples), audio.rate_hz, profile)
 
 
 def batch_of_one(stack: torch.Tensor) -> npt.NDArray[np.float32]:

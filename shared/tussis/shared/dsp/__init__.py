@@ -3,8 +3,7 @@
 Pure functions of their arguments: no files, no settings, no state but the transforms that are built once a
 process. This package imports no torch; the steps do, each from its own module::
 
-    from tussis.shared.dsp.waveform import waveform
-    from tussis.shared.dsp.segments import cut_segments
+    from tussis.shared.dsp.recording import cut_recording
     from tussis.shared.dsp.images import images
 """
 

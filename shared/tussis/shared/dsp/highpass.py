@@ -1,4 +1,4 @@
-"""torchaudio's second-order high-pass over a whole recording, in bounded memory."""
+"""torchaudio's second-order high-pass."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from torch import Tensor
 from torchaudio.functional import lfilter
 
 from tussis.shared.dsp.constants import SAMPLE_RATE
-from tussis.shared.dsp.spans import spans
-
-#: Least samples in one of several calls of torchaudio, a minute: each takes some seventeen times its input's memory.
-BLOCK_SAMPLES: Final = 60 * SAMPLE_RATE
 
 Q: Final = 0.707
 """``highpass_biquad``'s default."""
@@ -23,26 +19,10 @@ Q: Final = 0.707
 def highpassed(wave: Tensor, corner_hz: float) -> Tensor:
     """``torchaudio.functional.highpass_biquad`` at 16 kHz: float32 (m,) to (m,), clamped to [-1, 1].
 
-    Recordings of two minutes and more are filtered in blocks that hand the filter's state on. Starting a block
-    anew some time earlier would not do: in float32 the filter never forgets its start entirely, and 2e-5 remain.
+    torchaudio takes some seventeen times the input's memory: 20 MB for what a recording's segments cover at most.
     """
-    blocks = spans(wave.shape[0], BLOCK_SAMPLES)
     feedback, feedforward = _coefficients(corner_hz)
-    if len(blocks) == 1:
-        return cast(Tensor, lfilter(wave, feedback, feedforward))  # highpass_biquad, but for the coefficients
-    identity = torch.tensor([1.0, 0.0, 0.0])
-    filtered = torch.empty_like(wave)
-    older, last = torch.zeros(()), torch.zeros(())  # the two outputs before the block, not clamped
-    for first, end in blocks:
-        before = min(first, 2)
-        driven = lfilter(wave[first - before : end], identity, feedforward, clamp=False)[before:]
-        # What the outputs before the block add to its first two, in the order of torchaudio's own loop.
-        driven[0] = driven[0] - feedback[2] * older - feedback[1] * last
-        driven[1] = driven[1] - feedback[2] * last
-        block = lfilter(driven, feedback, identity, clamp=False)
-        older, last = block[-2], block[-1]
-        filtered[first:end] = block.clamp(-1.0, 1.0)
-    return filtered
+    return cast(Tensor, lfilter(wave, feedback, feedforward))  # highpass_biquad, but for the coefficients
 
 
 @cache

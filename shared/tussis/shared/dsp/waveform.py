@@ -1,24 +1,23 @@
-"""Decoded samples to one waveform at 16 kHz: normalise, downmix, resample, high-pass, over the whole recording."""
+"""Decoded samples to one waveform at 16 kHz: normalise, downmix, resample, over the whole recording."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from tussis.shared.dsp.highpass import highpassed
 from tussis.shared.dsp.profiles import Normalise, Profile
 from tussis.shared.dsp.resampling import resampled
 from tussis.shared.errors import NonFiniteSamples, NoSamples
 
 
-def waveform(samples: Tensor, rate_hz: int, profile: Profile) -> Tensor:
-    """The whole recording as one channel at 16 kHz.
+def unfiltered(samples: Tensor, rate_hz: int, profile: Profile) -> Tensor:
+    """The whole recording as one channel at 16 kHz, before the high-pass.
 
     Args:
         samples: float32 (channels, n), full scale 1.0; not changed. For a profile with bit-depth normalisation
             (1, n), as the decoder that it names gives them.
         rate_hz: sample rate of ``samples``, Hz.
-        profile: decides normalisation and filter.
+        profile: decides the normalisation.
 
     Returns:
         float32 (m,), m = ceil(n * 16000 / rate_hz).
@@ -31,14 +30,13 @@ def waveform(samples: Tensor, rate_hz: int, profile: Profile) -> Tensor:
     if samples.ndim != 2 or samples.dtype != torch.float32:
         raise ValueError(f"samples must be float32 (channels, n), not {samples.dtype} {tuple(samples.shape)}")
     with torch.no_grad():
-        wave = resampled(downmixed(normalised(samples, profile)), rate_hz)
-        return wave if profile.highpass_hz is None else highpassed(wave, profile.highpass_hz)
+        return resampled(downmixed(normalised(samples, profile)), rate_hz)
 
 
 def normalised(samples: Tensor, profile: Profile) -> Tensor:
     """Divide by the peak over all channels, or leave samples that the decoder has scaled as they are.
 
-    float32 (channels, n) to the same; errors as :func:`waveform`.
+    float32 (channels, n) to the same; errors as :func:`unfiltered`.
     """
     if samples.numel() == 0:
         raise NoSamples

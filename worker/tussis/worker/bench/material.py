@@ -13,11 +13,10 @@ import numpy as np
 import soundfile as sf
 
 from tussis.shared.dsp.profiles import profile_named
-from tussis.shared.dsp.segments import cut_segments
 from tussis.shared.errors import FileUnreadable, PermanentError
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
-from tussis.worker.prepare import one_channel
+from tussis.worker.prepare import cut_audio
 
 #: The mix when no real recordings are given.
 SYNTHETIC_MIX = "mix (synthetic)"
@@ -128,7 +127,7 @@ def _files(folder: Path) -> list[Path]:
 
 def _item(key: str, data: bytes) -> Item:
     audio = decode(data, _LIMITS, _PROFILE.decoder)
-    cut = cut_segments(one_channel(audio, _PROFILE), _PROFILE)
+    cut = cut_audio(audio, _PROFILE)
     return Item(key, data, len(cut.start_s), audio.duration_s)
 
 

@@ -38,7 +38,7 @@ from tussis.worker.audio.decode import decode
 from tussis.worker.audio.samples import Audio
 from tussis.worker.bench.material import NAMES, Workload, workloads
 from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
-from tussis.worker.prepare import limits_of, one_channel
+from tussis.worker.prepare import cut_audio, limits_of
 
 #: Times faster than one transform call a segment, by the workload's name.
 TARGETS = {"2s": 3.0, "10s": 4.5}
@@ -56,7 +56,7 @@ class Compared:
     segments: int
     """Of all recordings."""
     waveform_s: float
-    """Decoded samples to 16 kHz: normalise, downmix, resample, filter. The same either way."""
+    """Decoded samples to segments at 16 kHz: normalise, downmix, resample, filter, cut. The same either way."""
     plain_s: float
     """16 kHz to the images with one transform call a segment."""
     shared_s: float
@@ -126,9 +126,9 @@ def compared(recordings: Sequence[Audio], profile: Profile, *, rounds: int, leas
         longest = _longest(profile)
         plain.images(longest)
         images(longest, profile)
-        cuts = [cut_segments(one_channel(audio, profile), profile) for audio in recordings]
+        cuts = [cut_audio(audio, profile) for audio in recordings]
         ways: tuple[Callable[[], None], ...] = (
-            lambda: _each(recordings, lambda audio: one_channel(audio, profile)),
+            lambda: _each(recordings, lambda audio: cut_audio(audio, profile)),
             lambda: _each(cuts, plain.images),
             lambda: _each(cuts, lambda cut: images(cut, profile)),
         )
@@ -174,7 +174,8 @@ def measure(*, names: Sequence[str], rounds: int, quick: bool, recordings: Path 
         notes=(
             *(workload.line() for workload in made),
             f"CPU time a recording on one thread, medians of {rounds} rounds in which both ways take turns. The"
-            " waveform (decoded samples to 16 kHz: normalise, downmix, resample, filter) is the same either way.",
+            " waveform (decoded samples to segments at 16 kHz: normalise, downmix, resample, filter, cut) is the same"
+            " either way.",
         ),
         verdicts=tuple(verdicts),
     )

@@ -67,11 +67,10 @@ def _score(model: str, recordings: Sequence[bytes]) -> Callable[[int], object]:
     import torch
 
     from tussis.shared.dsp.profiles import profile_named
-    from tussis.shared.dsp.segments import cut_segments
     from tussis.shared.settings import load_settings
     from tussis.worker.audio.decode import decode
     from tussis.worker.detector.detector import Detector
-    from tussis.worker.prepare import limits_of, one_channel
+    from tussis.worker.prepare import cut_audio, limits_of
     from tussis.worker.scoring import OwnProcess
 
     torch.set_num_threads(1)
@@ -83,7 +82,7 @@ def _score(model: str, recordings: Sequence[bytes]) -> Callable[[int], object]:
 
     def score(index: int) -> object:
         with torch.inference_mode():
-            cut = cut_segments(one_channel(decode(recordings[index], limits, profile.decoder), profile), profile)
+            cut = cut_audio(decode(recordings[index], limits, profile.decoder), profile)
             return scorer.score(scorer.inputs(cut, profile), alone=False)
 
     score(0)

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from tussis.shared.dsp.constants import SAMPLE_RATE
 from tussis.shared.dsp.images import images
 from tussis.shared.dsp.profiles import DOCUMENTED
-from tussis.shared.dsp.segments import cut_segments
-from tussis.shared.dsp.waveform import waveform
+from tussis.shared.dsp.recording import cut_recording
 from tussis.worker.modelling.architecture import CoughNet
 
 #: The threshold of the user's own model; a random one takes it over so that the tools around it look as in earnest.
@@ -60,7 +59,7 @@ def synthetic_images(seed: int, sounds: int) -> list[Tensor]:
     for _ in range(sounds):
         samples = int(generator.integers(SAMPLE_RATE // 2, 5 * SAMPLE_RATE // 2))
         sound = torch.from_numpy(_sound(generator, samples).astype(np.float32))
-        cut = cut_segments(waveform(sound[None], SAMPLE_RATE, DOCUMENTED), DOCUMENTED)
+        cut = cut_recording(sound[None], SAMPLE_RATE, DOCUMENTED)
         found.append(images(cut, DOCUMENTED))
     return found
 
