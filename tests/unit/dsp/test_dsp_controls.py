@@ -28,6 +28,7 @@ RATE = 22050
 
 @pytest.fixture(scope="module")
 def samples() -> Floats:
+    # Of several segments: one segment's steps are recorded, and keep what they were.
     return cough_like(4.0, RATE, channels=2, seed=5)
 
 
@@ -92,14 +93,15 @@ def one_row_lower(plain: Tensor) -> Tensor:
     return torch.roll(RIGHT_STRETCH(plain), 1, dims=1)
 
 
-def relative_to_own_maximum(db: SharedFrames, out: Tensor) -> SharedFrames:
-    return RIGHT_SCALE(SharedFrames(db.values - db.values.max(), db.segments), out)
+def relative_to_the_loudest(power: SharedFrames) -> SharedFrames:
+    db = RIGHT_DECIBELS(power)
+    return SharedFrames(db.values - db.values.max(), db.segments)
 
 
 RIGHT_POWER = mel_power
 RIGHT_IMAGENET = images_module.imagenet
 RIGHT_STRETCH = stretched
-RIGHT_SCALE = images_module.scaled
+RIGHT_DECIBELS = images_module.decibels
 RIGHT_FLOOR = images_module.floored
 RIGHT_NORMALISE = waveform_module.normalised
 
@@ -110,7 +112,7 @@ RIGHT_NORMALISE = waveform_module.normalised
         ("mel_power", edges_of_the_neighbours),
         ("floored", shared_floor),
         ("floored", no_floor),
-        ("scaled", relative_to_own_maximum),
+        ("decibels", relative_to_the_loudest),
         ("stretched", corners_aligned),
         ("stretched", one_row_lower),
         ("imagenet", rounded_after_imagenet),

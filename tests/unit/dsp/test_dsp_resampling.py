@@ -1,4 +1,4 @@
-"""Resampling and high-pass where torchaudio's own call would take gigabytes: odd rates and long recordings."""
+"""Resampling where torchaudio's own call would take gigabytes (odd rates, long recordings), and the high-pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from tussis.shared.dsp import resampling
 from tussis.shared.dsp.highpass import highpassed
 from tussis.shared.dsp.profiles import profile_named
 from tussis.shared.dsp.resampling import BLOCK_SECONDS, LARGEST_KERNEL, resampled, sparse_resampled
-from tussis.shared.dsp.spans import spans
 from tussis.shared.dsp.waveform import unfiltered
 
 COMMON_RATES = [4000, 5512, 6000, 8000, 11025, 12000, 22050, 24000, 32000, 37800, 44100, 48000, 88200, 96000, 176400]
@@ -73,7 +72,7 @@ def test_the_length_is_rounded_up(samples: int, rate: int, expected: int) -> Non
 @settings(derandomize=True, deadline=None)
 @given(st.integers(1, 10_000), st.integers(1, 300))
 def test_spans_cover_everything_once_and_leave_no_short_rest(length: int, size: int) -> None:
-    found = spans(length, size)
+    found = resampling._spans(length, size)
     assert [first for first, _ in found] == [0, *(end for _, end in found[:-1])]
     assert found[-1][1] == length
     if len(found) > 1:
@@ -90,7 +89,7 @@ def noise(samples: int) -> torch.Tensor:
 @pytest.mark.parametrize("rate", [8000, 11025])
 def test_a_long_recording_is_resampled_in_blocks_without_a_seam(rate: int, rest: int) -> None:
     wave = noise(rate * (2 * BLOCK_SECONDS + 5) + rest)
-    assert len(spans(wave.shape[0], BLOCK_SECONDS * rate)) == 2
+    assert len(resampling._spans(wave.shape[0], BLOCK_SECONDS * rate)) == 2
     expected = torchaudio.transforms.Resample(rate, 16000)(wave)
     found = resampled(wave, rate)
     assert found.shape == expected.shape
@@ -98,7 +97,7 @@ def test_a_long_recording_is_resampled_in_blocks_without_a_seam(rate: int, rest:
 
 
 @pytest.mark.parametrize("samples", [280_001, 288_000, 960_000, 2_000_001])
-@pytest.mark.parametrize("kept", [280_000, 272_000])
+@pytest.mark.parametrize("kept", [280_000, 32_000])
 def test_the_head_of_a_recording_is_filtered_as_all_of_it(samples: int, kept: int) -> None:
     wave = noise(samples)  # with a constant in it, and clamped outputs
     whole = torchaudio.functional.highpass_biquad(wave, 16000, 50.0)

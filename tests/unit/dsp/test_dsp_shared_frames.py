@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from tests.support.recordings import cough_like, cough_like_samples
 from tests.support.reference import TOLERANCE, assert_same_images, assert_same_plain, reference
 from tussis.shared.dsp import images as images_module
-from tussis.shared.dsp.constants import FRAMES, HOP_SAMPLES, IMAGENET_STD, MEL_BANDS, SEGMENT_SAMPLES
+from tussis.shared.dsp.constants import (
+    CONTENT_ROWS,
+    FRAMES,
+    HOP_SAMPLES,
+    IMAGE_SIZE,
+    IMAGENET_STD,
+    MEL_BANDS,
+    SEGMENT_SAMPLES,
+)
 from tussis.shared.dsp.frames import EDGE, MIDDLE, SHIFT, SharedFrames, filter_bank, mel_power, segments_in
 from tussis.shared.dsp.images import images, images_of_many, letterboxed, scaled_images
 from tussis.shared.dsp.profiles import PROFILES, Profile, profile_named
@@ -58,6 +66,7 @@ def test_each_frame_is_the_segments_own(hops: int) -> None:
         torch.testing.assert_close(power.T, one_call(window), rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.skipif(not torch._C.has_mkl, reason="torch has no sparse products here")
 @pytest.mark.parametrize("segments", [1, 3])
 def test_sparse_weights_sum_as_all_of_them_do(segments: int) -> None:
     bank = filter_bank(torch.device("cpu"))
@@ -68,6 +77,36 @@ def test_sparse_weights_sum_as_all_of_them_do(segments: int) -> None:
     padded = torch.from_numpy(cough_like(2.0 + 0.5 * (segments - 1), 16000)[0])
     found, expected = (mel_power(padded, segments, each).values for each in (bank, dense))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+def test_decibels_scale_and_floor_round_as_those_of_one_segment(segments: int) -> None:
+    padded = torch.from_numpy(cough_like(2.0 + 0.5 * (segments - 1), 16000)[0]) * 0.3
+    padded[:20_000] *= 1e-7  # so that a part lies on its floor
+    power = mel_power(padded, segments, filter_bank(padded.device))
+    to_db = torchaudio.transforms.AmplitudeToDB(top_db=80.0)
+    expected = torch.stack([to_db(one.T[None])[0] for one in power.of(slice(None)).clone()])
+    expected = ((expected + 80.0) / 80.0).clamp(0.0, 1.0) * 2.0 - 1.0
+
+    db = images_module.decibels(power)
+    peaks = db.peaks()
+    for out in (torch.empty(db.values.shape), db.values):
+        plain = images_module.scaled(SharedFrames(db.values.clone(), segments), out)
+        found = images_module.floored(plain.of(slice(None)), peaks.of(slice(None)).clone())
+        assert torch.equal(found.mT, expected)
+        assert ((found > -1) & (found == found.amin(dim=(1, 2), keepdim=True))).float().mean() > 0.1
+
+
+@pytest.mark.parametrize("segments", [1, 3])
+def test_the_stretch_is_that_of_one_call(segments: int) -> None:
+    plain = torch.rand(segments, MEL_BANDS, FRAMES, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    plain[:, 40:90, 30:120] = -0.7312345  # a part on its floor
+    size = (CONTENT_ROWS, IMAGE_SIZE)
+    expected = torch.nn.functional.interpolate(plain[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    found = images_module.stretched(plain.mT.contiguous())
+    assert found.is_contiguous()
+    # Another processor's instructions for channels may round otherwise, once.
+    assert (found - expected).abs().max() <= 1.2e-7
 
 
 def test_without_mkl_the_weights_are_dense(monkeypatch: pytest.MonkeyPatch) -> None:

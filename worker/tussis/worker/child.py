@@ -126,8 +126,9 @@ def _scorer(order: Start) -> OwnProcess | DeviceScorer:
     detector = open_chosen(
         order.model, order.choice, intra_op_threads=order.threads, cache_dir=order.settings.model_cache_dir
     )
-    detector.warm_up()
-    return OwnProcess(detector)
+    scorer = OwnProcess(detector)
+    scorer.warm_up()
+    return scorer
 
 
 def parts() -> Parts:

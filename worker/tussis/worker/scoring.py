@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tussis.shared.dsp.constants import HOP_SAMPLES, SEGMENT_SAMPLES
 from tussis.shared.dsp.images import images, scaled_images
-from tussis.shared.dsp.profiles import Profile
-from tussis.shared.dsp.segments import Cut
+from tussis.shared.dsp.profiles import Profile, profile_named
+from tussis.shared.dsp.segments import Cut, cut_segments
 from tussis.worker.detector.detector import Detector, Scores
 from tussis.worker.detector.manifest import Manifest
 from tussis.worker.detector.mel_detector import MelDetector
@@ -70,6 +71,17 @@ class OwnProcess:
     def manifest(self) -> Manifest:
         """Of the model that is loaded."""
         return self.detector.manifest
+
+    def warm_up(self) -> None:
+        """Run the model, and the preprocessing of a recording of one segment and of several.
+
+        Then the first real one finds transforms, recorded steps and memory in place. Raises :class:`ModelRefused` when
+        the model does not answer.
+        """
+        self.detector.warm_up()
+        profile = profile_named(self.manifest.profile)
+        for samples in (HOP_SAMPLES, 2 * SEGMENT_SAMPLES):
+            self.inputs(cut_segments(torch.zeros(samples), profile), profile)
 
     def inputs(self, cut: Cut, profile: Profile) -> NDArray[np.float32] | Mels:
         """The contract's ``spectrograms``, float32 (1, S, 3, 224, 224), or what the specialised graph takes."""

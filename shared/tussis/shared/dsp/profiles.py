@@ -54,7 +54,7 @@ class Profile:
     decoder: Decoder
     normalise: Normalise
     highpass_hz: float | None
-    """Corner of the high-pass filter over the whole recording, Hz; None: no filter."""
+    """Corner of the high-pass filter, Hz; None: no filter."""
     tail: Tail
     image_float16: bool
     """Whether the [-1, 1] image goes through float16 and back before ImageNet's statistics."""

@@ -1,4 +1,4 @@
-"""A recording's decoded samples to its segments: the steps that see all of it, in the contract's order."""
+"""A recording's decoded samples to its segments, in the contract's order."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from tussis.shared.dsp.waveform import unfiltered
 def cut_recording(samples: Tensor, rate_hz: int, profile: Profile) -> Cut:
     """Normalise, downmix, resample, high-pass, cut.
 
-    The high-pass looks back only, so what lies behind the last kept segment is left out of it: the segments are those
-    of the whole recording filtered, to the last bit. Of a minute it would be four fifths of the preprocessing.
+    The high-pass looks back only, so what lies behind the last kept segment is left out of it: filtering all of a
+    minute was four fifths of its preprocessing. The segments are the same to the last bit. (torch takes another
+    algorithm for very short inputs; what is shortened keeps 2 s at least.)
 
     Args:
         samples: as for :func:`~tussis.shared.dsp.waveform.unfiltered`, whose errors this raises.

@@ -11,7 +11,6 @@ import torchaudio
 from torch import Tensor
 
 from tussis.shared.dsp.constants import SAMPLE_RATE
-from tussis.shared.dsp.spans import spans
 
 # torchaudio.transforms.Resample's defaults.
 LOWPASS_WIDTH: Final = 6
@@ -45,12 +44,22 @@ def resampled(wave: Tensor, rate_hz: int) -> Tensor:
     context_s = 1 + (resampler.width + source) // rate_hz
     blocks = []
     # Blocks begin at whole seconds, where input and output samples coincide.
-    for first, end in spans(wave.shape[0], BLOCK_SECONDS * rate_hz):
+    for first, end in _spans(wave.shape[0], BLOCK_SECONDS * rate_hz):
         before = min(first, context_s * rate_hz)
         block = resampler(wave[first - before : end + context_s * rate_hz])
         start = before // rate_hz * SAMPLE_RATE
         blocks.append(block[start : start + -(-(end - first) * target // source)])
     return torch.cat(blocks)
+
+
+def _spans(length: int, size: int) -> list[tuple[int, int]]:
+    """Consecutive spans (first, end) over ``length``, each of at least ``size`` and less than twice it.
+
+    What is shorter than twice ``size`` stays in one piece. No short rest is left over, because torch may take
+    another algorithm for a short input, whose sums round differently.
+    """
+    count = max(1, length // size)
+    return [(index * size, length if index == count - 1 else (index + 1) * size) for index in range(count)]
 
 
 def sparse_resampled(wave: Tensor, rate_hz: int) -> Tensor:

@@ -75,8 +75,8 @@ def _score(model: str, recordings: Sequence[bytes]) -> Callable[[int], object]:
 
     torch.set_num_threads(1)
     detector = Detector.load(Path(model), intra_op_threads=1)
-    detector.warm_up()
     scorer = OwnProcess(detector)
+    scorer.warm_up()
     profile = profile_named(detector.manifest.profile)
     limits = limits_of(load_settings())
 
