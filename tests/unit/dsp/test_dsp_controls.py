@@ -28,7 +28,7 @@ RATE = 22050
 
 @pytest.fixture(scope="module")
 def samples() -> Floats:
-    # Of several segments: one segment's steps are recorded, and keep what they were.
+    # Of several segments: one segment's steps are traced, and keep what they were.
     return cough_like(4.0, RATE, channels=2, seed=5)
 
 

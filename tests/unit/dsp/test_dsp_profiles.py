@@ -58,11 +58,11 @@ def test_names_are_checked_without_torch() -> None:
 def test_transforms_are_built_on_first_use_not_at_import() -> None:
     built = run_python(
         "import tussis.shared.dsp.recording\n"
-        "from tussis.shared.dsp.images import _recorded\n"
+        "from tussis.shared.dsp.images import _traced\n"
         "from tussis.shared.dsp.frames import filter_bank\n"
         "from tussis.shared.dsp.highpass import _coefficients\n"
         "from tussis.shared.dsp.resampling import _resampler, _sparse_kernel\n"
-        "cached = (filter_bank, _recorded, _coefficients, _resampler, _sparse_kernel)\n"
+        "cached = (filter_bank, _traced, _coefficients, _resampler, _sparse_kernel)\n"
         "print([function.cache_info().currsize for function in cached])"
     )
     assert built.strip() == "[0, 0, 0, 0, 0]"

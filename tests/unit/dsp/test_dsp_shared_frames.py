@@ -117,18 +117,18 @@ def test_without_mkl_the_weights_are_dense(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @every_profile
-def test_the_recording_of_one_segments_steps_is_those_steps(profile: Profile) -> None:
+def test_the_trace_of_one_segments_steps_is_those_steps(profile: Profile) -> None:
     padded = torch.from_numpy(cough_like(2.0, 16000, seed=3)[0])
     bank = filter_bank(padded.device)
     for level in (0.0, 1e-6, 0.1, 1.0):
-        # What a recording kept of its example, or of the call before, would show here.
-        taken, recorded = torch.empty(2, 1, 3, 224, 224)
+        # What a trace kept of its example, or of the call before, would show here.
+        taken, traced = torch.empty(2, 1, 3, 224, 224)
         images_module._write(taken, level * padded, 1, None, bank, profile.image_float16)
-        images_module._recorded(profile.image_float16)(recorded, level * padded, bank.weights)
-        assert torch.equal(recorded, taken)
+        images_module._traced(profile.image_float16)(traced, level * padded, bank.weights)
+        assert torch.equal(traced, taken)
 
 
-def test_threads_may_take_the_recorded_steps_at_once() -> None:
+def test_threads_may_take_the_traced_steps_at_once() -> None:
     profile = profile_named("training")
     cuts = [cut_of(1.5, profile, seed) for seed in range(4)]
     expected = [images(cut, profile) for cut in cuts]

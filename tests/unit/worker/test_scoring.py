@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from tussis.shared.dsp.frames import filter_bank
-from tussis.shared.dsp.images import _recorded
+from tussis.shared.dsp.images import _traced
 from tussis.worker.detector.detector import Detector
 from tussis.worker.scoring import OwnProcess
 
 
 def test_a_warm_process_has_nothing_left_to_build_for_its_first_recording(tiny_model: Path) -> None:
-    for built in (filter_bank, _recorded):
+    for built in (filter_bank, _traced):
         built.cache_clear()
     OwnProcess(Detector.load(tiny_model, intra_op_threads=1)).warm_up()
-    assert [built.cache_info().currsize for built in (filter_bank, _recorded)] == [1, 1]
+    assert [built.cache_info().currsize for built in (filter_bank, _traced)] == [1, 1]

@@ -75,7 +75,7 @@ class OwnProcess:
     def warm_up(self) -> None:
         """Run the model, and the preprocessing of a recording of one segment and of several.
 
-        Then the first real one finds transforms, recorded steps and memory in place. Raises :class:`ModelRefused` when
+        Then the first real one finds transforms, traces and memory in place. Raises :class:`ModelRefused` when
         the model does not answer.
         """
         self.detector.warm_up()

@@ -44,8 +44,8 @@ _FIRST_SAMPLE: Final = EDGE * FRAME_HOP_SAMPLES - FFT_SAMPLES // 2
 #: Of many frames, so many are transformed together on a CPU: their samples and spectra are 1.6 MB.
 _FRAMES_TOGETHER: Final = 201
 
-#: Some frames: how many, and their samples, float32 (n, 1024). The number is no tensor's, so that a recording of the
-#: steps (:mod:`tussis.shared.dsp.images`) keeps it as one.
+#: Some frames: how many, and their samples, float32 (n, 1024). The number is no tensor's, so that a trace of the steps
+#: (:mod:`tussis.shared.dsp.images`) keeps it as one.
 _Part = tuple[int, Tensor]
 
 
@@ -130,7 +130,7 @@ def mel_power(padded: Tensor, segments: int, bank: FilterBank) -> SharedFrames:
 
     Args:
         padded: float32 ((S - 1) * 8000 + 32000,) at 16 kHz, on any device; not changed.
-        segments: S; a number, because what comes from a tensor's shape would be a tensor in a recording of the steps.
+        segments: S; a number, because what comes from a tensor's shape would be a tensor in a trace.
         bank: of that device.
 
     Returns:

@@ -111,7 +111,7 @@ def _images(padded: Tensor, kept: Tensor | None, profile: Profile) -> Tensor:
     # Fewer checks a step than no_grad, which shows for short recordings; the result is an ordinary tensor.
     with torch.inference_mode():
         if segments == 1 and padded.device.type == "cpu":
-            _recorded(profile.image_float16)(made, padded, bank.weights)
+            _traced(profile.image_float16)(made, padded, bank.weights)
         else:
             _write(made, padded, segments, kept, bank, profile.image_float16)
     return made
@@ -137,27 +137,27 @@ def _write(made: Tensor, padded: Tensor, segments: int, kept: Tensor | None, ban
 
 
 @cache
-def _recorded(float16: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _traced(float16: bool) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
     """:func:`_write` for one segment on a CPU, of ``made``, ``padded`` and the bank's weights.
 
-    The same steps, recorded once and then taken by torch without Python in between: one segment has so little to
+    The same steps, traced once and then taken by torch without Python in between: one segment has so little to
     compute that Python would take a fifth of its time. Graphs with the letterbox inside take :func:`scaled_images`.
     """
     bank = filter_bank(torch.device("cpu"))
 
     def steps(made: Tensor, padded: Tensor, weights: Tensor) -> Tensor:
         _write(made, padded, 1, None, replace(bank, weights=weights), float16)
-        return made  # A recording needs a result.
+        return made  # A trace needs a result.
 
-    # Sparse weights can be given to a recording, but not kept in one.
+    # Sparse weights can be given to a trace, but not kept in one.
     example = (torch.zeros(1, len(IMAGENET_MEAN), IMAGE_SIZE, IMAGE_SIZE), torch.zeros(SEGMENT_SAMPLES), bank.weights)
     with warnings.catch_warnings():
         # What torch recommends instead needs a compiler where it runs. torch stays at 2.11, which has this.
         warnings.filterwarnings("ignore", "`torch.jit.trace` is deprecated", DeprecationWarning)
-        recorded: Callable[[Tensor, Tensor, Tensor], Tensor] = torch.jit.trace(  # type: ignore[no-untyped-call]
+        traced: Callable[[Tensor, Tensor, Tensor], Tensor] = torch.jit.trace(  # type: ignore[no-untyped-call]
             steps, example, check_trace=False
         )
-    return recorded
+    return traced
 
 
 def decibels(power: SharedFrames) -> SharedFrames:
