@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tussis.shared.dsp.constants import HOP_SAMPLES, SEGMENT_SAMPLES
+from tussis.shared.dsp.constants import HOP_SAMPLES
 from tussis.shared.dsp.images import images, scaled_images
 from tussis.shared.dsp.profiles import Profile, profile_named
 from tussis.shared.dsp.segments import Cut, cut_segments
@@ -73,15 +73,13 @@ class OwnProcess:
         return self.detector.manifest
 
     def warm_up(self) -> None:
-        """Run the model, and the preprocessing of a recording of one segment and of several.
+        """Run the model, and the preprocessing of one segment: the first real one finds all that is built once.
 
-        Then the first real one finds transforms, traces and memory in place. Raises :class:`ModelRefused` when
-        the model does not answer.
+        Raises :class:`ModelRefused` when the model does not answer.
         """
         self.detector.warm_up()
         profile = profile_named(self.manifest.profile)
-        for samples in (HOP_SAMPLES, 2 * SEGMENT_SAMPLES):
-            self.inputs(cut_segments(torch.zeros(samples), profile), profile)
+        self.inputs(cut_segments(torch.zeros(HOP_SAMPLES), profile), profile)
 
     def inputs(self, cut: Cut, profile: Profile) -> NDArray[np.float32] | Mels:
         """The contract's ``spectrograms``, float32 (1, S, 3, 224, 224), or what the specialised graph takes."""

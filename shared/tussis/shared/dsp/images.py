@@ -37,7 +37,7 @@ from tussis.shared.dsp.segments import Cut
 #: Segments that take the steps behind the shared frames together on a CPU: 1.5 MB, which stay in its cache.
 _SEGMENTS_TOGETHER: Final = 4
 
-# Each step takes a tensor 2 us sooner than a number of Python's.
+# A step takes a tensor 2 us sooner than a number of Python's: a twentieth of the time, in all of them.
 _TEN: Final = torch.tensor(10.0)
 _RANGE_DB: Final = torch.tensor(DYNAMIC_RANGE_DB)
 _HALF_RANGE_DB: Final = torch.tensor(DYNAMIC_RANGE_DB / 2.0)
