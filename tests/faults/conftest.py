@@ -1,4 +1,4 @@
-"""The twenty scenarios: which test holds which, the table at the end, and the line that counts."""
+"""The scenarios: which test holds which, the table at the end, and the line that counts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _RESULTS = pytest.StashKey[Results]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "scenario(number): one of the twenty scenarios of docs/guarantees.md")
+    config.addinivalue_line("markers", "scenario(number): one of the scenarios of docs/guarantees.md")
     results: Results = defaultdict(list)
     config.stash[_RESULTS] = results
 

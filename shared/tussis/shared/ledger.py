@@ -208,12 +208,14 @@ class Ledger:
                 pipe.zrem(sent_key(queue, priority), job_id)
             pipe.execute()
 
-    def defer(self, job: Job, due: float) -> None:
-        """Note that the job's next attempt is due at ``due`` (seconds since the epoch)."""
+    def defer(self, job: Job, delay_s: float, *, fault: bool = True) -> None:
+        """Note that the job's next attempt is due after ``delay_s`` seconds, by the broker's clock.
+
+        ``fault`` False: no attempt failed (another one is at work), so that :meth:`faults` stays as it is.
+        """
+        arguments = [job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(delay_s)), int(fault)]
         with broker_errors(self._where):
-            self._defer(
-                keys=_keys(job), args=[job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(due))]
-            )
+            self._defer(keys=_keys(job), args=arguments)
 
     def send_again(self, job: Job, handed_back: str | None = None) -> None:
         """Put the job's message into its queue anew, for a worker that gives it back undone.
@@ -237,10 +239,11 @@ class Ledger:
             scores = self._client.zmscore(OPEN_KEY, list(job_ids))
         return {job_id for job_id, score in zip(job_ids, scores, strict=True) if score is not None}
 
-    def resend_due(self, now: float, limit: int = 500) -> int:
-        """Publish what is due; at most ``limit`` messages. Returns how many were sent."""
+    def resend_due(self, limit: int = 500) -> int:
+        """Publish what is due by the broker's clock; at most ``limit`` messages. Returns how many were sent."""
         with broker_errors(self._where):
-            due = self._up_to(DEFERRED_KEY, repr(float(now)), limit)
+            seconds, microseconds = self._client.time()
+            due = self._up_to(DEFERRED_KEY, repr(seconds + microseconds / 1e6), limit)
         return self.resend(due)
 
     def resend(self, seen: Mapping[bytes, Seen]) -> int:

@@ -38,14 +38,15 @@ redis.call('ZREM', KEYS[4], ARGV[1])
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
-# KEYS ledger, open, sent, deferred, faults; ARGV job id, message, enqueued_at, due. Takes a bare push into the ledger
-# as well, so that a deferred job is never in the deferred set alone.
+# KEYS ledger, open, sent, deferred, faults; ARGV job id, message, enqueued_at, delay in seconds, faults to add (0, 1).
+# Takes a bare push into the ledger as well, so that a deferred job is never in the deferred set alone.
 DEFER_SCRIPT: Final = """\
-redis.call('HINCRBY', KEYS[5], ARGV[1], 1)
+if ARGV[5] ~= '0' then redis.call('HINCRBY', KEYS[5], ARGV[1], ARGV[5]) end
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('ZADD', KEYS[4], ARGV[4], ARGV[1])
+local now = redis.call('TIME')
+redis.call('ZADD', KEYS[4], now[1] + now[2] / 1000000 + ARGV[4], ARGV[1])
 return 1
 """
 

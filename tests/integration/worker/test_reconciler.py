@@ -232,11 +232,19 @@ def test_duplicates_in_front_hide_no_loss_and_are_not_multiplied(
 def test_a_job_that_is_due_is_sent_once(client: redis.Redis, ledger: Ledger, leader: Reconciler) -> None:
     due, later = open_jobs(ledger, 2)
     client.delete(LIST)
-    now = time.time()
-    ledger.defer(due, now - 1)
-    ledger.defer(later, now + 3600)
+    ledger.defer(due, 0.0)
+    ledger.defer(later, 3600.0)
     assert looks(leader, 3) == 1
     assert waiting(client) == [due.job_id]
+    assert ledger.depth().deferred == 1
+
+
+def test_only_a_fault_is_counted_when_a_job_is_deferred(ledger: Ledger) -> None:
+    (job,) = open_jobs(ledger, 1)
+    ledger.defer(job, 3600.0, fault=False)
+    assert ledger.faults(job.job_id) == 0
+    ledger.defer(job, 3600.0)
+    assert ledger.faults(job.job_id) == 1
     assert ledger.depth().deferred == 1
 
 

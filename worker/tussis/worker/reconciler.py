@@ -51,9 +51,9 @@ class Reconciler:
             self._seen = {}
             return 0
         ends = time.monotonic() + BUDGET_S
-        due = more = self._ledger.resend_due(time.time(), BATCH)
+        due = more = self._ledger.resend_due(BATCH)
         while more and time.monotonic() < ends:
-            due += (more := self._ledger.resend_due(time.time(), BATCH))
+            due += (more := self._ledger.resend_due(BATCH))
         seen = self._ledger.suspects(LOOK)
         lost = [job_id for job_id, place in seen.items() if self._seen.get(job_id) == place]
         self._seen = seen

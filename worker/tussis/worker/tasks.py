@@ -50,7 +50,7 @@ def act(outcome: Outcome, job: Job, parts: Parts) -> None:
             case Succeeded() | Settled() | Failed():
                 parts.patiently(lambda: parts.ledger.close(job))
             case Deferred(delay_s=delay_s):
-                parts.patiently(lambda: parts.ledger.defer(job, time.time() + delay_s))
+                parts.patiently(lambda: parts.ledger.defer(job, delay_s))
             case HandedBack(unreleased=unreleased):
                 parts.patiently(lambda: parts.ledger.send_again(job, unreleased))
             case Superseded():
