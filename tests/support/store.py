@@ -58,9 +58,11 @@ def store(store_url: str) -> Iterator[Store]:
 
 
 @pytest.fixture
-def model_id(store: Store) -> int:
+def model(store: Store) -> ModelFacts:
     """A registered model: cough@1, profile documented, threshold 0.61."""
-    return store.register_model(model_facts())
+    facts = model_facts()
+    store.register_model(facts)
+    return facts
 
 
 def model_facts(**changes: Any) -> ModelFacts:
@@ -87,14 +89,15 @@ def a_job(**changes: Any) -> Job:
     return Job(**(fields | changes))
 
 
-def a_claim(job: Job, model_id: int, **changes: Any) -> ClaimRequest:
-    """A claim on the job, with ``changes``; etag e1, profile documented, 3 attempts of 450 s, alone."""
+def a_claim(job: Job, model: ModelFacts, **changes: Any) -> ClaimRequest:
+    """A claim on the job, with ``changes``; etag e1, profile documented, 3 attempts, alone, and a lease that is over at
+    once, as if the process had died."""
     fields: dict[str, Any] = {
         "job": job,
         "etag": "e1",
         "version_id": None,
         "size_bytes": 64_044,
-        "model_id": model_id,
+        "model": model,
         "profile": "documented",
         "profile_overridden": False,
         "threshold": 0.61,
@@ -102,7 +105,7 @@ def a_claim(job: Job, model_id: int, **changes: Any) -> ClaimRequest:
         "device": "cpu",
         "max_attempts": 3,
         "alone": True,
-        "longest_s": 450.0,
+        "lease_s": 0.0,
     }
     return ClaimRequest(**(fields | changes))
 
@@ -153,6 +156,12 @@ def a_result(count: int = 4, probability: float = 0.8, **changes: Any) -> Result
 def claimed(answer: object) -> Claimed:
     """The answer, which must be a claim."""
     assert isinstance(answer, Claimed), answer
+    return answer
+
+
+def refused(answer: object) -> int:
+    """The id of the analysis that a refusal left; another attempt must not hold it."""
+    assert isinstance(answer, int), answer
     return answer
 
 

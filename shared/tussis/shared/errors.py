@@ -130,10 +130,10 @@ class DownloadSlow(TransientError):
     error_class = "download_slow"
 
 
-class InWorkElsewhere(TransientError):
-    """Another job's attempt at the same recording is not over."""
+class OutOfMemory(TransientError):
+    """There was not enough memory for the recording."""
 
-    error_class = "in_work_elsewhere"
+    error_class = "out_of_memory"
 
 
 # --- permanent: the object --------------------------------------------------------------------------------
@@ -210,6 +210,12 @@ class InternalFault(PermanentError):
     """A fault of Tussis itself; the worker's log has its trace."""
 
     error_class = "internal"
+
+
+class NeedsMemory(PermanentError):
+    """The recording needs more memory than a worker's process can have."""
+
+    error_class = "needs_memory"
 
 
 class WorkerCrashed(PermanentError):

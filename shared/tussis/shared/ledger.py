@@ -211,9 +211,10 @@ class Ledger:
     def defer(self, job: Job, delay_s: float, *, fault: bool = True) -> None:
         """Note that the job's next attempt is due after ``delay_s`` seconds, by the broker's clock.
 
-        ``fault`` False: no attempt failed (another one is at work), so that :meth:`faults` stays as it is.
+        ``fault`` False: no attempt failed, another one is at work. Then :meth:`faults` stays as it is, and a job that
+        the ledger does not hold is left out: it has ended meanwhile, or ends with that attempt.
         """
-        arguments = [job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(delay_s)), int(fault)]
+        arguments = [job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(delay_s)), str(int(fault))]
         with broker_errors(self._where):
             self._defer(keys=_keys(job), args=arguments)
 

@@ -39,9 +39,13 @@ return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
 # KEYS ledger, open, sent, deferred, faults; ARGV job id, message, enqueued_at, delay in seconds, faults to add (0, 1).
-# Takes a bare push into the ledger as well, so that a deferred job is never in the deferred set alone.
+# After a fault it takes a bare push into the ledger as well, so that a deferred job is never in the deferred set alone.
 DEFER_SCRIPT: Final = """\
-if ARGV[5] ~= '0' then redis.call('HINCRBY', KEYS[5], ARGV[1], ARGV[5]) end
+if ARGV[5] == '0' then
+  if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+else
+  redis.call('HINCRBY', KEYS[5], ARGV[1], ARGV[5])
+end
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])

@@ -14,7 +14,7 @@ from sqlalchemy import Table, make_url
 
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, rows
 from tussis.shared.states import AttemptOutcome
-from tussis.shared.store.records import SegmentScores
+from tussis.shared.store.records import ModelFacts, SegmentScores
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import metadata
 from tussis.shared.store.views import VIEWS
@@ -87,10 +87,10 @@ def filled(shared_store_url: str) -> str:
 
 
 def fill(store: Store) -> None:
-    model_id = store.register_model(model_facts())
-    newer = store.register_model(model_facts(version="2", sha256="b" * 64))
+    model = model_facts()
+    newer = model_facts(version="2", sha256="b" * 64)
 
-    def answered(key: str, probability: float, *, model: int = model_id, **changes: Any) -> None:
+    def answered(key: str, probability: float, *, model: ModelFacts = model, **changes: Any) -> None:
         fields = {"profile": "documented"} | changes
         request = a_claim(a_job(key=key, metadata={"site": key.split("/")[0]}), model, **fields)
         store.complete(claimed(store.claim(request)), a_result(8, probability))
@@ -102,7 +102,7 @@ def fill(store: Store) -> None:
     answered("south/3.wav", 0.20, profile="legacy", profile_overridden=True)
     answered("south/3.wav", 0.62, model=newer)
     answered("south/9.wav", 0.10)
-    long = claimed(store.claim(a_claim(a_job(key="south/4.wav"), model_id)))
+    long = claimed(store.claim(a_claim(a_job(key="south/4.wav"), model)))
     hot = range(8, 12)
     scores = SegmentScores(
         start_s=[0.5 * n for n in range(32)],
@@ -113,12 +113,12 @@ def fill(store: Store) -> None:
     store.complete(
         long, a_result(32, segments=scores, truncated=True, segments_total=120, duration_s=60.0, analyzed_s=17.5)
     )
-    store.fail(claimed(store.claim(a_claim(a_job(key="south/5.png"), model_id))), "not_audio", "a picture")
+    store.fail(claimed(store.claim(a_claim(a_job(key="south/5.png"), model))), "not_audio", "a picture")
     store.refuse(a_refusal(a_job(key="south/6.wav")))
     crashed = a_job(key="south/7.wav")
     for _ in range(3):
-        store.claim(a_claim(crashed, model_id, max_attempts=2))
-    waiting = claimed(store.claim(a_claim(a_job(key="south/8.wav"), model_id)))
+        store.claim(a_claim(crashed, model, max_attempts=2))
+    waiting = claimed(store.claim(a_claim(a_job(key="south/8.wav"), model)))
     store.release(waiting, AttemptOutcome.TRANSIENT, "storage_unavailable", "503")
     store.dead_letter("?", None, "malformed_message", "not JSON")
 

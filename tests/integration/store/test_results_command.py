@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts
 from tussis.producer.cli import root
 from tussis.shared.states import AttemptOutcome
+from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker.cli.moments import moment
 
@@ -32,13 +33,13 @@ def run(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
-def filled(store: Store, model_id: int) -> Store:
+def filled(store: Store, model: ModelFacts) -> Store:
     """A cough, no cough, a failure, a pause, oldest to newest."""
-    cough = claimed(store.claim(a_claim(a_job(key="ward/1.wav", metadata={"a": 1}), model_id)))
+    cough = claimed(store.claim(a_claim(a_job(key="ward/1.wav", metadata={"a": 1}), model)))
     store.complete(cough, a_result(3, 0.9, truncated=True, duration_s=60.0, analyzed_s=17.5, segments_total=120))
-    store.complete(claimed(store.claim(a_claim(a_job(key="ward/2.wav"), model_id))), a_result(2, 0.25))
+    store.complete(claimed(store.claim(a_claim(a_job(key="ward/2.wav"), model))), a_result(2, 0.25))
     store.refuse(a_refusal(a_job(key="home/3.wav")))
-    waiting = claimed(store.claim(a_claim(a_job(key="home/4.wav"), model_id)))
+    waiting = claimed(store.claim(a_claim(a_job(key="home/4.wav"), model)))
     store.release(waiting, AttemptOutcome.TRANSIENT, "storage_unavailable", "503")
     return store
 
@@ -68,8 +69,8 @@ def test_the_table(filled: Store, run: Run) -> None:
 
 
 @pytest.mark.parametrize("columns", [40, 80, 109, 110, 140, 200])
-def test_the_table_fits_the_terminal(filled: Store, model_id: int, run: Run, columns: int) -> None:
-    newer = filled.register_model(model_facts(name="a-model-with-a-long-name", version="2026.11.22", sha256="b" * 64))
+def test_the_table_fits_the_terminal(filled: Store, model: ModelFacts, run: Run, columns: int) -> None:
+    newer = model_facts(name="a-model-with-a-long-name", version="2026.11.22", sha256="b" * 64)
     claim = claimed(filled.claim(a_claim(a_job(key="é" * 150), newer, profile="legacy")))
     filled.complete(claim, a_result(32))
 
@@ -135,7 +136,7 @@ def test_filters(filled: Store, run: Run, words: list[str], keys: list[str]) -> 
     assert [told["uri"].removeprefix("s3://recordings/") for told in objects(run("--json", *words))] == keys
 
 
-def test_the_table_stops_at_fifty_and_says_so(store: Store, store_url: str, model_id: int, run: Run) -> None:
+def test_the_table_stops_at_fifty_and_says_so(store: Store, store_url: str, model: ModelFacts, run: Run) -> None:
     store.refuse(a_refusal(a_job()))
     execute(
         store_url,

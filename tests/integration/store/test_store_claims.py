@@ -8,12 +8,12 @@ from datetime import timedelta
 
 import pytest
 
-from tests.support.store import ENQUEUED_AT, a_claim, a_job, a_refusal, a_result, claimed, model_facts, rows
-from tussis.shared.errors import InWorkElsewhere, JobMoved, NotAudio, ObjectMissing, WorkerCrashed
+from tests.support.store import ENQUEUED_AT, a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, rows
+from tussis.shared.errors import JobMoved, ModelConflict, NotAudio, ObjectMissing, WorkerCrashed
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import claims
 from tussis.shared.store.connection import connect_engine
-from tussis.shared.store.records import Claimed, Exhausted, Settled
+from tussis.shared.store.records import Claimed, Exhausted, Held, ModelFacts, Settled
 from tussis.shared.store.repository import Store
 
 #: Seconds after ENQUEUED_AT that are surely later than any ``finished_at`` of the test.
@@ -24,10 +24,10 @@ def outcomes(store: Store, analysis_id: int) -> list[AttemptOutcome | None]:
     return [attempt.outcome for attempt in store.attempts_of(analysis_id)]
 
 
-def test_first_claim_makes_recording_analysis_attempt_and_job(store: Store, model_id: int) -> None:
+def test_first_claim_makes_recording_analysis_attempt_and_job(store: Store, model: ModelFacts) -> None:
     job = a_job(metadata={"patient": 7, "site": "ä"}, key="ward 3/ä.wav")
 
-    claim = claimed(store.claim(a_claim(job, model_id, etag="e9", version_id="v1", size_bytes=12)))
+    claim = claimed(store.claim(a_claim(job, model, etag="e9", version_id="v1", size_bytes=12)))
 
     answer = store.job(job.job_id)
     assert answer is not None
@@ -47,8 +47,8 @@ def test_first_claim_makes_recording_analysis_attempt_and_job(store: Store, mode
     assert outcomes(store, claim.analysis_id) == [None]
 
 
-def test_the_same_request_again_is_the_same_claim(store: Store, model_id: int) -> None:
-    request = a_claim(a_job(), model_id)
+def test_the_same_request_again_is_the_same_claim(store: Store, model: ModelFacts) -> None:
+    request = a_claim(a_job(), model)
     first = store.claim(request)
 
     # The answer to the first claim was lost on its way; the worker asks again.
@@ -56,11 +56,11 @@ def test_the_same_request_again_is_the_same_claim(store: Store, model_id: int) -
     assert outcomes(store, claimed(first).analysis_id) == [None]
 
 
-def test_a_redelivery_takes_a_running_claim_over(store: Store, model_id: int) -> None:
+def test_a_redelivery_takes_a_running_claim_over(store: Store, model: ModelFacts) -> None:
     job = a_job()
-    first = claimed(store.claim(a_claim(job, model_id)))
+    first = claimed(store.claim(a_claim(job, model)))
 
-    second = claimed(store.claim(a_claim(job, model_id, worker="cpu-2@test")))
+    second = claimed(store.claim(a_claim(job, model, worker="cpu-2@test")))
 
     assert second.analysis_id == first.analysis_id
     assert second.token != first.token
@@ -70,23 +70,23 @@ def test_a_redelivery_takes_a_running_claim_over(store: Store, model_id: int) ->
 
 @pytest.mark.parametrize("outcome", [AttemptOutcome.TRANSIENT, AttemptOutcome.HANDED_BACK])
 def test_a_waiting_analysis_is_claimed_and_its_pauses_do_not_count(
-    store: Store, model_id: int, outcome: AttemptOutcome
+    store: Store, model: ModelFacts, outcome: AttemptOutcome
 ) -> None:
     job = a_job()
     for number in range(1, 6):
-        claim = claimed(store.claim(a_claim(job, model_id, max_attempts=2)))
+        claim = claimed(store.claim(a_claim(job, model, max_attempts=2)))
         assert (claim.number, claim.vanished) == (number, 0)
         assert store.release(claim, outcome, "storage_unavailable", "503")
 
     assert outcomes(store, claim.analysis_id) == [outcome] * 5
 
 
-def test_at_the_limit_of_crashes_the_analysis_fails_with_its_history(store: Store, model_id: int) -> None:
+def test_at_the_limit_of_crashes_the_analysis_fails_with_its_history(store: Store, model: ModelFacts) -> None:
     job = a_job()
     for _ in range(3):
-        assert isinstance(store.claim(a_claim(job, model_id)), Claimed)
+        assert isinstance(store.claim(a_claim(job, model)), Claimed)
 
-    answer = store.claim(a_claim(job, model_id))
+    answer = store.claim(a_claim(job, model))
 
     assert isinstance(answer, Exhausted)
     analysis = store.job(job.job_id)
@@ -99,71 +99,179 @@ def test_at_the_limit_of_crashes_the_analysis_fails_with_its_history(store: Stor
     assert "1 on cpu-1@test" in message
     assert "3 on cpu-1@test" in message
     assert outcomes(store, answer.analysis_id) == [AttemptOutcome.VANISHED] * 3
-    assert store.claim(a_claim(job, model_id)) == Settled(answer.analysis_id, AnalysisState.FAILED)
+    assert store.claim(a_claim(job, model)) == Settled(answer.analysis_id, AnalysisState.FAILED)
 
 
-def test_only_crashes_alone_count(store: Store, model_id: int) -> None:
+def test_only_crashes_alone_count(store: Store, model: ModelFacts) -> None:
     """Given a worker whose recordings share runs, when its attempts end without a word, then the first one is free."""
     job = a_job()
-    seen = [claimed(store.claim(a_claim(job, model_id, alone=False, max_attempts=2))).vanished for _ in range(3)]
+    seen = [claimed(store.claim(a_claim(job, model, alone=False, max_attempts=2))).vanished for _ in range(3)]
     assert seen == [0, 1, 2]
 
-    answer = store.claim(a_claim(job, model_id, alone=False, max_attempts=2))
+    answer = store.claim(a_claim(job, model, alone=False, max_attempts=2))
 
     assert isinstance(answer, Exhausted)
     assert [attempt.alone for attempt in store.attempts_of(answer.analysis_id)] == [False, True, True]
 
 
-def test_an_attempt_that_speaks_up_late_counts_as_superseded_and_not_as_a_crash(store: Store, model_id: int) -> None:
+def test_an_attempt_that_speaks_up_late_counts_as_superseded_and_not_as_a_crash(
+    store: Store, model: ModelFacts
+) -> None:
     job = a_job()
-    slow = claimed(store.claim(a_claim(job, model_id, max_attempts=2)))
-    claimed(store.claim(a_claim(job, model_id, max_attempts=2)))
+    slow = claimed(store.claim(a_claim(job, model, max_attempts=2)))
+    claimed(store.claim(a_claim(job, model, max_attempts=2)))
 
     assert not store.release(slow, AttemptOutcome.HANDED_BACK)
 
     # Two claims were taken over, but only one without a word.
-    third = claimed(store.claim(a_claim(job, model_id, max_attempts=2)))
+    third = claimed(store.claim(a_claim(job, model, max_attempts=2)))
     assert third.vanished == 1
     assert outcomes(store, slow.analysis_id) == [AttemptOutcome.SUPERSEDED, AttemptOutcome.VANISHED, None]
 
 
-def test_jobs_that_ask_one_question_at_once_are_no_crashes(store: Store, model_id: int) -> None:
-    """Given attempts of so many jobs that a crash each would be the limit, when one more job comes, then it waits for
-    them, and has the answer of the last one."""
-    first, _, holder = (claimed(store.claim(a_claim(a_job(), model_id))) for _ in range(3))
-    late = a_job()
+class TestLease:
+    """An attempt holds its analysis until its lease is over, whoever else asks."""
 
-    with pytest.raises(InWorkElsewhere):
-        store.claim(a_claim(late, model_id))
+    @pytest.mark.parametrize("same_job", [True, False], ids=["the same job", "another job"])
+    def test_another_delivery_waits_and_counts_nowhere(self, store: Store, model: ModelFacts, same_job: bool) -> None:
+        """Given an attempt at work, when messages that ask its question come, then none of them ends or counts it."""
+        job = a_job()
+        holder = claimed(store.claim(a_claim(job, model, lease_s=60.0, max_attempts=1)))
+        for _ in range(5):
+            other = job if same_job else a_job()
+            answer = store.claim(a_claim(other, model, lease_s=60.0, max_attempts=1))
+            assert isinstance(answer, Held)
+            assert answer.analysis_id == holder.analysis_id
+            assert 30.0 < answer.remaining_s <= 60.0
 
-    assert not store.complete(first, a_result())
-    assert store.complete(holder, a_result())
-    assert store.claim(a_claim(late, model_id)) == Settled(first.analysis_id, AnalysisState.SUCCEEDED)
-    assert outcomes(store, first.analysis_id) == [
-        AttemptOutcome.SUPERSEDED,
-        AttemptOutcome.VANISHED,
-        AttemptOutcome.SUCCEEDED,
-    ]
+        assert outcomes(store, holder.analysis_id) == [None]
+        assert store.complete(holder, a_result())
+        assert store.claim(a_claim(other, model)) == Settled(holder.analysis_id, AnalysisState.SUCCEEDED)
+        assert outcomes(store, holder.analysis_id) == [AttemptOutcome.SUCCEEDED]
+        answer_of_other = store.job(other.job_id)
+        assert answer_of_other is not None
+        assert answer_of_other.analysis.id == holder.analysis_id
+
+    def test_a_renewed_lease_is_held_and_one_of_an_ended_attempt_is_not_renewed(
+        self, store: Store, model: ModelFacts
+    ) -> None:
+        first, second = a_job(key="1.wav"), a_job(key="2.wav")
+        holders = [claimed(store.claim(a_claim(job, model))) for job in (first, second)]
+        assert store.complete(holders[1], a_result())
+
+        assert store.renew_leases([holder.token for holder in holders], 60.0) == 1
+
+        assert isinstance(store.claim(a_claim(first, model)), Held)
+
+    def test_an_expired_lease_is_taken_over_and_counts_as_a_crash(self, store: Store, model: ModelFacts) -> None:
+        job = a_job()
+        holder = claimed(store.claim(a_claim(job, model, lease_s=0.0)))
+        taken = claimed(store.claim(a_claim(job, model, lease_s=60.0)))
+        assert (taken.analysis_id, taken.number, taken.vanished) == (holder.analysis_id, 2, 1)
+        assert outcomes(store, holder.analysis_id) == [AttemptOutcome.VANISHED, None]
+
+    def test_a_holder_whose_lease_is_over_may_finish_while_nobody_took_over(
+        self, store: Store, model: ModelFacts
+    ) -> None:
+        holder = claimed(store.claim(a_claim(a_job(), model, lease_s=0.0)))
+        assert store.complete(holder, a_result())
+
+    def test_a_dead_process_holds_nothing(self, store: Store, model: ModelFacts) -> None:
+        """The proof that the process died ends the attempt at once, and once."""
+        job = a_job()
+        holder = claimed(store.claim(a_claim(job, model, lease_s=60.0)))
+        assert store.attempts_vanished([holder.token]) == 1
+        assert store.attempts_vanished([holder.token]) == 0
+        assert claimed(store.claim(a_claim(job, model, lease_s=60.0))).vanished == 1
+        assert outcomes(store, holder.analysis_id) == [AttemptOutcome.VANISHED, None]
+
+    def test_what_the_worker_hands_back_is_no_crash(self, store: Store, store_url: str, model: ModelFacts) -> None:
+        """Given two attempts of a worker, of which one has ended, when it hands both back, then one waits."""
+        running, done = a_job(key="1.wav"), a_job(key="2.wav")
+        holders = [claimed(store.claim(a_claim(job, model, lease_s=60.0))) for job in (running, done)]
+        assert store.complete(holders[1], a_result())
+
+        assert store.hand_back([holder.token for holder in holders], "stopping", "the worker stopped") == 1
+
+        assert rows(store_url, "SELECT state, error_class FROM analyses ORDER BY id") == [
+            ("waiting", "stopping"),
+            ("succeeded", None),
+        ]
+        assert not store.complete(holders[0], a_result())
+        assert claimed(store.claim(a_claim(running, model, max_attempts=1))).vanished == 0
+        assert outcomes(store, holders[0].analysis_id) == [AttemptOutcome.HANDED_BACK, None]
+
+    def test_a_handed_back_token_frees_a_claim_that_the_store_takes_for_running(
+        self, store: Store, model: ModelFacts
+    ) -> None:
+        """Given an attempt that was handed back while the store was away, the message that says so claims at once; also
+        where another delivery took it for a crash meanwhile."""
+        job = a_job()
+        first = claimed(store.claim(a_claim(job, model, lease_s=60.0)))
+        second = claimed(store.claim(a_claim(job, model, lease_s=0.0, handed_back=first.token)))
+        third = claimed(store.claim(a_claim(job, model, lease_s=0.0)))
+        assert (second.vanished, third.vanished) == (0, 1)
+        fourth = claimed(store.claim(a_claim(job, model, handed_back=second.token)))
+        assert fourth.vanished == 1
+        assert outcomes(store, first.analysis_id) == [
+            AttemptOutcome.HANDED_BACK,
+            AttemptOutcome.HANDED_BACK,
+            AttemptOutcome.VANISHED,
+            None,
+        ]
+
+    def test_a_refusal_waits_for_the_holder_as_well(self, store: Store, model: ModelFacts) -> None:
+        """The object was deleted under the job's second delivery; the first one has its bytes."""
+        job = a_job()
+        holder = claimed(store.claim(a_claim(job, model, lease_s=60.0)))
+        answer = store.refuse(a_refusal(job))
+        assert isinstance(answer, Held)
+        assert answer.analysis_id == holder.analysis_id
+        assert store.complete(holder, a_result())
+        assert store.refuse(a_refusal(job)) == holder.analysis_id
 
 
-@pytest.mark.parametrize("own", [True, False], ids=["its own message came back", "another's, after a whole attempt"])
-def test_a_recording_that_crashes_under_several_jobs_fails(store: Store, model_id: int, own: bool) -> None:
+class TestTheModelOfAClaim:
+    """The database says which number the model has, in the claim's own statement."""
+
+    def test_a_database_that_was_restored_under_the_worker(
+        self, store: Store, store_url: str, model: ModelFacts
+    ) -> None:
+        """Given that the model's number belongs to another model by now, then a claim finds the right one."""
+        execute(store_url, "TRUNCATE models, recordings, analyses, attempts, jobs, bags, segments RESTART IDENTITY")
+        for number in range(3):
+            store.register_model(model_facts(version=f"other-{number}", sha256=f"{number}" * 64))
+
+        for key in ("1.wav", "2.wav"):
+            job = a_job(key=key)
+            assert store.complete(claimed(store.claim(a_claim(job, model))), a_result())
+            answer = store.job(job.job_id)
+            assert answer is not None
+            assert answer.analysis.model == "cough@1"
+
+    def test_a_conflict_is_told(self, store: Store, store_url: str) -> None:
+        store.register_model(model_facts(sha256="c" * 64))
+        with pytest.raises(ModelConflict):
+            store.claim(a_claim(a_job(), model_facts()))
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["its own message came back", "another's"])
+def test_a_recording_that_crashes_under_several_jobs_fails(store: Store, model: ModelFacts, own: bool) -> None:
     jobs = [a_job() for _ in range(3)]
     for job in jobs:
-        store.claim(a_claim(job, model_id))
-    answer = store.claim(a_claim(jobs[2], model_id) if own else a_claim(jobs[0], model_id, longest_s=0.0))
-    assert isinstance(answer, Exhausted)
+        store.claim(a_claim(job, model))
+    assert isinstance(store.claim(a_claim(jobs[2 if own else 0], model)), Exhausted)
 
 
-def test_a_result_settles_every_later_job_for_the_same_question(store: Store, model_id: int) -> None:
+def test_a_result_settles_every_later_job_for_the_same_question(store: Store, model: ModelFacts) -> None:
     job, other = a_job(), a_job()
-    claim = claimed(store.claim(a_claim(job, model_id)))
+    claim = claimed(store.claim(a_claim(job, model)))
     store.complete(claim, a_result())
 
     settled = Settled(claim.analysis_id, AnalysisState.SUCCEEDED)
-    assert store.claim(a_claim(job, model_id)) == settled
-    assert store.claim(a_claim(other, model_id)) == settled
-    assert store.claim(a_claim(a_job(reopen=True, enqueued_at=LATER), model_id)) == settled
+    assert store.claim(a_claim(job, model)) == settled
+    assert store.claim(a_claim(other, model)) == settled
+    assert store.claim(a_claim(a_job(reopen=True, enqueued_at=LATER), model)) == settled
     answer = store.job(other.job_id)
     assert answer is not None
     assert answer.analysis.id == claim.analysis_id
@@ -175,55 +283,55 @@ def test_a_result_settles_every_later_job_for_the_same_question(store: Store, mo
     [{"etag": "e2"}, {"profile": "legacy"}, {"coverage": "all"}],
     ids=lambda change: next(iter(change)),
 )
-def test_another_question_is_another_analysis(store: Store, model_id: int, change: dict[str, str]) -> None:
-    first = claimed(store.claim(a_claim(a_job(), model_id)))
-    second = claimed(store.claim(a_claim(a_job(), model_id, **change)))
+def test_another_question_is_another_analysis(store: Store, model: ModelFacts, change: dict[str, str]) -> None:
+    first = claimed(store.claim(a_claim(a_job(), model)))
+    second = claimed(store.claim(a_claim(a_job(), model, **change)))
     assert second.analysis_id != first.analysis_id
 
 
-def test_another_model_analyses_anew_beside_the_old_result(store: Store, model_id: int) -> None:
+def test_another_model_analyses_anew_beside_the_old_result(store: Store, model: ModelFacts) -> None:
     job = a_job()
-    old = claimed(store.claim(a_claim(job, model_id)))
+    old = claimed(store.claim(a_claim(job, model)))
     store.complete(old, a_result())
-    newer = store.register_model(model_facts(version="2", sha256="b" * 64))
+    newer = model_facts(version="2", sha256="b" * 64)
 
     again = claimed(store.claim(a_claim(a_job(job_id=job.job_id, enqueued_at=LATER), newer)))
 
     assert again.analysis_id != old.analysis_id
 
 
-def test_again_makes_one_analysis_a_job_beside_the_old_ones(store: Store, model_id: int) -> None:
-    old = claimed(store.claim(a_claim(a_job(), model_id)))
+def test_again_makes_one_analysis_a_job_beside_the_old_ones(store: Store, model: ModelFacts) -> None:
+    old = claimed(store.claim(a_claim(a_job(), model)))
     store.complete(old, a_result())
     forced = a_job(again=True)
 
-    new = claimed(store.claim(a_claim(forced, model_id)))
+    new = claimed(store.claim(a_claim(forced, model)))
     store.complete(new, a_result())
 
     assert new.analysis_id != old.analysis_id
-    assert store.claim(a_claim(forced, model_id)) == Settled(new.analysis_id, AnalysisState.SUCCEEDED)
-    other = claimed(store.claim(a_claim(a_job(again=True), model_id)))
+    assert store.claim(a_claim(forced, model)) == Settled(new.analysis_id, AnalysisState.SUCCEEDED)
+    other = claimed(store.claim(a_claim(a_job(again=True), model)))
     assert other.analysis_id not in (old.analysis_id, new.analysis_id)
 
 
 class TestReopening:
     """A failure stands, unless a newer message may find its cause gone, or asks for it."""
 
-    def failed(self, store: Store, model_id: int, error_class: str) -> int:
-        claim = claimed(store.claim(a_claim(a_job(), model_id)))
+    def failed(self, store: Store, model: ModelFacts, error_class: str) -> int:
+        claim = claimed(store.claim(a_claim(a_job(), model)))
         assert store.fail(claim, error_class, "why")
         return claim.analysis_id
 
-    def test_a_failure_of_the_recording_stands_against_a_newer_job(self, store: Store, model_id: int) -> None:
-        failure = self.failed(store, model_id, NotAudio.error_class)
-        answer = store.claim(a_claim(a_job(enqueued_at=LATER), model_id))
+    def test_a_failure_of_the_recording_stands_against_a_newer_job(self, store: Store, model: ModelFacts) -> None:
+        failure = self.failed(store, model, NotAudio.error_class)
+        answer = store.claim(a_claim(a_job(enqueued_at=LATER), model))
         assert answer == Settled(failure, AnalysisState.FAILED)
 
-    def test_reopen_takes_it_up_again_with_its_history(self, store: Store, model_id: int) -> None:
-        failure = self.failed(store, model_id, NotAudio.error_class)
+    def test_reopen_takes_it_up_again_with_its_history(self, store: Store, model: ModelFacts) -> None:
+        failure = self.failed(store, model, NotAudio.error_class)
         job = a_job(enqueued_at=LATER, reopen=True)
 
-        claim = claimed(store.claim(a_claim(job, model_id)))
+        claim = claimed(store.claim(a_claim(job, model)))
 
         assert (claim.analysis_id, claim.number, claim.vanished) == (failure, 2, 0)
         answer = store.job(job.job_id)
@@ -234,56 +342,62 @@ class TestReopening:
         first = store.attempts_of(failure)[0]
         assert (first.outcome, first.error_class, first.error_message) == (AttemptOutcome.FAILED, "not_audio", "why")
 
-    def test_reopen_of_a_message_older_than_the_failure_changes_nothing(self, store: Store, model_id: int) -> None:
-        failure = self.failed(store, model_id, NotAudio.error_class)
-        answer = store.claim(a_claim(a_job(enqueued_at=ENQUEUED_AT, reopen=True), model_id))
+    def test_a_producer_whose_clock_is_behind_may_try_again(self, store: Store, model: ModelFacts) -> None:
+        """Only the times of two messages are compared, never the producer's with the database's."""
+        failure = self.failed(store, model, ObjectMissing.error_class)
+        again = a_job(enqueued_at=ENQUEUED_AT - 90.0)
+        assert claimed(store.claim(a_claim(again, model))).analysis_id == failure
+
+    def test_reopen_by_the_message_that_failed_changes_nothing(self, store: Store, model: ModelFacts) -> None:
+        failure = self.failed(store, model, NotAudio.error_class)
+        answer = store.claim(a_claim(a_job(enqueued_at=ENQUEUED_AT, reopen=True), model))
         assert answer == Settled(failure, AnalysisState.FAILED)
 
-    def test_a_cause_that_may_be_gone_is_tried_by_any_newer_job(self, store: Store, model_id: int) -> None:
-        failure = self.failed(store, model_id, ObjectMissing.error_class)
-        assert store.claim(a_claim(a_job(), model_id)) == Settled(failure, AnalysisState.FAILED)
-        assert claimed(store.claim(a_claim(a_job(enqueued_at=LATER), model_id))).analysis_id == failure
+    def test_a_cause_that_may_be_gone_is_tried_by_any_newer_job(self, store: Store, model: ModelFacts) -> None:
+        failure = self.failed(store, model, ObjectMissing.error_class)
+        assert store.claim(a_claim(a_job(), model)) == Settled(failure, AnalysisState.FAILED)
+        assert claimed(store.claim(a_claim(a_job(enqueued_at=LATER), model))).analysis_id == failure
 
-    def test_the_retry_delivered_twice_is_one_retry(self, store: Store, model_id: int) -> None:
-        failure = self.failed(store, model_id, NotAudio.error_class)
+    def test_the_retry_delivered_twice_is_one_retry(self, store: Store, model: ModelFacts) -> None:
+        failure = self.failed(store, model, NotAudio.error_class)
         retry = a_job(enqueued_at=LATER, reopen=True)
-        claim = claimed(store.claim(a_claim(retry, model_id)))
+        claim = claimed(store.claim(a_claim(retry, model)))
         assert store.fail(claim, NotAudio.error_class, "still")
 
         # Delivered once more after the commit; the producer's clock is ahead of the database's.
-        assert store.claim(a_claim(retry, model_id)) == Settled(failure, AnalysisState.FAILED)
+        assert store.claim(a_claim(retry, model)) == Settled(failure, AnalysisState.FAILED)
         assert outcomes(store, failure) == [AttemptOutcome.FAILED] * 2
 
-    def test_crashes_are_counted_anew(self, store: Store, model_id: int) -> None:
+    def test_crashes_are_counted_anew(self, store: Store, model: ModelFacts) -> None:
         job = a_job()
         for _ in range(2):
-            store.claim(a_claim(job, model_id, max_attempts=2))
-        exhausted = store.claim(a_claim(job, model_id, max_attempts=2))
+            store.claim(a_claim(job, model, max_attempts=2))
+        exhausted = store.claim(a_claim(job, model, max_attempts=2))
         assert isinstance(exhausted, Exhausted)
         retry = a_job(job_id=job.job_id, enqueued_at=LATER, reopen=True)
 
-        assert claimed(store.claim(a_claim(retry, model_id, max_attempts=2))).vanished == 0
-        assert claimed(store.claim(a_claim(retry, model_id, max_attempts=2))).vanished == 1
-        assert isinstance(store.claim(a_claim(retry, model_id, max_attempts=2)), Exhausted)
+        assert claimed(store.claim(a_claim(retry, model, max_attempts=2))).vanished == 0
+        assert claimed(store.claim(a_claim(retry, model, max_attempts=2))).vanished == 1
+        assert isinstance(store.claim(a_claim(retry, model, max_attempts=2)), Exhausted)
         assert outcomes(store, exhausted.analysis_id) == [AttemptOutcome.VANISHED] * 4
 
-    def test_what_was_discarded_needs_to_be_asked_for(self, store: Store, model_id: int) -> None:
-        failure = self.failed(store, model_id, ObjectMissing.error_class)
+    def test_what_was_discarded_needs_to_be_asked_for(self, store: Store, model: ModelFacts) -> None:
+        failure = self.failed(store, model, ObjectMissing.error_class)
         assert store.discard([failure]) == 1
-        assert store.claim(a_claim(a_job(enqueued_at=LATER), model_id)) == Settled(failure, AnalysisState.DISCARDED)
-        claim = claimed(store.claim(a_claim(a_job(enqueued_at=LATER, reopen=True), model_id)))
+        assert store.claim(a_claim(a_job(enqueued_at=LATER), model)) == Settled(failure, AnalysisState.DISCARDED)
+        claim = claimed(store.claim(a_claim(a_job(enqueued_at=LATER, reopen=True), model)))
         assert claim.analysis_id == failure
 
 
 class TestAJobThatMoves:
     """Between two attempts the object, or the model that the worker serves, may change."""
 
-    def test_the_analysis_left_behind_does_not_stay_open(self, store: Store, model_id: int) -> None:
+    def test_the_analysis_left_behind_does_not_stay_open(self, store: Store, model: ModelFacts) -> None:
         job = a_job()
-        left = claimed(store.claim(a_claim(job, model_id, etag="e1")))
+        left = claimed(store.claim(a_claim(job, model, etag="e1")))
         store.release(left, AttemptOutcome.TRANSIENT, "storage_unavailable", "503")
 
-        moved = claimed(store.claim(a_claim(job, model_id, etag="e2")))
+        moved = claimed(store.claim(a_claim(job, model, etag="e2")))
 
         answer = store.job(job.job_id)
         assert answer is not None
@@ -292,36 +406,36 @@ class TestAJobThatMoves:
         assert (counts.running, counts.waiting, counts.failures) == (1, 0, {"job_moved": 1})
         assert not store.complete(left, a_result())
 
-    def test_a_live_attempt_left_behind_drops_its_work(self, store: Store, model_id: int) -> None:
+    def test_a_live_attempt_left_behind_drops_its_work(self, store: Store, model: ModelFacts) -> None:
         job = a_job()
-        left = claimed(store.claim(a_claim(job, model_id)))
-        newer = store.register_model(model_facts(version="2", sha256="b" * 64))
+        left = claimed(store.claim(a_claim(job, model)))
+        newer = model_facts(version="2", sha256="b" * 64)
         moved = claimed(store.claim(a_claim(job, newer)))
 
         assert not store.complete(left, a_result())
         assert store.complete(moved, a_result())
         assert outcomes(store, left.analysis_id) == [AttemptOutcome.SUPERSEDED]
 
-    def test_another_job_with_those_very_bytes_takes_it_up(self, store: Store, model_id: int) -> None:
+    def test_another_job_with_those_very_bytes_takes_it_up(self, store: Store, model: ModelFacts) -> None:
         mover, pinned = a_job(), a_job(etag="e1")
-        left = claimed(store.claim(a_claim(mover, model_id, etag="e1")))
-        shared = claimed(store.claim(a_claim(pinned, model_id, etag="e1")))
+        left = claimed(store.claim(a_claim(mover, model, etag="e1")))
+        shared = claimed(store.claim(a_claim(pinned, model, etag="e1")))
         assert shared.analysis_id == left.analysis_id
-        store.claim(a_claim(mover, model_id, etag="e2"))
+        store.claim(a_claim(mover, model, etag="e2"))
 
-        redelivered = claimed(store.claim(a_claim(pinned, model_id, etag="e1")))
+        redelivered = claimed(store.claim(a_claim(pinned, model, etag="e1")))
 
         assert redelivered.analysis_id == left.analysis_id
         assert store.complete(redelivered, a_result())
 
     def test_a_redelivery_after_the_answer_is_a_no_op_whatever_the_object_is_now(
-        self, store: Store, store_url: str, model_id: int
+        self, store: Store, store_url: str, model: ModelFacts
     ) -> None:
         job = a_job()
-        done = claimed(store.claim(a_claim(job, model_id, etag="e1")))
+        done = claimed(store.claim(a_claim(job, model, etag="e1")))
         store.complete(done, a_result())
 
-        answer = store.claim(a_claim(job, model_id, etag="e2"))
+        answer = store.claim(a_claim(job, model, etag="e2"))
 
         assert answer == Settled(done.analysis_id, AnalysisState.SUCCEEDED)
         assert store.refuse(a_refusal(job)) == done.analysis_id
@@ -332,18 +446,18 @@ class TestAJobThatMoves:
 
 
 class TestTheRecording:
-    def test_metadata_is_that_of_the_latest_message_that_had_any(self, store: Store, model_id: int) -> None:
+    def test_metadata_is_that_of_the_latest_message_that_had_any(self, store: Store, model: ModelFacts) -> None:
         for metadata in ({"a": 1, "b": 2}, {"a": 3}, {}):
             job = a_job(metadata=metadata)
-            store.claim(a_claim(job, model_id))
+            store.claim(a_claim(job, model))
         answer = store.job(job.job_id)
         assert answer is not None
         assert answer.analysis.metadata == {"a": 3}
 
-    def test_a_claim_that_knows_less_forgets_nothing(self, store: Store, model_id: int) -> None:
+    def test_a_claim_that_knows_less_forgets_nothing(self, store: Store, model: ModelFacts) -> None:
         job = a_job()
-        store.claim(a_claim(job, model_id, version_id="v1", size_bytes=5))
-        store.claim(a_claim(job, model_id, version_id=None, size_bytes=None))
+        store.claim(a_claim(job, model, version_id="v1", size_bytes=5))
+        store.claim(a_claim(job, model, version_id=None, size_bytes=None))
         answer = store.job(job.job_id)
         assert answer is not None
         assert (answer.analysis.version_id, answer.analysis.size_bytes) == ("v1", 5)
@@ -354,13 +468,13 @@ def test_an_unknown_job_has_no_answer(store: Store) -> None:
     assert store.job("no uuid") is None
 
 
-def test_a_first_claim_writes_what_an_ordinary_one_does(store: Store, store_url: str, model_id: int) -> None:
+def test_a_first_claim_writes_what_an_ordinary_one_does(store: Store, store_url: str, model: ModelFacts) -> None:
     """By the one statement of a first claim, and by the transaction of all others: but for what is unique."""
     job = a_job(metadata={"patient": 7})
     fields = {"etag": "e9", "version_id": "v1", "size_bytes": 12, "profile": "legacy", "profile_overridden": True}
     written = []
     for key in ("one.wav", "other.wav"):
-        request = a_claim(replace(job, job_id=str(uuid.uuid4()), key=key), model_id, **fields)
+        request = a_claim(replace(job, job_id=str(uuid.uuid4()), key=key), model, **fields)
         if key == "one.wav":
             claim = claimed(store.claim(request))
         else:
@@ -387,5 +501,5 @@ def test_a_first_claim_writes_what_an_ordinary_one_does(store: Store, store_url:
 
 UNIQUE = (
     "'id', 'key', 'recording_id', 'analysis_id', 'job_id', 'token', 'attempt_token', 'created_at', 'updated_at', "
-    "'started_at', 'received_at'"
+    "'started_at', 'received_at', 'lease_expires_at'"
 )

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from tests.support.store import a_claim, a_job, a_result, claimed, execute, rows
 from tussis.shared.states import AnalysisState, AttemptOutcome
-from tussis.shared.store.records import Claimed, JobAnswer, SegmentScores
+from tussis.shared.store.records import Claimed, JobAnswer, ModelFacts, SegmentScores
 from tussis.shared.store.repository import Store
 
 
 @pytest.fixture
-def claim(store: Store, model_id: int) -> Claimed:
-    return claimed(store.claim(a_claim(a_job(key="b.wav"), model_id)))
+def claim(store: Store, model: ModelFacts) -> Claimed:
+    return claimed(store.claim(a_claim(a_job(key="b.wav"), model)))
 
 
 def answer_of(store: Store, store_url: str, claim: Claimed) -> JobAnswer:
@@ -92,9 +92,9 @@ def test_a_logit_may_be_infinite(store: Store, store_url: str, claim: Claimed) -
     ends=st.lists(st.sampled_from(["complete", "fail", "release"]), min_size=1, max_size=4),
 )
 def test_whatever_follows_a_completion_there_is_one_set_of_rows(
-    store: Store, store_url: str, model_id: int, first: int, second: int, ends: list[str]
+    store: Store, store_url: str, model: ModelFacts, first: int, second: int, ends: list[str]
 ) -> None:
-    claim = claimed(store.claim(a_claim(a_job(again=True), model_id)))
+    claim = claimed(store.claim(a_claim(a_job(again=True), model)))
     assert store.complete(claim, a_result(first))
 
     endings: dict[str, Callable[[], bool]] = {
@@ -112,10 +112,10 @@ def test_whatever_follows_a_completion_there_is_one_set_of_rows(
 
 
 @pytest.mark.parametrize("end", ["complete", "fail", "release"])
-def test_an_attempt_that_was_taken_over_changes_nothing(store: Store, model_id: int, end: str) -> None:
+def test_an_attempt_that_was_taken_over_changes_nothing(store: Store, model: ModelFacts, end: str) -> None:
     job = a_job()
-    old = claimed(store.claim(a_claim(job, model_id)))
-    new = claimed(store.claim(a_claim(job, model_id)))
+    old = claimed(store.claim(a_claim(job, model)))
+    new = claimed(store.claim(a_claim(job, model)))
 
     if end == "complete":
         assert not store.complete(old, a_result(2))

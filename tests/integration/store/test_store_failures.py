@@ -8,20 +8,20 @@ import pytest
 
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, rows
 from tussis.shared.states import AnalysisState, AttemptOutcome
-from tussis.shared.store.records import FailureFilter
+from tussis.shared.store.records import FailureFilter, ModelFacts
 from tussis.shared.store.repository import Store
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def filled(store: Store, store_url: str, model_id: int) -> Store:
+def filled(store: Store, store_url: str, model: ModelFacts) -> Store:
     """Failures 1 to 3, finished one a minute from T0; 4 discarded; 5 succeeded; 6 running."""
     for key, error_class in (("a/1", "not_audio"), ("a/2", "corrupt"), ("b/3", "not_audio"), ("b/4", "empty")):
-        store.fail(claimed(store.claim(a_claim(a_job(key=key), model_id))), error_class, "why")
+        store.fail(claimed(store.claim(a_claim(a_job(key=key), model))), error_class, "why")
     store.discard([4])
-    store.complete(claimed(store.claim(a_claim(a_job(key="c/5"), model_id))), a_result())
-    store.claim(a_claim(a_job(key="c/6"), model_id))
+    store.complete(claimed(store.claim(a_claim(a_job(key="c/5"), model))), a_result())
+    store.claim(a_claim(a_job(key="c/6"), model))
     execute(store_url, "UPDATE analyses SET finished_at = %s + (id - 1) * interval '1 min' WHERE id <= 4", T0)
     return store
 
@@ -59,11 +59,11 @@ def test_discarding_touches_failures_only(filled: Store, store_url: str) -> None
     assert rows(store_url, "SELECT finished_at, error_class FROM analyses WHERE id = 1") == [(T0, "not_audio")]
 
 
-def test_a_retry_takes_the_failure_up_again(store: Store, store_url: str, model_id: int) -> None:
+def test_a_retry_takes_the_failure_up_again(store: Store, store_url: str, model: ModelFacts) -> None:
     # The producer's clock is an hour ahead of the database's.
     ahead = datetime.now(UTC).timestamp() + 3600
     job = a_job(enqueued_at=ahead, metadata={"a": 1}, profile="documented", etag="e1", version_id="v1")
-    claim = claimed(store.claim(a_claim(job, model_id, version_id="v1")))
+    claim = claimed(store.claim(a_claim(job, model, version_id="v1")))
     store.fail(claim, "not_audio", "why")
 
     (failure,) = store.failures(FailureFilter())
@@ -74,7 +74,7 @@ def test_a_retry_takes_the_failure_up_again(store: Store, store_url: str, model_
     # Neither was asked for beyond what the model's own manifest says.
     assert (message.model, message.profile) == (None, None)
     assert message.enqueued_at > ahead
-    again = claimed(store.claim(a_claim(message, model_id)))
+    again = claimed(store.claim(a_claim(message, model)))
     assert (again.analysis_id, again.number) == (claim.analysis_id, 2)
     assert store.complete(again, a_result())
     answer = store.job(job.job_id)
@@ -87,16 +87,16 @@ def test_a_retry_takes_the_failure_up_again(store: Store, store_url: str, model_
     ]
 
 
-def test_a_retry_keeps_what_the_job_asked_for(store: Store, model_id: int) -> None:
+def test_a_retry_keeps_what_the_job_asked_for(store: Store, model: ModelFacts) -> None:
     job = a_job(profile="legacy", again=True)
-    claim = claimed(store.claim(a_claim(job, model_id, profile="legacy", profile_overridden=True)))
+    claim = claimed(store.claim(a_claim(job, model, profile="legacy", profile_overridden=True)))
     store.fail(claim, "not_audio", "why")
 
     (failure,) = store.failures(FailureFilter())
     message = store.retry_job(failure)
 
     assert (message.job_id, message.again, message.profile) == (job.job_id, True, "legacy")
-    assert claimed(store.claim(a_claim(message, model_id, profile="legacy"))).analysis_id == claim.analysis_id
+    assert claimed(store.claim(a_claim(message, model, profile="legacy"))).analysis_id == claim.analysis_id
 
 
 def test_a_retry_of_a_refusal_asks_for_its_model_and_pins_no_bytes(store: Store) -> None:
@@ -107,9 +107,9 @@ def test_a_retry_of_a_refusal_asks_for_its_model_and_pins_no_bytes(store: Store)
     assert (message.model, message.etag, message.version_id) == ("other@7", None, None)
 
 
-def test_a_discarded_failure_can_be_retried(store: Store, model_id: int) -> None:
-    claim = claimed(store.claim(a_claim(a_job(), model_id)))
+def test_a_discarded_failure_can_be_retried(store: Store, model: ModelFacts) -> None:
+    claim = claimed(store.claim(a_claim(a_job(), model)))
     store.fail(claim, "not_audio", "why")
     store.discard([claim.analysis_id])
     (failure,) = store.failures(FailureFilter(include_discarded=True))
-    assert claimed(store.claim(a_claim(store.retry_job(failure), model_id))).analysis_id == claim.analysis_id
+    assert claimed(store.claim(a_claim(store.retry_job(failure), model))).analysis_id == claim.analysis_id

@@ -26,6 +26,7 @@ from tussis.shared.errors import (
 )
 from tussis.shared.store import connection as store_connection
 from tussis.shared.store.faults import database_errors, translated
+from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
 from tussis.worker.soak.tcp_proxy import TcpProxy
@@ -119,18 +120,18 @@ def test_a_server_that_falls_silent_is_left(store_url: str, monkeypatch: pytest.
             assert store.counts().succeeded == 0
 
 
-def test_killed_connections_are_replaced(store: Store, store_url: str, model_id: int) -> None:
-    claim = claimed(store.claim(a_claim(a_job(), model_id)))
+def test_killed_connections_are_replaced(store: Store, store_url: str, model: ModelFacts) -> None:
+    claim = claimed(store.claim(a_claim(a_job(), model)))
     kill_backends(store_url)
     # The pool looks at a connection before it gives it out.
     assert store.complete(claim, a_result())
 
 
 def test_a_connection_killed_in_the_middle_is_transient_and_leaves_nothing(
-    store: Store, store_url: str, model_id: int
+    store: Store, store_url: str, model: ModelFacts
 ) -> None:
     job = a_job()
-    claim = claimed(store.claim(a_claim(job, model_id)))
+    claim = claimed(store.claim(a_claim(job, model)))
 
     with locked(store_url, "LOCK TABLE segments IN ACCESS EXCLUSIVE MODE"):
         # The completion has written its state and its bag, and waits for the table of segments.
@@ -150,7 +151,7 @@ def test_a_connection_killed_in_the_middle_is_transient_and_leaves_nothing(
 
 
 def test_a_lock_that_is_held_too_long_is_transient(
-    store: Store, store_url: str, model_id: int, monkeypatch: pytest.MonkeyPatch
+    store: Store, store_url: str, model: ModelFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_connection, "LOCK_TIMEOUT_S", 1)
     with (
@@ -158,7 +159,7 @@ def test_a_lock_that_is_held_too_long_is_transient(
         locked(store_url, "LOCK TABLE recordings IN ACCESS EXCLUSIVE MODE"),
         pytest.raises(DatabaseUnavailable, match="lock timeout"),
     ):
-        hasty.claim(a_claim(a_job(), model_id))
+        hasty.claim(a_claim(a_job(), model))
 
 
 def test_a_statement_that_takes_too_long_is_transient(store_url: str) -> None:
@@ -175,11 +176,11 @@ def test_a_pool_in_use_is_transient(store_url: str, monkeypatch: pytest.MonkeyPa
         store.counts()
 
 
-def test_a_database_that_only_reads_pauses_the_worker(store: Store, store_url: str, model_id: int) -> None:
+def test_a_database_that_only_reads_pauses_the_worker(store: Store, store_url: str, model: ModelFacts) -> None:
     name = urlsplit(store_url).path.removeprefix("/")
     execute(store_url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     with Store.connect(store_url) as reading, pytest.raises(DiskFull, match="read-only"):
-        reading.claim(a_claim(a_job(), model_id))
+        reading.claim(a_claim(a_job(), model))
 
 
 def test_rights_that_are_missing_are_the_operators(store_url: str) -> None:
@@ -222,13 +223,13 @@ def test_each_sqlstate_has_its_meaning(error: Exception, kind: type[TussisError]
     assert type(fault) is (type(None) if kind is None else kind)
 
 
-def test_a_bug_is_not_taken_for_an_outage(store: Store, store_url: str, model_id: int) -> None:
+def test_a_bug_is_not_taken_for_an_outage(store: Store, store_url: str, model: ModelFacts) -> None:
     with pytest.raises(psycopg.errors.CheckViolation, match="analyses_coverage_check"):
-        store.claim(a_claim(a_job(), model_id, coverage=""))
+        store.claim(a_claim(a_job(), model, coverage=""))
     with pytest.raises(sqlalchemy.exc.IntegrityError, match="analyses_coverage_check"):
         store.refuse(a_refusal(a_job(), coverage=""))
     # The connection that it happened on is not used on.
-    assert claimed(store.claim(a_claim(a_job(), model_id))).number == 1
+    assert claimed(store.claim(a_claim(a_job(), model))).number == 1
 
 
 class TestTheRevision:

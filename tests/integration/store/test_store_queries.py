@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, rows
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, refused, rows
 from tussis.shared.errors import InvalidUri
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import queries
@@ -27,14 +27,14 @@ def filled(shared_store_url: str) -> Iterator[Store]:
 
 
 def fill(store: Store, store_url: str) -> None:
-    model_id = store.register_model(model_facts())
+    model = model_facts()
     for key, probability in (("a/1.wav", 0.9), ("a/2.wav", 0.1)):
-        store.complete(claimed(store.claim(a_claim(a_job(key=key), model_id))), a_result(3, probability))
-    store.fail(claimed(store.claim(a_claim(a_job(key="b/3.wav"), model_id))), "not_audio", "a picture")
-    discarded = store.refuse(a_refusal(a_job(key="b_/4.wav")))
+        store.complete(claimed(store.claim(a_claim(a_job(key=key), model))), a_result(3, probability))
+    store.fail(claimed(store.claim(a_claim(a_job(key="b/3.wav"), model))), "not_audio", "a picture")
+    discarded = refused(store.refuse(a_refusal(a_job(key="b_/4.wav"))))
     store.discard([discarded])
-    store.claim(a_claim(a_job(key="b%/5.wav"), model_id))
-    waiting = claimed(store.claim(a_claim(a_job(bucket="others", key="a/6.wav"), model_id)))
+    store.claim(a_claim(a_job(key="b%/5.wav"), model))
+    waiting = claimed(store.claim(a_claim(a_job(bucket="others", key="a/6.wav"), model)))
     store.release(waiting, AttemptOutcome.TRANSIENT, "storage_unavailable", "503")
     # Segments carry the analysis' creation time: the two move together.
     execute(store_url, "UPDATE analyses SET created_at = %s + (id - 1) * interval '1 min'", T0)
@@ -98,7 +98,7 @@ def test_rows_that_appear_meanwhile_shift_no_page(
     monkeypatch.setattr(queries, "PAGE", 2)
     listing = store.results(ResultFilter())
     first = [analysis.key for analysis in islice(listing, 2)]
-    store.claim(a_claim(a_job(key="new.wav"), store.register_model(model_facts())))
+    store.claim(a_claim(a_job(key="new.wav"), model_facts()))
     assert first + [analysis.key for analysis in listing] == whole
 
 

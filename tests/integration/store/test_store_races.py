@@ -14,7 +14,7 @@ import pytest
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, model_facts, rows
 from tests.support.waiting import wait_until
 from tussis.shared.states import AnalysisState, AttemptOutcome
-from tussis.shared.store.records import Claimed, Settled
+from tussis.shared.store.records import Claimed, ModelFacts, Settled
 from tussis.shared.store.repository import Store
 
 T = TypeVar("T")
@@ -34,11 +34,11 @@ def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
 
 
 @pytest.mark.parametrize("same_job", [True, False])
-def test_claims_of_one_question_leave_one_analysis(store: Store, store_url: str, model_id: int, same_job: bool) -> None:
+def test_claims_of_one_question_leave_one_analysis(
+    store: Store, store_url: str, model: ModelFacts, same_job: bool
+) -> None:
     one = a_job()
-    requests = [
-        a_claim(one if same_job else a_job(), model_id, worker=f"w{n}", max_attempts=100) for n in range(THREADS)
-    ]
+    requests = [a_claim(one if same_job else a_job(), model, worker=f"w{n}", max_attempts=100) for n in range(THREADS)]
 
     answers = at_once([partial(store.claim, request) for request in requests])
 
@@ -58,14 +58,14 @@ def test_claims_of_one_question_leave_one_analysis(store: Store, store_url: str,
     assert outcomes == [AttemptOutcome.SUPERSEDED] * (THREADS - 1) + [AttemptOutcome.SUCCEEDED]
 
 
-def test_a_takeover_against_a_completion(store: Store, model_id: int) -> None:
+def test_a_takeover_against_a_completion(store: Store, model: ModelFacts) -> None:
     for number in range(12):
         job = a_job(key=f"{number}.wav")
-        old = claimed(store.claim(a_claim(job, model_id)))
+        old = claimed(store.claim(a_claim(job, model)))
 
         calls: list[Callable[[], object]] = [
             partial(store.complete, old, a_result(5)),
-            partial(store.claim, a_claim(job, model_id)),
+            partial(store.claim, a_claim(job, model)),
         ]
         committed, answer = at_once(calls)
 
@@ -76,22 +76,22 @@ def test_a_takeover_against_a_completion(store: Store, model_id: int) -> None:
         assert len(store.segments_of(old.analysis_id)) == 5
 
 
-def test_two_completions_of_one_attempt(store: Store, model_id: int) -> None:
+def test_two_completions_of_one_attempt(store: Store, model: ModelFacts) -> None:
     for number in range(6):
-        claim = claimed(store.claim(a_claim(a_job(key=f"{number}.wav"), model_id)))
+        claim = claimed(store.claim(a_claim(a_job(key=f"{number}.wav"), model)))
         assert at_once([partial(store.complete, claim, a_result(5))] * 2) == [True, True]
         assert len(store.segments_of(claim.analysis_id)) == 5
 
 
 def test_a_refusal_against_a_claim_of_the_same_job_leaves_one_analysis(
-    store: Store, store_url: str, model_id: int
+    store: Store, store_url: str, model: ModelFacts
 ) -> None:
     for number in range(6):
         job = a_job(key=f"{number}.wav")
-        refusal = a_refusal(job, etag="e1", model_id=model_id)
+        refusal = a_refusal(job, etag="e1", model=model)
         calls: list[Callable[[], object]] = [
             partial(store.refuse, refusal),
-            partial(store.claim, a_claim(job, model_id)),
+            partial(store.claim, a_claim(job, model)),
         ]
         at_once(calls)
     assert rows(store_url, "SELECT count(*) FROM analyses") == [(6,)]
@@ -104,10 +104,10 @@ TAKEN_OVER = "UPDATE analyses SET attempt_token = gen_random_uuid()"
     "takeover", [f"UPDATE recordings SET updated_at = now(); {TAKEN_OVER}", TAKEN_OVER], ids=["in order", "analysis"]
 )
 def test_a_completion_that_waits_for_a_takeover_writes_no_answer(
-    store: Store, store_url: str, model_id: int, takeover: str
+    store: Store, store_url: str, model: ModelFacts, takeover: str
 ) -> None:
     """Its one statement began while the claim was its own; the token is looked at anew when the row is free."""
-    claim = claimed(store.claim(a_claim(a_job(), model_id)))
+    claim = claimed(store.claim(a_claim(a_job(), model)))
     with ThreadPoolExecutor(1) as pool, psycopg.connect(store_url) as other:
         other.execute(takeover.encode())
         late = pool.submit(store.complete, claim, a_result(4))
@@ -120,11 +120,13 @@ def test_a_completion_that_waits_for_a_takeover_writes_no_answer(
 
 
 @pytest.mark.parametrize("committed", [True, False])
-def test_a_first_claim_that_waits_for_another_one(store: Store, store_url: str, model_id: int, committed: bool) -> None:
+def test_a_first_claim_that_waits_for_another_one(
+    store: Store, store_url: str, model: ModelFacts, committed: bool
+) -> None:
     """Who comes second to a new recording takes the other's row, or, where that went away, makes its own."""
     with ThreadPoolExecutor(1) as pool, psycopg.connect(store_url) as other:
         other.execute("INSERT INTO recordings (bucket, key, etag) VALUES ('recordings', 'a.wav', 'e1')")
-        second = pool.submit(store.claim, a_claim(a_job(), model_id))
+        second = pool.submit(store.claim, a_claim(a_job(), model))
         wait_until(lambda: waits_for_a_lock(store_url), 30, "the claim to wait")
         (other.commit if committed else other.rollback)()
         assert claimed(second.result(60)).number == 1
@@ -152,15 +154,15 @@ def test_all_children_of_a_worker_register_one_model(store: Store, store_url: st
     assert rows(store_url, "SELECT count(*) FROM models") == [(1,)]
 
 
-def test_jobs_that_move_across_each_other_do_not_hang(store: Store, store_url: str, model_id: int) -> None:
+def test_jobs_that_move_across_each_other_do_not_hang(store: Store, store_url: str, model: ModelFacts) -> None:
     one, two = a_job(), a_job()
     for _ in range(6):
-        store.claim(a_claim(one, model_id, etag="e1", max_attempts=100))
-        store.claim(a_claim(two, model_id, etag="e2", max_attempts=100))
+        store.claim(a_claim(one, model, etag="e1", max_attempts=100))
+        store.claim(a_claim(two, model, etag="e2", max_attempts=100))
         answers = at_once(
             [
-                partial(store.claim, a_claim(one, model_id, etag="e2", max_attempts=100)),
-                partial(store.claim, a_claim(two, model_id, etag="e1", max_attempts=100)),
+                partial(store.claim, a_claim(one, model, etag="e2", max_attempts=100)),
+                partial(store.claim, a_claim(two, model, etag="e1", max_attempts=100)),
             ]
         )
         assert all(isinstance(answer, Claimed) for answer in answers)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, rows
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, refused, rows
 from tussis.shared.states import AnalysisState, AttemptOutcome
+from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 
 LATER = 4_000_000_000.0
@@ -29,7 +30,7 @@ def test_a_missing_object_is_a_failure_row(store: Store) -> None:
     assert (attempt.outcome, attempt.error_class) == (AttemptOutcome.FAILED, "object_missing")
 
 
-def test_a_model_that_is_not_served_is_named(store: Store, model_id: int) -> None:
+def test_a_model_that_is_not_served_is_named(store: Store, model: ModelFacts) -> None:
     job = a_job(model="other@7")
     store.refuse(a_refusal(job, error_class="model_not_served", model_requested="other@7"))
     answer = store.job(job.job_id)
@@ -46,7 +47,7 @@ def test_the_same_job_twice_leaves_one_row(store: Store, store_url: str) -> None
 
 
 def test_a_newer_job_for_an_object_still_missing_is_one_more_attempt(store: Store) -> None:
-    first = store.refuse(a_refusal(a_job()))
+    first = refused(store.refuse(a_refusal(a_job())))
     newer = a_job(enqueued_at=LATER)
 
     assert store.refuse(a_refusal(newer, message="still not there")) == first
@@ -57,9 +58,9 @@ def test_a_newer_job_for_an_object_still_missing_is_one_more_attempt(store: Stor
     assert [attempt.outcome for attempt in store.attempts_of(first)] == [AttemptOutcome.FAILED] * 2
 
 
-def test_what_an_earlier_attempt_left_open_becomes_the_failure(store: Store, model_id: int) -> None:
+def test_what_an_earlier_attempt_left_open_becomes_the_failure(store: Store, model: ModelFacts) -> None:
     job = a_job()
-    claim = claimed(store.claim(a_claim(job, model_id)))
+    claim = claimed(store.claim(a_claim(job, model)))
     store.release(claim, AttemptOutcome.TRANSIENT, "storage_unavailable", "503")
 
     # The object was deleted before the next attempt.
@@ -73,9 +74,9 @@ def test_what_an_earlier_attempt_left_open_becomes_the_failure(store: Store, mod
     ]
 
 
-def test_it_takes_a_running_attempt_of_the_same_job_over(store: Store, model_id: int) -> None:
+def test_it_takes_a_running_attempt_of_the_same_job_over(store: Store, model: ModelFacts) -> None:
     job = a_job()
-    claim = claimed(store.claim(a_claim(job, model_id)))
+    claim = claimed(store.claim(a_claim(job, model)))
     assert store.refuse(a_refusal(job)) == claim.analysis_id
     assert not store.complete(claim, a_result())
     assert [attempt.outcome for attempt in store.attempts_of(claim.analysis_id)] == [
@@ -84,11 +85,11 @@ def test_it_takes_a_running_attempt_of_the_same_job_over(store: Store, model_id:
     ]
 
 
-def test_the_running_attempt_of_another_job_is_left_to_it(store: Store, model_id: int) -> None:
-    claim = claimed(store.claim(a_claim(a_job(), model_id)))
+def test_the_running_attempt_of_another_job_is_left_to_it(store: Store, model: ModelFacts) -> None:
+    claim = claimed(store.claim(a_claim(a_job(), model)))
     other = a_job(etag="e1")
 
-    assert store.refuse(a_refusal(other, etag="e1", model_id=model_id)) == claim.analysis_id
+    assert store.refuse(a_refusal(other, etag="e1", model=model)) == claim.analysis_id
 
     assert store.complete(claim, a_result())
     answer = store.job(other.job_id)
@@ -96,13 +97,13 @@ def test_the_running_attempt_of_another_job_is_left_to_it(store: Store, model_id
     assert answer.analysis.state is AnalysisState.SUCCEEDED
 
 
-def test_a_result_is_never_overwritten(store: Store, model_id: int) -> None:
+def test_a_result_is_never_overwritten(store: Store, model: ModelFacts) -> None:
     job = a_job()
-    claim = claimed(store.claim(a_claim(job, model_id)))
+    claim = claimed(store.claim(a_claim(job, model)))
     store.complete(claim, a_result())
 
-    for refused in (job, a_job(enqueued_at=LATER), a_job(enqueued_at=LATER, reopen=True)):
-        assert store.refuse(a_refusal(refused, etag="e1", model_id=model_id)) == claim.analysis_id
+    for late in (job, a_job(enqueued_at=LATER), a_job(enqueued_at=LATER, reopen=True)):
+        assert store.refuse(a_refusal(late, etag="e1", model=model)) == claim.analysis_id
 
     answer = store.job(job.job_id)
     assert answer is not None

@@ -9,6 +9,7 @@ from psycopg.rows import dict_row
 
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, model_facts, rows
 from tussis.shared.states import AttemptOutcome
+from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 
 
@@ -18,9 +19,9 @@ def current(url: str) -> dict[str, dict[str, Any]]:
         return {row["key"]: row for row in connection.execute("SELECT * FROM current")}
 
 
-def test_a_result_is_flat_and_complete(store: Store, store_url: str, model_id: int) -> None:
+def test_a_result_is_flat_and_complete(store: Store, store_url: str, model: ModelFacts) -> None:
     job = a_job(key="ward 3/ä.wav", metadata={"patient": 7})
-    claim = claimed(store.claim(a_claim(job, model_id, version_id="v1")))
+    claim = claimed(store.claim(a_claim(job, model, version_id="v1")))
     store.complete(claim, a_result(32, truncated=True, segments_total=60, duration_s=30.0, analyzed_s=17.5))
 
     row = current(store_url)["ward 3/ä.wav"]
@@ -63,13 +64,13 @@ def test_a_result_is_flat_and_complete(store: Store, store_url: str, model_id: i
     assert str(row["job_id"]) == job.job_id
 
 
-def test_current_is_the_newest_final_answer(store: Store, store_url: str, model_id: int) -> None:
-    newer = store.register_model(model_facts(version="2", sha256="b" * 64))
-    for model in (model_id, newer):
-        store.complete(claimed(store.claim(a_claim(a_job(), model))), a_result(2, 0.2 + model / 100))
+def test_current_is_the_newest_final_answer(store: Store, store_url: str, model: ModelFacts) -> None:
+    newer = model_facts(version="2", sha256="b" * 64)
+    for number, answering in enumerate((model, newer), start=1):
+        store.complete(claimed(store.claim(a_claim(a_job(), answering))), a_result(2, 0.2 + number / 100))
     # Not final: running, and waiting for the next attempt.
-    store.claim(a_claim(a_job(again=True), model_id))
-    store.release(claimed(store.claim(a_claim(a_job(again=True), model_id))), AttemptOutcome.HANDED_BACK)
+    store.claim(a_claim(a_job(again=True), model))
+    store.release(claimed(store.claim(a_claim(a_job(again=True), model))), AttemptOutcome.HANDED_BACK)
 
     row = current(store_url)["a.wav"]
     assert (row["model"], row["state"]) == ("cough@2", "succeeded")
@@ -84,14 +85,14 @@ def test_current_is_the_newest_final_answer(store: Store, store_url: str, model_
     assert current(store_url)["a.wav"]["error_class"] == "object_missing"
 
 
-def test_a_failure_that_tells_of_a_job_hides_no_answer(store: Store, store_url: str, model_id: int) -> None:
+def test_a_failure_that_tells_of_a_job_hides_no_answer(store: Store, store_url: str, model: ModelFacts) -> None:
     # A message for bytes that are gone, with nothing else known: then it is shown.
-    store.fail(claimed(store.claim(a_claim(a_job(), model_id, etag="e0"))), "object_changed", "replaced")
+    store.fail(claimed(store.claim(a_claim(a_job(), model, etag="e0"))), "object_changed", "replaced")
     assert current(store_url)["a.wav"]["error_class"] == "object_changed"
 
-    result = claimed(store.claim(a_claim(a_job(), model_id, etag="e1")))
+    result = claimed(store.claim(a_claim(a_job(), model, etag="e1")))
     store.complete(result, a_result())
-    store.fail(claimed(store.claim(a_claim(a_job(), model_id, etag="e2"))), "object_changed", "replaced")
+    store.fail(claimed(store.claim(a_claim(a_job(), model, etag="e2"))), "object_changed", "replaced")
     store.refuse(a_refusal(a_job(), error_class="model_not_served", model_requested="other"))
     row = current(store_url)["a.wav"]
     assert (row["analysis_id"], row["state"]) == (result.analysis_id, "succeeded")
@@ -100,9 +101,11 @@ def test_a_failure_that_tells_of_a_job_hides_no_answer(store: Store, store_url: 
     assert current(store_url)["a.wav"]["error_class"] == "object_missing"
 
 
-def test_an_analysis_under_another_profile_by_order_is_left_out(store: Store, store_url: str, model_id: int) -> None:
-    store.complete(claimed(store.claim(a_claim(a_job(), model_id))), a_result())
-    other = a_claim(a_job(profile="legacy"), model_id, profile="legacy", profile_overridden=True)
+def test_an_analysis_under_another_profile_by_order_is_left_out(
+    store: Store, store_url: str, model: ModelFacts
+) -> None:
+    store.complete(claimed(store.claim(a_claim(a_job(), model))), a_result())
+    other = a_claim(a_job(profile="legacy"), model, profile="legacy", profile_overridden=True)
     store.complete(claimed(store.claim(other)), a_result(2, 0.1))
     store.refuse(a_refusal(a_job(key="b.wav"), profile="legacy", profile_overridden=True))
 
@@ -114,13 +117,13 @@ def test_an_analysis_under_another_profile_by_order_is_left_out(store: Store, st
     ]
 
 
-def test_newest_of_each_question(store: Store, store_url: str, model_id: int) -> None:
-    newer = store.register_model(model_facts(version="2", sha256="b" * 64))
+def test_newest_of_each_question(store: Store, store_url: str, model: ModelFacts) -> None:
+    newer = model_facts(version="2", sha256="b" * 64)
     for request in (
-        a_claim(a_job(), model_id),
-        a_claim(a_job(again=True), model_id),
+        a_claim(a_job(), model),
+        a_claim(a_job(again=True), model),
         a_claim(a_job(), newer),
-        a_claim(a_job(), model_id, etag="e2"),
+        a_claim(a_job(), model, etag="e2"),
     ):
         last = claimed(store.claim(request))
         store.complete(last, a_result())
@@ -131,11 +134,11 @@ def test_newest_of_each_question(store: Store, store_url: str, model_id: int) ->
     assert [analysis_id for (analysis_id,) in found] == [2, 3, 4, 5, 6]
 
 
-def test_segments_of_current_results(store: Store, store_url: str, model_id: int) -> None:
-    store.complete(claimed(store.claim(a_claim(a_job(), model_id))), a_result(8))
-    newest = claimed(store.claim(a_claim(a_job(again=True), model_id)))
+def test_segments_of_current_results(store: Store, store_url: str, model: ModelFacts) -> None:
+    store.complete(claimed(store.claim(a_claim(a_job(), model))), a_result(8))
+    newest = claimed(store.claim(a_claim(a_job(again=True), model)))
     store.complete(newest, a_result(2))
-    store.fail(claimed(store.claim(a_claim(a_job(key="b.wav"), model_id))), "empty", "no bytes")
+    store.fail(claimed(store.claim(a_claim(a_job(key="b.wav"), model))), "empty", "no bytes")
 
     found = rows(
         store_url,
@@ -149,8 +152,8 @@ def test_segments_of_current_results(store: Store, store_url: str, model_id: int
     ]
 
 
-def test_one_recording_of_current_does_not_read_them_all(store: Store, store_url: str, model_id: int) -> None:
-    store.complete(claimed(store.claim(a_claim(a_job(), model_id))), a_result())
+def test_one_recording_of_current_does_not_read_them_all(store: Store, store_url: str, model: ModelFacts) -> None:
+    store.complete(claimed(store.claim(a_claim(a_job(), model))), a_result())
     with psycopg.connect(store_url) as connection:
         connection.execute("SET enable_seqscan = off")
         plan = connection.execute("EXPLAIN SELECT * FROM current WHERE bucket = 'recordings' AND key = 'a.wav'")

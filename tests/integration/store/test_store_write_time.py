@@ -11,16 +11,17 @@ import psycopg
 import pytest
 
 from tests.support.store import a_claim, a_job, a_result, claimed
+from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 
 ROUNDS = 30
 
 
-def test_write_time_of_thirty_two_segments(store: Store, store_url: str, model_id: int) -> None:
+def test_write_time_of_thirty_two_segments(store: Store, store_url: str, model: ModelFacts) -> None:
     result = a_result(32)
     claims, writes, cpu = [], [], []
     for number in range(ROUNDS):
-        request = a_claim(a_job(key=f"{number}.wav"), model_id)
+        request = a_claim(a_job(key=f"{number}.wav"), model)
         worked = time.thread_time()
         began = time.perf_counter()
         claim = claimed(store.claim(request))
@@ -49,7 +50,7 @@ def test_write_time_of_thirty_two_segments(store: Store, store_url: str, model_i
 
 @pytest.mark.parametrize("count", [1, 32])
 def test_a_claim_and_a_result_are_a_statement_each(
-    store: Store, model_id: int, count: int, monkeypatch: pytest.MonkeyPatch
+    store: Store, model: ModelFacts, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the number of segments; and the statement is the transaction: nothing else goes to the server."""
     statements: list[str] = []
@@ -63,7 +64,7 @@ def test_a_claim_and_a_result_are_a_statement_each(
     monkeypatch.setattr(psycopg.Cursor, "execute", noted)
     # A recording that nobody has seen, then a new question about it.
     for job in (a_job(), a_job(again=True)):
-        claim = claimed(store.claim(a_claim(job, model_id)))
+        claim = claimed(store.claim(a_claim(job, model)))
         assert claim.number == 1
         assert store.complete(claim, a_result(count))
     assert ["INSERT INTO segments" in statement for statement in statements] == [False, True] * 2

@@ -22,7 +22,7 @@ class Failures:
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
         store = deployment.store
-        self.model_id = store.register_model(model_facts())
+        self.model_id = model_facts()
         self.jobs: list[Job] = []
         for key, error_class in (
             ("a/1.wav", "corrupt"),

@@ -25,7 +25,7 @@ from tussis.shared.queues import Device, list_key
 from tussis.shared.s3 import ListedObject
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store.known import Question, known_statement
-from tussis.shared.store.records import Claimed
+from tussis.shared.store.records import Claimed, ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
 from tussis.worker.detector.manifest import read_manifest
@@ -57,9 +57,11 @@ def store(deployment: Deployment) -> Store:
 
 
 @pytest.fixture
-def served(store: Store) -> int:
-    """The id of the model that the workers serve."""
-    return store.register_model(model_facts())
+def served(store: Store) -> ModelFacts:
+    """The model that the workers serve."""
+    facts = model_facts()
+    store.register_model(facts)
+    return facts
 
 
 def listed(*keys: str) -> list[ListedObject]:
@@ -73,9 +75,9 @@ def plain_job(key: str, **fields: Any) -> Job:
     return a_job(key=key, etag=ETAG, job_id=job_id, **fields)
 
 
-def begin(store: Store, model_id: int, key: str, **fields: Any) -> Claimed:
+def begin(store: Store, model: ModelFacts, key: str, **fields: Any) -> Claimed:
     """A worker has claimed the recording."""
-    return claimed(store.claim(a_claim(plain_job(key, **fields), model_id)))
+    return claimed(store.claim(a_claim(plain_job(key, **fields), model)))
 
 
 def sweep(
@@ -92,12 +94,14 @@ def uris(steps: list[Step]) -> list[str]:
     return [uri for step in steps for uri in step.uris]
 
 
-def test_only_what_has_neither_answer_nor_open_work_is_enqueued(store: Store, ledger: Ledger, served: int) -> None:
+def test_only_what_has_neither_answer_nor_open_work_is_enqueued(
+    store: Store, ledger: Ledger, served: ModelFacts
+) -> None:
     store.complete(begin(store, served, "answered"), a_result())
     store.fail(begin(store, served, "failed"), "corrupt", "why")
     store.fail(begin(store, served, "discarded"), "corrupt", "why")
     store.discard([store.job(plain_job("discarded").job_id).analysis.id])  # type: ignore[union-attr]
-    store.refuse(a_refusal(plain_job("was-missing"), etag=ETAG, model_id=served))
+    store.refuse(a_refusal(plain_job("was-missing"), etag=ETAG, model=served))
     ledger.open(plain_job("waiting"))
     begin(store, served, "running")
     ledger.open(plain_job("running"))
@@ -118,7 +122,7 @@ def test_only_what_has_neither_answer_nor_open_work_is_enqueued(store: Store, le
     assert counts.open == 4
 
 
-def test_a_dry_run_says_the_same_and_sends_nothing(store: Store, ledger: Ledger, served: int) -> None:
+def test_a_dry_run_says_the_same_and_sends_nothing(store: Store, ledger: Ledger, served: ModelFacts) -> None:
     begin(store, served, "stranded")
     steps, counts = sweep(store, ledger, listed("a", "stranded"), replace(ORDER, dry_run=True))
     assert uris(steps) == ["s3://recordings/stranded", "s3://recordings/a"]
@@ -126,7 +130,9 @@ def test_a_dry_run_says_the_same_and_sends_nothing(store: Store, ledger: Ledger,
     assert ledger.depth().open == 0
 
 
-def test_failures_are_enqueued_on_demand_and_discarded_ones_never(store: Store, ledger: Ledger, served: int) -> None:
+def test_failures_are_enqueued_on_demand_and_discarded_ones_never(
+    store: Store, ledger: Ledger, served: ModelFacts
+) -> None:
     # The producer's clock was an hour ahead.
     ahead = time.time() + 3600
     store.fail(begin(store, served, "failed", enqueued_at=ahead), "corrupt", "why")
@@ -160,9 +166,9 @@ def test_failures_are_enqueued_on_demand_and_discarded_ones_never(store: Store, 
     ids=str,
 )
 def test_what_counts_as_an_answer(
-    store: Store, ledger: Ledger, served: int, question: Question, answered: list[str]
+    store: Store, ledger: Ledger, served: ModelFacts, question: Question, answered: list[str]
 ) -> None:
-    other = store.register_model(model_facts(name="other", version="7", sha256="b" * 64))
+    other = model_facts(name="other", version="7", sha256="b" * 64)
     store.complete(begin(store, served, "mine"), a_result())
     store.complete(begin(store, other, "other"), a_result())
     store.fail(begin(store, other, "other-failed"), "corrupt", "why")
@@ -181,14 +187,16 @@ def test_what_counts_as_an_answer(
     assert {uri.rpartition("/")[2] for uri in uris(steps)} == keys - set(answered)
 
 
-def test_another_content_under_the_same_key_is_another_recording(store: Store, ledger: Ledger, served: int) -> None:
+def test_another_content_under_the_same_key_is_another_recording(
+    store: Store, ledger: Ledger, served: ModelFacts
+) -> None:
     store.complete(begin(store, served, "a"), a_result())
     steps, counts = sweep(store, ledger, [ListedObject("a", "e2", 100, 0.0)])
     assert uris(steps) == ["s3://recordings/a"]
     assert counts.answered == 0
 
 
-def test_what_was_begun_comes_back_whatever_was_asked_of_it(store: Store, ledger: Ledger, served: int) -> None:
+def test_what_was_begun_comes_back_whatever_was_asked_of_it(store: Store, ledger: Ledger, served: ModelFacts) -> None:
     """The broker lost its data: analyses stand open that no key of the listing leads to."""
     begin(store, served, "running")
     store.release(begin(store, served, "waiting"), AttemptOutcome.TRANSIENT, "storage_unavailable", "503")
@@ -220,7 +228,7 @@ def test_what_was_begun_comes_back_whatever_was_asked_of_it(store: Store, ledger
     assert states == [AnalysisState.SUCCEEDED] * 2
 
 
-def test_the_queue_is_kept_under_a_depth(store: Store, ledger: Ledger, served: int, broker_url: str) -> None:
+def test_the_queue_is_kept_under_a_depth(store: Store, ledger: Ledger, served: ModelFacts, broker_url: str) -> None:
     for number in range(3):
         ledger.open(a_job(key=f"before-{number}"))
     client = connect(broker_url)
@@ -250,7 +258,7 @@ def test_the_queue_is_kept_under_a_depth(store: Store, ledger: Ledger, served: i
     assert ledger.depth().total_waiting <= 5
 
 
-def test_a_key_that_no_job_can_name_is_refused_alone(store: Store, ledger: Ledger, served: int) -> None:
+def test_a_key_that_no_job_can_name_is_refused_alone(store: Store, ledger: Ledger, served: ModelFacts) -> None:
     objects = [*listed("a"), ListedObject("b\x00", ETAG, 1, 0.0), ListedObject("c", 'e"1', 1, 0.0), *listed("d")]
     (step,), counts = sweep(store, ledger, objects)
     assert step.uris == ["s3://recordings/a", "s3://recordings/d"]
@@ -275,7 +283,7 @@ class _Breaking:
 
 
 def test_a_sweep_that_was_broken_off_goes_on_where_it_was(
-    store: Store, ledger: Ledger, served: int, tmp_path: Path
+    store: Store, ledger: Ledger, served: ModelFacts, tmp_path: Path
 ) -> None:
     objects = listed(*(f"{number:05d}" for number in range(3 * PAGE + 7)))
     asked: list[str] = []
@@ -326,7 +334,7 @@ def _endless(count: int) -> Iterator[ListedObject]:
 
 
 @pytest.mark.parametrize("many", [20_000, pytest.param(200_000, marks=pytest.mark.faults_only)])
-def test_a_long_listing_needs_the_memory_of_a_page(store: Store, ledger: Ledger, served: int, many: int) -> None:
+def test_a_long_listing_needs_the_memory_of_a_page(store: Store, ledger: Ledger, served: ModelFacts, many: int) -> None:
     def peak(count: int) -> int:
         run = Sweep(replace(ORDER, dry_run=True), lambda start_after: _endless(count), ledger, store)
         tracemalloc.start()
@@ -384,7 +392,7 @@ def test_the_command_refuses(deployment: Deployment, arguments: list[str], statu
     assert not any("Traceback" in line for line in run.stderr)
 
 
-def test_a_page_is_looked_up_in_the_index(deployment: Deployment, store: Store, served: int) -> None:
+def test_a_page_is_looked_up_in_the_index(deployment: Deployment, store: Store, served: ModelFacts) -> None:
     url = deployment.environment["TUSSIS_DATABASE_URL"]
     execute(
         url,
@@ -393,7 +401,7 @@ def test_a_page_is_looked_up_in_the_index(deployment: Deployment, store: Store, 
     )
     execute(
         url,
-        "INSERT INTO analyses (recording_id, model_id, profile, profile_overridden, coverage, job_id, state, "
+        "INSERT INTO analyses (recording_id, model, profile, profile_overridden, coverage, job_id, state, "
         "attempt_token, attempts, worker, device, enqueued_at, started_at) "
         f"SELECT id, {served}, 'documented', false, 'head', gen_random_uuid(), 'running', gen_random_uuid(), 1, 'w', "
         "'cpu', now(), now() FROM recordings",

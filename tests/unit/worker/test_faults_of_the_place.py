@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from tests.support.store import model_facts
 from tussis.shared.errors import (
     DatabaseUnavailable,
     DiskFull,
@@ -78,12 +79,12 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def make(run_dir: RunDir, store: Store) -> Parts:
     nothing = cast(Any, None)
-    return Parts(SETTINGS, cast(Any, store), nothing, nothing, nothing, 1, "one", Device.CPU, run_dir)
+    return Parts(SETTINGS, cast(Any, store), nothing, nothing, nothing, model_facts(), "one", Device.CPU, run_dir)
 
 
 def conclude(here: Parts, error: Any) -> Any:
-    return pipeline._unless_stopped(
-        here, CLAIM, lambda: pipeline._conclude(JOB, here, CLAIM, Stages(here.meter.stage), error)
+    return pipeline._ended(
+        JOB, here, CLAIM, lambda: pipeline._conclude(JOB, here, CLAIM, Stages(here.meter.stage), error)
     )
 
 

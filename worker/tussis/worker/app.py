@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
@@ -19,13 +20,16 @@ from tussis.shared.queues import (
 )
 from tussis.shared.settings import Settings
 from tussis.worker import transport
+from tussis.worker.child import OUT_OF_REACH_KIB
+from tussis.worker.request import request_class
 
 #: Seconds between two looks for messages whose visibility timeout is over.
 RESTORE_INTERVAL_S = 5
 
 
-def build_app(settings: Settings, device: Device) -> Celery:
-    """Configure Celery for a worker on ``device``. Nothing is connected yet.
+def build_app(settings: Settings, device: Device, child_lost: Callable[[int], None] = lambda pid: None) -> Celery:
+    """Configure Celery for a worker on ``device``. Nothing is connected yet. ``child_lost`` hears the process id of a
+    child that died at work, before its message goes back.
 
     Raises :class:`SettingsInvalid` when the broker is not set. The measurements behind the options are in
     ``docs/guarantees.md``.
@@ -49,6 +53,8 @@ def build_app(settings: Settings, device: Device) -> Celery:
         broker_transport_options=_transport_options(settings),
         # Loading a model takes longer than the 4 s after which Celery takes a new process for dead.
         worker_proc_alive_timeout=120.0,
+        # KiB, out of reach: only a child that ran out of memory ends after its task (child.end_after_task).
+        worker_max_memory_per_child=OUT_OF_REACH_KIB,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
@@ -56,7 +62,15 @@ def build_app(settings: Settings, device: Device) -> Celery:
     )
     from tussis.worker.tasks import analyze
 
-    app.task(analyze, name=TASK_NAME, bind=False, acks_late=True, reject_on_worker_lost=True, ignore_result=True)
+    app.task(
+        analyze,
+        name=TASK_NAME,
+        bind=False,
+        acks_late=True,
+        reject_on_worker_lost=True,
+        ignore_result=True,
+        Request=request_class(child_lost),
+    )
     return app
 
 

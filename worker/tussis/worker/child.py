@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import billiard.pool
 import torch
 
 from tussis.shared.broker import connect, redact
@@ -35,6 +36,10 @@ _parts: Parts | None = None
 _STATEMENT_TIMEOUT_S = 15
 #: Seconds between two tries of a replacement to reach the database.
 _START_PAUSE_S = 1.0
+
+
+#: A limit on a child's memory that no process reaches, in KiB.
+OUT_OF_REACH_KIB = 1 << 50
 
 
 @dataclass(frozen=True)
@@ -94,17 +99,17 @@ def make_parts(order: Start) -> Parts:
     store = Store.connect(settings.need_database(), pool_size=1, statement_timeout_s=_STATEMENT_TIMEOUT_S)
     store.verify_schema()
     manifest = scorer.manifest
-    model_id = store.register_model(
-        ModelFacts(
-            name=manifest.name,
-            version=manifest.version,
-            sha256=manifest.sha256,
-            profile=manifest.profile,
-            threshold=manifest.threshold,
-            provenance=manifest.provenance,
-            parent=manifest.parent,
-        )
+    facts = ModelFacts(
+        name=manifest.name,
+        version=manifest.version,
+        sha256=manifest.sha256,
+        profile=manifest.profile,
+        threshold=manifest.threshold,
+        provenance=manifest.provenance,
+        parent=manifest.parent,
     )
+    # A conflict is found at the start. The number is not kept: the claim looks it up.
+    store.register_model(facts)
     url = settings.need_broker()
     return Parts(
         settings=settings,
@@ -112,7 +117,7 @@ def make_parts(order: Start) -> Parts:
         ledger=Ledger(connect(url), redact(url)),
         s3=s3_client(settings),
         scorer=scorer,
-        model_id=model_id,
+        model=facts,
         worker=order.worker,
         device=order.device,
         run_dir=order.run_dir,
@@ -129,6 +134,14 @@ def _scorer(order: Start) -> OwnProcess | DeviceScorer:
     scorer = OwnProcess(detector)
     scorer.warm_up()
     return scorer
+
+
+def end_after_task() -> None:
+    """Let this process end after its task, with the task's message acknowledged; another one takes its place.
+
+    billiard ends a child whose memory is over ``worker_max_memory_per_child`` then, and asks ``mem_rss`` for it.
+    """
+    billiard.pool.mem_rss = lambda: 2 * OUT_OF_REACH_KIB
 
 
 def parts() -> Parts:

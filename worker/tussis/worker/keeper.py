@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from celery.worker import state as celery_state
@@ -18,6 +18,7 @@ from tussis.shared.errors import OperatorError, TransientError
 from tussis.shared.ledger import Ledger
 from tussis.shared.queues import PRIORITIES, UNACKED_INDEX_KEY, WORKERS_KEY, list_key, worker_queues
 from tussis.worker import logs
+from tussis.worker.beats import Beats, age_limit_s
 from tussis.worker.child import Start
 from tussis.worker.device.host import DeviceHost
 from tussis.worker.exposition import Exposition
@@ -49,19 +50,6 @@ class NotReady(OperatorError):
 
 
 @dataclass
-class Beats:
-    """How long each delivered message has been in work, not counting the time that its process was held up."""
-
-    limit_s: float
-    ages: dict[str, float] = field(default_factory=dict)
-
-    def advance(self, tags: list[str], elapsed_s: float, held: bool) -> list[str]:
-        """Age the messages and say which still deserve a beat: one past the limit is hung, and is left to go back."""
-        self.ages = {tag: self.ages.get(tag, 0.0) + (0.0 if held else elapsed_s) for tag in tags}
-        return [tag for tag in tags if self.ages[tag] <= self.limit_s]
-
-
-@dataclass
 class Starving:
     """Whether the consumer takes nothing although it could. The event loop may turn and no longer ask for messages."""
 
@@ -83,8 +71,16 @@ class Keeper:
     It outlives the consumer: while a stopping worker waits for its children, their messages still need beats.
     """
 
-    def __init__(self, order: Start, exposition: Exposition | None = None, device: DeviceHost | None = None) -> None:
+    def __init__(
+        self,
+        order: Start,
+        exposition: Exposition | None = None,
+        device: DeviceHost | None = None,
+        before_kill: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``before_kill`` is called before this ends the children by force."""
         self._order = order
+        self._before_kill = before_kill
         self._exposition = exposition
         self._device = device
         self._settings = order.settings
@@ -95,8 +91,7 @@ class Keeper:
         self._client = connect(url)
         self._where = redact(url)
         self._reconciler = Reconciler(self._client, Ledger(self._client, self._where), order.worker)
-        s = order.settings
-        self._beats = Beats(s.download_timeout_s + 2 * s.decode_timeout_s + s.inference_timeout_s + 60.0)
+        self._beats = Beats(age_limit_s(order.settings))
         self._started_at = time.time()
         self._due: dict[str, float] = {}
         self._broker_since: float | None = None
@@ -225,6 +220,7 @@ class Keeper:
             self._idle_since = now
         if now - self._idle_since > _STUCK_AFTER_S or elapsed_s > limit_s + _ESCALATE_AFTER_S:
             _log.error("stop_forced", seconds=round(elapsed_s, 1), active=len(celery_state.active_requests))
+            self._before_kill()
             for pid in _pids(worker):
                 os.kill(pid, signal.SIGKILL)
             self._sign_off()

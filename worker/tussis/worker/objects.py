@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +43,19 @@ def resolve(s3: Any, job: Job) -> ObjectVersion:
     return ObjectVersion(job.bucket, job.key, head.etag, job.version_id or head.version_id, head.size_bytes)
 
 
-def fetch(s3: Any, version: ObjectVersion, *, max_bytes: int, deadline_s: float) -> bytes:
+def fetch(
+    s3: Any,
+    version: ObjectVersion,
+    *,
+    max_bytes: int,
+    deadline_s: float,
+    between_reads: Callable[[], None] = lambda: None,
+) -> bytes:
     """The object's bytes.
 
-    ``deadline_s`` bounds the whole download in seconds. Raises :class:`ObjectMissing`, :class:`ObjectChanged` (the
-    entity tag is another one by now), :class:`ObjectTooLarge` (before the body is read), :class:`DownloadCut`,
-    :class:`DownloadSlow` and the storage errors.
+    ``deadline_s`` bounds the whole download in seconds. ``between_reads`` may raise, to break it off. Raises
+    :class:`ObjectMissing`, :class:`ObjectChanged` (the entity tag is another one by now), :class:`ObjectTooLarge`
+    (before the body is read), :class:`DownloadCut`, :class:`DownloadSlow` and the storage errors.
     """
     began = time.monotonic()
     pin = {"VersionId": version.version_id} if version.version_id else {}
@@ -60,6 +68,7 @@ def fetch(s3: Any, version: ObjectVersion, *, max_bytes: int, deadline_s: float)
                 raise ObjectTooLarge(f"{version.uri} has {size} bytes, the limit is {max_bytes} (TUSSIS_MAX_BYTES)")
             data = bytearray()
             while len(data) < size:
+                between_reads()
                 elapsed = time.monotonic() - began
                 if elapsed > deadline_s:
                     raise DownloadSlow(

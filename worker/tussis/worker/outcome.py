@@ -26,9 +26,9 @@ class Settled:
 
 @dataclass(frozen=True)
 class Failed:
-    """The recording's failure is committed."""
+    """The failure is committed; ``analysis_id`` is None where only a dead letter could be written."""
 
-    analysis_id: int
+    analysis_id: int | None
     error_class: str
 
 
@@ -56,7 +56,15 @@ class HandedBack:
     """Token of the attempt, where the store was away and still takes it for running."""
 
 
-Outcome = Succeeded | Settled | Failed | Superseded | Deferred | HandedBack
+@dataclass(frozen=True)
+class HeldElsewhere:
+    """Another delivery's attempt holds the analysis; this message comes back after ``delay_s`` seconds."""
+
+    analysis_id: int
+    delay_s: float
+
+
+Outcome = Succeeded | Settled | Failed | Superseded | Deferred | HandedBack | HeldElsewhere
 
 
 class Stopping(TussisError):

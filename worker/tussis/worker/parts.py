@@ -25,6 +25,7 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job
 from tussis.shared.queues import Device
 from tussis.shared.settings import Settings
+from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
 from tussis.worker.audio.limits import Limits
@@ -66,7 +67,7 @@ class Parts:
     ledger: Ledger
     s3: Any
     scorer: Scorer[Any]
-    model_id: int
+    model: ModelFacts
     worker: str
     device: Device
     run_dir: RunDir

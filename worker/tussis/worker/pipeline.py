@@ -13,7 +13,9 @@ from tussis.shared.errors import (
     Expired,
     InternalFault,
     ModelNotServed,
+    NeedsMemory,
     OperatorError,
+    OutOfMemory,
     PermanentError,
     StorageAccessDenied,
     TransientError,
@@ -28,10 +30,12 @@ from tussis.worker import backoff, logs, objects
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.samples import Audio
 from tussis.worker.detector.detector import Scores
+from tussis.worker.leases import lease_s
 from tussis.worker.outcome import (
     Deferred,
     Failed,
     HandedBack,
+    HeldElsewhere,
     Outcome,
     Settled,
     Stopping,
@@ -40,12 +44,17 @@ from tussis.worker.outcome import (
 )
 from tussis.worker.parts import OPERATOR_PAUSE_S, Parts, Plan
 from tussis.worker.prepare import cut_audio
+from tussis.worker.shortage import is_shortage
 from tussis.worker.watchdog import Stages
 
 _log = logs.get("pipeline")
 
 #: Seconds that the process's own deadline leaves the download, which has a milder one of its own.
 _DOWNLOAD_SLACK_S = 30.0
+#: Sum of the delays, seconds, after which a recording that never finds enough memory fails; by default 12 attempts.
+_SHORT_TOTAL_S = 1800.0
+#: Seconds after another attempt's lease at which its question is asked again.
+_AFTER_LEASE_S = 0.5
 
 
 def process(job: Job, parts: Parts, handed_back: uuid.UUID | None = None) -> Outcome:
@@ -61,13 +70,18 @@ def process(job: Job, parts: Parts, handed_back: uuid.UUID | None = None) -> Out
         plan = parts.plan(job)
         version = objects.resolve(parts.s3, job)
         request = replace(_claim_request(job, parts, plan, version), handed_back=handed_back)
+        parts.run_dir.note_attempt(request.token, job.job_id)
         answer = parts.patiently(lambda: parts.store.claim(request))
         if not isinstance(answer, Claimed):
             return _no_claim(answer)
         claim = answer
         with stages.stage("fetch", settings.download_timeout_s + _DOWNLOAD_SLACK_S):
             data = objects.fetch(
-                parts.s3, version, max_bytes=settings.max_bytes, deadline_s=settings.download_timeout_s
+                parts.s3,
+                version,
+                max_bytes=settings.max_bytes,
+                deadline_s=settings.download_timeout_s,
+                between_reads=parts.check_stop,
             )
         parts.note_access(job, None)
         with stages.stage("decode", settings.decode_timeout_s):
@@ -84,33 +98,64 @@ def process(job: Job, parts: Parts, handed_back: uuid.UUID | None = None) -> Out
             committed = parts.patiently(lambda: parts.store.complete(answer, result))
         return Succeeded(claim.analysis_id, cut.analyzed_s) if committed else Superseded(claim.analysis_id)
     except TussisError as error:
-        reason = error
-        return _unless_stopped(parts, claim, lambda: _conclude(job, parts, claim, stages, reason))
-    except MemoryError:
-        raise  # The process's fault as well as the recording's: counted like a crash, tried again.
+        # A decoder's or a model's error may come from a shortage of memory.
+        reason = _shortage(error) if is_shortage(error) else error
+        return _ended(job, parts, claim, lambda: _conclude(job, parts, claim, stages, reason))
     except Exception as error:
-        # Ours to mend; the recording must not wait for that, nor go round for ever.
+        if is_shortage(error):
+            shortage = _shortage(error)
+            return _ended(job, parts, claim, lambda: _conclude(job, parts, claim, stages, shortage))
+        # A fault of this program: the recording fails, and does not come round for ever.
         _log.exception("internal_fault")
         fault = _internal(error)
-        return _unless_stopped(parts, claim, lambda: _fail(job, parts, claim, stages, fault))
+        return _ended(job, parts, claim, lambda: _fail(job, parts, claim, stages, fault))
+    finally:
+        parts.run_dir.end_attempt()
 
 
 def _internal(error: Exception) -> InternalFault:
     return InternalFault(f"{type(error).__name__}: {error}")
 
 
-def _unless_stopped(parts: Parts, claim: Claimed | None, end: Callable[[], Outcome]) -> Outcome:
-    """The worker may stop while an end waits for the database: then the message goes back."""
+def _shortage(error: Exception) -> OutOfMemory:
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return OutOfMemory(f"the worker's process ran out of memory ({said[:300]})")
+
+
+def _ended(job: Job, parts: Parts, claim: Claimed | None, end: Callable[[], Outcome]) -> Outcome:
+    """The outcome of ``end``. The worker may stop while that waits for the database: then the message goes back."""
     try:
         return end()
     except Stopping as stop:
         return _hand_back(parts, claim, stop)
+    except Exception as error:
+        # The end cannot be written, and neither could any other: tried again later, and then kept as a dead letter.
+        _log.exception("end_not_written")
+        return _unwritten(job, parts, claim, f"{type(error).__name__}: {error}")
 
 
-def _no_claim(answer: records.Settled | records.Exhausted) -> Outcome:
-    if isinstance(answer, records.Exhausted):
-        return Failed(answer.analysis_id, WorkerCrashed.error_class)
-    return Settled(answer.analysis_id, answer.state)
+def _unwritten(job: Job, parts: Parts, claim: Claimed | None, why: str) -> Outcome:
+    analysis_id = None if claim is None else claim.analysis_id
+    settings = parts.settings
+    failures = 1 + parts.patiently(lambda: parts.ledger.faults(job.job_id))
+    if not backoff.exhausted(failures, settings.retry_base_s, settings.retry_cap_s, _SHORT_TOTAL_S):
+        delay_s = backoff.delay_s(failures, settings.retry_base_s, settings.retry_cap_s)
+        return Deferred(analysis_id, InternalFault.error_class, delay_s)
+    reason = f"the recording's end could not be written {failures} times, the last time because of {why}"
+    parts.patiently(
+        lambda: parts.store.dead_letter(job.to_json(), job.job_id, InternalFault.error_class, reason, ended_job=True)
+    )
+    return Failed(analysis_id, InternalFault.error_class)
+
+
+def _no_claim(answer: records.Settled | records.Exhausted | records.Held) -> Outcome:
+    match answer:
+        case records.Exhausted():
+            return Failed(answer.analysis_id, WorkerCrashed.error_class)
+        case records.Held():
+            return HeldElsewhere(answer.analysis_id, answer.remaining_s + _AFTER_LEASE_S)
+        case records.Settled():
+            return Settled(answer.analysis_id, answer.state)
 
 
 def _claim_request(job: Job, parts: Parts, plan: Plan, version: objects.ObjectVersion) -> records.ClaimRequest:
@@ -120,17 +165,14 @@ def _claim_request(job: Job, parts: Parts, plan: Plan, version: objects.ObjectVe
         etag=version.etag,
         version_id=version.version_id,
         size_bytes=version.size_bytes,
-        model_id=parts.model_id,
+        model=parts.model,
         profile=plan.profile.name,
         profile_overridden=plan.overridden,
         threshold=parts.scorer.manifest.threshold,
         worker=parts.worker,
         device=parts.device.value,
         max_attempts=settings.max_attempts,
-        longest_s=settings.download_timeout_s
-        + _DOWNLOAD_SLACK_S
-        + 2 * settings.decode_timeout_s
-        + settings.inference_timeout_s,
+        lease_s=lease_s(settings),
         # A child has one recording at a time; who shares runs is told by the claim when it has to be alone.
         alone=not parts.scorer.apart,
     )
@@ -172,9 +214,12 @@ def _conclude(job: Job, parts: Parts, claim: Claimed | None, stages: Stages, err
     if isinstance(error, TransientError | StorageAccessDenied):
         failures = 1 + parts.patiently(lambda: parts.ledger.faults(job.job_id))
         base, cap, total = parts.settings.retry_base_s, parts.settings.retry_cap_s, parts.settings.retry_total_s
-        if not backoff.exhausted(failures, base, cap, total):
+        # Each attempt without memory costs a process, and its neighbours' time.
+        short = isinstance(error, OutOfMemory)
+        if not backoff.exhausted(failures, base, cap, min(total, _SHORT_TOTAL_S) if short else total):
             return _defer(parts, claim, error, backoff.delay_s(failures, base, cap))
-        error = Expired(f"given up after {failures} faults, the last one: {error}")
+        given_up = f"given up after {failures} faults, the last one: {error}"
+        error = NeedsMemory(given_up) if short else Expired(given_up)
     if not isinstance(error, PermanentError):
         # Of no kind that belongs here. Raised on, it would come round for ever.
         _log.error("internal_fault", exc_info=error)
@@ -227,11 +272,12 @@ def _fail(job: Job, parts: Parts, claim: Claimed | None, stages: Stages, error: 
         version_id=job.version_id,
         profile=profile,
         profile_overridden=profile != parts.scorer.manifest.profile,
-        model_id=parts.model_id if served else None,
+        model=parts.model if served else None,
         model_requested=None if served else job.model,
         error_class=error.error_class,
         message=str(error),
         worker=parts.worker,
         device=parts.device.value,
     )
-    return Failed(parts.patiently(lambda: parts.store.refuse(refusal)), error.error_class)
+    answer = parts.patiently(lambda: parts.store.refuse(refusal))
+    return _no_claim(answer) if isinstance(answer, records.Held) else Failed(answer, error.error_class)

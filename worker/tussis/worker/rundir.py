@@ -11,6 +11,7 @@ import os
 import shutil
 import threading
 import time
+import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -24,6 +25,15 @@ class ChildReport:
     pid: int
     state: str
     message: str = ""
+
+
+@dataclass(frozen=True)
+class AttemptNote:
+    """Which attempt a child works on: written before its claim, removed after its end."""
+
+    pid: int
+    token: uuid.UUID
+    job_id: str
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,17 @@ class RunDir:
         """Say how this process started."""
         report = ChildReport(os.getpid(), state, message)
         _write(self.path / f"child-{report.pid}.json", json.dumps(asdict(report)))
+
+    def note_attempt(self, token: uuid.UUID, job_id: str) -> None:
+        """Say which attempt this process is about to claim. Raises nothing, as :meth:`hold`: without the note its lease
+        is not renewed."""
+        with suppress(OSError):
+            _write(self.path / f"attempt-{os.getpid()}", f"{token} {job_id}")
+
+    def end_attempt(self) -> None:
+        """Say that this process works on no attempt any more."""
+        with suppress(OSError):
+            (self.path / f"attempt-{os.getpid()}").unlink(missing_ok=True)
 
     def hold(self, reason: str) -> None:
         """Say that this process waits for something that only time or an operator mends.
@@ -200,6 +221,22 @@ class RunDir:
             except FileNotFoundError:
                 continue
         return reasons
+
+    def attempts(self) -> dict[int, AttemptNote]:
+        """The attempts that are noted, by process id; also those of processes that died in them."""
+        notes = {}
+        for file in self.path.glob("attempt-*"):
+            try:
+                token, job_id = file.read_text().split()
+            except FileNotFoundError:
+                continue
+            pid = int(file.name.removeprefix("attempt-"))
+            notes[pid] = AttemptNote(pid, uuid.UUID(token), job_id)
+        return notes
+
+    def forget_attempt(self, note: AttemptNote) -> None:
+        """Remove the note of a process that is dead."""
+        (self.path / f"attempt-{note.pid}").unlink(missing_ok=True)
 
     def forget(self, pid: int) -> None:
         """Remove what a dead process left behind."""

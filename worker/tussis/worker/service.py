@@ -30,6 +30,7 @@ from tussis.worker.device.order import DeviceOrder, OnDevice, Provider
 from tussis.worker.exposition import FILES, Exposition
 from tussis.worker.heartbeat import heartbeat_step
 from tussis.worker.keeper import Keeper
+from tussis.worker.leases import Leases
 from tussis.worker.metrics import NoMeter, prometheus_meter
 from tussis.worker.rundir import Phase, RunDir, remove_leftovers
 
@@ -57,14 +58,16 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
         order = Start(settings, device, name, model, threads, run_dir, meter, choice, apart=on is not None)
         exposition = Exposition(order) if metered else None
         host = None if on is None else _device_host(order, on, exposition)
-        keeper = Keeper(order, exposition, host)
+        leases = Leases(settings, run_dir)
+        keeper = Keeper(order, exposition, host, leases.hand_back)
         try:
             if host is not None:
                 # It loads while the children are made, and was never one of them.
                 host.start()
-            return _serve(order, keeper, children)
+            return _serve(order, keeper, leases, children)
         finally:
             keeper.close()
+            leases.close()
             if host is not None:
                 host.close()
             if exposition is not None:
@@ -122,16 +125,22 @@ def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> D
     return DeviceHost(told, order.run_dir, over=lambda pid: None if exposition is None else exposition.fold(pid))
 
 
-def _serve(order: Start, keeper: Keeper, children: int) -> int:
-    app = build_app(order.settings, order.device)
+def _serve(order: Start, keeper: Keeper, leases: Leases, children: int) -> int:
+    app = build_app(order.settings, order.device, leases.child_lost)
 
     class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
-        """Between the pool and the consumer: no message is taken before every child is ready."""
+        """Between the pool and the consumer: no message is taken before every child is ready, and the pool is ended
+        after this step."""
 
         requires = ("celery.worker.components:Pool",)
 
         def start(self, worker: Any) -> None:
+            leases.start(worker)
             keeper.start(worker)
+
+        def terminate(self, worker: Any) -> None:
+            # A cold shutdown, whoever asked for it, kills the children next.
+            leases.hand_back()
 
     app.steps["worker"].add(Gate)
     app.steps["consumer"].add(heartbeat_step(order.run_dir))

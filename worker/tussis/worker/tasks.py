@@ -5,23 +5,53 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from contextlib import suppress
 from typing import Any
 
 import structlog
+from celery.exceptions import Reject
 
-from tussis.shared.errors import MalformedMessage, PermanentError, TussisError
+from tussis.shared.errors import MalformedMessage, OutOfMemory, PermanentError, TussisError
 from tussis.shared.messages import HANDED_BACK, Job, parse_message
 from tussis.worker import child, logs
-from tussis.worker.outcome import Deferred, Failed, HandedBack, Outcome, Settled, Stopping, Succeeded, Superseded
-from tussis.worker.parts import Parts
+from tussis.worker.outcome import (
+    Deferred,
+    Failed,
+    HandedBack,
+    HeldElsewhere,
+    Outcome,
+    Settled,
+    Stopping,
+    Succeeded,
+    Superseded,
+)
+from tussis.worker.parts import OPERATOR_PAUSE_S, Parts
 from tussis.worker.pipeline import process
+from tussis.worker.shortage import is_shortage
 
 _log = logs.get("task")
 
 
 def analyze(*args: Any, **kwargs: Any) -> None:
-    """Analyse the job in ``kwargs["message"]``. Returns when the message may be acknowledged."""
+    """Analyse the job in ``kwargs["message"]``. Returns when the message may be acknowledged.
+
+    Raises Celery's Reject otherwise: the message goes back into the broker.
+    """
     parts = child.parts()
+    try:
+        _analyze(parts, args, kwargs)
+    except Stopping as stop:
+        raise Reject(str(stop), requeue=True) from None
+    except Exception as error:
+        _log.exception("message_kept")
+        if is_shortage(error):
+            child.end_after_task()
+        with suppress(Stopping):
+            parts.pause(OPERATOR_PAUSE_S)
+        raise Reject(type(error).__name__, requeue=True) from None
+
+
+def _analyze(parts: Parts, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     try:
         job = _job(args, kwargs)
         handed_back = _handed_back(kwargs)
@@ -34,6 +64,8 @@ def analyze(*args: Any, **kwargs: Any) -> None:
         outcome = process(job, parts, handed_back)
         parts.meter.ended(outcome)
         act(outcome, job, parts)
+        if isinstance(outcome, Deferred) and outcome.error_class == OutOfMemory.error_class:
+            child.end_after_task()
         _log.info(
             "job_done",
             outcome=type(outcome).__name__.lower(),
@@ -51,14 +83,16 @@ def act(outcome: Outcome, job: Job, parts: Parts) -> None:
                 parts.patiently(lambda: parts.ledger.close(job))
             case Deferred(delay_s=delay_s):
                 parts.patiently(lambda: parts.ledger.defer(job, delay_s))
+            case HeldElsewhere(delay_s=delay_s):
+                parts.patiently(lambda: parts.ledger.defer(job, delay_s, fault=False))
             case HandedBack(unreleased=unreleased):
                 parts.patiently(lambda: parts.ledger.send_again(job, unreleased))
             case Superseded():
                 pass  # The attempt that took over closes the job.
     except Stopping:
-        # The broker is away and the worker stops: neither this nor the acknowledgement reaches the broker, and the
-        # message comes back after the visibility timeout.
+        # The broker is away and the worker stops. The message must not be acknowledged: it comes back.
         _log.warning("ledger_not_updated", outcome=type(outcome).__name__.lower())
+        raise
 
 
 def _job(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from sqlalchemy import Connection, Engine, exists, literal, select
 from sqlalchemy.dialects.postgresql import insert
 
-from tussis.shared.errors import InWorkElsewhere, JobMoved, WorkerCrashed
+from tussis.shared.errors import JobMoved, WorkerCrashed
 from tussis.shared.messages import Job
 from tussis.shared.states import TERMINAL, AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
@@ -25,8 +25,10 @@ from tussis.shared.store.identities import (
     touch_recording,
     touched,
 )
-from tussis.shared.store.records import Claimed, ClaimRequest, Exhausted, Settled
-from tussis.shared.store.schema import analyses, attempts, jobs, recordings
+from tussis.shared.store.leases import remaining_s
+from tussis.shared.store.records import Claimed, ClaimRequest, Exhausted, Held, Settled
+from tussis.shared.store.schema import analyses, attempts, jobs, models, recordings
+from tussis.shared.store.served_models import model_id_of
 from tussis.shared.store.steps import Step, given
 from tussis.shared.store.transitions import moment
 
@@ -34,8 +36,9 @@ from tussis.shared.store.transitions import moment
 def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
     """The claim of a question that nobody has asked yet, by a job that the store has not seen yet: one statement.
 
-    None where it knows either; then :func:`claim` decides. No more than the recording's row has been touched by then,
-    as it will be again.
+    None where it knows either, or does not know the model; then :func:`claim` decides. No more than the recording's row
+    has been touched by then, as it will be again. The model is looked up here and not remembered by the worker: a
+    database that was restored meanwhile may give its number to another one.
     """
     if request.handed_back is not None:
         return None
@@ -49,7 +52,9 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
             "version_id": request.version_id,
             "size_bytes": request.size_bytes,
             "metadata": json.dumps(dict(job.metadata)),
-            "model_id": request.model_id,
+            "model_name": request.model.name,
+            "model_version": request.model.version,
+            "model_sha256": request.model.sha256,
             "profile": request.profile,
             "profile_overridden": request.profile_overridden,
             "coverage": request.coverage,
@@ -61,6 +66,7 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
             "device": request.device,
             "enqueued_at": moment(job.enqueued_at),
             "alone": request.alone,
+            "lease_s": request.lease_s,
         },
     )
     return None if found is None else Claimed(found[0], found[1], request.token, 1)
@@ -80,14 +86,19 @@ def _claim_first() -> Step:
     analysis = (
         insert(analyses)
         .from_select(
-            ["recording_id", "state", "attempts", "attempt_token", "started_at", *_ANALYSIS],
+            ["recording_id", "model_id", "state", "attempts", "attempt_token", "started_at", *_ANALYSIS],
             select(
                 recording.c.id,
+                models.c.id,
                 literal(AnalysisState.RUNNING.value),
                 literal(1),
                 given("token", analyses.c.attempt_token.type),
                 transitions.NOW,
                 *(given(name, analyses.c[name].type) for name in _ANALYSIS),
+            ).where(
+                models.c.sha256 == given("model_sha256", models.c.sha256.type),
+                models.c.name == given("model_name", models.c.name.type),
+                models.c.version == given("model_version", models.c.version.type),
             ),
         )
         .on_conflict_do_nothing(constraint="analyses_identity_key")
@@ -97,8 +108,13 @@ def _claim_first() -> Step:
     attempt = (
         insert(attempts)
         .from_select(
-            ["analysis_id", "number", *_ATTEMPT],
-            select(analysis.c.id, literal(1), *(given(name, attempts.c[name].type) for name in _ATTEMPT)),
+            ["analysis_id", "number", "lease_expires_at", *_ATTEMPT],
+            select(
+                analysis.c.id,
+                literal(1),
+                transitions.lease_from_now(),
+                *(given(name, attempts.c[name].type) for name in _ATTEMPT),
+            ),
         )
         .cte("attempt")
     )
@@ -117,7 +133,6 @@ def _claim_first() -> Step:
 
 _RECORDING = ("bucket", "key", "etag", "version_id", "size_bytes", "metadata")
 _ANALYSIS = (
-    "model_id",
     "profile",
     "profile_overridden",
     "coverage",
@@ -136,8 +151,8 @@ def _forced_by(job: Job) -> str:
     return job.job_id if job.again else ""
 
 
-def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | Exhausted:
-    """The whole decision. The caller's transaction makes it one step. Raises :class:`InWorkElsewhere`."""
+def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held:
+    """The whole decision. The caller's transaction makes it one step. Raises :class:`ModelConflict`."""
     job = request.job
     before = mapped(connection, job)
     if before is not None and before.answers:
@@ -147,7 +162,7 @@ def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | 
         recording_id=touch_recording(
             connection, job, etag=request.etag, version_id=request.version_id, size_bytes=request.size_bytes
         ),
-        model_id=request.model_id,
+        model_id=model_id_of(connection, request.model),
         model_requested=None,
         profile=request.profile,
         coverage=request.coverage,
@@ -172,8 +187,9 @@ def may_reopen(standing: Standing, job: Job) -> bool:
     if standing.error_class == JobMoved.error_class:
         # Another job left it behind unanswered; this one has its bytes and its model at hand.
         return True
-    newer = standing.finished_at is not None and moment(job.enqueued_at) > standing.finished_at
-    return newer and (job.reopen or standing.error_class in transitions.REOPENING)
+    # Another message than the one that failed. The two times are the producer's; the database's clock may differ.
+    another = moment(job.enqueued_at) != standing.enqueued_at
+    return another and (job.reopen or standing.error_class in transitions.REOPENING)
 
 
 _INSERT_ANALYSIS = insert(analyses).values(started_at=transitions.NOW).returning(analyses.c.id, analyses.c.created_at)
@@ -195,27 +211,37 @@ def _begin(connection: Connection, request: ClaimRequest, identity: Identity) ->
             "enqueued_at": moment(request.job.enqueued_at),
         },
     ).one()
-    transitions.attempt_begins(connection, row.id, 1, request.token, request.worker, alone=request.alone)
+    _attempt_begins(connection, request, row.id, 1, alone=request.alone)
     return Claimed(row.id, row.created_at, request.token, 1)
 
 
-def _decide(connection: Connection, request: ClaimRequest, standing: Standing) -> Claimed | Settled | Exhausted:
+def _attempt_begins(
+    connection: Connection, request: ClaimRequest, analysis_id: int, number: int, *, alone: bool
+) -> None:
+    transitions.attempt_begins(
+        connection, analysis_id, number, request.token, request.worker, alone=alone, lease_s=request.lease_s
+    )
+
+
+def _decide(connection: Connection, request: ClaimRequest, standing: Standing) -> Claimed | Settled | Exhausted | Held:
     match standing.state:
         case AnalysisState.RUNNING if standing.attempt_token == request.token:
             return Claimed(standing.id, standing.created_at, request.token, standing.attempts)
         case AnalysisState.RUNNING | AnalysisState.WAITING:
-            return _take_over(connection, request, standing)
+            return _next_attempt(connection, request, standing)
         case _ if may_reopen(standing, request.job):
             return _attempt(connection, request, standing, first_attempt=standing.attempts + 1, vanished=0)
         case _:
             return Settled(standing.id, standing.state)
 
 
-def _take_over(connection: Connection, request: ClaimRequest, standing: Standing) -> Claimed | Exhausted:
-    """A redelivery, or the next attempt after a pause. Whoever still held the claim has lost it."""
+def _next_attempt(connection: Connection, request: ClaimRequest, standing: Standing) -> Claimed | Exhausted | Held:
+    """The next attempt after a pause or a crash, or another delivery while an attempt is at work."""
     if request.handed_back is not None:
-        transitions.attempt_ended(connection, request.handed_back, AttemptOutcome.HANDED_BACK)
-    transitions.open_attempts_vanished(connection, standing.id)
+        transitions.attempt_handed_back(connection, request.handed_back)
+    if (left_s := remaining_s(connection, standing.id)) > 0:
+        return Held(standing.id, left_s)
+    transitions.open_attempts_end(connection, standing.id)
     vanished = connection.execute(
         select(attempts.c.number, attempts.c.worker, attempts.c.alone, attempts.c.started_at)
         .where(
@@ -227,8 +253,6 @@ def _take_over(connection: Connection, request: ClaimRequest, standing: Standing
     ).all()
     crashes = [row for row in vanished if row.alone]
     if standing.state is AnalysisState.RUNNING and len(crashes) >= request.max_attempts:
-        if _another_job_may_be_at_it(connection, request, standing):
-            raise InWorkElsewhere
         history = ", ".join(f"{row.number} on {row.worker} at {row.started_at:%Y-%m-%dT%H:%M:%SZ}" for row in crashes)
         message = (
             f"{len(crashes)} of {standing.attempts} attempts ended without a word while the recording had a process "
@@ -237,15 +261,6 @@ def _take_over(connection: Connection, request: ClaimRequest, standing: Standing
         transitions.to_failed(connection, standing.id, error_class=WorkerCrashed.error_class, message=message)
         return Exhausted(standing.id)
     return _attempt(connection, request, standing, first_attempt=standing.first_attempt, vanished=len(vanished))
-
-
-def _another_job_may_be_at_it(connection: Connection, request: ClaimRequest, standing: Standing) -> bool:
-    """Several jobs that ask one question at once take the claim from each other, and none of them has crashed. Whose
-    own message comes back knows that its attempt is over; any other one waits for as long as an attempt may take."""
-    holder, age = connection.execute(
-        select(analyses.c.job_id, transitions.NOW - analyses.c.started_at).where(analyses.c.id == standing.id)
-    ).one()
-    return bool(holder != request.job.job_id and age.total_seconds() < request.longest_s)
 
 
 def _attempt(
@@ -265,7 +280,7 @@ def _attempt(
     )
     # Told of earlier attempts that ended without a word, a worker gives this one a run to itself.
     alone = request.alone or vanished > 0
-    transitions.attempt_begins(connection, standing.id, number, request.token, request.worker, alone=alone)
+    _attempt_begins(connection, request, standing.id, number, alone=alone)
     return Claimed(standing.id, standing.created_at, request.token, number, vanished)
 
 
@@ -274,6 +289,6 @@ def _leave(connection: Connection, before: Mapped, analysis_id: int) -> None:
     standing = lock_analysis(connection, before.analysis_id)
     if standing is None or standing.state in TERMINAL:
         return
-    transitions.open_attempts_vanished(connection, standing.id)
+    transitions.open_attempts_end(connection, standing.id)
     message = f"{JobMoved()} (analysis {analysis_id} answers it)"
     transitions.to_failed(connection, standing.id, error_class=JobMoved.error_class, message=message)

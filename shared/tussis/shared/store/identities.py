@@ -46,7 +46,7 @@ class Standing:
     attempts: int
     first_attempt: int
     error_class: str | None
-    finished_at: datetime | None
+    enqueued_at: datetime
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ _STANDING = select(
     analyses.c.attempts,
     analyses.c.first_attempt,
     analyses.c.error_class,
-    analyses.c.finished_at,
+    analyses.c.enqueued_at,
 ).with_for_update()
 _STANDING_BY_ID = _STANDING.where(analyses.c.id == bindparam("analysis"))
 _IS_IDENTITY = and_(
@@ -170,7 +170,7 @@ def mapped(connection: Connection, job: Job) -> Mapped | None:
     if row is None:
         return None
     return Mapped(
-        row.analysis_id, AnalysisState(row.state), row.error_class, moment(job.enqueued_at) <= row.enqueued_at
+        row.analysis_id, AnalysisState(row.state), row.error_class, moment(job.enqueued_at) == row.enqueued_at
     )
 
 
@@ -180,7 +180,7 @@ def answered_by(new_job: Insert) -> Insert:
         index_elements=["job_id"],
         set_={
             "analysis_id": new_job.excluded.analysis_id,
-            "enqueued_at": func.greatest(new_job.excluded.enqueued_at, jobs.c.enqueued_at),
+            "enqueued_at": new_job.excluded.enqueued_at,
         },
     )
 

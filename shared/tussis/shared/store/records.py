@@ -31,21 +31,21 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRequest:
-    """A worker's wish to work on a job's recording, after it has seen the object (``etag``).
+    """A worker asks for a job's recording, after it has seen the object (``etag``).
 
-    ``profile_overridden``: the job names a profile that is not the one of the model's manifest. ``alone``: no other
-    recording shares the run during this attempt, whatever the answer; otherwise only when :attr:`Claimed.vanished` asks
-    for it, and then it is written down as alone. ``token`` names the attempt: claiming again with the same request,
-    because the answer to the first claim was lost, gives the same claim. ``handed_back`` names an earlier attempt that
-    was handed back while the store was away. ``longest_s``: seconds that an attempt may take at most; until then one
-    of another job may be at work, however often the claim was taken over.
+    ``model`` is the model that the worker has loaded. ``profile_overridden``: the job names a profile that is not the
+    one of the model's manifest. ``alone``: no other recording shares the run during this attempt, whatever the answer;
+    otherwise only when :attr:`Claimed.vanished` asks for it, and then it is written down as alone. ``token`` names the
+    attempt: claiming again with the same request, because the answer to the first claim was lost, gives the same
+    claim. ``lease_s``: seconds for which the claim is held unless it is renewed. ``handed_back`` names an earlier
+    attempt that was handed back while the store was away.
     """
 
     job: Job
     etag: str
     version_id: str | None
     size_bytes: int | None
-    model_id: int
+    model: ModelFacts
     profile: str
     profile_overridden: bool
     threshold: float
@@ -53,7 +53,7 @@ class ClaimRequest:
     device: str
     max_attempts: int
     alone: bool
-    longest_s: float
+    lease_s: float
     coverage: str = COVERAGE_HEAD
     token: uuid.UUID = field(default_factory=uuid.uuid4)
     handed_back: uuid.UUID | None = None
@@ -119,7 +119,7 @@ class RefusalRequest:
     """A failure that needs no claim: the object is missing, the model named is not served here.
 
     ``etag`` is '' when no object was seen, ``profile`` '' when none is known. ``model_requested`` is the model that the
-    message names and no worker here serves; ``model_id`` then is None.
+    message names and no worker here serves; ``model`` then is None.
     """
 
     job: Job
@@ -131,7 +131,7 @@ class RefusalRequest:
     profile_overridden: bool
     etag: str = ""
     version_id: str | None = None
-    model_id: int | None = None
+    model: ModelFacts | None = None
     model_requested: str | None = None
     coverage: str = COVERAGE_HEAD
 
@@ -141,7 +141,7 @@ class RefusalRequest:
 
 @dataclass(frozen=True)
 class Claimed:
-    """The analysis is the caller's until another claim takes it over.
+    """The analysis is the caller's until its lease has expired and another claim takes it over.
 
     ``number`` counts attempts from 1. ``vanished`` is how many attempts ended without a word since the analysis was
     last opened, alone or not: above 0 the recording has to run alone.
@@ -160,6 +160,14 @@ class Settled:
 
     analysis_id: int
     state: AnalysisState
+
+
+@dataclass(frozen=True)
+class Held:
+    """Another attempt holds the analysis; its lease ends in ``remaining_s`` seconds unless it is renewed."""
+
+    analysis_id: int
+    remaining_s: float
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,18 @@ from tussis.shared.store.identities import (
     mapped,
     touch_recording,
 )
-from tussis.shared.store.records import RefusalRequest
+from tussis.shared.store.leases import remaining_s
+from tussis.shared.store.records import Held, RefusalRequest
 from tussis.shared.store.schema import analyses, dead_letters
+from tussis.shared.store.served_models import model_id_of
 from tussis.shared.store.transitions import moment
 
 #: Characters of an unreadable message that are kept: as many as the largest message that could be read has bytes.
 MAX_RAW = 65_536
 
 
-def refuse(connection: Connection, request: RefusalRequest) -> int:
-    """Returns the id of the analysis that now answers the job."""
+def refuse(connection: Connection, request: RefusalRequest) -> int | Held:
+    """Returns the id of the analysis that now answers the job; :class:`Held` while another attempt works on it."""
     job = request.job
     before = mapped(connection, job)
     if before is not None and before.answers:
@@ -39,6 +41,8 @@ def refuse(connection: Connection, request: RefusalRequest) -> int:
         # An earlier attempt at this message claimed an analysis, and cannot go on: that one fails, not a second one.
         open_one = lock_analysis(connection, before.analysis_id)
         if open_one is not None and open_one.state in (AnalysisState.RUNNING, AnalysisState.WAITING):
+            if (left_s := remaining_s(connection, open_one.id)) > 0:
+                return Held(open_one.id, left_s)
             _fail_standing(connection, request, open_one)
             map_job(connection, job, open_one.id)
             return open_one.id
@@ -46,7 +50,7 @@ def refuse(connection: Connection, request: RefusalRequest) -> int:
         recording_id=touch_recording(
             connection, job, etag=request.etag, version_id=request.version_id, size_bytes=None
         ),
-        model_id=request.model_id,
+        model_id=None if request.model is None else model_id_of(connection, request.model),
         model_requested=request.model_requested,
         profile=request.profile,
         coverage=request.coverage,
@@ -95,7 +99,7 @@ def _fail_standing(connection: Connection, request: RefusalRequest, standing: St
     token = uuid.uuid4()
     number = standing.attempts + 1
     reopened = standing.state not in (AnalysisState.RUNNING, AnalysisState.WAITING)
-    transitions.open_attempts_vanished(connection, standing.id)
+    transitions.open_attempts_end(connection, standing.id)
     transitions.to_running(
         connection,
         standing.id,
@@ -120,8 +124,10 @@ def _end_attempt(connection: Connection, request: RefusalRequest, token: uuid.UU
     )
 
 
-def dead_letter(connection: Connection, raw: str, job_id: str | None, error_class: str, message: str) -> None:
-    """Keep an unreadable message. The same one again only counts."""
+def dead_letter(
+    connection: Connection, raw: str, job_id: str | None, error_class: str, message: str, *, ended_job: bool = False
+) -> None:
+    """Keep an unreadable message. The same one again only counts. ``ended_job``: the ledger held it for ``job_id``."""
     text = transitions.storable(raw)
     statement = upsert(dead_letters).values(
         raw_sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),
@@ -129,10 +135,15 @@ def dead_letter(connection: Connection, raw: str, job_id: str | None, error_clas
         job_id=None if job_id is None else transitions.storable(job_id)[:200],
         error_class=error_class,
         error_message=transitions.clean(message),
+        ended_job=ended_job,
     )
     connection.execute(
         statement.on_conflict_do_update(
             index_elements=["raw_sha256"],
-            set_={"deliveries": dead_letters.c.deliveries + 1, "last_received_at": transitions.NOW},
+            set_={
+                "deliveries": dead_letters.c.deliveries + 1,
+                "last_received_at": transitions.NOW,
+                "ended_job": dead_letters.c.ended_job | statement.excluded.ended_job,
+            },
         )
     )

@@ -7,6 +7,7 @@ Every method is one transaction (listings: one a page) and raises, beside what i
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -17,7 +18,7 @@ from sqlalchemy import column as sql_column
 from tussis.shared.errors import SchemaMismatch
 from tussis.shared.messages import Job
 from tussis.shared.states import AttemptOutcome
-from tussis.shared.store import claims, endings, failures, queries, refusals, served_models
+from tussis.shared.store import claims, endings, failures, leases, queries, refusals, served_models
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
 from tussis.shared.store.faults import database_errors
 from tussis.shared.store.known import Known, Question, known
@@ -29,6 +30,7 @@ from tussis.shared.store.records import (
     Counts,
     Exhausted,
     FailureFilter,
+    Held,
     JobAnswer,
     ModelFacts,
     RefusalRequest,
@@ -94,17 +96,32 @@ class Store:
         with database_errors(self.place), self._engine.begin() as connection:
             return served_models.register_model(connection, facts)
 
-    def claim(self, request: ClaimRequest) -> Claimed | Settled | Exhausted:
+    def claim(self, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held:
         """Claim the analysis that the request describes, or learn why not.
 
-        A running analysis is taken over: its attempt is closed as vanished. The same request twice is one claim. Raises
-        :class:`InWorkElsewhere` where this would be one time too many, and another job's attempt may still be at work.
+        A running analysis whose lease has expired is taken over: its attempt is closed as vanished. The same request
+        twice is one claim. Raises :class:`ModelConflict`, where the database knows the model otherwise.
         """
         with database_errors(self.place):
             if (first := claims.claim_first(self._engine, request)) is not None:
                 return first
             with self._engine.begin() as connection:
                 return claims.claim(connection, request)
+
+    def renew_leases(self, tokens: Sequence[uuid.UUID], lease_s: float) -> int:
+        """Hold the claims of these attempts for ``lease_s`` seconds from now; returns how many have not ended."""
+        with database_errors(self.place), self._engine.begin() as connection:
+            return leases.renew(connection, tokens, lease_s)
+
+    def attempts_vanished(self, tokens: Sequence[uuid.UUID]) -> int:
+        """The processes of these attempts are dead; returns how many of them had reported no outcome."""
+        with database_errors(self.place), self._engine.begin() as connection:
+            return leases.vanished(connection, tokens)
+
+    def hand_back(self, tokens: Sequence[uuid.UUID], error_class: str, message: str) -> int:
+        """The worker itself ends these attempts, which counts as no crash; returns how many held their claim."""
+        with database_errors(self.place), self._engine.begin() as connection:
+            return leases.hand_back(connection, tokens, error_class, message)
 
     def complete(self, claimed: Claimed, result: Result) -> bool:
         """Write the answer, all of it or nothing. False: the claim was taken over, nothing was written.
@@ -136,8 +153,8 @@ class Store:
         with database_errors(self.place), self._engine.begin() as connection:
             return endings.release(connection, claimed, outcome, error_class, message, timings_ms)
 
-    def refuse(self, request: RefusalRequest) -> int:
-        """Fail a job without a claim; returns the analysis' id.
+    def refuse(self, request: RefusalRequest) -> int | Held:
+        """Fail a job without a claim; returns the analysis' id, or :class:`Held` while another attempt works on it.
 
         The same message twice leaves one row. An analysis that an earlier attempt at this job left open becomes the
         failure; one that succeeded is left alone.
@@ -145,10 +162,15 @@ class Store:
         with database_errors(self.place), self._engine.begin() as connection:
             return refusals.refuse(connection, request)
 
-    def dead_letter(self, raw: str, job_id: str | None, error_class: str, message: str) -> None:
-        """Keep a message that could not be read; the same one again only counts."""
+    def dead_letter(
+        self, raw: str, job_id: str | None, error_class: str, message: str, *, ended_job: bool = False
+    ) -> None:
+        """Keep a message that could not be read; the same one again only counts.
+
+        ``ended_job``: it is the message that the ledger holds for ``job_id``, and the job ends with it.
+        """
         with database_errors(self.place), self._engine.begin() as connection:
-            refusals.dead_letter(connection, raw, job_id, error_class, message)
+            refusals.dead_letter(connection, raw, job_id, error_class, message, ended_job=ended_job)
 
     # --- questions ---
 

@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from tussis.shared.states import AnalysisState, AttemptOutcome
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 #: Alembic's table, under a name of our own: upstream may keep its own migrations in the same database.
 VERSION_TABLE = "tussis_revision"
 #: Coverage of an analysis: the first 32 segments, in one bag.
@@ -262,6 +262,13 @@ attempts = Table(
     ),
     Column("error_class", Text, comment="the error that ended it, a stable word"),
     Column("error_message", Text, comment="the same in a sentence"),
+    Column(
+        "lease_expires_at",
+        _Time,
+        nullable=False,
+        server_default=func.now(),
+        comment="until when the attempt holds its analysis; its worker renews it while the attempt lives",
+    ),
     PrimaryKeyConstraint("analysis_id", "number"),
     UniqueConstraint("token"),
     CheckConstraint("number >= 1", name="number"),
@@ -333,7 +340,15 @@ dead_letters = Table(
     Column("received_at", _Time, nullable=False, server_default=func.now(), comment="when it came first"),
     Column("last_received_at", _Time, nullable=False, server_default=func.now(), comment="when it came last"),
     Column("deliveries", Integer, nullable=False, server_default="1", comment="how often it came"),
+    Column(
+        "ended_job",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="the message was the one that the ledger held for job_id: the job ended with it",
+    ),
     UniqueConstraint("raw_sha256"),
     Index(None, "received_at"),
+    Index("dead_letters_ended_job_idx", "job_id", postgresql_where=text("ended_job")),
     comment="Messages that could not be read, and so belong to no recording.",
 )

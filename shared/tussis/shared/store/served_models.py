@@ -10,6 +10,17 @@ from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.schema import models
 
 
+def model_id_of(connection: Connection, facts: ModelFacts) -> int:
+    """The number of the model in this database; the model is registered where it is not. Raises as
+    :func:`register_model`."""
+    found = connection.execute(
+        select(models.c.id).where(
+            models.c.sha256 == facts.sha256, models.c.name == facts.name, models.c.version == facts.version
+        )
+    ).scalar_one_or_none()
+    return register_model(connection, facts) if found is None else int(found)
+
+
 def register_model(connection: Connection, facts: ModelFacts) -> int:
     """The model's id, made on first sight. Name, version and file belong together for ever; the rest of the manifest
     may change and the row follows it.

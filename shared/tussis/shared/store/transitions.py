@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Update, bindparam, func, literal, or_
+from sqlalchemy import ColumnElement, Connection, Interval, Update, any_, bindparam, case, func, literal, or_
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import Double, Uuid
 
 from tussis.shared import errors
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
@@ -19,6 +21,12 @@ from tussis.shared.store.schema import analyses, attempts
 MAX_MESSAGE = 2000
 #: The time at which the transaction began, by the database's clock.
 NOW = func.now()
+
+
+def lease_from_now(name: str = "lease_s") -> ColumnElement[Any]:
+    """When a lease of so many seconds (a parameter of this name) ends. The database's clock is the only one used."""
+    return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name, type_=Double), type_=Interval)
+
 
 #: Classes of failure that a newer message takes up again without asking for it: their cause may be gone.
 REOPENING = frozenset(
@@ -31,11 +39,12 @@ REOPENING = frozenset(
 # Statements are built once: SQLAlchemy then finds their compiled form without looking at every part of them again.
 
 
-def _move(to: AnalysisState) -> Update:
+def _move(to: AnalysisState, which: ColumnElement[bool] | None = None) -> Update:
+    """The move to a state from those that the table allows, of the analysis ``analysis`` or of ``which``."""
     return (
         analyses.update()
         .where(
-            analyses.c.id == bindparam("analysis"),
+            analyses.c.id == bindparam("analysis") if which is None else which,
             analyses.c.state.in_([literal(state.value) for state in from_states(to)]),
         )
         .values(state=to.value)
@@ -52,6 +61,11 @@ _TO_RUNNING = _move(AnalysisState.RUNNING).values(
 _TO_WAITING = _held(_move(AnalysisState.WAITING))
 #: The holder of the token ``held`` has the answer; whoever uses it adds the answer's columns.
 TO_SUCCEEDED = _held(_move(AnalysisState.SUCCEEDED)).values(finished_at=NOW, error_class=None, error_message=None)
+_ALL_TO_WAITING = (
+    _move(AnalysisState.WAITING, analyses.c.attempt_token == any_(bindparam("tokens", type_=ARRAY(Uuid))))
+    .values(error_class=bindparam("error_class"), error_message=bindparam("error_message"))
+    .returning(analyses.c.attempt_token)
+)
 _TO_FAILED = _move(AnalysisState.FAILED).values(finished_at=NOW)
 _TO_FAILED_HELD = _held(_TO_FAILED)
 
@@ -104,6 +118,14 @@ def to_waiting(
     )
 
 
+def all_to_waiting(
+    connection: Connection, tokens: Sequence[uuid.UUID], *, error_class: str, message: str
+) -> list[uuid.UUID]:
+    """The claims of these tokens are given back; returns the tokens of those that were held."""
+    values = {"tokens": list(tokens), "error_class": error_class, "error_message": clean(message)}
+    return list(connection.scalars(_ALL_TO_WAITING, values))
+
+
 def to_failed(
     connection: Connection,
     analysis_id: int,
@@ -138,6 +160,14 @@ def to_discarded(connection: Connection, analysis_ids: Sequence[int]) -> int:
 ATTEMPT_ENDED = (
     attempts.update().where(attempts.c.token == bindparam("attempt"), attempts.c.outcome.is_(None)).values(ended_at=NOW)
 )
+_ATTEMPT_HANDED_BACK = (
+    attempts.update()
+    .where(
+        attempts.c.token == bindparam("attempt"),
+        or_(attempts.c.outcome.is_(None), attempts.c.outcome == AttemptOutcome.VANISHED.value),
+    )
+    .values(ended_at=NOW, outcome=AttemptOutcome.HANDED_BACK.value)
+)
 _ATTEMPT_SUPERSEDED = (
     attempts.update()
     .where(
@@ -146,20 +176,42 @@ _ATTEMPT_SUPERSEDED = (
     )
     .values(ended_at=NOW, outcome=AttemptOutcome.SUPERSEDED.value)
 )
-_ATTEMPTS_VANISHED = (
+#: The open attempts at an analysis end: one whose lease has not expired lives, and is superseded; the others crashed.
+_OPEN_ATTEMPTS_END = (
     attempts.update()
     .where(attempts.c.analysis_id == bindparam("analysis"), attempts.c.outcome.is_(None))
-    .values(ended_at=NOW, outcome=AttemptOutcome.VANISHED.value)
+    .values(
+        ended_at=NOW,
+        outcome=case(
+            (attempts.c.lease_expires_at > func.clock_timestamp(), AttemptOutcome.SUPERSEDED.value),
+            else_=AttemptOutcome.VANISHED.value,
+        ),
+    )
 )
-_ATTEMPT = attempts.insert()
+_ATTEMPT = attempts.insert().values(lease_expires_at=lease_from_now())
 
 
 def attempt_begins(
-    connection: Connection, analysis_id: int, number: int, token: uuid.UUID, worker: str, *, alone: bool
+    connection: Connection,
+    analysis_id: int,
+    number: int,
+    token: uuid.UUID,
+    worker: str,
+    *,
+    alone: bool,
+    lease_s: float = 0.0,
 ) -> None:
-    """A new attempt, open."""
+    """A new attempt, open, with a lease of ``lease_s`` seconds."""
     connection.execute(
-        _ATTEMPT, {"analysis_id": analysis_id, "number": number, "token": token, "worker": worker, "alone": alone}
+        _ATTEMPT,
+        {
+            "analysis_id": analysis_id,
+            "number": number,
+            "token": token,
+            "worker": worker,
+            "alone": alone,
+            "lease_s": lease_s,
+        },
     )
 
 
@@ -182,14 +234,19 @@ def attempt_ended(
     )
 
 
+def attempt_handed_back(connection: Connection, token: uuid.UUID) -> None:
+    """The worker gave the attempt back while the store was away: it is no crash, whatever it was taken for."""
+    _done(connection, _ATTEMPT_HANDED_BACK, attempt=token)
+
+
 def attempt_superseded(connection: Connection, token: uuid.UUID) -> None:
     """Another attempt took over, and this one, perhaps believed to have vanished, spoke up after all."""
     _done(connection, _ATTEMPT_SUPERSEDED, attempt=token)
 
 
-def open_attempts_vanished(connection: Connection, analysis_id: int) -> None:
-    """Whatever attempt still stands open is closed as ended without a word."""
-    _done(connection, _ATTEMPTS_VANISHED, analysis=analysis_id)
+def open_attempts_end(connection: Connection, analysis_id: int) -> None:
+    """End the attempts that are still open: as superseded where the lease still runs, else as vanished (a crash)."""
+    _done(connection, _OPEN_ATTEMPTS_END, analysis=analysis_id)
 
 
 def _done(connection: Connection, move: Update, **parameters: Any) -> bool:

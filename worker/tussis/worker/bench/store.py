@@ -73,16 +73,15 @@ def measure(*, rounds: int, quick: bool, command: str) -> Report:
     recordings, single = (_QUICK_RECORDINGS, _QUICK_SINGLE) if quick else (_RECORDINGS, _SINGLE)
     with place() as made:
         url = made.servers.endpoints.database_url
-        model = made.store.register_model(
-            ModelFacts(
-                name="bench",
-                version="1",
-                sha256="0" * 64,
-                profile="documented",
-                threshold=0.5,
-                provenance="made for a measurement",
-            )
+        model = ModelFacts(
+            name="bench",
+            version="1",
+            sha256="0" * 64,
+            profile="documented",
+            threshold=0.5,
+            provenance="made for a measurement",
         )
+        made.store.register_model(model)
         rates = {
             (segments, claims): _rates(
                 made.store, made.servers.postgres, url, model, segments, claims, recordings, rounds
@@ -94,7 +93,7 @@ def measure(*, rounds: int, quick: bool, command: str) -> Report:
     return _report(rates, waits, rounds, command)
 
 
-def request_for(model: int, key: str, segments: int) -> ClaimRequest:
+def request_for(model: ModelFacts, key: str, segments: int) -> ClaimRequest:
     """A claim as a worker makes it, of a recording that nobody has seen."""
     job = Job(job_id=str(uuid.uuid4()), bucket=BUCKET, key=key, etag="0" * 32, enqueued_at=time.time())
     return ClaimRequest(
@@ -102,7 +101,7 @@ def request_for(model: int, key: str, segments: int) -> ClaimRequest:
         etag="0" * 32,
         version_id=None,
         size_bytes=32_044 * segments,
-        model_id=model,
+        model=model,
         profile="documented",
         profile_overridden=False,
         threshold=0.5,
@@ -110,7 +109,7 @@ def request_for(model: int, key: str, segments: int) -> ClaimRequest:
         device="cpu",
         max_attempts=3,
         alone=True,
-        longest_s=450.0,
+        lease_s=30.0,
     )
 
 
@@ -142,7 +141,9 @@ def result_of(segments: int) -> Result:
     )
 
 
-def _writer(url: str, model: int, segments: int, claimed: Sequence[Claimed], run: str) -> Callable[[int], object]:
+def _writer(
+    url: str, model: ModelFacts, segments: int, claimed: Sequence[Claimed], run: str
+) -> Callable[[int], object]:
     """What one process does for an item: write the result of a claim that stands, or claim first where none does."""
     store = Store.connect(url)
     result = result_of(segments)
@@ -154,14 +155,21 @@ def _writer(url: str, model: int, segments: int, claimed: Sequence[Claimed], run
     return write
 
 
-def _claimed(store: Store, model: int, key: str, segments: int) -> Claimed:
+def _claimed(store: Store, model: ModelFacts, key: str, segments: int) -> Claimed:
     answer = store.claim(request_for(model, key, segments))
     assert isinstance(answer, Claimed), answer
     return answer
 
 
 def _rates(
-    store: Store, server: Postgres, url: str, model: int, segments: int, claims: bool, recordings: int, rounds: int
+    store: Store,
+    server: Postgres,
+    url: str,
+    model: ModelFacts,
+    segments: int,
+    claims: bool,
+    recordings: int,
+    rounds: int,
 ) -> list[Rate]:
     run = uuid.uuid4().hex
     count = _WARM_UP + rounds * recordings
@@ -176,7 +184,7 @@ def _rates(
     return found
 
 
-def _waits(store: Store, server: Postgres, model: int, count: int) -> list[Waits]:
+def _waits(store: Store, server: Postgres, model: ModelFacts, count: int) -> list[Waits]:
     """One after the other through one connection, in turns with the fsync, so that a slow disk is slow for all."""
     run = uuid.uuid4().hex
     results = {segments: result_of(segments) for segments in SEGMENTS}
