@@ -29,6 +29,11 @@ SCENARIOS: Final = {
     18: "corrupt and unknown messages",
     19: "rolling SIGTERM under load; grace exceeded",
     20: "mixed priorities; the reported depth",
+    21: "one question asked many times at once; a message taken from a living worker",
+    22: "workers stopped in the middle of a recording, again and again",
+    23: "a recording for which there is not enough memory",
+    31: "the worker stopped while a dead letter could not be written",
+    32: "the database restored under living workers",
 }
 
 Results = defaultdict[int, list[tuple[str, str, float]]]

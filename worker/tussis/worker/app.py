@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from celery import Celery
@@ -21,15 +20,15 @@ from tussis.shared.queues import (
 from tussis.shared.settings import Settings
 from tussis.worker import transport
 from tussis.worker.child import OUT_OF_REACH_KIB
-from tussis.worker.request import request_class
+from tussis.worker.request import ChildEnds, request_class
 
 #: Seconds between two looks for messages whose visibility timeout is over.
 RESTORE_INTERVAL_S = 5
 
 
-def build_app(settings: Settings, device: Device, child_lost: Callable[[int], None] = lambda pid: None) -> Celery:
-    """Configure Celery for a worker on ``device``. Nothing is connected yet. ``child_lost`` hears the process id of a
-    child that died at work, before its message goes back.
+def build_app(settings: Settings, device: Device, ends: ChildEnds | None = None) -> Celery:
+    """Configure Celery for a worker on ``device``. Nothing is connected yet. ``ends`` hears of children that
+    end at work.
 
     Raises :class:`SettingsInvalid` when the broker is not set. The measurements behind the options are in
     ``docs/guarantees.md``.
@@ -69,7 +68,7 @@ def build_app(settings: Settings, device: Device, child_lost: Callable[[int], No
         acks_late=True,
         reject_on_worker_lost=True,
         ignore_result=True,
-        Request=request_class(child_lost),
+        Request=request_class(ends or ChildEnds()),
     )
     return app
 

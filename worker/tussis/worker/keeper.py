@@ -76,7 +76,7 @@ class Keeper:
         order: Start,
         exposition: Exposition | None = None,
         device: DeviceHost | None = None,
-        before_kill: Callable[[], None] = lambda: None,
+        before_kill: Callable[[], object] = lambda: None,
     ) -> None:
         """``before_kill`` is called before this ends the children by force."""
         self._order = order
@@ -229,6 +229,7 @@ class Keeper:
         if elapsed_s > limit_s and not self._escalated:
             self._escalated = True
             _log.warning("grace_exceeded", seconds=round(elapsed_s, 1))
+            self._before_kill()
             os.kill(os.getpid(), signal.SIGQUIT)
 
     def _watch_children(self, worker: Any) -> None:

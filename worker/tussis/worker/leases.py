@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Set
 from typing import Any
 
 from tussis.shared.broker import connect, redact
@@ -49,6 +50,7 @@ class Leases:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._away = False
+        self._sent_anew: set[str] = set()
 
     def start(self, worker: Any) -> None:
         """Renew from now on. ``worker`` is Celery's: its pool has the children."""
@@ -71,15 +73,21 @@ class Leases:
         if note is not None and not self._away:
             self._attempted(self._end, [note])
 
-    def hand_back(self) -> None:
-        """Give back what the children hold, before this worker ends them: that is no crash of the recordings'."""
-        notes = list(self._run_dir.attempts().values())
-        if not notes:
-            return
-        _log.warning("handed_back_for_children", attempts=len(notes))
+    def hand_back(self) -> Set[str]:
+        """Give back what the children hold, before this worker ends them: that is no crash of the recordings'.
+
+        Returns the ids of the jobs whose messages were sent anew because the store is away.
+        """
+        notes = [note for note in self._run_dir.attempts().values() if note.job_id not in self._sent_anew]
+        if notes:
+            _log.warning("handed_back_for_children", attempts=len(notes))
+            if not self._attempted(self._hand_back, notes):
+                self._attempted(self._send_again, notes)
+        return self._sent_anew
+
+    def _hand_back(self, notes: list[AttemptNote]) -> None:
         message = "the worker stopped before the attempt was over"
-        if not self._attempted(lambda: self._store.hand_back([note.token for note in notes], "stopping", message)):
-            self._attempted(self._send_again, notes)
+        self._store.hand_back([note.token for note in notes], "stopping", message)
 
     def _send_again(self, notes: list[AttemptNote]) -> None:
         """The store is away: the next attempt tells it, by the token in its message."""
@@ -87,6 +95,7 @@ class Leases:
             job = self._ledger.find(note.job_id)
             if job is not None:
                 self._ledger.send_again(job, str(note.token))
+                self._sent_anew.add(note.job_id)
 
     def _end(self, notes: list[AttemptNote]) -> None:
         ended = self._store.attempts_vanished([note.token for note in notes])
@@ -108,6 +117,8 @@ class Leases:
     def _end_dead(self, worker: Any) -> None:
         # The notes before the processes: a child that has left a note by now is among the processes.
         notes = self._run_dir.attempts()
+        if worker.pool is None:  # Celery has ended it.
+            return
         living = {process.pid for process in tuple(worker.pool._pool._pool) if process.exitcode is None}
         if dead := [note for pid, note in notes.items() if pid not in living]:
             self._end(dead)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
+from dataclasses import dataclass
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback
-from billiard.exceptions import WorkerLostError
+from billiard.exceptions import Terminated, WorkerLostError
 from celery.exceptions import Reject
 from celery.worker import request as celery_request
 from celery.worker.state import task_ready
@@ -16,9 +17,20 @@ from tussis.worker import logs
 _log = logs.get("request")
 
 
-def request_class(child_lost: Callable[[int], None]) -> type:
-    """The class of a delivered message. ``child_lost`` is called with the process id of a child that died at work,
-    before its message goes back: the claim of the next attempt then knows that this one is over."""
+@dataclass(frozen=True)
+class ChildEnds:
+    """Who hears that a child's work ends without an outcome, before its message goes back."""
+
+    lost: Callable[[int], None] = lambda pid: None
+    """A child died at work; its process id."""
+    before_kill: Callable[[], Set[str]] = frozenset
+    """The worker is about to end its children itself. Returns the ids of jobs whose messages were sent anew: those at
+    hand have to be acknowledged."""
+
+
+def request_class(ends: ChildEnds) -> type:
+    """The class of a delivered message. The claim of the next attempt knows what became of the one before, because
+    ``ends`` is called first."""
 
     class Request(celery_request.Request):  # type: ignore[misc]
         """One delivered message in the parent process."""
@@ -28,13 +40,20 @@ def request_class(child_lost: Callable[[int], None]) -> type:
             if isinstance(error, ExceptionWithTraceback):
                 error = error.exc
             if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt) and self.worker_pid:
-                child_lost(self.worker_pid)
-            elif isinstance(error, Exception) and not isinstance(error, Reject):
+                ends.lost(self.worker_pid)
+            elif isinstance(error, Exception) and not isinstance(error, Reject | Terminated):
                 # The task itself raises Reject only, so that this is an error of Celery's part in the child. Stock
                 # Celery raises a MemoryError again in the parent, which ends the worker, and acknowledges all others.
                 _log.error("request_failed", reason=f"{type(error).__name__}: {error}")
                 task_ready(self)
                 return self.reject(requeue=True)
             return super().on_failure(exc_info, send_failed_event, return_ok)
+
+        def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+            """Celery's cold shutdown kills the child."""
+            sent_anew = ends.before_kill()
+            super().cancel(pool, signal, emit_retry)
+            if self.id in sent_anew:
+                self.acknowledge()
 
     return Request

@@ -32,6 +32,7 @@ from tussis.worker.heartbeat import heartbeat_step
 from tussis.worker.keeper import Keeper
 from tussis.worker.leases import Leases
 from tussis.worker.metrics import NoMeter, prometheus_meter
+from tussis.worker.request import ChildEnds
 from tussis.worker.rundir import Phase, RunDir, remove_leftovers
 
 _log = logs.get("service")
@@ -126,7 +127,7 @@ def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> D
 
 
 def _serve(order: Start, keeper: Keeper, leases: Leases, children: int) -> int:
-    app = build_app(order.settings, order.device, leases.child_lost)
+    app = build_app(order.settings, order.device, ChildEnds(leases.child_lost, leases.hand_back))
 
     class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
         """Between the pool and the consumer: no message is taken before every child is ready, and the pool is ended

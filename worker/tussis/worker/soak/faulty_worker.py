@@ -43,8 +43,8 @@ _for_the_device: list[str] = []
 
 
 def with_fault(name: str, recording: bytes = b"") -> bytes:
-    """The bytes of a recording that meets the fault ``name``: segfault, exit, memory, hang, raise, slow-SECONDS,
-    or once-SECONDS, which is slow at the first time only (with `STARTS_FILE`).
+    """The bytes of a recording that meets the fault ``name``: segfault, exit, memory, hang, raise, no-memory,
+    no-torch-memory, slow-SECONDS, or once-SECONDS, which is slow at the first time only (with `STARTS_FILE`).
 
     In the device process: device-segfault, device-hang, device-fail, device-break, device-slow-SECONDS.
     """
@@ -69,12 +69,20 @@ def _raise() -> None:
     raise RuntimeError("a fault of our own making")
 
 
-FAULTS: dict[str, Callable[[], None]] = {
+def _no_torch_memory() -> None:
+    import torch
+
+    torch.empty(1 << 55)
+
+
+FAULTS: dict[str, Callable[[], object]] = {
     "segfault": _segfault,
     "exit": lambda: os._exit(7),
     "memory": _out_of_memory,
     "hang": _hang,
     "raise": _raise,
+    "no-memory": lambda: bytearray(1 << 60),
+    "no-torch-memory": _no_torch_memory,
 }
 
 

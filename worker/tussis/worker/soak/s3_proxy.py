@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +27,8 @@ class S3Fault(StrEnum):
     """Half of the body, then the connection ends."""
     SLOW = "slow"
     """Half of the body, then nothing for the proxy's ``slow_s`` seconds."""
+    TRICKLE = "trickle"
+    """The whole body, in pieces that come evenly over the proxy's ``slow_s`` seconds."""
 
 
 _REFUSALS = {
@@ -105,7 +108,11 @@ class S3Proxy:
 
     def wait_slow(self) -> None:
         """Keep a client waiting, no longer than the proxy lives."""
-        self._over.wait(self.slow_s)
+        self.wait(self.slow_s)
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; whether the proxy ended meanwhile."""
+        return self._over.wait(seconds)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -124,10 +131,23 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is None:
             self._answer(status, headers, data)
             return
+        if fault is S3Fault.TRICKLE:
+            self._answer(status, headers, b"", promised=len(data))
+            self._trickle(data)
+            return
         self._answer(status, headers, data[: len(data) // 2], promised=len(data))
         if fault is S3Fault.SLOW:
             self.s3_proxy.wait_slow()
         self.close_connection = True
+
+    def _trickle(self, data: bytes) -> None:
+        pieces = 2 * math.ceil(self.s3_proxy.slow_s)
+        size = math.ceil(len(data) / pieces)
+        for start in range(0, len(data), size):
+            if self.s3_proxy.wait(self.s3_proxy.slow_s / pieces):
+                break
+            self.wfile.write(data[start : start + size])
+            self.wfile.flush()
 
     def _answer(self, status: int, headers: dict[str, str], data: bytes, promised: int | None = None) -> None:
         self.send_response_only(status)
