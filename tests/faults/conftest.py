@@ -29,6 +29,8 @@ SCENARIOS: Final = {
     18: "corrupt and unknown messages",
     19: "rolling SIGTERM under load; grace exceeded",
     20: "mixed priorities; the reported depth",
+    28: "S3 refuses one bucket or one recording for good",
+    34: "a gateway changes or cuts a recording's bytes",
 }
 
 Results = defaultdict[int, list[tuple[str, str, float]]]

@@ -15,7 +15,6 @@ from tussis.shared.errors import (
     ModelNotServed,
     OperatorError,
     PermanentError,
-    StorageAccessDenied,
     TransientError,
     TussisError,
     WorkerCrashed,
@@ -28,6 +27,7 @@ from tussis.worker import backoff, logs, objects
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.samples import Audio
 from tussis.worker.detector.detector import Scores
+from tussis.worker.object_bytes import ObjectVersion
 from tussis.worker.outcome import (
     Deferred,
     Failed,
@@ -67,7 +67,11 @@ def process(job: Job, parts: Parts, handed_back: uuid.UUID | None = None) -> Out
         claim = answer
         with stages.stage("fetch", settings.download_timeout_s + _DOWNLOAD_SLACK_S):
             data = objects.fetch(
-                parts.s3, version, max_bytes=settings.max_bytes, deadline_s=settings.download_timeout_s
+                parts.s3,
+                version,
+                max_bytes=settings.max_bytes,
+                deadline_s=settings.download_timeout_s,
+                verify_md5=settings.verify_md5,
             )
         parts.note_access(job, None)
         with stages.stage("decode", settings.decode_timeout_s):
@@ -113,7 +117,7 @@ def _no_claim(answer: records.Settled | records.Exhausted) -> Outcome:
     return Settled(answer.analysis_id, answer.state)
 
 
-def _claim_request(job: Job, parts: Parts, plan: Plan, version: objects.ObjectVersion) -> records.ClaimRequest:
+def _claim_request(job: Job, parts: Parts, plan: Plan, version: ObjectVersion) -> records.ClaimRequest:
     settings = parts.settings
     return records.ClaimRequest(
         job=job,
@@ -169,7 +173,7 @@ def _conclude(job: Job, parts: Parts, claim: Claimed | None, stages: Stages, err
     operators = parts.note_access(job, error)
     if isinstance(error, Stopping) or operators:
         return _hand_back(parts, claim, error)
-    if isinstance(error, TransientError | StorageAccessDenied):
+    if isinstance(error, TransientError | OperatorError):  # an operator's that concerns this recording alone passes too
         failures = 1 + parts.patiently(lambda: parts.ledger.faults(job.job_id))
         base, cap, total = parts.settings.retry_base_s, parts.settings.retry_cap_s, parts.settings.retry_total_s
         if not backoff.exhausted(failures, base, cap, total):
