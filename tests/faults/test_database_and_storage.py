@@ -11,8 +11,8 @@ import pytest
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
 from tests.support.waiting import PATIENCE, wait_until
-from tussis.shared.states import AttemptOutcome
-from tussis.worker.parts import DENIED_IN_A_ROW
+from tussis.shared.states import AnalysisState, AttemptOutcome
+from tussis.worker.access import DENIED_IN_A_ROW
 from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
 from tussis.worker.soak.s3_proxy import S3Fault, S3Proxy
 
@@ -157,6 +157,52 @@ def test_access_denied_for_one_is_deferred_and_for_twenty_in_a_row_pauses(deploy
         wait_until(lambda: deployment.store.counts().succeeded >= 6, 60, "what was not deferred")
         worker.end()
     assert deployment.store.counts().failed == 0
+
+
+@pytest.mark.scenario(28)
+def test_jobs_of_a_bucket_elsewhere_fail_and_hold_up_no_other(deployment: Deployment) -> None:
+    """Nor do recordings whose requests a gateway signs wrongly: they are tried again, and nothing pauses for them."""
+    faults = {"elsewhere": S3Fault.ELSEWHERE, "odd": S3Fault.SIGNATURE}
+
+    def plan(method: str, path: str, count: int) -> S3Fault | None:
+        fault = faults.get(path.rsplit("/", 1)[-1].split("-")[0])
+        return None if fault is S3Fault.SIGNATURE and count >= 2 else fault
+
+    with S3Proxy(deployment.servers.endpoints.s3_endpoint_url, plan) as proxy:
+        deployment.environment["TUSSIS_S3_ENDPOINT_URL"] = proxy.url
+        bad = [deployment.enqueue(f"elsewhere-{number}.wav", wav(0.3, seed=number)) for number in range(4)]
+        odd = [deployment.enqueue(f"odd-{number}.wav", wav(0.3, seed=10 + number)) for number in range(4)]
+        good = [deployment.enqueue(f"good-{number}.wav", wav(0.3, seed=20 + number)) for number in range(10)]
+        worker = deployment.worker(concurrency=2, retry_base_s=0.2, retry_cap_s=1)
+        deployment.wait_drained(120)
+        worker.end()
+    deployment.assert_accounted(failures=len(bad))
+    assert {deployment.analysis(job).error_class for job in bad} == {"bucket_elsewhere"}
+    assert {deployment.analysis(job).state for job in (*odd, *good)} == {AnalysisState.SUCCEEDED}
+    assert [event for event in worker.events if event.get("event") == "paused"] == []
+
+
+@pytest.mark.scenario(34)
+def test_a_body_cut_with_a_length_of_its_own_becomes_no_answer(deployment: Deployment) -> None:
+    """Given a gateway that gives half of each recording at first, then every answer is about the whole one."""
+
+    def plan(method: str, path: str, count: int) -> S3Fault | None:
+        return S3Fault.SHORT if method == "GET" and (count == 0 or "always" in path) else None
+
+    with S3Proxy(deployment.servers.endpoints.s3_endpoint_url, plan) as proxy:
+        deployment.environment["TUSSIS_S3_ENDPOINT_URL"] = proxy.url
+        jobs = [deployment.enqueue(f"{number}.wav", wav(1.0, seed=number)) for number in range(10)]
+        always = deployment.enqueue("always.wav", wav(1.0, seed=11))
+        worker = deployment.worker(concurrency=2, retry_base_s=0.2, retry_cap_s=1, retry_total_s=2)
+        deployment.wait_drained(120)
+        worker.end()
+    deployment.assert_accounted(failures=1)
+    assert [deployment.analysis(job).duration_s for job in jobs] == [1.0] * len(jobs)
+    for job in jobs:
+        attempts = deployment.store.attempts_of(deployment.analysis(job).id)
+        assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.TRANSIENT, AttemptOutcome.SUCCEEDED]
+    assert deployment.analysis(always).error_class == "expired"
+    assert "arrived" in (deployment.analysis(always).error_message or "")
 
 
 def test_transient_faults_past_the_limit_become_a_failure(deployment: Deployment) -> None:

@@ -8,9 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from tussis.producer.jobs import JobRequest
-from tussis.shared.errors import StorageCredentials, StorageUnavailable, TussisError
+from tussis.shared.errors import SettingsInvalid, StorageCredentials, StorageUnavailable, TussisError
 from tussis.shared.s3 import head_object, list_objects
 from tussis.shared.uris import ObjectAddress, parse_s3_prefix, parse_s3_uri
+
+#: Errors that all keys meet where several of them do.
+_FOR_ALL = (StorageUnavailable, StorageCredentials, SettingsInvalid)
 
 
 class Pins:
@@ -33,8 +36,8 @@ class Pins:
     def pin_many(self, requests: Sequence[JobRequest]) -> list[JobRequest | TussisError]:
         """:meth:`pin` for each, in order, an error in its place.
 
-        Raises :class:`StorageUnavailable` or :class:`StorageCredentials` when as many questions as are asked at a time
-        met only that: the rest would wait for the same, round after round. Raises :class:`SettingsInvalid`.
+        Raises :class:`StorageUnavailable`, :class:`StorageCredentials` or :class:`SettingsInvalid` when as many
+        questions as are asked at a time met only that: the rest would wait for the same, round after round.
         """
         if not requests:
             return []
@@ -42,7 +45,7 @@ class Pins:
         pinned: list[JobRequest | TussisError] = []
         for first in range(0, len(requests), self._threads):
             last_round = pinned[-self._threads :]
-            away = [answer for answer in last_round if isinstance(answer, StorageUnavailable | StorageCredentials)]
+            away = [answer for answer in last_round if isinstance(answer, _FOR_ALL)]
             if away and len(away) == len(last_round):
                 raise away[-1]
             pinned += self._pool.map(self._try, requests[first : first + self._threads])

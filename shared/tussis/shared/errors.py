@@ -124,6 +124,12 @@ class DownloadCut(TransientError):
     error_class = "download_cut"
 
 
+class DownloadDamaged(TransientError):
+    """The bytes that arrived are not those that the object store holds."""
+
+    error_class = "download_damaged"
+
+
 class DownloadSlow(TransientError):
     """The download did not finish before its deadline."""
 
@@ -164,6 +170,20 @@ class ObjectArchived(PermanentError):
     """The object is in an archive, from which it has to be restored first."""
 
     error_class = "object_archived"
+    reopens = True
+
+
+class ObjectRefused(PermanentError):
+    """The object store refuses the request for this object, and will refuse it again."""
+
+    error_class = "object_refused"
+    reopens = True
+
+
+class BucketElsewhere(PermanentError):
+    """The bucket is not at this endpoint, or not in this region."""
+
+    error_class = "bucket_elsewhere"
     reopens = True
 
 

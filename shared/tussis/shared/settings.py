@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     max_rate_hz: int = Field(192_000, ge=1, description="the highest sample rate, Hz")
     max_channels: int = Field(8, ge=1, description="the most channels")
 
+    verify_md5: bool = Field(
+        True, description="compare a download with an entity tag that looks like an MD5; false: the store's are none"
+    )
     download_timeout_s: float = Field(60.0, gt=0, description="deadline of one download, seconds")
     decode_timeout_s: float = Field(120.0, gt=0, description="deadline of decoding and preprocessing, seconds")
     inference_timeout_s: float = Field(120.0, gt=0, description="deadline of one inference, seconds")

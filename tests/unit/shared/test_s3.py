@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from botocore import exceptions as botocore
+from botocore.awsrequest import AWSResponse
+from botocore.compat import HTTPHeaders
 from botocore.exceptions import ClientError
+from urllib3.exceptions import SSLError
 
 from tests.support.waiting import PATIENCE
 from tussis.shared.errors import (
+    BucketElsewhere,
     BucketMissing,
     DownloadCut,
+    DownloadDamaged,
     InvalidUri,
     ObjectArchived,
     ObjectChanged,
@@ -27,7 +34,7 @@ from tussis.shared.errors import (
     StorageUnavailable,
     TussisError,
 )
-from tussis.shared.s3 import head_object, list_objects, s3_client, storage_errors
+from tussis.shared.s3 import ListedObject, head_object, list_objects, s3_client, storage_errors
 from tussis.shared.settings import load_settings
 
 URI = "s3://clinic/a.wav"
@@ -56,7 +63,7 @@ def answer(status: int, code: str, message: str = "said so", operation: str = "G
         (answer(403, "SignatureDoesNotMatch"), StorageCredentials),
         (answer(400, "ExpiredToken"), StorageCredentials),
         (answer(403, "RequestTimeTooSkewed"), StorageCredentials),
-        (answer(301, "PermanentRedirect"), SettingsInvalid),
+        (answer(301, "PermanentRedirect"), BucketElsewhere),
         (answer(400, "AuthorizationHeaderMalformed"), SettingsInvalid),
         (answer(500, "InternalError"), StorageUnavailable),
         (answer(503, "SlowDown"), StorageUnavailable),
@@ -72,7 +79,9 @@ def answer(status: int, code: str, message: str = "said so", operation: str = "G
         (botocore.SSLError(endpoint_url="https://host", error=OSError("bad")), StorageUnavailable),
         (botocore.ResponseStreamingError(error="broken"), DownloadCut),
         (botocore.IncompleteReadError(actual_bytes=1, expected_bytes=2), DownloadCut),
-        (botocore.FlexibleChecksumError(error_msg="differs"), DownloadCut),
+        (botocore.FlexibleChecksumError(error_msg="differs"), DownloadDamaged),
+        (SSLError("bad record"), DownloadCut),
+        (ValueError("Invalid timestamp"), StorageUnavailable),
         (botocore.ParamValidationError(report="Invalid\nbucket"), InvalidUri),
         (botocore.NoRegionError(), SettingsInvalid),
         (botocore.UnknownKeyError(value="x", param="p", choices="c"), StorageUnavailable),
@@ -276,3 +285,83 @@ def test_buckets_of_an_own_endpoint_are_part_of_the_path(clients: list[Any]) -> 
     url = client.generate_presigned_url("get_object", Params={"Bucket": "clinic", "Key": "a.wav"})
 
     assert url.startswith("http://store.example:8333/clinic/a.wav?")
+
+
+@pytest.mark.parametrize(("status", "region"), [(301, "eu-west-3"), (400, "eu-west-3"), (301, None)])
+def test_a_bucket_of_amazon_in_another_region_is_followed(
+    monkeypatch: pytest.MonkeyPatch, clients: list[Any], status: int, region: str | None
+) -> None:
+    """Without an endpoint of one's own boto3 goes where the answer leads; without a region in it, it cannot."""
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = s3_client(load_settings())
+    clients.append(client)
+    asked: list[str] = []
+
+    def send(request: Any, **_: Any) -> AWSResponse:
+        host = urlsplit(request.url).hostname or ""
+        asked.append(host)
+        there = region is not None and region in host
+        headers = {"ETag": '"9b2c"', "Content-Length": "5"} if there else {"x-amz-bucket-region": region or ""}
+        sent = HTTPHeaders.from_dict({name: value for name, value in headers.items() if value})
+        answer = AWSResponse(request.url, 200 if there else status, sent, io.BytesIO())
+        answer._content = b"" if request.method == "HEAD" else _xml("PermanentRedirect")
+        return answer
+
+    client.meta.events.register("before-send.s3", send)
+    if region is None:
+        with pytest.raises(BucketElsewhere, match="clinic"):
+            head_object(client, "clinic", "a.wav")
+        return
+    assert head_object(client, "clinic", "a.wav").etag == "9b2c"
+    assert head_object(client, "clinic", "a.wav").etag == "9b2c"
+    assert asked == ["clinic.s3.amazonaws.com", *["clinic.s3.eu-west-3.amazonaws.com"] * 2]
+
+
+@pytest.mark.parametrize(
+    ("listing", "missing"),
+    [
+        (b"<Contents><Key>a.wav</Key><Size>5</Size></Contents>", "ETag"),
+        (b"<Contents><Key>a.wav</Key><ETag>x</ETag></Contents>", "Size"),
+        (b"<Contents><Size>5</Size><ETag>x</ETag></Contents>", "Key"),
+        (b"<Contents><Key>a.wav</Key><Size>many</Size><ETag>x</ETag></Contents>", "many"),
+        (b"<Contents><Key>a.wav</Key><LastModified>never</LastModified></Contents>", "never"),
+    ],
+)
+def test_a_listing_that_leaves_something_out_is_one_line(
+    store: Store, clients: list[Any], listing: bytes, missing: str
+) -> None:
+    store.answers = {
+        ("GET", "/clinic"): (
+            200,
+            b"<ListBucketResult><IsTruncated>false</IsTruncated>" + listing + b"</ListBucketResult>",
+        )
+    }
+    with pytest.raises(StorageUnavailable, match=missing) as caught:
+        list(list_objects(_client(store.url, clients), "clinic", ""))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("etag", ["&quot;9b2c&quot;", "9b2c", "W/&quot;9b2c&quot;"])
+def test_a_listing_needs_no_more_than_key_size_and_entity_tag(store: Store, clients: list[Any], etag: str) -> None:
+    entry = f"<Contents><Key>a.wav</Key><Size>5</Size><ETag>{etag}</ETag></Contents>".encode()
+    store.answers = {
+        ("GET", "/clinic"): (
+            200,
+            b"<ListBucketResult><IsTruncated>false</IsTruncated>" + entry + b"</ListBucketResult>",
+        )
+    }
+    found = list(list_objects(_client(store.url, clients), "clinic", ""))
+    assert found == [ListedObject("a.wav", "9b2c", 5)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html><p>sign in</p></html>",
+        b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>",
+    ],
+)
+def test_an_answer_that_is_no_whole_listing_is_none(store: Store, clients: list[Any], body: bytes) -> None:
+    store.answers = {("GET", "/clinic"): (200, body)}
+    with pytest.raises(StorageUnavailable, match="no complete listing"):
+        list(list_objects(_client(store.url, clients), "clinic", ""))

@@ -26,11 +26,12 @@ from tussis.shared.messages import Job
 from tussis.shared.queues import Device
 from tussis.shared.settings import load_settings
 from tussis.shared.store.records import Claimed
-from tussis.worker import objects, parts, pipeline, tasks
+from tussis.worker import object_bytes, objects, parts, pipeline, tasks
+from tussis.worker.access import DENIED_IN_A_ROW
 from tussis.worker.child import Start
 from tussis.worker.keeper import Keeper
 from tussis.worker.outcome import Failed, HandedBack, Stopping
-from tussis.worker.parts import DENIED_IN_A_ROW, Parts
+from tussis.worker.parts import Parts
 from tussis.worker.rundir import Phase, RunDir
 from tussis.worker.watchdog import Stages
 
@@ -174,10 +175,10 @@ def test_a_trickle_is_found_slow_long_before_the_watchdog_takes_it_for_a_hang(mo
 
     class S3:
         def get_object(self, **_: str) -> dict[str, Any]:
-            return {"ContentLength": 10_000_000, "Body": Body()}
+            return {"ContentLength": 10_000_000, "ETag": f'"{"0" * 32}"', "Body": Body()}
 
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    version = objects.ObjectVersion("clinic", "a.wav", "0" * 32, None, None)
+    version = object_bytes.ObjectVersion("clinic", "a.wav", "0" * 32, None, None)
     with pytest.raises(DownloadSlow):
         objects.fetch(S3(), version, max_bytes=100_000_000, deadline_s=60.0)
     assert now < 60.0 + pipeline._DOWNLOAD_SLACK_S / 2

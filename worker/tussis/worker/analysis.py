@@ -9,14 +9,16 @@ from typing import Any
 from tussis.shared.dsp.profiles import Profile, profile_named
 from tussis.shared.dsp.segments import Cut
 from tussis.shared.s3 import head_object
+from tussis.shared.settings import Settings
 from tussis.shared.uris import parse_s3_uri
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.detector.detector import Detector, Scores
 from tussis.worker.detector.mel_detector import MelDetector
 from tussis.worker.local_files import read_capped
-from tussis.worker.objects import ObjectVersion, fetch
-from tussis.worker.prepare import AudioFacts, cut_audio
+from tussis.worker.object_bytes import ObjectVersion
+from tussis.worker.objects import fetch
+from tussis.worker.prepare import AudioFacts, cut_audio, limits_of
 from tussis.worker.scoring import OwnProcess
 
 
@@ -29,13 +31,19 @@ class Analyzer:
     limits: Limits
     client: Any
     download_timeout_s: float
+    verify_md5: bool
 
     @classmethod
-    def of(
-        cls, detector: Detector | MelDetector, profile: str | None, limits: Limits, client: Any, timeout_s: float
-    ) -> Analyzer:
+    def of(cls, detector: Detector | MelDetector, profile: str | None, settings: Settings, client: Any) -> Analyzer:
         """Take ``profile`` or else the manifest's. Raises :class:`UnknownProfile`."""
-        return cls(detector, profile_named(profile or detector.manifest.profile), limits, client, timeout_s)
+        return cls(
+            detector,
+            profile_named(profile or detector.manifest.profile),
+            limits_of(settings),
+            client,
+            settings.download_timeout_s,
+            settings.verify_md5,
+        )
 
     def analyze(self, source: str) -> dict[str, Any]:
         """One recording's result as JSON; ``source`` is a path or an S3 URI.
@@ -54,7 +62,13 @@ class Analyzer:
             s3 = self.client()
             head = head_object(s3, *address)
             version = ObjectVersion(*address, head.etag, head.version_id, head.size_bytes)
-            return fetch(s3, version, max_bytes=self.limits.max_bytes, deadline_s=self.download_timeout_s)
+            return fetch(
+                s3,
+                version,
+                max_bytes=self.limits.max_bytes,
+                deadline_s=self.download_timeout_s,
+                verify_md5=self.verify_md5,
+            )
         return read_capped(Path(source), self.limits.max_bytes)
 
     def _told(self, source: str, audio: AudioFacts, cut: Cut, scores: Scores) -> dict[str, Any]:

@@ -16,9 +16,7 @@ from tussis.shared.errors import (
     DatabaseUnavailable,
     DiskFull,
     ModelNotServed,
-    OperatorError,
     SchemaMismatch,
-    StorageAccessDenied,
     TussisError,
 )
 from tussis.shared.ledger import Ledger
@@ -28,6 +26,7 @@ from tussis.shared.settings import Settings
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
+from tussis.worker.access import Access
 from tussis.worker.audio.limits import Limits
 from tussis.worker.metrics import Meter, NoMeter
 from tussis.worker.outcome import Stopping
@@ -45,8 +44,6 @@ OPERATOR_PAUSE_S = 15.0
 #: What :meth:`Parts.patiently` waits out: what passes, and what the operator of database or broker has to mend.
 _AWAY = (DatabaseUnavailable, BrokerUnavailable, BrokerRefused)
 _TO_MEND = (DatabaseRefused, DiskFull, SchemaMismatch)
-#: Recordings refused in a row after which it is the deployment that lacks access, not one recording.
-DENIED_IN_A_ROW = 20
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Plan:
 
 @dataclass
 class Parts:
-    """The parts of one process. Only :attr:`denied` changes."""
+    """The parts of one process. Only :attr:`access` changes."""
 
     settings: Settings
     store: Store
@@ -72,8 +69,7 @@ class Parts:
     device: Device
     run_dir: RunDir
     meter: Meter = field(default_factory=NoMeter)
-    denied: set[str] = field(default_factory=set)
-    """The recordings that were refused since access was last granted; no more than tell a pattern."""
+    access: Access = field(default_factory=Access)
 
     @property
     def limits(self) -> Limits:
@@ -135,11 +131,7 @@ class Parts:
             time.sleep(min(left, 0.2))
 
     def note_access(self, job: Job, error: TussisError | None) -> bool:
-        """Count recordings refused in a row, each once. True when the error is the operator's to mend."""
-        if not isinstance(error, StorageAccessDenied):
-            if error is None:
-                self.denied.clear()
-            return isinstance(error, OperatorError)
-        if len(self.denied) < DENIED_IN_A_ROW:
-            self.denied.add(job.uri)
-        return len(self.denied) >= DENIED_IN_A_ROW
+        """Note that the recording was fetched (None), or how it ended. True when the error concerns all recordings."""
+        if error is None:
+            self.access.granted(job)
+        return error is not None and self.access.concerns_all(job, error, self.s3)

@@ -17,7 +17,6 @@ from tussis.shared.errors import (
     OperatorError,
     OutOfMemory,
     PermanentError,
-    StorageAccessDenied,
     TransientError,
     TussisError,
     WorkerCrashed,
@@ -31,6 +30,7 @@ from tussis.worker.audio.decode import decode
 from tussis.worker.audio.samples import Audio
 from tussis.worker.detector.detector import Scores
 from tussis.worker.leases import lease_s
+from tussis.worker.object_bytes import ObjectVersion
 from tussis.worker.outcome import (
     Deferred,
     Failed,
@@ -82,6 +82,7 @@ def process(job: Job, parts: Parts, handed_back: uuid.UUID | None = None) -> Out
                 max_bytes=settings.max_bytes,
                 deadline_s=settings.download_timeout_s,
                 between_reads=parts.check_stop,
+                verify_md5=settings.verify_md5,
             )
         parts.note_access(job, None)
         with stages.stage("decode", settings.decode_timeout_s):
@@ -158,7 +159,7 @@ def _no_claim(answer: records.Settled | records.Exhausted | records.Held) -> Out
             return Settled(answer.analysis_id, answer.state)
 
 
-def _claim_request(job: Job, parts: Parts, plan: Plan, version: objects.ObjectVersion) -> records.ClaimRequest:
+def _claim_request(job: Job, parts: Parts, plan: Plan, version: ObjectVersion) -> records.ClaimRequest:
     settings = parts.settings
     return records.ClaimRequest(
         job=job,
@@ -211,7 +212,7 @@ def _conclude(job: Job, parts: Parts, claim: Claimed | None, stages: Stages, err
     operators = parts.note_access(job, error)
     if isinstance(error, Stopping) or operators:
         return _hand_back(parts, claim, error)
-    if isinstance(error, TransientError | StorageAccessDenied):
+    if isinstance(error, TransientError | OperatorError):  # an operator's that concerns this recording alone passes too
         failures = 1 + parts.patiently(lambda: parts.ledger.faults(job.job_id))
         base, cap, total = parts.settings.retry_base_s, parts.settings.retry_cap_s, parts.settings.retry_total_s
         # Each attempt without memory costs a process, and its neighbours' time.

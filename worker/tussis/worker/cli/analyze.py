@@ -45,7 +45,6 @@ def analyze(
     from tussis.worker.detector.choice import decide, open_chosen
     from tussis.worker.detector.shipped import default_model
     from tussis.worker.detector.source import resolve_model
-    from tussis.worker.prepare import limits_of
 
     settings = load_settings(model=model)
     shipped = default_model() if settings.model is None else None
@@ -55,9 +54,7 @@ def analyze(
         logs.configure("console", "warning")
         choice = decide(path, intra_op_threads=threads, provider=provider, cache_dir=settings.model_cache_dir)
     detector = open_chosen(path, choice, intra_op_threads=threads, cache_dir=settings.model_cache_dir)
-    analyzer = Analyzer.of(
-        detector, profile, limits_of(settings), lambda: s3_client(settings), settings.download_timeout_s
-    )
+    analyzer = Analyzer.of(detector, profile, settings, lambda: s3_client(settings))
     failed = False
     for source in sources:
         try:

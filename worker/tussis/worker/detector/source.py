@@ -16,6 +16,7 @@ from tussis.shared.errors import (
     BucketMissing,
     DiskFull,
     DownloadCut,
+    DownloadDamaged,
     ModelRefused,
     ObjectChanged,
     ObjectMissing,
@@ -116,7 +117,7 @@ def _download(s3: Any, address: ObjectAddress, etag: str, path: Path) -> None:
                 body.close()
     except ObjectChanged:
         raise StorageUnavailable(f"{address.uri} was replaced while it was downloaded: try again") from None
-    except DownloadCut as error:
+    except (DownloadCut, DownloadDamaged) as error:
         raise StorageUnavailable(f"{error}: try again") from error
 
 

@@ -12,7 +12,7 @@ from tussis.worker.soak.s3_proxy import S3Fault
 
 #: Seconds for which a server is away, or the store misbehaves.
 _AWAY_S: Final = (0.5, 4.0)
-_S3_FAULTS: Final = (S3Fault.UNAVAILABLE, S3Fault.CUT, S3Fault.SLOW, S3Fault.DENIED, S3Fault.EXPIRED)
+_S3_FAULTS: Final = (S3Fault.UNAVAILABLE, S3Fault.CUT, S3Fault.SHORT, S3Fault.SLOW, S3Fault.DENIED, S3Fault.EXPIRED)
 
 
 def _kill_child(plant: Plant, rng: random.Random, over: threading.Event) -> str:

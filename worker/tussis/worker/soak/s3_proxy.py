@@ -23,8 +23,14 @@ class S3Fault(StrEnum):
     """403 AccessDenied."""
     EXPIRED = "expired"
     """403 ExpiredToken."""
+    SIGNATURE = "signature"
+    """403 SignatureDoesNotMatch, as for a key that a gateway rewrites."""
+    ELSEWHERE = "elsewhere"
+    """301 PermanentRedirect: the bucket is in another region."""
     CUT = "cut"
     """Half of the body, then the connection ends."""
+    SHORT = "short"
+    """Half of the body, with a Content-Length of its own: nothing in the answer tells."""
     SLOW = "slow"
     """Half of the body, then nothing for the proxy's ``slow_s`` seconds."""
     TRICKLE = "trickle"
@@ -35,6 +41,8 @@ _REFUSALS = {
     S3Fault.UNAVAILABLE: (503, "SlowDown"),
     S3Fault.DENIED: (403, "AccessDenied"),
     S3Fault.EXPIRED: (403, "ExpiredToken"),
+    S3Fault.SIGNATURE: (403, "SignatureDoesNotMatch"),
+    S3Fault.ELSEWHERE: (301, "PermanentRedirect"),
 }
 
 #: Decides about one request: method, path and how often this path was asked for before.
@@ -134,6 +142,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is S3Fault.TRICKLE:
             self._answer(status, headers, b"", promised=len(data))
             self._trickle(data)
+            return
+        if fault is S3Fault.SHORT:
+            self._answer(status, headers, data[: len(data) // 2])
             return
         self._answer(status, headers, data[: len(data) // 2], promised=len(data))
         if fault is S3Fault.SLOW:

@@ -1,0 +1,129 @@
+"""What an answer of the object store that is not a success means: each S3 error code and HTTP status, decided once.
+
+The codes are those of Amazon's "Error responses" (S3 API reference, "List of error codes") that a GET, a HEAD or a
+listing can meet, and those that stores and gateways of other makers add. A code decides; where it is unknown, the
+status does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tussis.shared.errors import (
+    BucketElsewhere,
+    BucketMissing,
+    ObjectArchived,
+    ObjectChanged,
+    ObjectMissing,
+    ObjectRefused,
+    SettingsInvalid,
+    StorageAccessDenied,
+    StorageCredentials,
+    StorageUnavailable,
+    TussisError,
+)
+
+CHECK_CREDENTIALS: Final = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the role"
+CHECK_ENDPOINT: Final = "is it running, and is TUSSIS_S3_ENDPOINT_URL right?"
+
+_BY_CLASS: Final[dict[type[TussisError], str]] = {
+    BucketMissing: "NoSuchBucket",
+    # MethodNotAllowed is the answer for a version that is the mark of a deletion.
+    ObjectMissing: "NoSuchKey NoSuchVersion NotFound MethodNotAllowed",
+    ObjectChanged: "PreconditionFailed",
+    ObjectArchived: "InvalidObjectState",
+    BucketElsewhere: "PermanentRedirect IllegalLocationConstraintException",
+    # The request for this object is wrong, or the store cannot carry it out: the same request is refused again.
+    ObjectRefused: (
+        "BadRequest InvalidArgument InvalidBucketName InvalidDigest InvalidRequest InvalidURI KeyTooLongError "
+        "MalformedXML MissingSecurityHeader NotImplemented UserKeyMustBeSpecified InvalidEncryptionAlgorithmError "
+        "KMS.NotFoundException UnavailableForLegalReasons"
+    ),
+    StorageAccessDenied: (
+        "AccessDenied AccountProblem AllAccessDisabled CrossLocationLoggingProhibited Forbidden InvalidPayer "
+        "NotSignedUp UnauthorizedAccess AccessPointAccessDenied KMS.DisabledException KMS.KMSInvalidStateException "
+        "KMS.AccessDeniedException"
+    ),
+    StorageCredentials: (
+        "CredentialsNotSupported ExpiredToken ExpiredTokenException InvalidAccessKeyId InvalidSecurity InvalidToken "
+        "MissingAuthenticationToken RequestExpired RequestTimeTooSkewed SignatureDoesNotMatch TokenRefreshRequired "
+        "Unauthorized UnrecognizedClientException AuthorizationQueryParametersError XAmzContentSHA256Mismatch"
+    ),
+    SettingsInvalid: "AuthorizationHeaderMalformed InvalidAddressingHeader ProxyAuthenticationRequired",
+    StorageUnavailable: (
+        "InternalError OperationAborted ConditionalRequestConflict InvalidRange Redirect TemporaryRedirect "
+        "RequestTimeout RequestTimeoutException ServiceUnavailable SlowDown Throttling ThrottlingException "
+        "TooManyRequests RequestLimitExceeded BandwidthLimitExceeded PriorRequestNotComplete Busy "
+        "KMS.ThrottlingException KMS.KMSInternalException"
+    ),
+}
+#: S3's error code -> the error it is here.
+CODES: Final[Mapping[str, type[TussisError]]] = {
+    code: kind for kind, codes in _BY_CLASS.items() for code in codes.split()
+}
+
+#: Status -> the error for an answer whose code is unknown. A status that is in neither table can pass: 5xx, 408, 409,
+#: 421, 423, 425, 429.
+STATUSES: Final[Mapping[int, type[TussisError]]] = {
+    **dict.fromkeys((400, 411, 413, 414, 415, 417, 422, 431, 451, 501), ObjectRefused),
+    **dict.fromkeys((401,), StorageCredentials),
+    **dict.fromkeys((402, 403), StorageAccessDenied),
+    **dict.fromkeys((404, 405, 410), ObjectMissing),
+    **dict.fromkeys((407,), SettingsInvalid),
+    **dict.fromkeys((412,), ObjectChanged),
+}
+
+
+def refusal(error: Any, uri: str) -> TussisError:
+    """The error for botocore's ``ClientError`` about ``uri``."""
+    answer = error.response.get("Error", {})
+    meta = error.response.get("ResponseMetadata", {})
+    headers: Mapping[str, str] = meta.get("HTTPHeaders", {})
+    status = int(meta.get("HTTPStatusCode", 0))
+    code = str(answer.get("Code", ""))
+    said = line(answer.get("Message") or code or status)
+    if code.isdigit():  # botocore's own, where the answer has none
+        code = ""
+    if 300 <= status < 400 and not code:
+        if "x-amz-bucket-region" in headers:
+            code = "PermanentRedirect"
+        elif status != 304:
+            to = line(headers.get("location", "another address"))
+            return SettingsInvalid(f"the endpoint answers {status} for {uri} and leads to {to}: {CHECK_ENDPOINT}")
+    # An answer without a code is a web server's; to HEAD, S3 itself answers without one.
+    if not code and status < 500 and status != 407 and error.operation_name != "HeadObject":
+        return StorageUnavailable(f"what answers for {uri} is no object store ({status}): {CHECK_ENDPOINT}")
+    kind = CODES.get(code) or (StorageAccessDenied if code.startswith("KMS.") else STATUSES.get(status))
+    if code == "InvalidArgument" and "version" in said.lower():
+        kind = ObjectMissing
+    if kind is None or kind is StorageUnavailable:
+        return StorageUnavailable(f"the object store answered {status or code} for {uri} ({said}): try again later")
+    bucket = uri.removeprefix("s3://").partition("/")[0]
+    region = line(headers.get("x-amz-bucket-region") or answer.get("Region") or "another region")
+    return kind(_WORDS[kind].format(uri=uri, bucket=bucket, said=said, region=region))
+
+
+def line(text: object) -> str:
+    """One line of at most 300 characters."""
+    return " ".join(str(text).split())[:300]
+
+
+_WORDS: Final[Mapping[type[TussisError], str]] = {
+    BucketMissing: "the bucket {bucket} does not exist ({uri}): is its name right?",
+    ObjectMissing: "{uri} does not exist, or not in this version ({said}): is the key right?",
+    ObjectChanged: "{uri} is no longer the version that the job names: enqueue it again",
+    ObjectArchived: "{uri} is archived ({said}): restore it, then enqueue it again",
+    ObjectRefused: "the object store refuses {uri} ({said}) and would again: remove the cause, then enqueue it again",
+    BucketElsewhere: (
+        "the bucket {bucket} is in {region}, which this endpoint does not lead to ({uri}; {said}): set AWS_REGION and "
+        "TUSSIS_S3_ENDPOINT_URL for it, then enqueue it again"
+    ),
+    StorageAccessDenied: (
+        "the object store refuses access to {uri} ({said}): allow s3:GetObject, s3:ListBucket, without which a missing "
+        "key is refused as well, and kms:Decrypt where the object is encrypted with a KMS key"
+    ),
+    StorageCredentials: "the object store refuses the credentials for {uri} ({said}): " + CHECK_CREDENTIALS,
+    SettingsInvalid: "the request for {uri} is not accepted ({said}): check AWS_REGION (the store names {region}), "
+    "TUSSIS_S3_ENDPOINT_URL and HTTP_PROXY or HTTPS_PROXY",
+}

@@ -1,0 +1,100 @@
+"""Whether the bytes of a download are the object's: its checksum, its MD5, or its length, in this order."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from tussis.shared.errors import CorruptAudio, DownloadDamaged, ObjectChanged, ObjectTooLarge
+from tussis.shared.s3 import head_object
+
+_MD5 = re.compile(r"[0-9a-fA-F]{32}")
+#: Server-side encryption under which an entity tag is still the MD5 of the content (S3 API reference, type Object).
+_MD5_KEPT = (None, "AES256")
+
+
+@dataclass(frozen=True)
+class ObjectVersion:
+    """One version of one object. ``version_id`` is None in a bucket without versions."""
+
+    bucket: str
+    key: str
+    etag: str
+    version_id: str | None
+    size_bytes: int | None
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
+def decoded(data: bytes, encoding: str, uri: str, max_bytes: int) -> bytes:
+    """The content of an object that is stored with ``Content-Encoding: gzip``; of every other one its bytes.
+
+    boto3 does not decode it. Bytes that do not start as gzip's do are taken as they are: the header is metadata that
+    whoever uploaded wrote. Raises :class:`ObjectTooLarge` and :class:`CorruptAudio`.
+    """
+    codings = {coding.strip().lower() for coding in encoding.split(",")}
+    if not codings & {"gzip", "x-gzip"} or not data.startswith(b"\x1f\x8b"):
+        return data
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            content = file.read(max_bytes + 1)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise CorruptAudio(f"{uri} is stored with Content-Encoding gzip, which is damaged ({error})") from None
+    if len(content) > max_bytes:
+        raise ObjectTooLarge(f"{uri} has more than {max_bytes} bytes unpacked, the limit (TUSSIS_MAX_BYTES)")
+    return content
+
+
+def check(s3: Any, version: ObjectVersion, answer: Any, data: bytes, content: bytes, *, verify_md5: bool) -> None:
+    """Compare ``data`` with what the store says of it; ``content`` is ``data`` decoded.
+
+    The first of these decides: the length that is known already; the checksum that came along, which botocore has
+    compared; the MD5, where the entity tag is one; the length that HEAD names. A gateway that compresses on its own is
+    known by a content that fits. Raises :class:`DownloadDamaged`, :class:`ObjectChanged` and the storage errors.
+    """
+    if version.size_bytes is not None:
+        _check_size(version, version.size_bytes, data, content)
+    # botocore's own attribute: it wraps a body for which a checksum of the whole object came along.
+    if getattr(answer["Body"], "checksum", None) is not None:
+        return
+    if verify_md5 and _is_md5(version.etag, answer):
+        found = [hashlib.md5(some, usedforsecurity=False).hexdigest() for some in _candidates(data, content)]
+        if version.etag.lower() not in found:
+            raise DownloadDamaged(
+                f"{version.uri}: the {len(data)} bytes that arrived have the MD5 {found[0]}, the entity tag is "
+                f"{version.etag}: does a gateway change or cut them? TUSSIS_VERIFY_MD5=false where this store's entity "
+                "tags are no MD5 sums"
+            )
+        return
+    if version.size_bytes is None:
+        head = head_object(s3, version.bucket, version.key, version.version_id)
+        if head.etag != version.etag:
+            raise ObjectChanged(f"{version.uri} was replaced while it was downloaded: enqueue it again")
+        if head.size_bytes is not None:
+            _check_size(version, head.size_bytes, data, content)
+
+
+def _is_md5(etag: str, answer: Any) -> bool:
+    return (
+        _MD5.fullmatch(etag) is not None
+        and answer.get("ServerSideEncryption") in _MD5_KEPT
+        and not answer.get("SSECustomerAlgorithm")
+    )
+
+
+def _check_size(version: ObjectVersion, size: int, data: bytes, content: bytes) -> None:
+    if size not in [len(some) for some in _candidates(data, content)]:
+        raise DownloadDamaged(
+            f"{version.uri}: {len(data)} bytes arrived, and the store says that it has {size}: does a gateway cut them?"
+        )
+
+
+def _candidates(data: bytes, content: bytes) -> list[bytes]:
+    return [data] if content is data else [data, content]
