@@ -29,6 +29,8 @@ SCENARIOS: Final = {
     18: "corrupt and unknown messages",
     19: "rolling SIGTERM under load; grace exceeded",
     20: "mixed priorities; the reported depth",
+    24: "the database refuses in passing; a pooler in transaction mode",
+    25: "a failure that cannot be written either",
 }
 
 Results = defaultdict[int, list[tuple[str, str, float]]]

@@ -26,9 +26,9 @@ class Settled:
 
 @dataclass(frozen=True)
 class Failed:
-    """The recording's failure is committed."""
+    """The recording's failure is committed; without an analysis, as a dead letter."""
 
-    analysis_id: int
+    analysis_id: int | None
     error_class: str
 
 

@@ -10,6 +10,8 @@ import torch
 
 from tussis.shared.dsp.segments import Cut
 from tussis.shared.errors import (
+    DatabaseFault,
+    DatabaseRefused,
     Expired,
     InternalFault,
     ModelNotServed,
@@ -85,14 +87,14 @@ def process(job: Job, parts: Parts, handed_back: uuid.UUID | None = None) -> Out
         return Succeeded(claim.analysis_id, cut.analyzed_s) if committed else Superseded(claim.analysis_id)
     except TussisError as error:
         reason = error
-        return _unless_stopped(parts, claim, lambda: _conclude(job, parts, claim, stages, reason))
+        return _stored(job, parts, claim, lambda: _conclude(job, parts, claim, stages, reason))
     except MemoryError:
         raise  # The process's fault as well as the recording's: counted like a crash, tried again.
     except Exception as error:
         # Ours to mend; the recording must not wait for that, nor go round for ever.
         _log.exception("internal_fault")
         fault = _internal(error)
-        return _unless_stopped(parts, claim, lambda: _fail(job, parts, claim, stages, fault))
+        return _stored(job, parts, claim, lambda: _fail(job, parts, claim, stages, fault))
 
 
 def _internal(error: Exception) -> InternalFault:
@@ -105,6 +107,43 @@ def _unless_stopped(parts: Parts, claim: Claimed | None, end: Callable[[], Outco
         return end()
     except Stopping as stop:
         return _hand_back(parts, claim, stop)
+
+
+def _stored(job: Job, parts: Parts, claim: Claimed | None, end: Callable[[], Outcome]) -> Outcome:
+    """An end that cannot be stored must not bring the message round for ever."""
+    try:
+        return _unless_stopped(parts, claim, end)
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = error
+        _log.error("end_not_stored", error_class=_class_of(reason), exc_info=reason)
+        return _unless_stopped(parts, claim, lambda: _put_aside(job, parts, claim, reason))
+
+
+def _put_aside(job: Job, parts: Parts, claim: Claimed | None, error: Exception) -> Outcome:
+    """Try again later, as after any transient fault; when those are used up, keep the message as a dead letter: a row
+    that depends on no other one."""
+    analysis_id = None if claim is None else claim.analysis_id
+    failures = 1 + parts.patiently(lambda: parts.ledger.faults(job.job_id))
+    base, cap, total = parts.settings.retry_base_s, parts.settings.retry_cap_s, parts.settings.retry_total_s
+    if not backoff.exhausted(failures, base, cap, total):
+        return Deferred(analysis_id, _class_of(error), backoff.delay_s(failures, base, cap))
+    message = f"given up after {failures} faults; the failure cannot be stored either: {error}"
+
+    def keep() -> None:
+        try:
+            parts.store.dead_letter(job.to_json(), job.job_id, Expired.error_class, message)
+        except DatabaseFault as refused:
+            # Where not even this can be written, nothing can: that is no recording's fault.
+            raise DatabaseRefused(str(refused)) from refused
+
+    parts.patiently(keep)
+    return Failed(analysis_id, Expired.error_class)
+
+
+def _class_of(error: Exception) -> str:
+    return error.error_class if isinstance(error, TussisError) else InternalFault.error_class
 
 
 def _no_claim(answer: records.Settled | records.Exhausted) -> Outcome:
