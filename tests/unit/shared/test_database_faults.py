@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import psycopg.errors
 import pytest
 import sqlalchemy.exc
 
+from tests.support.processes import ROOT
+from tests.support.tables import code, table
 from tussis.shared.errors import (
     DatabaseFault,
     DatabaseReadOnly,
@@ -101,3 +105,12 @@ def test_what_is_said_to_whoever_reads_it(error: psycopg.Error, kind: type[Tussi
 
 def test_what_is_no_error_of_a_database_passes_through() -> None:
     assert translated(ValueError("a bug"), "here") is None
+
+
+def test_the_operators_table_says_the_same() -> None:
+    told: dict[str, type[TussisError]] = {}
+    kinds = {kind.error_class: kind for kind in (*DECIDED, DatabaseFault)}
+    for error_class, states, _ in table(ROOT / "docs" / "operate.md", "class of error"):
+        told |= dict.fromkeys(re.findall(r"\b[0-9A-Z]{2}(?:[0-9A-Z]{3})?\b", states), kinds[code(error_class)])
+    expected = {state: kind for state, kind in (BY_CLASS | BY_STATE).items() if kind is not DatabaseFault}
+    assert told == expected

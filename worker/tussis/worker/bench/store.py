@@ -144,7 +144,7 @@ def result_of(segments: int) -> Result:
 
 def _writer(url: str, model: int, segments: int, claimed: Sequence[Claimed], run: str) -> Callable[[int], object]:
     """What one process does for an item: write the result of a claim that stands, or claim first where none does."""
-    store = Store.connect(url)
+    store = Store.connect(url, direct=True)
     result = result_of(segments)
 
     def write(item: int) -> None:
