@@ -25,6 +25,7 @@ pytest_plugins = [
     "tests.support.processes",
     "tests.support.servers",
     "tests.support.store",
+    "tests.support.pooler",
     "tests.support.deployment",
     "tests.support.benching",
 ]

@@ -32,6 +32,8 @@ SCENARIOS: Final = {
     21: "one question asked many times at once; a message taken from a living worker",
     22: "workers stopped in the middle of a recording, again and again",
     23: "a recording for which there is not enough memory",
+    24: "the database refuses in passing; a pooler in transaction mode",
+    25: "a failure that cannot be written either",
     28: "S3 refuses one bucket or one recording for good",
     31: "the worker stopped while a dead letter could not be written",
     32: "the database restored under living workers",

@@ -112,6 +112,18 @@ class DatabaseUnavailable(TransientError):
     error_class = "database_unavailable"
 
 
+class DatabaseReadOnly(DatabaseUnavailable):
+    """The database only reads: a standby, or a primary that was replaced."""
+
+    error_class = "database_read_only"
+
+
+class DatabaseFault(TransientError):
+    """The database refuses a statement, for a reason that may lie in this recording."""
+
+    error_class = "database_fault"
+
+
 class StorageUnavailable(TransientError):
     """The object store does not answer, answers 5xx, or asks to slow down."""
 

@@ -6,29 +6,36 @@ import re
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
-import sqlalchemy.exc
+from sqlalchemy import text
 
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, rows
 from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.errors import (
+    DatabaseFault,
+    DatabaseReadOnly,
     DatabaseRefused,
     DatabaseUnavailable,
-    DiskFull,
+    OperatorError,
     SchemaMismatch,
     SettingsInvalid,
     TussisError,
 )
 from tussis.shared.store import connection as store_connection
-from tussis.shared.store.faults import database_errors, translated
+from tussis.shared.store import migrate
+from tussis.shared.store.faults import database_errors
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
+from tussis.shared.store.steps import Step
+from tussis.worker.embedded.servers import Servers
 from tussis.worker.soak.tcp_proxy import TcpProxy
 
 
@@ -74,7 +81,7 @@ def test_a_wrong_url_is_one_line_without_the_password(
     assert "TUSSIS_DATABASE_URL" in message
 
 
-@pytest.mark.parametrize("url", ["mysql://a:secret@b/c", "host=localhost", "", "postgresql://a:secret@b:port/c"])
+@pytest.mark.parametrize("url", ["mysql://a:secret@b/c", "", "postgresql://a:secret@b:port/c"])
 def test_what_is_no_url_is_a_setting_that_is_wrong(url: str) -> None:
     with pytest.raises(SettingsInvalid, match="not a PostgreSQL URL") as caught:
         Store.connect(url)
@@ -150,16 +157,14 @@ def test_a_connection_killed_in_the_middle_is_transient_and_leaves_nothing(
     assert len(store.segments_of(claim.analysis_id)) == 4
 
 
-def test_a_lock_that_is_held_too_long_is_transient(
-    store: Store, store_url: str, model: ModelFacts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_that_is_held_too_long_is_transient(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_connection, "LOCK_TIMEOUT_S", 1)
     with (
         Store.connect(store_url) as hasty,
         locked(store_url, "LOCK TABLE recordings IN ACCESS EXCLUSIVE MODE"),
         pytest.raises(DatabaseUnavailable, match="lock timeout"),
     ):
-        hasty.claim(a_claim(a_job(), model))
+        hasty.refuse(a_refusal(a_job()))
 
 
 def test_a_statement_that_takes_too_long_is_transient(store_url: str) -> None:
@@ -176,11 +181,27 @@ def test_a_pool_in_use_is_transient(store_url: str, monkeypatch: pytest.MonkeyPa
         store.counts()
 
 
-def test_a_database_that_only_reads_pauses_the_worker(store: Store, store_url: str, model: ModelFacts) -> None:
+@pytest.mark.parametrize("how", ["claim", "refuse"])
+def test_a_database_that_only_reads_is_left_for_the_next_connection(
+    store: Store, store_url: str, model: ModelFacts, how: str
+) -> None:
+    """Given a primary that was replaced, when it refuses to write, then the next try makes a connection anew, and finds
+    the new primary."""
     name = urlsplit(store_url).path.removeprefix("/")
     execute(store_url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
-    with Store.connect(store_url) as reading, pytest.raises(DiskFull, match="read-only"):
-        reading.claim(a_claim(a_job(), model))
+
+    def write() -> object:
+        if how == "claim":
+            return store.claim(a_claim(a_job(), model))
+        return store.refuse(a_refusal(a_job()))
+
+    store.close()
+    with pytest.raises(DatabaseReadOnly, match=r"only reads.*read-only") as caught:
+        write()
+    assert isinstance(caught.value, DatabaseUnavailable)
+    elsewhere = changed(store_url, path="/postgres")
+    execute(elsewhere, f'ALTER DATABASE "{name}" RESET default_transaction_read_only')
+    assert write()
 
 
 def test_rights_that_are_missing_are_the_operators(store_url: str) -> None:
@@ -196,39 +217,12 @@ def test_rights_that_are_missing_are_the_operators(store_url: str) -> None:
         execute(store_url, "DROP ROLE reader")
 
 
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (psycopg.errors.DiskFull("no space"), DiskFull),
-        (psycopg.errors.TooManyConnections("full"), DatabaseUnavailable),
-        (psycopg.errors.AdminShutdown("bye"), DatabaseUnavailable),
-        (psycopg.errors.CannotConnectNow("starting"), DatabaseUnavailable),
-        (psycopg.errors.DeadlockDetected("two"), DatabaseUnavailable),
-        (psycopg.errors.IdleInTransactionSessionTimeout("asleep"), DatabaseUnavailable),
-        (psycopg.errors.OutOfMemory("oom"), DatabaseUnavailable),
-        (psycopg.errors.IoError("disk"), DatabaseUnavailable),
-        (psycopg.errors.InvalidPassword("no"), DatabaseRefused),
-        (psycopg.errors.InvalidCatalogName("no"), DatabaseRefused),
-        (psycopg.errors.UndefinedTable("no"), SchemaMismatch),
-        (psycopg.errors.UndefinedColumn("no"), SchemaMismatch),
-        (psycopg.errors.CheckViolation("bug"), None),
-        (psycopg.errors.SyntaxError("bug"), None),
-        (psycopg.InterfaceError("bug"), None),
-        (ValueError("bug"), None),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else "",
-)
-def test_each_sqlstate_has_its_meaning(error: Exception, kind: type[TussisError] | None) -> None:
-    fault = translated(error, "here")
-    assert type(fault) is (type(None) if kind is None else kind)
-
-
-def test_a_bug_is_not_taken_for_an_outage(store: Store, store_url: str, model: ModelFacts) -> None:
-    with pytest.raises(psycopg.errors.CheckViolation, match="analyses_coverage_check"):
-        store.claim(a_claim(a_job(), model, coverage=""))
-    with pytest.raises(sqlalchemy.exc.IntegrityError, match="analyses_coverage_check"):
-        store.refuse(a_refusal(a_job(), coverage=""))
-    # The connection that it happened on is not used on.
+def test_what_concerns_one_recording_is_no_outage_and_no_bug(store: Store, model: ModelFacts) -> None:
+    for _ in range(2):
+        with pytest.raises(DatabaseFault, match=r"analyses_coverage_check.*SQLSTATE 23514"):
+            store.claim(a_claim(a_job(), model, coverage=""))
+        with pytest.raises(DatabaseFault, match=r"analyses_coverage_check.*SQLSTATE 23514"):
+            store.refuse(a_refusal(a_job(), coverage=""))
     assert claimed(store.claim(a_claim(a_job(), model))).number == 1
 
 
@@ -254,21 +248,143 @@ class TestTheRevision:
             store.verify_schema()
 
 
-def test_sessions_are_in_utc_and_say_who_they_are(store_url: str) -> None:
+def test_times_are_in_utc_and_transactions_bounded_whatever_the_session_says(store_url: str) -> None:
+    name = urlsplit(store_url).path.removeprefix("/")
+    execute(store_url, f"ALTER DATABASE \"{name}\" SET timezone = 'Asia/Kathmandu'")
     engine = store_connection.connect_engine(store_url)
     with engine.connect() as connection:
-        assert connection.exec_driver_sql("SHOW timezone").scalar_one() == "UTC"
+        assert connection.exec_driver_sql("SHOW timezone").scalar_one() == "Asia/Kathmandu"
+        moment = connection.exec_driver_sql("SELECT timestamptz '2026-01-01 05:45:00.25+05:45'").scalar_one()
+        assert moment.isoformat() == "2026-01-01T00:00:00.250000+00:00"
         assert connection.exec_driver_sql("SHOW application_name").scalar_one() == "tussis"
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "1min"
+        assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "10s"
+        assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "1min"
+    # Nothing stays behind in the session, which may be another client's next.
+    assert STEP.run(engine, {}) == ("0", datetime(2026, 1, 1, tzinfo=UTC))
     engine.dispose()
+
+
+STEP = Step(text("SELECT current_setting('statement_timeout'), timestamptz '2026-01-01 00:00:00Z'"))
+
+
+def test_text_is_utf_8_whatever_the_environment_says(
+    store_url: str, monkeypatch: pytest.MonkeyPatch, model: ModelFacts
+) -> None:
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    with Store.connect(store_url) as other:
+        job = a_job(key="жаба 🐸.wav")
+        assert claimed(other.claim(a_claim(job, model))).number == 1
+        answer = other.job(job.job_id)
+    assert answer is not None
+    assert answer.analysis.key == job.key
 
 
 def test_options_of_the_url_are_kept(store_url: str) -> None:
-    engine = store_connection.connect_engine(store_url + "?options=-c%20search_path%3Dpublic,pg_temp")
+    engine = store_connection.connect_engine(
+        store_url + "?options=-c%20search_path%3Dpublic,pg_temp&application_name=ours"
+    )
     with engine.connect() as connection:
         assert connection.exec_driver_sql("SHOW search_path").scalar_one() == "public,pg_temp"
-        assert connection.exec_driver_sql("SHOW timezone").scalar_one() == "UTC"
+        assert connection.exec_driver_sql("SHOW application_name").scalar_one() == "ours"
     engine.dispose()
+
+
+@pytest.mark.parametrize(("direct", "prepared"), [(False, 0), (True, 1)])
+def test_statements_are_prepared_on_a_direct_connection_only(store_url: str, direct: bool, prepared: int) -> None:
+    engine = store_connection.connect_engine(store_url, direct=direct)
+    for _ in range(10):
+        STEP.run(engine, {})
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%2026-%%'"
+        )
+        assert found.scalar_one() == prepared
+    engine.dispose()
+
+
+def test_a_step_that_waits_for_a_lock_ends_on_both_sides(
+    store_url: str, model: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server sets no timeout for a single statement: the client gives up, and cancels what it leaves behind."""
+    monkeypatch.setattr(store_connection, "ANSWER_SLACK_S", 1)
+    with (
+        Store.connect(store_url, statement_timeout_s=1) as hasty,
+        locked(store_url, "LOCK TABLE recordings IN ACCESS EXCLUSIVE MODE"),
+    ):
+        with pytest.raises(DatabaseUnavailable, match="no answer within 2 s"):
+            hasty.claim(a_claim(a_job(), model))
+        wait_until(lambda: waiting_backends(store_url) == 0, 10, "the server to leave the statement")
+    assert rows(store_url, "SELECT * FROM recordings") == []
+
+
+class TestSeveralHosts:
+    def test_a_dead_one_is_passed_over(self, store_url: str, unused_port: int) -> None:
+        parts = urlsplit(store_url)
+        url = changed(store_url, host=f"127.0.0.1:{unused_port},127.0.0.1")
+        with Store.connect(url + "?target_session_attrs=read-write") as store:
+            store.verify_schema()
+            assert store.place == f"127.0.0.1:{unused_port},127.0.0.1:{parts.port}{parts.path}"
+
+    def test_one_that_only_reads_is_passed_over(self, store: Store, store_url: str, model: ModelFacts) -> None:
+        """Two names of one server: the first becomes read-only while a connection is open, the second one is taken."""
+        name = urlsplit(store_url).path.removeprefix("/")
+        execute(store_url, "DROP ROLE IF EXISTS wandering")
+        execute(store_url, "CREATE ROLE wandering SUPERUSER LOGIN PASSWORD 'w'")
+        try:
+            url = changed(store_url, user="wandering", password="w", host="127.0.0.1,127.0.0.1")
+            # psycopg takes the first host that writes; a role that only reads is none.
+            with Store.connect(url.replace(",127.0.0.1:", ":", 1) + "?target_session_attrs=read-write") as writing:
+                claimed(writing.claim(a_claim(a_job(), model)))
+                execute(store_url, "ALTER ROLE wandering SET default_transaction_read_only = on")
+                kill_backends(store_url)
+                with pytest.raises(DatabaseUnavailable, match="session is read-only"):
+                    writing.claim(a_claim(a_job(key="b.wav"), model))
+                execute(store_url, "ALTER ROLE wandering RESET default_transaction_read_only")
+                claimed(writing.claim(a_claim(a_job(key="b.wav"), model)))
+        finally:
+            execute(store_url, f'REVOKE ALL ON DATABASE "{name}" FROM wandering')
+            execute(store_url, "DROP ROLE wandering")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("sslmode=alwys", "alwys"),
+        ("target_session_attrs=primry", "primry"),
+        ("connect_timeout=soon", "connect_timeout is no number"),
+        ("sslmode=require", "does not support SSL"),
+        ("service=nowhere", "nowhere"),
+        ("port=1,2,3&host=a,b", "3 hosts|port numbers"),
+    ],
+)
+def test_a_wrong_option_is_the_operators_and_one_line(store_url: str, option: str, words: str) -> None:
+    with pytest.raises(OperatorError, match=words) as caught, Store.connect(f"{store_url}?{option}") as store:
+        store.verify_schema()
+    assert "\n" not in str(caught.value)
+    assert str(urlsplit(store_url).password) not in str(caught.value)
+
+
+@pytest.fixture
+def latin_url(servers: Servers) -> Iterator[str]:
+    """A database that holds the characters of Western Europe only."""
+    url = servers.endpoints.database_url
+    name = f"latin_{uuid.uuid4().hex}"
+    execute(
+        url,
+        f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0",
+    )
+    yield changed(url, path=f"/{name}")
+    execute(url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_database_that_cannot_hold_every_key_is_refused(latin_url: str) -> None:
+    refused = r"has the encoding LATIN1.*UTF8.*CREATE DATABASE .* ENCODING 'UTF8' TEMPLATE template0"
+    with pytest.raises(SchemaMismatch, match=refused):
+        migrate.upgrade(latin_url)
+    assert rows(latin_url, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
+    with Store.connect(latin_url) as store, pytest.raises(SchemaMismatch, match=refused):
+        store.verify_schema()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ class Failures:
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
         store = deployment.store
-        self.model_id = model_facts()
+        self.model = model_facts()
         self.jobs: list[Job] = []
         for key, error_class in (
             ("a/1.wav", "corrupt"),
@@ -32,10 +32,10 @@ class Failures:
             ("b/5.wav", "corrupt"),
         ):
             job = a_job(key=key, etag="e1")
-            store.fail(claimed(store.claim(a_claim(job, self.model_id))), error_class, f"what is wrong with [{key}]")
+            store.fail(claimed(store.claim(a_claim(job, self.model))), error_class, f"what is wrong with [{key}]")
             self.jobs.append(job)
         store.discard([5])
-        store.complete(claimed(store.claim(a_claim(a_job(key="c/6.wav"), self.model_id))), a_result())
+        store.complete(claimed(store.claim(a_claim(a_job(key="c/6.wav"), self.model))), a_result())
         execute(
             deployment.environment["TUSSIS_DATABASE_URL"],
             "UPDATE analyses SET finished_at = timestamptz '2026-03-01 12:00Z' + (id - 1) * interval '1 h'",

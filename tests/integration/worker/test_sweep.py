@@ -65,7 +65,7 @@ def served(store: Store) -> ModelFacts:
 
 
 def listed(*keys: str) -> list[ListedObject]:
-    return [ListedObject(key, ETAG, 100, 0.0) for key in sorted(keys)]
+    return [ListedObject(key, ETAG, 100) for key in sorted(keys)]
 
 
 def plain_job(key: str, **fields: Any) -> Job:
@@ -191,7 +191,7 @@ def test_another_content_under_the_same_key_is_another_recording(
     store: Store, ledger: Ledger, served: ModelFacts
 ) -> None:
     store.complete(begin(store, served, "a"), a_result())
-    steps, counts = sweep(store, ledger, [ListedObject("a", "e2", 100, 0.0)])
+    steps, counts = sweep(store, ledger, [ListedObject("a", "e2", 100)])
     assert uris(steps) == ["s3://recordings/a"]
     assert counts.answered == 0
 
@@ -259,7 +259,7 @@ def test_the_queue_is_kept_under_a_depth(store: Store, ledger: Ledger, served: M
 
 
 def test_a_key_that_no_job_can_name_is_refused_alone(store: Store, ledger: Ledger, served: ModelFacts) -> None:
-    objects = [*listed("a"), ListedObject("b\x00", ETAG, 1, 0.0), ListedObject("c", 'e"1', 1, 0.0), *listed("d")]
+    objects = [*listed("a"), ListedObject("b\x00", ETAG, 1), ListedObject("c", 'e"1', 1), *listed("d")]
     (step,), counts = sweep(store, ledger, objects)
     assert step.uris == ["s3://recordings/a", "s3://recordings/d"]
     assert len(step.refusals) == counts.refused == 2
@@ -330,7 +330,7 @@ def test_a_place_of_another_sweep_is_refused(tmp_path: Path) -> None:
 
 def _endless(count: int) -> Iterator[ListedObject]:
     for number in range(count):
-        yield ListedObject(f"2026/11/{number:09d}.wav", f"{number:032x}", 64_044, 0.0)
+        yield ListedObject(f"2026/11/{number:09d}.wav", f"{number:032x}", 64_044)
 
 
 @pytest.mark.parametrize("many", [20_000, pytest.param(200_000, marks=pytest.mark.faults_only)])

@@ -83,15 +83,6 @@ def test_a_wrong_value_is_named_in_one_line(monkeypatch: pytest.MonkeyPatch, nam
     assert "\n" not in str(refused.value)
 
 
-def test_a_database_of_another_kind_is_refused_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUSSIS_DATABASE_URL", "mysql://user:secret@host/db")
-
-    with pytest.raises(SettingsInvalid, match="TUSSIS_DATABASE_URL") as refused:
-        load_settings().need_database()
-
-    assert "secret" not in str(refused.value)
-
-
 @pytest.mark.parametrize("need", ["need_broker", "need_database", "need_model"])
 def test_what_is_needed_and_not_set_comes_with_an_example(need: str) -> None:
     with pytest.raises(SettingsInvalid, match=r"TUSSIS_\w+ is not set: for example ."):

@@ -61,7 +61,7 @@ class Store:
         self._try()
         return True
 
-    def dead_letter(self, raw: str, *_: Any) -> None:
+    def dead_letter(self, raw: str, *_: Any, ended_job: bool = False) -> None:
         self._try()
         self.letters.append(raw)
 

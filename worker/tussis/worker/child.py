@@ -96,7 +96,12 @@ def make_parts(order: Start) -> Parts:
     """Everything a process works with. Raises operator's and transient errors."""
     settings = order.settings
     scorer = _scorer(order)
-    store = Store.connect(settings.need_database(), pool_size=1, statement_timeout_s=_STATEMENT_TIMEOUT_S)
+    store = Store.connect(
+        settings.need_database(),
+        pool_size=1,
+        statement_timeout_s=_STATEMENT_TIMEOUT_S,
+        direct=settings.database_direct,
+    )
     store.verify_schema()
     manifest = scorer.manifest
     facts = ModelFacts(

@@ -26,7 +26,7 @@ def check_deployment(settings: Settings) -> None:
     url = settings.need_broker()
     with broker_errors(redact(url)):
         connect(url).ping()
-    store = Store.connect(settings.need_database(), pool_size=1)
+    store = Store.connect(settings.need_database(), pool_size=1, direct=settings.database_direct)
     try:
         store.verify_schema()
     finally:

@@ -43,7 +43,12 @@ class Leases:
     def __init__(self, settings: Settings, run_dir: RunDir) -> None:
         self._lease_s = lease_s(settings)
         self._run_dir = run_dir
-        self._store = Store.connect(settings.need_database(), pool_size=2, statement_timeout_s=_STATEMENT_TIMEOUT_S)
+        self._store = Store.connect(
+            settings.need_database(),
+            pool_size=2,
+            statement_timeout_s=_STATEMENT_TIMEOUT_S,
+            direct=settings.database_direct,
+        )
         url = settings.need_broker()
         self._ledger = Ledger(connect(url), redact(url))
         self._ages = Beats(age_limit_s(settings))

@@ -10,6 +10,8 @@ import torch
 
 from tussis.shared.dsp.segments import Cut
 from tussis.shared.errors import (
+    DatabaseFault,
+    DatabaseRefused,
     Expired,
     InternalFault,
     ModelNotServed,
@@ -124,29 +126,56 @@ def _shortage(error: Exception) -> OutOfMemory:
 
 
 def _ended(job: Job, parts: Parts, claim: Claimed | None, end: Callable[[], Outcome]) -> Outcome:
-    """The outcome of ``end``. The worker may stop while that waits for the database: then the message goes back."""
+    """The outcome of ``end``. An end that cannot be stored does not bring the message round for ever."""
+    try:
+        return _unless_stopped(parts, claim, end)
+    except Exception as error:
+        reason = error
+        _log.error("end_not_stored", error_class=_class_of(reason), exc_info=reason)
+        return _unless_stopped(parts, claim, lambda: _put_aside(job, parts, claim, reason))
+
+
+def _unless_stopped(parts: Parts, claim: Claimed | None, end: Callable[[], Outcome]) -> Outcome:
+    """The worker may stop while an end waits for the database: then the message goes back."""
     try:
         return end()
     except Stopping as stop:
         return _hand_back(parts, claim, stop)
-    except Exception as error:
-        # The end cannot be written, and neither could any other: tried again later, and then kept as a dead letter.
-        _log.exception("end_not_written")
-        return _unwritten(job, parts, claim, f"{type(error).__name__}: {error}")
 
 
-def _unwritten(job: Job, parts: Parts, claim: Claimed | None, why: str) -> Outcome:
+def _put_aside(job: Job, parts: Parts, claim: Claimed | None, error: Exception) -> Outcome:
+    """Try again later, as after any transient fault; when those are used up, keep the message as a dead letter: a row
+    that depends on no other one."""
     analysis_id = None if claim is None else claim.analysis_id
-    settings = parts.settings
     failures = 1 + parts.patiently(lambda: parts.ledger.faults(job.job_id))
-    if not backoff.exhausted(failures, settings.retry_base_s, settings.retry_cap_s, _SHORT_TOTAL_S):
-        delay_s = backoff.delay_s(failures, settings.retry_base_s, settings.retry_cap_s)
-        return Deferred(analysis_id, InternalFault.error_class, delay_s)
-    reason = f"the recording's end could not be written {failures} times, the last time because of {why}"
-    parts.patiently(
-        lambda: parts.store.dead_letter(job.to_json(), job.job_id, InternalFault.error_class, reason, ended_job=True)
-    )
-    return Failed(analysis_id, InternalFault.error_class)
+    base, cap, total = parts.settings.retry_base_s, parts.settings.retry_cap_s, parts.settings.retry_total_s
+    if not backoff.exhausted(failures, base, cap, total):
+        if claim is not None:
+            _release_anyway(parts, claim, error)
+        return Deferred(analysis_id, _class_of(error), backoff.delay_s(failures, base, cap))
+    message = f"given up after {failures} faults; the failure cannot be stored either: {error}"
+
+    def keep() -> None:
+        try:
+            parts.store.dead_letter(job.to_json(), job.job_id, Expired.error_class, message, ended_job=True)
+        except DatabaseFault as refused:
+            # Where not even this can be written, nothing can: that is no recording's fault.
+            raise DatabaseRefused(str(refused)) from refused
+
+    parts.patiently(keep)
+    return Failed(analysis_id, Expired.error_class)
+
+
+def _release_anyway(parts: Parts, claim: Claimed, error: Exception) -> None:
+    """This attempt is over and is no crash. Where the store does not take that either, its lease expires."""
+    try:
+        parts.store.release(claim, AttemptOutcome.TRANSIENT, _class_of(error), "the end could not be stored")
+    except (TransientError, OperatorError) as refused:
+        _log.warning("release_failed", analysis_id=claim.analysis_id, reason=str(refused))
+
+
+def _class_of(error: Exception) -> str:
+    return error.error_class if isinstance(error, TussisError) else InternalFault.error_class
 
 
 def _no_claim(answer: records.Settled | records.Exhausted | records.Held) -> Outcome:

@@ -1,12 +1,21 @@
-"""One engine for a process, with timeouts that end every wait."""
+"""One engine for a process, with timeouts that end every wait.
+
+Nothing is set for a session: a pooler in transaction mode (PgBouncer's startup refuses ``options``) gives each
+transaction another server session, and what one client sets there another one finds. Timeouts are set for each
+transaction and watched on the client's side, times are turned into UTC here, and statements are prepared only where
+somebody says that the connection is direct.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import URL, Engine, create_engine, make_url
-from sqlalchemy.exc import ArgumentError
+import psycopg
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine.interfaces import ExceptionContext
 
-from tussis.shared.errors import SettingsInvalid
-from tussis.shared.store.patience import use_live_connections, use_patient_connections
+from tussis.shared.store.address import parse_address
+from tussis.shared.store.patience import PatientConnection, use_live_connections
+from tussis.shared.store.times import use_utc
 
 #: Seconds, for one host to answer a new connection.
 CONNECT_TIMEOUT_S = 5
@@ -20,58 +29,85 @@ IDLE_IN_TRANSACTION_TIMEOUT_S = 60
 ANSWER_SLACK_S = 10
 #: Seconds, for a thread to wait for a free connection of the pool.
 POOL_TIMEOUT_S = 10
+#: Runs of a statement on one direct connection before it is prepared: psycopg's own default.
+PREPARE_AFTER = 5
 
-
-def database_url(url: str) -> URL:
-    """The URL with psycopg 3 as its driver. Raises :class:`SettingsInvalid` when it is none of PostgreSQL."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        parsed = None
-    if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
-        raise SettingsInvalid(
-            "TUSSIS_DATABASE_URL is not a PostgreSQL URL: write postgresql://user:password@host:port/database"
-        )
-    return parsed.set(drivername="postgresql+psycopg")
+#: Connection options that a URL may override.
+_DEFAULTS = {
+    "connect_timeout": str(CONNECT_TIMEOUT_S),
+    "application_name": "tussis",
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    # Milliseconds that sent bytes may stay unacknowledged: a half-open connection ends here.
+    "tcp_user_timeout": "15000",
+}
 
 
 def place(url: URL) -> str:
-    """``host:port/database``, for messages: neither user nor password."""
-    return f"{url.host or 'local socket'}:{url.port or 5432}/{url.database or ''}"
+    """``host:port/database`` of an engine of :func:`connect_engine`, for messages: neither user nor password."""
+    return f"{url.host}/{url.database}" if url.database else str(url.host)
 
 
-def connect_engine(url: str, *, pool_size: int = 1, statement_timeout_s: int = STATEMENT_TIMEOUT_S) -> Engine:
-    """An engine that connects on first use and holds at most ``pool_size`` connections, with UTC sessions.
+def connect_engine(
+    url: str, *, pool_size: int = 1, statement_timeout_s: int = STATEMENT_TIMEOUT_S, direct: bool = False
+) -> Engine:
+    """An engine that connects on first use and holds at most ``pool_size`` connections; times come in UTC.
 
-    ``statement_timeout_s`` 0 is none. To be made in the process that uses it: a connection does not survive a fork.
-    Raises :class:`SettingsInvalid`.
+    ``url`` is whatever libpq takes. ``statement_timeout_s`` 0 is none. ``direct`` says that no pooler is in between, so
+    that statements can be prepared: behind one, the statement ``_pg3_0`` of one client is another client's. To be made
+    in the process that uses it: a connection does not survive a fork. Raises :class:`SettingsInvalid`.
     """
-    parsed = database_url(url)
-    options = (
-        "-c timezone=UTC"
-        f" -c statement_timeout={statement_timeout_s}s"
-        f" -c lock_timeout={LOCK_TIMEOUT_S}s"
-        f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_S}s"
-    )
-    given = parsed.query.get("options")
+    address = parse_address(url)
+    # Text is UTF-8 whatever PGCLIENTENCODING says: keys hold every character.
+    conninfo = make_conninfo(**{**_DEFAULTS, **address.parameters, "client_encoding": "utf8"})
+    prepare_after = PREPARE_AFTER if direct else None
+
+    def connect() -> PatientConnection:
+        connection = PatientConnection.connect(conninfo, prepare_threshold=prepare_after)
+        if statement_timeout_s:
+            connection.patience_s = statement_timeout_s + ANSWER_SLACK_S
+        use_utc(connection)
+        return connection
+
     engine = create_engine(
-        parsed.difference_update_query(["options"]),
+        # The URL names the place and no more: connections are made above, as libpq makes them.
+        URL.create("postgresql+psycopg", host=address.hosts, database=address.database),
+        creator=connect,
+        use_native_hstore=False,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT_S,
-        connect_args={
-            "connect_timeout": CONNECT_TIMEOUT_S,
-            "application_name": "tussis",
-            "options": f"{options} {given}" if isinstance(given, str) else options,
-            "keepalives": 1,
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            # Milliseconds that sent bytes may stay unacknowledged: a half-open connection ends here.
-            "tcp_user_timeout": 15_000,
-        },
     )
     use_live_connections(engine)
-    if statement_timeout_s:
-        use_patient_connections(engine, statement_timeout_s + ANSWER_SLACK_S)
+    _bound_transactions(engine, statement_timeout_s)
+    _leave_connections_after_errors(engine)
     return engine
+
+
+def _bound_transactions(engine: Engine, statement_timeout_s: int) -> None:
+    """Set the timeouts of each transaction of SQLAlchemy's. A :class:`~tussis.shared.store.steps.Step` has none of the
+    server's and waits as long as :class:`PatientConnection` does, unless the role has its own."""
+    limits = {
+        "statement_timeout": statement_timeout_s,
+        "lock_timeout": LOCK_TIMEOUT_S,
+        "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_S,
+    }
+    statement = "SELECT " + ", ".join(f"set_config('{name}', '{seconds}s', true)" for name, seconds in limits.items())
+
+    @event.listens_for(engine, "begin")
+    def bound(connection: Connection) -> None:
+        connection.exec_driver_sql(statement)
+
+
+def _leave_connections_after_errors(engine: Engine) -> None:
+    """Make a new connection after any error of the server's: the old one may lead to a former primary, which only reads
+    from now on, or to a session that is not as we left it."""
+
+    @event.listens_for(engine, "handle_error")
+    def leave(context: ExceptionContext) -> None:
+        if isinstance(context.original_exception, psycopg.Error):
+            context.is_disconnect = True
+            # Of the pool's other connections each finds out by itself.
+            context.invalidate_pool_on_disconnect = False

@@ -19,8 +19,9 @@ from sqlalchemy import Connection
 
 from tussis.shared.errors import SchemaMismatch
 from tussis.shared.store.connection import connect_engine, place
-from tussis.shared.store.faults import database_errors
+from tussis.shared.store.faults import database_errors, kind_of_state
 from tussis.shared.store.schema import VERSION_TABLE
+from tussis.shared.store.server import check_server
 
 #: The revision of an empty database.
 BASE = "base"
@@ -31,7 +32,8 @@ def upgrade(url: str, revision: str = "head") -> None:
     """Bring the database to ``revision``, which must lie ahead. Safe to run from several processes at once.
 
     Raises :class:`SchemaMismatch` when the database is on a revision that this version does not know, when
-    ``revision`` is unknown, or when tables of those names are there that are not ours; the store's other errors.
+    ``revision`` is unknown, when tables of those names are there that are not ours, or when the database's encoding is
+    not UTF8; the store's other errors.
     """
     with _connected(url) as (connection, where), _told(where):
         command.upgrade(_config(connection), revision)
@@ -88,6 +90,9 @@ def _connected(url: str) -> Iterator[tuple[Connection, str]]:
     where = place(engine.url)
     try:
         with database_errors(where), engine.connect() as connection:
+            check_server(connection, where)
+            # A migration begins, and commits, a transaction of its own.
+            connection.rollback()
             yield connection, where
     finally:
         engine.dispose()
@@ -104,9 +109,17 @@ def _told(where: str) -> Iterator[None]:
             f"{', '.join(revisions())})"
         ) from error
     except sqlalchemy.exc.ProgrammingError as error:
-        if isinstance(error.orig, psycopg.Error) and error.orig.sqlstate in _DUPLICATE:
+        cause = error.orig
+        if not isinstance(cause, psycopg.Error) or cause.sqlstate is None:
+            raise
+        if cause.sqlstate in _DUPLICATE:
             raise SchemaMismatch(
                 f"the database at {where} holds something of that name that is not Tussis's "
-                f"({error.orig.diag.message_primary}): give Tussis a database of its own"
+                f"({cause.diag.message_primary}): give Tussis a database of its own"
+            ) from error
+        if kind_of_state(cause.sqlstate) is SchemaMismatch:
+            raise SchemaMismatch(
+                f"the database at {where} cannot be migrated ({cause.diag.message_primary}): its schema is not the one "
+                "that Tussis made"
             ) from error
         raise

@@ -9,17 +9,22 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Generator
+from contextlib import suppress
 from typing import Any
 
 import psycopg
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
 
+#: Seconds, for the server to take a cancellation.
+CANCEL_TIMEOUT_S = 1.0
+
 
 class PatientConnection(psycopg.Connection[Any]):
     """A connection on which no wait for an answer lasts longer than :attr:`patience_s` seconds.
 
-    It then closes and raises psycopg's OperationalError, and the pool makes a new one.
+    It then cancels what the server still does, closes and raises psycopg's OperationalError, and the pool makes a new
+    one. Cancelled, because the server would wait on for a lock that nobody needs any more.
     """
 
     patience_s = float("inf")
@@ -35,21 +40,17 @@ class PatientConnection(psycopg.Connection[Any]):
             while True:
                 ready = yield wanted
                 if not ready and time.monotonic() > deadline:
-                    self.pgconn.finish()
+                    self._give_up()
                     raise psycopg.OperationalError(f"no answer within {self.patience_s:g} s")
                 wanted = gen.send(ready)
         except StopIteration as end:
             return end.value
 
-
-def use_patient_connections(engine: Engine, patience_s: float) -> None:
-    """Let the engine connect with :class:`PatientConnection`."""
-
-    @event.listens_for(engine, "do_connect")
-    def connect(dialect: Any, record: Any, positional: Any, named: dict[str, Any]) -> PatientConnection:
-        connection = PatientConnection.connect(*positional, **named)
-        connection.patience_s = patience_s
-        return connection
+    def _give_up(self) -> None:
+        # A server that says nothing at all does not take the cancellation either.
+        with suppress(psycopg.Error):
+            self.cancel_safe(timeout=CANCEL_TIMEOUT_S)
+        self.pgconn.finish()
 
 
 def use_live_connections(engine: Engine) -> None:

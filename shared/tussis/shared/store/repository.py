@@ -1,8 +1,8 @@
 """The door to the store: one method for each thing that can happen to an analysis, and for each question about them.
 
 Every method is one transaction (listings: one a page) and raises, beside what it says itself,
-:class:`DatabaseUnavailable` (transient: call again), :class:`DatabaseRefused`, :class:`DiskFull` or
-:class:`SchemaMismatch` (the operator's).
+:class:`DatabaseUnavailable` or :class:`DatabaseFault` (transient: call again; :mod:`tussis.shared.store.faults` has the
+difference), :class:`DatabaseRefused`, :class:`DiskFull` or :class:`SchemaMismatch` (the operator's).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from tussis.shared.store.records import (
     Settled,
 )
 from tussis.shared.store.schema import SCHEMA_REVISION, VERSION_TABLE
+from tussis.shared.store.server import check_server
 
 
 class Store:
@@ -51,13 +52,15 @@ class Store:
         """host:port/database, for messages."""
 
     @classmethod
-    def connect(cls, url: str, *, pool_size: int = 1, statement_timeout_s: int = STATEMENT_TIMEOUT_S) -> Self:
+    def connect(
+        cls, url: str, *, pool_size: int = 1, statement_timeout_s: int = STATEMENT_TIMEOUT_S, direct: bool = False
+    ) -> Self:
         """A store that connects on first use. Raises :class:`SettingsInvalid` when ``url`` is none of PostgreSQL.
 
         A statement ends after ``statement_timeout_s``, a wait for an answer some seconds later, as
-        :class:`DatabaseUnavailable`.
+        :class:`DatabaseUnavailable`. ``direct``: no pooler is in between, so that statements can be prepared.
         """
-        return cls(connect_engine(url, pool_size=pool_size, statement_timeout_s=statement_timeout_s))
+        return cls(connect_engine(url, pool_size=pool_size, statement_timeout_s=statement_timeout_s, direct=direct))
 
     def close(self) -> None:
         """Close the pool's connections. The store may be used again and connects anew."""
@@ -72,8 +75,10 @@ class Store:
         self.close()
 
     def verify_schema(self) -> None:
-        """Raises :class:`SchemaMismatch` unless the database is on the revision that this code needs."""
+        """Raises :class:`SchemaMismatch` unless the database is on the revision that this code needs, and holds every
+        character; :class:`SettingsInvalid` when a pooler answers where a direct connection was announced."""
         with database_errors(self.place), self._engine.connect() as connection:
+            check_server(connection, self.place)
             found: list[str] = []
             if inspect(connection).has_table(VERSION_TABLE):
                 found = list(connection.scalars(select(sql_column("version_num")).select_from(table(VERSION_TABLE))))

@@ -211,7 +211,7 @@ def place() -> Iterator[Place]:
                 ledger=Ledger(broker),
                 broker=broker,
                 kept={} if cache is None else {_CACHE: cache},
-                store=stack.enter_context(Store.connect(endpoints.database_url, pool_size=1)),
+                store=stack.enter_context(Store.connect(endpoints.database_url, pool_size=1, direct=True)),
             )
     finally:
         shutil.rmtree(data, ignore_errors=True)

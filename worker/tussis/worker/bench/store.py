@@ -145,7 +145,7 @@ def _writer(
     url: str, model: ModelFacts, segments: int, claimed: Sequence[Claimed], run: str
 ) -> Callable[[int], object]:
     """What one process does for an item: write the result of a claim that stands, or claim first where none does."""
-    store = Store.connect(url)
+    store = Store.connect(url, direct=True)
     result = result_of(segments)
 
     def write(item: int) -> None:

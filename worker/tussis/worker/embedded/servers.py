@@ -34,6 +34,7 @@ class Endpoints:
         """The settings for a process that is to use these servers."""
         return {
             "TUSSIS_DATABASE_URL": self.database_url,
+            "TUSSIS_DATABASE_DIRECT": "true",
             "TUSSIS_BROKER_URL": self.broker_url,
             "TUSSIS_S3_ENDPOINT_URL": self.s3_endpoint_url,
             "AWS_ACCESS_KEY_ID": self.s3_access_key,
