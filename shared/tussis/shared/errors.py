@@ -136,6 +136,18 @@ class InWorkElsewhere(TransientError):
     error_class = "in_work_elsewhere"
 
 
+class OutOfMemory(TransientError):
+    """The memory is short."""
+
+    error_class = "out_of_memory"
+
+
+class DeviceReplyLost(TransientError):
+    """The device process's reply was lost, or cannot be trusted."""
+
+    error_class = "device_reply_lost"
+
+
 # --- permanent: the object --------------------------------------------------------------------------------
 
 
