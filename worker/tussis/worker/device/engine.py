@@ -22,6 +22,7 @@ from tussis.worker.detector.session import RunFailed, Session, open_session
 from tussis.worker.device.order import DeviceOrder
 from tussis.worker.device.places import Place, find_place
 from tussis.worker.device.wire import Wave
+from tussis.worker.shortage import is_shortage
 
 #: How far a logit may move with the neighbours in a run: float16 sums in another order stay far below, and what looks
 #: at its neighbours (a scale taken over the batch) far above. `tussis models check` holds float32 on a CPU to 1e-4.
@@ -98,6 +99,15 @@ class Engine:
             return _shift(self._reference, self._answered([noise(1, _SEED + 1)])[0]) <= NEIGHBOUR_TOLERANCE
         except InferenceFailed:
             return False
+        except Exception as error:
+            if not is_shortage(error):
+                raise
+            # Not even for one segment: a new process begins with all that there is.
+            return False
+
+    def release_memory(self) -> None:
+        """Give unused memory back to the device, after a run lacked some."""
+        self._place.release_memory()
 
     def score(self, waves: Sequence[Wave]) -> list[Scores | InferenceFailed]:
         """One run: the answers for recordings of one profile, each B = 1, in their order.
@@ -105,7 +115,9 @@ class Engine:
         A recording whose own answer is unusable gets the error instead.
 
         Raises:
-            RunFailed: the run as a whole failed, and it is not known for whose sake.
+            RunFailed: the run as a whole failed, and it is not known which recording is the cause.
+            Exception: of torch's or the runtime's kinds; :func:`~tussis.worker.shortage.is_shortage` recognises those
+                that say that memory is short.
         """
         counts = [wave.segments for wave in waves]
         width = self.graph.fixed_segments or max(counts)
@@ -120,15 +132,15 @@ class Engine:
         try:
             answers = self.score(waves)
         except RunFailed as error:
-            raise self.failure(error) from None
+            raise self.failure(str(error)) from None
         for answer in answers:
             if isinstance(answer, InferenceFailed):
                 raise answer
         return [answer for answer in answers if isinstance(answer, Scores)]
 
-    def failure(self, error: RunFailed) -> InferenceFailed:
-        """What a recording gets that fails by itself."""
-        return InferenceFailed(f"the model {self.manifest.label} failed: {error}")
+    def failure(self, reason: str) -> InferenceFailed:
+        """The error of a recording whose own run failed."""
+        return InferenceFailed(f"the model {self.manifest.label} failed: {reason}")
 
     def _cuts(self, waves: Sequence[Wave]) -> list[Cut]:
         """All waveforms on the device, brought there in one copy."""

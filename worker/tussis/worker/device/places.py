@@ -47,8 +47,11 @@ class Place(Protocol):
         ...
 
     def stream(self) -> AbstractContextManager[Any]:
-        """What images and runs are put in order by."""
+        """The context in which images are made and runs are started, so that they are computed in order."""
         ...
+
+    def release_memory(self) -> None:
+        """Give memory back that is kept for later and not in use."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class HostPlace:
 
     def stream(self) -> AbstractContextManager[Any]:
         return nullcontext()
+
+    def release_memory(self) -> None:
+        return
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,10 @@ class CudaPlace:
     def stream(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = torch.cuda.stream(self.queue)
         return context
+
+    def release_memory(self) -> None:
+        # What torch keeps for later is out of reach for onnxruntime, and the other way round.
+        torch.cuda.empty_cache()
 
 
 def find_place(order: DeviceOrder) -> Place:

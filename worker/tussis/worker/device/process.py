@@ -57,7 +57,7 @@ def serve(order: DeviceOrder, run_dir: RunDir, life: Life) -> None:
     # torch first: onnxruntime finds the CUDA libraries that it has loaded.
     import torch
 
-    from tussis.worker.device import wire
+    from tussis.worker.device import sockets
     from tussis.worker.device.engine import Engine
     from tussis.worker.device.meter import NoDeviceMeter, device_meter
     from tussis.worker.device.server import Server
@@ -71,7 +71,7 @@ def serve(order: DeviceOrder, run_dir: RunDir, life: Life) -> None:
     meter = device_meter(run_dir.path / FILES) if order.metered else NoDeviceMeter()
     meter.started()
     server = Server(engine, order, meter)
-    listener = wire.listen(run_dir.path)
+    listener = sockets.listen(run_dir.path)
     threading.Thread(target=server.accept, args=(listener,), name="accept", daemon=True).start()
     life.say("ready")
     _log.info(
