@@ -78,6 +78,12 @@ class DeviceScorer:
             time.sleep(LOOK_S)
         raise DeviceReplyLost(f"no reply of the device process that can be trusted, in {_TRIES} tries: {reason}")
 
+    def close(self) -> None:
+        """Close the idle connection, if there is one."""
+        connection, self._idle = self._idle, None
+        if connection is not None:
+            connection.close()
+
     def _ask(self, request: Request) -> Scores:
         """One try on one connection. Raises as :meth:`score`, :class:`Gone` and :class:`Garbled`."""
         connection = self._take()
