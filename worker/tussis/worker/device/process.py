@@ -19,11 +19,14 @@ from tussis.shared.errors import TussisError
 from tussis.worker import logs
 from tussis.worker.device.order import DeviceOrder, Provider
 from tussis.worker.rundir import RunDir
+from tussis.worker.shortage import is_shortage
 
 _log = logs.get("device")
 
 #: Seconds between two signs of life.
 _PULSE_S: Final = 1.0
+#: Exit status of a process that lacked the memory to start.
+SHORT: Final = 4
 
 
 def main() -> None:
@@ -40,8 +43,10 @@ def main() -> None:
     try:
         serve(order, run_dir, life)
     except TussisError as error:
-        life.say("refused", str(error))
-        os._exit(0)
+        # A lack of memory at the start passes, perhaps with the process before this one: the parent tries again.
+        short = is_shortage(error)
+        life.say("loading" if short else "refused", str(error))
+        os._exit(SHORT if short else 0)
     except BaseException as error:
         # What ends the runner ends the process, at once: carriers see their connections break.
         _log.error("device_ended", reason=f"{type(error).__name__}: {error}", exc_info=True)
