@@ -29,6 +29,7 @@ SCENARIOS: Final = {
     18: "corrupt and unknown messages",
     19: "rolling SIGTERM under load; grace exceeded",
     20: "mixed priorities; the reported depth",
+    35: "the connection to the device process disturbed",
 }
 
 Results = defaultdict[int, list[tuple[str, str, float]]]
