@@ -144,8 +144,12 @@ class Server:
         that one's failure, unless the device answers none any more: then the process ends, and sends no reply.
         """
         if len(batch) > 1:
-            _log.warning("run_short" if failed.short else "run_failed", recordings=len(batch), reason=failed.reason)
-            size = (len(batch) + 1) // 2 if failed.short else 1
+            size = 1
+            if failed.short:
+                size = (len(batch) + 1) // 2
+                _log.warning("run_short", recordings=len(batch), reason=failed.reason)
+            else:
+                _log.warning("run_failed", recordings=len(batch), reason=failed.reason)
             for first in range(0, len(batch), size):
                 self._run_batch(batch[first : first + size])
             return
