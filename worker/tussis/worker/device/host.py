@@ -17,11 +17,11 @@ from tussis.worker.rundir import RunDir
 
 _log = logs.get("device")
 
-#: What a device process runs.
+#: The interpreter's arguments for a device process.
 ENTRY: Final = ["-P", "-m", "tussis.worker.device.process"]
 #: Seconds in which it has to be ready. TensorRT builds an engine when it sees a model for the first time.
 _LOAD_S: Final = {Provider.CUDA: 180.0, Provider.TENSORRT: 1200.0, Provider.CPU: 120.0}
-#: So many may end in a row without having been ready, with pauses between them; then the worker ends.
+#: Processes in a row that may end before they are ready, with pauses between them; then the worker ends.
 _MAX_FALSE_STARTS: Final = 5
 #: Seconds before the next start after one, two ... false ones; at once after a process that was ready.
 _PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0)
@@ -34,7 +34,7 @@ _DEATH_S: Final = 10.0
 
 
 class DeviceHost:
-    """One device process after the other, from :meth:`start` to :meth:`close`.
+    """One device process at a time, from :meth:`start` to :meth:`close`.
 
     ``over`` is called with the process id of each that has ended. Not for use by several threads at a time.
     """
@@ -63,7 +63,7 @@ class DeviceHost:
         self._killed: str | None = None
         self._killed_at = 0.0
         self.refused: str | None = None
-        """Why there is no device process, and will be none."""
+        """Why there is no device process, and why none will be started."""
 
     @property
     def load_s(self) -> float:
@@ -72,12 +72,12 @@ class DeviceHost:
 
     @property
     def ready(self) -> bool:
-        """Whether carriers can be served."""
+        """Whether the process can serve carriers."""
         return self._process is not None and self._was_ready and self._killed is None
 
     @property
     def pid(self) -> int | None:
-        """Of the process that lives."""
+        """Id of the running process."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
@@ -175,7 +175,7 @@ class DeviceHost:
             self._process = None
 
     def _forget_ours(self) -> None:
-        """In a fork of the worker."""
+        """Close the parent's end of the pipe in a fork of the worker."""
         if self._ours >= 0:
             os.close(self._ours)
             self._ours = -1
