@@ -38,6 +38,7 @@ SCENARIOS: Final = {
     31: "the worker stopped while a dead letter could not be written",
     32: "the database restored under living workers",
     34: "a gateway changes or cuts a recording's bytes",
+    35: "the connection to the device process disturbed",
 }
 
 Results = defaultdict[int, list[tuple[str, str, float]]]

@@ -17,6 +17,7 @@ from tests.support.sounds import wav
 from tests.support.trials import DRAINED_S, device_pids, met, outcomes, trial
 from tests.support.waiting import wait_until
 from tussis.shared.states import AttemptOutcome
+from tussis.worker.soak.faulty_device import DISTURBANCES, DISTURBED
 from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
 
 
@@ -111,6 +112,72 @@ def test_a_failed_run_is_the_failure_of_one(deployment: Deployment, starts_file:
     assert all(deployment.analysis(job).state == "succeeded" for job in good)
     wait_until(lambda: len(device_pids(worker)) == 3, DRAINED_S, "the third process")
     worker.wait_for_event("device_broken", DRAINED_S)
+
+
+#: Those that a carrier sees at once; the other ones have it wait for the rest of a message, for 30 s.
+_SEEN_AT_ONCE = [name for name in DISTURBANCES if not name.startswith("stop")]
+_WAITED_FOR = [name for name in DISTURBANCES if name.startswith("stop")]
+
+
+@pytest.mark.faults_only
+@pytest.mark.scenario(35)
+@pytest.mark.parametrize("chosen", [_SEEN_AT_ONCE, _WAITED_FOR], ids=["at-once", "waited-for"])
+def test_disturbed_connections_to_the_device_process_change_no_answer(
+    deployment: Deployment, starts_file: Path, chosen: list[str]
+) -> None:
+    """Given replies that are cut, repeated, swapped or damaged, then the stored answers are those of a run without."""
+    sounds = {f"{number}.wav": wav(0.5 + number % 3, seed=number) for number in range(3 * len(chosen) + 4)}
+    deployment.environment[DISTURBED] = ",".join(chosen)
+    disturbed = trial(deployment, concurrency=4)
+    first = [deployment.enqueue(name, data) for name, data in sounds.items()]
+    deployment.wait_drained(DRAINED_S)
+    assert set(met(starts_file)) == {f"wire-{name}" for name in chosen}
+    assert len(device_pids(disturbed)) == 1
+    # None counts as a crash; one that was disturbed on every connection of its attempt was deferred.
+    ended = {outcome for job in first for outcome, _ in outcomes(deployment, job)}
+    assert ended <= {AttemptOutcome.SUCCEEDED, AttemptOutcome.TRANSIENT}
+    disturbed.signal(signal.SIGTERM)
+    assert disturbed.wait(DRAINED_S) == 0
+
+    del deployment.environment[DISTURBED]
+    trial(deployment, concurrency=4)
+    second = [deployment.enqueue(name, data, again=True) for name, data in sounds.items()]
+    deployment.wait_drained(DRAINED_S)
+    deployment.assert_accounted()
+    for one, other in zip(first, second, strict=True):
+        answers = [deployment.analysis(job) for job in (one, other)]
+        assert answers[0].id != answers[1].id
+        assert answers[0].bag_probability == pytest.approx(answers[1].bag_probability, abs=1e-4)
+        assert answers[0].bag_logit == pytest.approx(answers[1].bag_logit, abs=1e-4)
+        rows = [
+            [value for row in deployment.store.segments_of(each.id) for value in (row.probability, row.logit)]
+            for each in answers
+        ]
+        assert rows[0] == pytest.approx(rows[1], abs=1e-4)
+
+
+@pytest.mark.faults_only
+def test_a_run_that_lacks_memory_is_repeated_in_smaller_ones(deployment: Deployment, starts_file: Path) -> None:
+    """Given memory for one recording a run, and one that never fits, then that one is tried later and fails at last."""
+    worker = trial(
+        deployment,
+        concurrency=3,
+        max_attempts=1,
+        batch_wait_ms=1000,
+        retry_base_s=0.1,
+        retry_cap_s=0.1,
+        retry_total_s=0.15,
+    )
+    good = [deployment.enqueue(f"{n}.wav", with_fault("device-memory-1", wav(1.0, seed=n))) for n in range(6)]
+    never = deployment.enqueue("never.wav", with_fault("device-memory-0", wav(1.0)))
+    deployment.wait_drained(DRAINED_S)
+    deployment.assert_accounted(failures=1)
+    assert all(deployment.analysis(job).state == "succeeded" for job in good)
+    assert {tuple(outcomes(deployment, job)) for job in good} == {((AttemptOutcome.SUCCEEDED, False),)}
+    assert [outcome for outcome, _ in outcomes(deployment, never)][:-1] == [AttemptOutcome.TRANSIENT]
+    assert deployment.analysis(never).error_class == "expired"
+    assert len(device_pids(worker)) == 1
+    assert any(event.get("event") == "run_short" and event["recordings"] > 1 for event in worker.events)
 
 
 def test_a_killed_parent_leaves_no_process(deployment: Deployment, starts_file: Path) -> None:

@@ -154,6 +154,12 @@ class OutOfMemory(TransientError):
     error_class = "out_of_memory"
 
 
+class DeviceReplyLost(TransientError):
+    """The device process's reply was lost, or cannot be trusted."""
+
+    error_class = "device_reply_lost"
+
+
 # --- permanent: the object --------------------------------------------------------------------------------
 
 

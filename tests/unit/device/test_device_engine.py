@@ -16,6 +16,7 @@ from tussis.shared.dsp.segments import cut_segments
 from tussis.shared.errors import InferenceFailed, ModelRefused
 from tussis.worker.detector.detector import Detector, Scores
 from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.detector.session import RunFailed
 from tussis.worker.detector.shipped import default_model
 from tussis.worker.device.engine import Engine, noise, padded
 from tussis.worker.device.order import DeviceOrder, Provider
@@ -145,3 +146,18 @@ def test_padding_stays_on_the_device() -> None:
     spectrograms, mask = padded(torch.empty(6, 3, 224, 224, device="meta"), [2, 4], 4)
     assert (spectrograms.device.type, mask.device.type) == ("meta", "meta")
     assert spectrograms.shape == (2, 4, 3, 224, 224)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RunFailed("Failed to allocate memory for requested buffer of size 9")]
+)
+def test_a_device_without_memory_for_one_segment_does_not_work(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def lacking(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Engine, "_run", lacking)
+    assert not engine.works()
+    monkeypatch.undo()
+    assert engine.works()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -119,6 +122,71 @@ def test_a_process_without_a_sign_of_life_is_killed(
     look_until(each, lambda: each.ready, "the process")
     monkeypatch.setattr(host, "_SILENCE_S", -order_deadline(each))
     look_until(each, lambda: ended, "its end")
+
+
+def test_a_process_that_cannot_be_killed_ends_the_worker_and_holds_up_no_look(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given a driver that keeps a killed process, then no look waits for its end, and the worker is told why."""
+    wait = subprocess.Popen.wait
+
+    def bounded(process: Any, timeout: float | None = None) -> int:
+        assert timeout is not None, "a wait without an end"
+        return wait(process, timeout)
+
+    each = make(STUBBORN)
+    each.start()
+    look_until(each, lambda: each.ready, "the process")
+    pid = each.pid
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess.Popen, "kill", lambda process: None)
+        patch.setattr(subprocess.Popen, "wait", bounded)
+        patch.setattr(host, "_SILENCE_S", -order_deadline(each))
+        patch.setattr(host, "_DEATH_S", 0.1)
+        patch.setattr(host, "_LEAVE_S", 0.1)
+        look_until(each, lambda: each.refused, "the refusal")
+        assert not each.ready
+    assert each.refused is not None
+    assert each.refused.startswith(f"the device process {pid} cannot be killed (it gave no sign of life for ")
+
+
+def test_a_system_without_room_for_a_process_is_tried_again(
+    make: Make, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    popen = subprocess.Popen
+    lacks = [OSError(errno.ENOMEM, "Cannot allocate memory"), OSError(errno.EAGAIN, "Resource temporarily unavailable")]
+
+    def start(*arguments: Any, **options: Any) -> Any:
+        if lacks:
+            raise lacks.pop(0)
+        return popen(*arguments, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    each = make(GOOD)
+    each.start()
+    assert not each.ready
+    assert "could not be started: [Errno 12]" in next(iter(run_dir.holds().values()))
+    look_until(each, lambda: each.ready, "the process")
+    assert run_dir.holds() == {}
+
+
+def test_a_lack_of_memory_at_the_start_is_no_refusal(make: Make, ended: list[int]) -> None:
+    """Given a model that does not fit, then it is tried again, and the reason is told when the tries are used up."""
+    each = make(
+        "from tussis.shared.errors import ModelRefused\n"
+        "from tussis.worker.device import process\n"
+        "def serve(*_):\n"
+        "    raise ModelRefused('onnxruntime cannot load m.onnx: Failed to allocate memory')\n"
+        "process.serve = serve\n"
+        "process.main()\n"
+    )
+    each.start()
+    look_until(each, lambda: each.refused, "the last try")
+    assert each.refused == (
+        "the device process failed 5 times to start: it ended with status 4:"
+        " onnxruntime cannot load m.onnx: Failed to allocate memory"
+    )
+    assert len(ended) == 5
 
 
 def order_deadline(each: DeviceHost) -> float:

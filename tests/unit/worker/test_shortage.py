@@ -1,21 +1,24 @@
-"""Telling a shortage of memory from a fault."""
+"""Which errors say that memory is short."""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
-from tussis.shared.errors import CorruptAudio, InferenceFailed
+from tussis.shared.errors import CorruptAudio, InferenceFailed, OutOfMemory, TransientError
+from tussis.worker.detector.session import RunFailed
 from tussis.worker.shortage import is_shortage
 
 
-def caused(error: Exception, cause: BaseException) -> Exception:
-    try:
-        raise error from cause
-    except Exception as raised:
-        return raised
+def _of(call: Callable[[], object]) -> BaseException:
+    """The library's own error for more memory than any machine has."""
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        call()
+    return caught.value
 
 
 @pytest.mark.parametrize(
@@ -23,38 +26,65 @@ def caused(error: Exception, cause: BaseException) -> Exception:
     [
         MemoryError(),
         OSError(errno.ENOMEM, "Cannot allocate memory"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory"),
-        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Exception during initialization: std::bad_alloc"),
-        RuntimeError("[ONNXRuntimeError] : 1 : FAIL : bad allocation"),
-        RuntimeError("Failed to allocate memory for requested buffer of size 1073741824"),
-        RuntimeError("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"),
-        caused(CorruptAudio("the stream is damaged"), MemoryError()),
-        caused(InferenceFailed("no answer"), RuntimeError("std::bad_alloc")),
+        RunFailed("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 9"),
+        RunFailed("[ONNXRuntimeError] : 1 : FAIL : std::bad_alloc"),
+        RuntimeError("bad allocation"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        OutOfMemory("the run does not fit: out of memory"),
     ],
-    ids=lambda error: f"{type(error).__name__}: {error}"[:40],
 )
-def test_a_shortage(error: Exception) -> None:
+def test_a_shortage_is_recognised(error: BaseException) -> None:
     assert is_shortage(error)
 
 
-def test_the_real_errors_of_python_and_torch() -> None:
-    with pytest.raises(MemoryError) as python:
-        bytearray(1 << 60)
-    with pytest.raises(RuntimeError) as of_torch:
-        torch.empty(1 << 55)
-    assert is_shortage(python.value)
-    assert is_shortage(of_torch.value)
+def test_the_libraries_own_errors_are_recognised() -> None:
+    assert is_shortage(_of(lambda: torch.empty(2**55, dtype=torch.float32)))
+    assert is_shortage(_of(lambda: np.empty(2**55, dtype=np.float32)))
+
+
+def _raised_from() -> None:
+    try:
+        raise MemoryError
+    except MemoryError as error:
+        raise InferenceFailed("the model failed") from error
+
+
+def _raised_during() -> None:
+    try:
+        raise RuntimeError("std::bad_alloc")
+    except RuntimeError:
+        raise InferenceFailed("while tidying up") from None
+
+
+@pytest.mark.parametrize("call", [_raised_from, _raised_during])
+def test_it_is_seen_through_what_was_raised_from_it_or_during_it(call: Callable[[], None]) -> None:
+    with pytest.raises(InferenceFailed) as caught:
+        call()
+    assert is_shortage(caught.value)
+
+
+def test_a_cycle_of_causes_ends() -> None:
+    one, other = ValueError("one"), ValueError("other")
+    one.__context__, other.__context__ = other, one
+    assert not is_shortage(one)
 
 
 @pytest.mark.parametrize(
     "error",
     [
-        RuntimeError("a fault of our own making"),
-        OSError(errno.ENOENT, "No such file"),
-        # A file's name is in the text of our own errors.
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        OSError(errno.EIO, "I/O"),
+        KeyError("x"),
+        # The text of our own errors may hold a file's name.
         CorruptAudio("s3://b/out of memory.wav is damaged"),
     ],
 )
-def test_no_shortage(error: Exception) -> None:
+def test_other_faults_are_none(error: BaseException) -> None:
     assert not is_shortage(error)
+
+
+def test_it_passes() -> None:
+    assert issubclass(OutOfMemory, TransientError)
+    assert OutOfMemory.error_class == "out_of_memory"

@@ -121,6 +121,8 @@ def _internal(error: Exception) -> InternalFault:
 
 
 def _shortage(error: Exception) -> OutOfMemory:
+    if isinstance(error, OutOfMemory):
+        return error
     said = " ".join(f"{type(error).__name__}: {error}".split())
     return OutOfMemory(f"the worker's process ran out of memory ({said[:300]})")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from tussis.shared.errors import TussisError
+from tussis.shared.errors import OutOfMemory, TussisError
 
 # Lower case. torch: "DefaultCPUAllocator: can't allocate memory", "not enough memory", "CUDA out of memory";
 # onnxruntime: "std::bad_alloc", "bad allocation", "Failed to allocate memory", "CUBLAS_STATUS_ALLOC_FAILED";
@@ -37,7 +37,7 @@ def is_shortage(error: BaseException) -> bool:
 
 
 def _says_so(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError | OutOfMemory):
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True

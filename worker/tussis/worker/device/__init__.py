@@ -1,5 +1,5 @@
-"""The device process: the one process of a worker that holds the model on a GPU, and shares its runs out.
+"""The device process: the one process of a worker that has the model on a GPU, and runs it for all children.
 
-The worker's children (carriers) fetch, decode and cut on the CPU and hand their segments over a Unix socket; the device
-process makes the images, runs what waits together, and answers. ``docs/architecture.md`` draws it.
+The worker's children (carriers) fetch, decode and cut on the CPU and send their segments over a Unix socket. The device
+process makes the images, runs the recordings that wait together, and replies. ``docs/architecture.md`` has a drawing.
 """

@@ -1,4 +1,4 @@
-"""Recordings to scores on one device: images, padding, a run on bound memory, answers. One thread at a time."""
+"""Recordings to scores on one device: images, padding, a run on bound memory, answers. For one thread at a time."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ from tussis.worker.detector.session import RunFailed, Session, open_session
 from tussis.worker.device.order import DeviceOrder
 from tussis.worker.device.places import Place, find_place
 from tussis.worker.device.wire import Wave
+from tussis.worker.shortage import is_shortage
 
-#: How far a logit may move with the neighbours in a run: float16 sums in another order stay far below, and what looks
-#: at its neighbours (a scale taken over the batch) far above. `tussis models check` holds float32 on a CPU to 1e-4.
+#: The largest change of a logit through the neighbours in a run. float16 sums in another order stay far below it; a
+#: model that depends on its neighbours (a scale taken over the batch) is far above it.
+#: `tussis models check` allows float32 on a CPU 1e-4.
 NEIGHBOUR_TOLERANCE: Final = 0.02
 _SEED: Final = 0
 
@@ -40,11 +42,11 @@ class Engine:
 
     @classmethod
     def load(cls, order: DeviceOrder) -> Engine:
-        """Load the model where the order says, and there only.
+        """Load the model onto the order's device, and no other.
 
         Raises:
             DeviceUnavailable: no such device, or onnxruntime would run the model elsewhere.
-            ModelRefused: the file is missing or wrong, or another one than the worker's children speak for.
+            ModelRefused: the file is missing or wrong, or not the one whose manifest the worker's children have read.
             NotInstalled: onnxruntime, or its build for the device, is missing.
         """
         place = find_place(order)
@@ -60,27 +62,27 @@ class Engine:
 
     @property
     def device_name(self) -> str:
-        """For people: the GPU's name."""
+        """The GPU's name, for people."""
         return self._place.name
 
     @property
     def graph(self) -> Graph:
-        """What of the graph the contract leaves open."""
+        """The graph's properties that the contract leaves open."""
         return self._session.graph
 
     def warm_up(self, order: DeviceOrder) -> None:
-        """Run the smallest, the longest and the fullest, and see that an answer does not depend on its neighbours.
+        """Run the smallest, longest and fullest batch, and check that answers do not depend on the neighbours.
 
-        Raises :class:`ModelRefused` when the model does not answer, or answers differently in company.
+        Raises :class:`ModelRefused` when the model does not answer, or answers differently in a shared run.
         """
         longest = noise(MAX_SEGMENTS, _SEED)
         short = noise(1, _SEED + 1)
         try:
-            alone = self._answered([short])[0]
+            single = self._answered([short])[0]
             if not self.graph.fixed_batch:
                 fullest = max(2, min(order.carriers, order.batch_segments // MAX_SEGMENTS))
                 among = self._answered([short, *[longest] * (fullest - 1)])[0]
-                shift = _shift(alone, among)
+                shift = _shift(single, among)
                 if shift > NEIGHBOUR_TOLERANCE:
                     raise ModelRefused(
                         f"{self.manifest.label}: a recording's logits move by {shift:.2g} with its neighbours in a run"
@@ -89,7 +91,7 @@ class Engine:
             self._answered([longest])
         except InferenceFailed as error:
             raise ModelRefused(f"{self.manifest.label} does not run on noise: {error}") from None
-        self._reference = alone
+        self._reference = single
 
     def works(self) -> bool:
         """Whether the device still answers as it did at the start: a failed run may have broken it for good."""
@@ -98,6 +100,15 @@ class Engine:
             return _shift(self._reference, self._answered([noise(1, _SEED + 1)])[0]) <= NEIGHBOUR_TOLERANCE
         except InferenceFailed:
             return False
+        except Exception as error:
+            if not is_shortage(error):
+                raise
+            # Memory for one segment is lacking: a new process starts with all of the device's free memory.
+            return False
+
+    def release_memory(self) -> None:
+        """Give unused memory back to the device, after a run lacked some."""
+        self._place.release_memory()
 
     def score(self, waves: Sequence[Wave]) -> list[Scores | InferenceFailed]:
         """One run: the answers for recordings of one profile, each B = 1, in their order.
@@ -105,7 +116,9 @@ class Engine:
         A recording whose own answer is unusable gets the error instead.
 
         Raises:
-            RunFailed: the run as a whole failed, and it is not known for whose sake.
+            RunFailed: the run as a whole failed, and it is not known which recording is the cause.
+            Exception: of torch's or the runtime's kinds; :func:`~tussis.worker.shortage.is_shortage` recognises those
+                that say that memory is short.
         """
         counts = [wave.segments for wave in waves]
         width = self.graph.fixed_segments or max(counts)
@@ -120,15 +133,15 @@ class Engine:
         try:
             answers = self.score(waves)
         except RunFailed as error:
-            raise self.failure(error) from None
+            raise self.failure(str(error)) from None
         for answer in answers:
             if isinstance(answer, InferenceFailed):
                 raise answer
         return [answer for answer in answers if isinstance(answer, Scores)]
 
-    def failure(self, error: RunFailed) -> InferenceFailed:
-        """What a recording gets that fails by itself."""
-        return InferenceFailed(f"the model {self.manifest.label} failed: {error}")
+    def failure(self, reason: str) -> InferenceFailed:
+        """The error of a recording whose own run failed."""
+        return InferenceFailed(f"the model {self.manifest.label} failed: {reason}")
 
     def _cuts(self, waves: Sequence[Wave]) -> list[Cut]:
         """All waveforms on the device, brought there in one copy."""
@@ -137,7 +150,7 @@ class Engine:
         return [_cut(padded, wave.segments) for padded, wave in zip(pieces, waves, strict=True)]
 
     def bare_run(self, recordings: int, segments: int) -> Callable[[], object]:
-        """What the model alone costs: a run whose tensors lie ready on the device. For measurements."""
+        """A run whose tensors are on the device already: the cost of the model itself. For measurements."""
         with torch.inference_mode(), self._place.stream():
             stack = self._place.upload(torch.randn(recordings * segments, 3, IMAGE_SIZE, IMAGE_SIZE))
             inputs = padded(stack, [segments] * recordings, segments)
@@ -149,10 +162,10 @@ class Engine:
         return run
 
     def _run(self, spectrograms: torch.Tensor, mask: torch.Tensor) -> dict[str, NDArray[np.float32]]:
-        """Inputs and outputs stay on the device, in torch's memory, until the answers are fetched."""
+        """Run the graph. Inputs and outputs stay on the device, in torch's memory, until the answers are fetched."""
         binding = self._session.inference.io_binding()
         bind = self._place.binding
-        # Contiguous by construction; what torch holds must outlive the run.
+        # Contiguous by construction; the tensors must outlive the run.
         for name, tensor, element in ((SPECTROGRAMS, spectrograms, np.float32), (SEGMENT_MASK, mask, np.bool_)):
             binding.bind_input(name, *bind, element, tuple(tensor.shape), tensor.data_ptr())
         answers: dict[str, torch.Tensor] = {}
@@ -174,7 +187,7 @@ class Engine:
 
 
 def _cut(padded: torch.Tensor, segments: int) -> Cut:
-    """What the carrier's cut says of the segments; of the rest of the recording the device process knows nothing."""
+    """The cut of the segments; the device process knows nothing of the rest of the recording."""
     return Cut(
         padded=padded,
         start_s=tuple(index * HOP_SAMPLES / SAMPLE_RATE for index in range(segments)),

@@ -1,4 +1,4 @@
-"""The parent's side of the device process: it starts it, watches it, starts it anew, and ends it."""
+"""The parent's side of the device process: starting, watching, replacing and ending it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tussis.worker.rundir import RunDir
 
 _log = logs.get("device")
 
-#: What a device process runs.
+#: The interpreter's arguments for a device process.
 ENTRY: Final = ["-P", "-m", "tussis.worker.device.process"]
 #: Seconds in which it has to be ready. TensorRT builds an engine when it sees a model for the first time.
 _LOAD_S: Final = {Provider.CUDA: 180.0, Provider.TENSORRT: 1200.0, Provider.CPU: 120.0}
-#: So many may end in a row without having been ready, with pauses between them; then the worker ends.
+#: Processes in a row that may end before they are ready, with pauses between them; then the worker ends.
 _MAX_FALSE_STARTS: Final = 5
 #: Seconds before the next start after one, two ... false ones; at once after a process that was ready.
 _PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0)
@@ -29,12 +29,14 @@ _PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0)
 _SILENCE_S: Final = 60.0
 #: Seconds that it gets to leave once its lifeline is cut.
 _LEAVE_S: Final = 5.0
+#: Seconds in which a killed process has to be gone. A driver that hangs can keep it for ever (state D).
+_DEATH_S: Final = 10.0
 
 
 class DeviceHost:
-    """One device process after the other, from :meth:`start` to :meth:`close`.
+    """One device process at a time, from :meth:`start` to :meth:`close`.
 
-    ``over`` is told the process id of each that has ended. Not for use by several threads at a time.
+    ``over`` is called with the process id of each that has ended. Not for use by several threads at a time.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class DeviceHost:
         self._was_ready = False
         self._false_starts = 0
         self._next_start = 0.0
+        self._killed: str | None = None
+        self._killed_at = 0.0
         self.refused: str | None = None
-        """Why there is no device process, and will be none."""
+        """Why there is no device process, and why none will be started."""
 
     @property
     def load_s(self) -> float:
@@ -68,31 +72,37 @@ class DeviceHost:
 
     @property
     def ready(self) -> bool:
-        """Whether carriers can be served."""
-        return self._process is not None and self._was_ready
+        """Whether the process can serve carriers."""
+        return self._process is not None and self._was_ready and self._killed is None
 
     @property
     def pid(self) -> int | None:
-        """Of the process that lives."""
+        """Id of the running process."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start a process, and do not wait."""
+        """Start a process, and do not wait. Where the system has no room for one, :meth:`look` tries again."""
         self._run_dir.forget_device()
         self._was_ready = False
         self._began = time.monotonic()
         # A child that is forked while Popen has its pipe open keeps that pipe, and Popen would wait for its end.
-        with self._forking:
-            self._process = subprocess.Popen(
-                [sys.executable, *self._entry, self._order.to_json()],
-                stdin=subprocess.DEVNULL,
-                pass_fds=(self._lifeline,),
-                # NVIDIA's libraries leave TensorFloat-32 off, TensorRT's too: float32 results do not depend on it.
-                env={"NVIDIA_TF32_OVERRIDE": "0", **os.environ},
-            )
+        try:
+            with self._forking:
+                self._process = subprocess.Popen(
+                    [sys.executable, *self._entry, self._order.to_json()],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=(self._lifeline,),
+                    # NVIDIA's libraries leave TensorFloat-32 off, TensorRT's too: float32 results do not depend on it.
+                    env={"NVIDIA_TF32_OVERRIDE": "0", **os.environ},
+                )
+        except OSError as error:
+            self._wait_for_next(f"it could not be started: {error}")
 
     def look(self) -> None:
-        """See how it is, and start the next one when it is due. To be called every half second or so."""
+        """Look after the process, and start the next one when it is due. To be called every half second or so.
+
+        Never waits: the thread that calls it renews what keeps the recordings in work.
+        """
         if self.refused is not None:
             return
         if self._process is None:
@@ -104,13 +114,19 @@ class DeviceHost:
         if ours is not None and ours.state == "refused":
             self.refused = ours.message
             return
-        if ours is not None and ours.state == "ready" and not self._was_ready:
+        if ours is not None and ours.state == "ready" and not self._was_ready and self._killed is None:
             self._was_ready = True
             self._false_starts = 0
             self._run_dir.resume()
         status = self._process.poll()
         if status is not None:
-            self._ended(f"it ended with status {status}")
+            reason = self._killed or f"it ended with status {status}"
+            self._ended(reason if ours is None or not ours.message else f"{reason}: {ours.message}")
+        elif self._killed is not None:
+            if time.monotonic() - self._killed_at > _DEATH_S:
+                self.refused = (
+                    f"the device process {self._process.pid} cannot be killed ({self._killed}): the driver keeps it"
+                )
         elif not self._was_ready and time.monotonic() - self._began > self.load_s:
             self._kill(f"it did not load {self._order.model} within {self.load_s:g} s")
         elif ours is not None and time.monotonic() - ours.at > self._order.deadline_s + _SILENCE_S:
@@ -118,14 +134,19 @@ class DeviceHost:
 
     def _kill(self, reason: str) -> None:
         assert self._process is not None
+        self._killed = reason
+        self._killed_at = time.monotonic()
         self._process.kill()
-        self._process.wait()
-        self._ended(reason)
 
     def _ended(self, reason: str) -> None:
         assert self._process is not None
         self._over(self._process.pid)
         self._process = None
+        self._killed = None
+        self._wait_for_next(reason)
+
+    def _wait_for_next(self, reason: str) -> None:
+        """There is no process: set the time of the next start, or refuse after too many that never were ready."""
         pause = 0.0
         if not self._was_ready:
             self._false_starts += 1
@@ -135,7 +156,7 @@ class DeviceHost:
             pause = _PAUSES_S[self._false_starts - 1]
         self._was_ready = False
         self._next_start = time.monotonic() + pause
-        # The worker waits meanwhile: it is not ready, and what it has in work does not age.
+        # The worker waits meanwhile: it is not ready, and the recordings that it has do not age.
         self._run_dir.hold(f"the device process is away: {reason}")
         _log.error("device_lost", reason=reason, pause_s=pause)
 
@@ -146,16 +167,24 @@ class DeviceHost:
             os.close(self._lifeline)
             self._ours = -1
         if self._process is not None:
-            try:
-                self._process.wait(_LEAVE_S)
-            except subprocess.TimeoutExpired:
+            if not _gone(self._process, _LEAVE_S):
                 self._process.kill()
-                self._process.wait()
+                if not _gone(self._process, _DEATH_S):
+                    _log.error("device_stuck", pid=self._process.pid)
             self._over(self._process.pid)
             self._process = None
 
     def _forget_ours(self) -> None:
-        """In a fork of the worker."""
+        """Close the parent's end of the pipe in a fork of the worker."""
         if self._ours >= 0:
             os.close(self._ours)
             self._ours = -1
+
+
+def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether the process ends in time."""
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True

@@ -14,13 +14,13 @@ _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1
 
 
 class DeviceMeter(Protocol):
-    """What the device process tells."""
+    """The events that the device process counts."""
 
     def started(self) -> None:
-        """A process is ready."""
+        """Count a process that became ready."""
 
     def ran(self, segments: Sequence[int], padded: int, waited_s: Sequence[float], seconds: float) -> None:
-        """A run is over: segments of each recording, segments computed, each one's wait before, the run's seconds."""
+        """Count a run: segments of each recording, segments computed, seconds each one waited, the run's seconds."""
 
 
 class NoDeviceMeter:

@@ -1,4 +1,4 @@
-"""What a device process is told at its start. Imports nothing heavy: the command line reads it too."""
+"""A device process's arguments. Imports nothing heavy: the command line reads it too."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class Provider(StrEnum):
     CUDA = "cuda"
     TENSORRT = "tensorrt"
     CPU = "cpu"
-    """For trials and tests: the whole path of a GPU worker, without a GPU."""
+    """For trials and tests: a GPU worker without a GPU."""
 
     @property
     def device(self) -> Device:
-        """What the results carry, and whose queue the worker takes from: what computes, not what was hoped for."""
+        """The device that computes: results carry it, and the worker takes from its queue."""
         return Device.CPU if self is Provider.CPU else Device.GPU
 
 
 @dataclass(frozen=True)
 class OnDevice:
-    """Which device a worker is for."""
+    """The device of a worker."""
 
     provider: Provider
     index: int = 0
@@ -39,17 +39,17 @@ class DeviceOrder:
     model: str
     """Path of the ONNX file."""
     sha256: str
-    """Of the file that the worker's children speak for."""
+    """Of the model file whose manifest the worker's children have read."""
     provider: Provider
     device_index: int
     threads: int
-    """That onnxruntime uses on the CPU."""
+    """Of onnxruntime on the CPU."""
     carriers: int
-    """The children of the worker: no more recordings wait at a time."""
+    """Number of the worker's children: no more recordings wait at a time."""
     batch_segments: int
     """The most segments of one run, padding included."""
     batch_wait_ms: float
-    """How long a recording waits for company, at most."""
+    """The longest time that a recording waits for others."""
     deadline_s: float
     """Of one run."""
     run_dir: str
@@ -57,7 +57,7 @@ class DeviceOrder:
     """Where TensorRT keeps its engines."""
     metered: bool
     lifeline: int
-    """A file descriptor whose end says that the parent is gone."""
+    """A file descriptor of a pipe that ends when the parent does."""
     log_format: str
     log_level: str
 
@@ -67,6 +67,6 @@ class DeviceOrder:
 
     @classmethod
     def from_json(cls, text: str) -> DeviceOrder:
-        """The other way round."""
+        """Read :meth:`to_json`'s text."""
         raw = json.loads(text)
         return cls(**raw | {"provider": Provider(raw["provider"])})

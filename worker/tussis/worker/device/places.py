@@ -1,4 +1,4 @@
-"""Where a device process computes: the one place that knows CUDA from a CPU. Nothing here falls back in silence."""
+"""The device that computes: the one module that knows CUDA from a CPU. It never falls back to another device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CPU: Final = "CPUExecutionProvider"
 
 
 class Place(Protocol):
-    """A device, as the engine uses it."""
+    """A device as the engine uses it."""
 
     @property
     def execution(self) -> list[Execution]:
@@ -31,7 +31,7 @@ class Place(Protocol):
 
     @property
     def binding(self) -> tuple[str, int]:
-        """Kind and index of the device, as onnxruntime binds memory there."""
+        """Kind and index of the device, for onnxruntime's binding of memory."""
         ...
 
     @property
@@ -40,15 +40,18 @@ class Place(Protocol):
         ...
 
     def verify(self, providers: Sequence[str]) -> None:
-        """Hold the providers of an open session against what was asked. Raises :class:`DeviceUnavailable`."""
+        """Compare an open session's providers with the requested ones. Raises :class:`DeviceUnavailable`."""
 
     def upload(self, samples: torch.Tensor) -> torch.Tensor:
-        """The same numbers on the device."""
+        """Copy the samples to the device."""
         ...
 
     def stream(self) -> AbstractContextManager[Any]:
-        """What images and runs are put in order by."""
+        """The context in which images are made and runs are started, so that they are computed in order."""
         ...
+
+    def release_memory(self) -> None:
+        """Give memory back that is kept for later and not in use."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,9 @@ class HostPlace:
 
     def stream(self) -> AbstractContextManager[Any]:
         return nullcontext()
+
+    def release_memory(self) -> None:
+        return
 
 
 @dataclass(frozen=True)
@@ -92,16 +98,20 @@ class CudaPlace:
             )
 
     def upload(self, samples: torch.Tensor) -> torch.Tensor:
-        # Pinned memory is given back to torch's own allocator, which waits for the copy.
+        # torch's allocator reuses the pinned memory only after the copy.
         return samples.pin_memory().to(self.device, non_blocking=True)
 
     def stream(self) -> AbstractContextManager[Any]:
         context: AbstractContextManager[Any] = torch.cuda.stream(self.queue)
         return context
 
+    def release_memory(self) -> None:
+        # What torch keeps for later is out of reach for onnxruntime, and the other way round.
+        torch.cuda.empty_cache()
+
 
 def find_place(order: DeviceOrder) -> Place:
-    """The device of an order, looked at before anything is loaded onto it.
+    """Check an order's device before anything is loaded onto it.
 
     Raises:
         DeviceUnavailable: the driver, the device or the provider is not there.
@@ -137,8 +147,7 @@ def find_place(order: DeviceOrder) -> Place:
 def _cuda_place(order: DeviceOrder) -> CudaPlace:
     device = torch.device("cuda", order.device_index)
     torch.cuda.set_device(device)
-    # float32 means float32: results must not depend on TensorFloat-32. Who wants speed serves a float16 model, which
-    # passed its gate.
+    # float32 means float32: results must not depend on TensorFloat-32. A float16 model is the faster choice.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     queue: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """The device process: ``python -m tussis.worker.device.process ORDER``, a fresh interpreter that the worker starts.
 
-It never was a fork of a process with torch's or onnxruntime's threads, and nothing is ever forked from it. Its life
-ends with its parent's: the end of the pipe ``lifeline`` says so, whatever ended the parent.
+It is not a fork of a process with torch's or onnxruntime's threads, and nothing is forked from it. It ends when its
+parent ends, for whatever reason: the pipe ``lifeline`` is closed then.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from tussis.shared.errors import TussisError
 from tussis.worker import logs
 from tussis.worker.device.order import DeviceOrder, Provider
 from tussis.worker.rundir import RunDir
+from tussis.worker.shortage import is_shortage
 
 _log = logs.get("device")
 
 #: Seconds between two signs of life.
 _PULSE_S: Final = 1.0
+#: Exit status of a process that lacked the memory to start.
+SHORT: Final = 4
 
 
 def main() -> None:
@@ -40,10 +43,12 @@ def main() -> None:
     try:
         serve(order, run_dir, life)
     except TussisError as error:
-        life.say("refused", str(error))
-        os._exit(0)
+        # A lack of memory at the start passes, perhaps with the process before this one: the parent tries again.
+        short = is_shortage(error)
+        life.say("loading" if short else "refused", str(error))
+        os._exit(SHORT if short else 0)
     except BaseException as error:
-        # What ends the runner ends the process, at once: carriers see their connections break.
+        # An error that ends the runner ends the process at once: carriers see their connections break.
         _log.error("device_ended", reason=f"{type(error).__name__}: {error}", exc_info=True)
         sys.stderr.flush()
         os._exit(1)
@@ -57,21 +62,21 @@ def serve(order: DeviceOrder, run_dir: RunDir, life: Life) -> None:
     # torch first: onnxruntime finds the CUDA libraries that it has loaded.
     import torch
 
-    from tussis.worker.device import wire
+    from tussis.worker.device import sockets
     from tussis.worker.device.engine import Engine
     from tussis.worker.device.meter import NoDeviceMeter, device_meter
     from tussis.worker.device.server import Server
     from tussis.worker.exposition import FILES
 
-    # On a GPU there is nothing to share out; in a trial torch's threads would wait for each other, spinning, on cores
-    # that the carriers need: 20 times the CPU time was seen on a busy machine.
+    # On a GPU torch has no work for CPU threads. In a trial its threads would spin on cores that the carriers need: 20
+    # times the CPU time was seen on a busy machine.
     torch.set_num_threads(1)
     engine = Engine.load(order)
     engine.warm_up(order)
     meter = device_meter(run_dir.path / FILES) if order.metered else NoDeviceMeter()
     meter.started()
     server = Server(engine, order, meter)
-    listener = wire.listen(run_dir.path)
+    listener = sockets.listen(run_dir.path)
     threading.Thread(target=server.accept, args=(listener,), name="accept", daemon=True).start()
     life.say("ready")
     _log.info(
@@ -86,7 +91,7 @@ def serve(order: DeviceOrder, run_dir: RunDir, life: Life) -> None:
 
 
 class Life:
-    """Tells the parent that this process lives, and ends it when the parent does not."""
+    """Reports to the parent that this process lives, and exits when the parent has ended."""
 
     def __init__(self, run_dir: RunDir, lifeline: int) -> None:
         self._run_dir = run_dir
@@ -95,13 +100,13 @@ class Life:
         self._lock = threading.Lock()
 
     def say(self, state: str, message: str = "") -> None:
-        """A new state: ``loading``, ``ready``, or ``refused`` with the reason."""
+        """Report a new state: ``loading``, ``ready``, or ``refused`` with the reason."""
         with self._lock:
             self._state = (state, message)
             self._run_dir.report_device(*self._state)
 
     def watch(self) -> None:
-        """Until the parent closes its end, or dies."""
+        """Report until the parent closes its end, or dies."""
         while True:
             if select.select([self._lifeline], [], [], _PULSE_S)[0]:
                 os._exit(0)
@@ -110,7 +115,7 @@ class Life:
 
 
 def _end(arguments: Any) -> None:
-    """A thread that fails must not leave half a process behind."""
+    """End the process when a thread fails: the others could not do its work."""
     reason = f"{arguments.exc_type.__name__}: {arguments.exc_value}"
     trace = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
     _log.error("device_ended", reason=reason, exc_info=trace)

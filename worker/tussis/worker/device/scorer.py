@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import time
 from typing import Final
@@ -11,28 +12,32 @@ import numpy as np
 
 from tussis.shared.dsp.profiles import Profile
 from tussis.shared.dsp.segments import Cut
-from tussis.shared.errors import InferenceFailed
+from tussis.shared.errors import DeviceReplyLost, InferenceFailed, OutOfMemory
 from tussis.worker import logs
 from tussis.worker.detector.detector import Scores
 from tussis.worker.detector.manifest import Manifest
-from tussis.worker.device import wire
-from tussis.worker.device.wire import Gone, Kind, Wave
+from tussis.worker.device import sockets, wire
+from tussis.worker.device.wire import LOOK_S, Garbled, Gone, Kind, Reply, Request, Wave
 from tussis.worker.outcome import Stopping
 from tussis.worker.rundir import RunDir
 
 _log = logs.get("carrier")
 
-#: Seconds that the device process may take to read a recording: 1.1 MB.
-_SEND_S: Final = 30.0
-#: Seconds between two looks at the stop and the parent.
-_LOOK_S: Final = 0.25
+#: Connections on which one recording is tried before its attempt ends as a transient fault.
+_TRIES: Final = 5
+#: Seconds from a request to its final reply. A run ends at its deadline, of two minutes by default, and some may be
+#: ahead in the queue: only a fault of Tussis takes longer.
+_ANSWER_S: Final = 1800.0
 
 
 class DeviceScorer:
     """The model in the worker's device process.
 
-    While that process is away this one waits, as it does for a database. It ends itself when the device process dies
-    with its recording in a run: without a word, which the claim counts when the recording ran alone, and only then.
+    A connection is used for the next recording only if the last one's final reply was read from it, with its id: after
+    any other end, whatever the exception, it is closed, so that nothing of it is read later.
+
+    While there is no device process this waits, as for a database. When the device process ends during a run with this
+    recording, this process exits at once: the claim counts that as a crash if the recording had the run to itself.
     """
 
     apart = True
@@ -43,7 +48,7 @@ class DeviceScorer:
         self._run_dir = run_dir
         self._grace_s = grace_s
         self._parent = os.getppid()
-        self._connection: socket.socket | None = None
+        self._idle: socket.socket | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -51,70 +56,113 @@ class DeviceScorer:
         return self._manifest
 
     def inputs(self, cut: Cut, profile: Profile) -> Wave:
-        """The waveform of the segments; its images are the device's work."""
+        """The waveform of the segments; the device process makes the images."""
         return Wave(np.ascontiguousarray(cut.padded.numpy(), dtype=np.float32), profile.name)
 
     def score(self, inputs: Wave, *, alone: bool) -> Scores:
         """The answers, (1, S).
 
-        Raises :class:`InferenceFailed`, and :class:`Stopping` when the worker stops and the answer would come too late.
+        Raises:
+            InferenceFailed: the model gives no usable answer for this recording.
+            OutOfMemory: the device process lacked the memory.
+            DeviceReplyLost: no reply that can be trusted came on several connections.
+            Stopping: the worker stops, and the answer would come too late.
         """
-        while True:
-            connection = self._connected()
-            begun = False
+        for number in range(1, _TRIES + 1):
             try:
-                connection.settimeout(_SEND_S)
-                wire.send_wave(connection, inputs, alone=alone)
-                connection.settimeout(_LOOK_S)
-                while True:
-                    try:
-                        kind, payload = wire.receive_reply(connection)
-                    except TimeoutError:
-                        self._look(self._grace_s)
-                        continue
-                    if kind is Kind.SCORES:
-                        return wire.unpack_scores(payload)
-                    if kind is Kind.FAILED:
-                        raise InferenceFailed(payload.decode())
-                    begun = True
-            except Gone as error:
-                self._hang_up()
-                if begun:
-                    _log.error("run_lost", reason=str(error), alone=alone)
-                    os._exit(1)
-            except Stopping:
-                self._hang_up()
-                raise
+                return self._ask(Request(secrets.randbits(64), inputs, alone))
+            except (Gone, Garbled) as error:
+                reason = str(error)
+                _log.warning("reply_lost", reason=reason, tries=number)
+            self._look(self._grace_s)
+            time.sleep(LOOK_S)
+        raise DeviceReplyLost(f"no reply of the device process that can be trusted, in {_TRIES} tries: {reason}")
 
-    def _connected(self) -> socket.socket:
-        """The connection to the device process, waiting for one. Raises :class:`Stopping`."""
+    def close(self) -> None:
+        """Close the idle connection, if there is one."""
+        connection, self._idle = self._idle, None
+        if connection is not None:
+            connection.close()
+
+    def _ask(self, request: Request) -> Scores:
+        """One try on one connection. Raises as :meth:`score`, :class:`Gone` and :class:`Garbled`."""
+        connection = self._take()
+        try:
+            reply = self._exchange(connection, request)
+            scores = wire.unpack_scores(reply.payload, request.wave.segments) if reply.kind is Kind.SCORES else None
+        except BaseException:
+            connection.close()
+            raise
+        self._idle = connection
+        if scores is not None:
+            return scores
+        if reply.kind is Kind.SHORT:
+            raise OutOfMemory(f"the device process has too little memory for a run: {reply.message}")
+        raise InferenceFailed(reply.message)
+
+    def _exchange(self, connection: socket.socket, request: Request) -> Reply:
+        """Send the request and read its final reply."""
+        device = sockets.peer_pid(connection)
+        begun = False
+        try:
+            wire.send_request(connection, request, self._look_in_grace)
+            ends = time.monotonic() + _ANSWER_S
+            while True:
+                reply = wire.receive_reply(connection, ends, self._look_in_grace)
+                if reply.id != request.id:
+                    raise Garbled(f"a reply to request {reply.id:016x} came for {request.id:016x}")
+                if reply.kind is not Kind.BEGUN:
+                    break
+                begun = True
+        except Gone as error:
+            if begun and not self._lives(device):
+                _log.error("run_lost", reason=str(error), alone=request.exclusive)
+                os._exit(1)
+            raise
+        if not begun:
+            raise Garbled(f"a reply of kind {reply.kind.name} came before its run")
+        return reply
+
+    def _lives(self, device: int) -> bool:
+        """Whether the device process with this id still listens: then it was the connection that ended."""
+        time.sleep(LOOK_S)  # a process that ends closes its connections one after the other
+        try:
+            with sockets.connect(self._run_dir.path) as connection:
+                return sockets.peer_pid(connection) == device
+        except Gone:
+            return False
+
+    def _take(self) -> socket.socket:
+        """The idle connection, or a new one, for which this waits. Raises :class:`Stopping`.
+
+        It is not the idle one from here on: no exception can leave a connection for the next recording.
+        """
+        connection, self._idle = self._idle, None
         held = False
         try:
-            while self._connection is None:
+            while connection is None:
                 try:
-                    self._connection = wire.connect(self._run_dir.path)
+                    connection = sockets.connect(self._run_dir.path)
                 except Gone as error:
                     if not held:
                         held = True
                         self._run_dir.hold("the device process is away")
                         _log.warning("holding", error_class="device_unavailable", reason=str(error))
                     self._look(0.0)
-                    time.sleep(_LOOK_S)
-            return self._connection
+                    time.sleep(LOOK_S)
+            return connection
         finally:
             if held:
                 self._run_dir.resume()
                 _log.info("holding_over")
 
+    def _look_in_grace(self) -> None:
+        self._look(self._grace_s)
+
     def _look(self, grace_s: float) -> None:
-        """Raise :class:`Stopping` when the worker has been stopping for longer; end with the parent."""
+        """Raise :class:`Stopping` when the worker has been stopping for longer; exit when the parent has died."""
         elapsed = self._run_dir.stopping_for()
         if elapsed is not None and elapsed > grace_s:
             raise Stopping("the worker stops; its grace period is over")
         if os.getppid() != self._parent:
             os._exit(1)
-
-    def _hang_up(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None

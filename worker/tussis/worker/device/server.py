@@ -1,13 +1,15 @@
-"""The device process at work: a thread for each carrier reads, one thread runs."""
+"""The device process's work: a thread for each carrier reads requests, one thread runs them and replies."""
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import os
 import socket
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from tussis.shared.dsp.profiles import PROFILES
@@ -16,53 +18,35 @@ from tussis.worker import logs
 from tussis.worker.detector.detector import Scores
 from tussis.worker.detector.session import RunFailed
 from tussis.worker.device import wire
-from tussis.worker.device.batches import Limits, Request, Waiting
+from tussis.worker.device.batches import Limits, Queued, Waiting
+from tussis.worker.device.carriers import Carrier
 from tussis.worker.device.engine import Engine
 from tussis.worker.device.meter import DeviceMeter
 from tussis.worker.device.order import DeviceOrder
 from tussis.worker.device.wire import Garbled, Gone, Kind
+from tussis.worker.shortage import is_shortage
 
 _log = logs.get("device")
 
-#: Seconds in which a carrier has to take an answer of some hundred bytes; the socket holds hundreds of them.
-_SEND_TIMEOUT_S: Final = 10.0
 #: Exit status of a process whose device no longer answers as it did.
 BROKEN: Final = 3
+#: What accept(2) says of a connection that was given up meanwhile, and of a lack that passes.
+_PASSING: Final = (errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+#: Seconds until the next accept after such a one.
+_ACCEPT_PAUSE_S: Final = 0.5
 
 
-class Carrier:
-    """One child of the worker, from its connection to its end."""
+@dataclass(frozen=True)
+class _Failed:
+    """A run without answers."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        # Carriers wait for recordings for hours; the timeout is for sending.
-        connection.settimeout(_SEND_TIMEOUT_S)
-
-    def read(self) -> tuple[wire.Wave, bool]:
-        """The next recording. Raises :class:`Gone`, :class:`Garbled`."""
-        while True:
-            try:
-                return wire.receive_wave(self._connection)
-            except TimeoutError:
-                continue
-
-    def tell(self, kind: Kind, payload: bytes = b"") -> None:
-        """Answer. One that is gone needs none: its reader sees the same."""
-        try:
-            wire.send_reply(self._connection, kind, payload)
-        except Gone:
-            self.close()
-
-    def close(self) -> None:
-        """Hang up; the reader's read ends."""
-        try:
-            self._connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            return  # it is down already
+    reason: str
+    short: bool
+    """For want of memory."""
 
 
 class Server:
-    """Takes recordings from carriers, and runs them."""
+    """Takes requests from carriers, and runs them."""
 
     def __init__(self, engine: Engine, order: DeviceOrder, meter: DeviceMeter) -> None:
         self._engine = engine
@@ -81,79 +65,131 @@ class Server:
         self._waiting = Waiting(limits, lambda: len(self._carriers))
 
     def accept(self, listener: socket.socket) -> None:
-        """Take carriers in, until the process ends."""
+        """Accept carriers until the process ends."""
         while True:
-            connection, _ = listener.accept()
-            carrier = Carrier(connection)
-            with self._lock:
-                self._carriers.add(carrier)
-            threading.Thread(target=self._attend, args=(carrier, connection), name="carrier", daemon=True).start()
+            try:
+                connection, _ = listener.accept()
+            except OSError as error:
+                if error.errno not in _PASSING:
+                    raise
+                _log.warning("carrier_refused", reason=str(error))
+                time.sleep(_ACCEPT_PAUSE_S)
+                continue
+            self.attend(connection)
 
-    def _attend(self, carrier: Carrier, connection: socket.socket) -> None:
+    def attend(self, connection: socket.socket) -> None:
+        """Serve one carrier in a thread of its own. One that lacks a thread or a descriptor is hung up on."""
+        try:
+            carrier = Carrier(connection)
+        except OSError as error:
+            _log.warning("carrier_refused", reason=str(error))
+            connection.close()
+            return
+        with self._lock:
+            self._carriers.add(carrier)
+        try:
+            threading.Thread(target=self._read, args=(carrier,), name="carrier", daemon=True).start()
+        except RuntimeError as error:  # the system's limit on threads, or on memory
+            _log.warning("carrier_refused", reason=str(error))
+            self._remove(carrier)
+
+    def _read(self, carrier: Carrier) -> None:
         try:
             while True:
-                wave, alone = carrier.read()
-                if wave.profile not in PROFILES:
-                    raise Garbled(f"no profile {wave.profile!r}")
-                self._waiting.add(Request(wave, alone, carrier))
+                request = carrier.read()
+                if request.wave.profile not in PROFILES:
+                    raise Garbled(f"no profile {request.wave.profile!r}")
+                self._waiting.add(Queued(request, carrier))
         except Gone:
             pass
         except Garbled as error:
             _log.error("carrier_garbled", reason=str(error))
+        except MemoryError:
+            # The carrier sends it again, and gives up after some times.
+            _log.warning("carrier_refused", reason="no memory for a recording")
         finally:
-            with self._lock:
-                self._carriers.discard(carrier)
-            self._waiting.drop(carrier)
-            connection.close()
+            self._remove(carrier)
+
+    def _remove(self, carrier: Carrier) -> None:
+        with self._lock:
+            self._carriers.discard(carrier)
+        self._waiting.drop(carrier)
+        carrier.close()
 
     def run(self) -> None:
-        """Run what waits, until the process ends."""
+        """Run what waits, until :meth:`close`, or the process ends."""
         while batch := self._waiting.take():
             self._run_batch(batch)
 
-    def _run_batch(self, batch: Sequence[Request]) -> None:
+    def close(self) -> None:
+        """Let :meth:`run` return."""
+        self._waiting.close()
+
+    def _run_batch(self, batch: Sequence[Queued]) -> None:
+        """Run it, in several runs where one fails, and reply to every carrier in it."""
         answers = self._try(batch)
-        if answers is None and len(batch) > 1:
-            # One of them may have done it: nobody answers for a neighbour.
-            for request in batch:
-                self._run_batch([request])
+        if isinstance(answers, _Failed):
+            self._failed(batch, answers)
             return
-        if answers is None:
-            return
-        for request, answer in zip(batch, answers, strict=True):
+        for queued, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Scores):
-                request.owner.tell(Kind.SCORES, wire.pack_scores(answer))
+                queued.owner.reply(queued.request, Kind.SCORES, wire.pack_scores(answer))
             else:
-                request.owner.tell(Kind.FAILED, str(answer).encode())
+                queued.owner.reply(queued.request, Kind.FAILED, str(answer).encode())
 
-    def _try(self, batch: Sequence[Request]) -> list[Scores | InferenceFailed] | None:
-        """The answers; None when the run failed with several in it.
+    def _failed(self, batch: Sequence[Queued], failed: _Failed) -> None:
+        """Repeat a failed run with fewer recordings, half of them where memory is short; else reply.
 
-        A run that fails with one in it is that one's failure, unless the device answers nobody any more: then the
-        process ends, without a word to the carriers.
+        A recording cannot be split: its bag's answer depends on all of its segments. A run that fails with one in it is
+        that one's failure, unless the device answers none any more: then the process ends, and sends no reply.
         """
-        # From here on, the end of this process may be their doing.
-        for request in batch:
-            request.owner.tell(Kind.BEGUN)
+        if len(batch) > 1:
+            size = 1
+            if failed.short:
+                size = (len(batch) + 1) // 2
+                _log.warning("run_short", recordings=len(batch), reason=failed.reason)
+            else:
+                _log.warning("run_failed", recordings=len(batch), reason=failed.reason)
+            for first in range(0, len(batch), size):
+                self._run_batch(batch[first : first + size])
+            return
+        (queued,) = batch
+        if failed.short:
+            # At once: a lack of memory is not the recording's fault, even where this process is at its end.
+            _log.warning("run_short", recordings=1, reason=failed.reason)
+            queued.owner.reply(queued.request, Kind.SHORT, failed.reason.encode())
+        with _Deadline(self._deadline_s):
+            works = self._engine.works()
+        if not works:
+            _log.error("device_broken", reason=failed.reason)
+            os._exit(BROKEN)
+        if not failed.short:
+            queued.owner.reply(queued.request, Kind.FAILED, str(self._engine.failure(failed.reason)).encode())
+
+    def _try(self, batch: Sequence[Queued]) -> list[Scores | InferenceFailed] | _Failed:
+        """One run. Raises what no run may raise: it ends the process."""
+        # From here on a recording of the batch may be the cause of this process's end.
+        for queued in batch:
+            queued.owner.reply(queued.request, Kind.BEGUN)
         began = time.monotonic()
         try:
             with _Deadline(self._deadline_s):
-                answers = self._engine.score([request.wave for request in batch])
-        except RunFailed as error:
-            if len(batch) > 1:
-                _log.warning("run_failed", recordings=len(batch), reason=str(error))
-                return None
-            with _Deadline(self._deadline_s):
-                works = self._engine.works()
-            if not works:
-                _log.error("device_broken", reason=str(error))
-                os._exit(BROKEN)
-            return [self._engine.failure(error)]
-        segments = [request.wave.segments for request in batch]
-        width = self._limits.width(max(segments))
-        waited = [began - request.arrived for request in batch]
-        self._meter.ran(segments, width * len(batch), waited, time.monotonic() - began)
-        return answers
+                answers = self._engine.score([queued.request.wave for queued in batch])
+        except Exception as error:
+            short = is_shortage(error)
+            if not short and not isinstance(error, RunFailed):
+                raise
+            failed = _Failed(f"{type(error).__name__}: {error}" if short else str(error), short)
+        else:
+            segments = [queued.segments for queued in batch]
+            width = self._limits.width(max(segments))
+            waited = [began - queued.arrived for queued in batch]
+            self._meter.ran(segments, width * len(batch), waited, time.monotonic() - began)
+            return answers
+        # Behind the handler: until its end the error's traceback holds the run's tensors.
+        if failed.short:
+            self._engine.release_memory()
+        return failed
 
 
 class _Deadline:

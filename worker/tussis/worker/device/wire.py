@@ -1,52 +1,72 @@
-"""What a carrier and the device process say to each other over a Unix stream socket, one recording at a time.
+"""The protocol between carriers and the device process, over a Unix stream socket, one recording at a time.
 
-A carrier sends a header and the samples; the device process answers ``begun`` when the run with it starts, and then
-``scores`` or ``failed``. A connection that breaks is an answer too: see :mod:`tussis.worker.device.scorer`. Both ends
-are of one version and one machine: numbers are in the machine's own order.
+A carrier sends a request: a header and the samples. The device process replies ``begun`` when a run with the recording
+starts, and then ``scores``, ``failed`` or ``short``. Every reply carries the id of its request. Both ends are of one
+version and one machine: numbers are in the machine's own byte order.
+
+After any error of this module the position in the byte stream is unknown: the connection must be closed.
 """
 
 from __future__ import annotations
 
-import os
+import math
 import socket
 import struct
+import sys
+import time
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tussis.shared.dsp.constants import HOP_SAMPLES, MAX_SEGMENTS, SEGMENT_SAMPLES
-from tussis.worker.detector.detector import Scores
+from tussis.shared.errors import InferenceFailed
+from tussis.worker.detector.contract import BAG_LOGIT, BAG_PROBABILITY, SEGMENT_LOGITS, SEGMENT_PROBABILITIES
+from tussis.worker.detector.detector import Scores, read_scores
 
-#: The socket's name in the run directory.
-SOCKET: Final = "device.sock"
 #: The longest recording, as the pipeline cuts it: 17.5 s.
 MAX_SAMPLES: Final = (MAX_SEGMENTS - 1) * HOP_SAMPLES + SEGMENT_SAMPLES
+#: Bytes of the longest payload of a reply. Scores take 264 at most; an error's message is cut to this.
+MAX_PAYLOAD: Final = 4096
+#: Seconds from the first byte of a message to its last: 1.1 MB at most, between processes of one machine.
+REST_S: Final = 30.0
+#: Seconds between two calls of ``look`` while nothing moves.
+LOOK_S: Final = 0.25
 
-_REQUEST: Final = struct.Struct("=4s?3xI24s")
-_REPLY: Final = struct.Struct("=B3xI")
-_MAGIC: Final = b"TSD1"
-#: A kernel takes no longer socket address (sun_path, with its closing zero).
-_LONGEST_PATH: Final = 107
+#: Magic, id, whether it needs a run of its own, number of samples, profile.
+_REQUEST: Final = struct.Struct("=4sQ?3xI24s")
+#: Magic, id, kind, bytes of the payload, CRC-32 of the fields before it and the payload.
+_REPLY: Final = struct.Struct("=4sQB3xII")
+_REPLY_FIELDS: Final = struct.Struct("=4sQB3xI")
+_REQUEST_MAGIC: Final = b"TSQ2"
+_REPLY_MAGIC: Final = b"TSR2"
+#: Seconds of one wait of a thread that nothing interrupts. A socket without a timeout would block its non-blocking
+#: duplicates: they share the flag.
+_LONGEST_WAIT_S: Final = 3600.0
 
 
 class Gone(ConnectionError):
-    """The other end has closed, or never was there."""
+    """The other end has closed the connection, does not take what is sent, or does not listen."""
 
 
 class Garbled(Exception):
-    """The other end does not speak this protocol."""
+    """What was received is not what the protocol allows at this place."""
 
 
 class Kind(IntEnum):
     """Of a reply."""
 
     BEGUN = 1
+    """A run with the recording starts. May come several times: a run that fails is repeated with fewer recordings."""
     SCORES = 2
     FAILED = 3
+    """The model gives no usable answer for this recording; the payload is the message."""
+    SHORT = 4
+    """The device process lacked the memory for this recording; the payload is the message."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,122 +83,162 @@ class Wave:
         return (int(self.samples.shape[0]) - SEGMENT_SAMPLES) // HOP_SAMPLES + 1
 
 
-def send_wave(connection: socket.socket, wave: Wave, *, alone: bool) -> None:
-    """Raises :class:`Gone`."""
-    header = _REQUEST.pack(_MAGIC, alone, wave.samples.shape[0], wave.profile.encode())
-    _send(connection, header)
-    _send(connection, np.ascontiguousarray(wave.samples).data.cast("B"))
+@dataclass(frozen=True, slots=True, eq=False)
+class Request:
+    """A carrier's request for the scores of one recording."""
+
+    id: int
+    """Random, 64 bits: no two requests of a worker share one."""
+    wave: Wave
+    exclusive: bool
+    """No other recording may share the run."""
 
 
-def receive_wave(connection: socket.socket) -> tuple[Wave, bool]:
-    """The next recording, and whether it has to run alone. Raises :class:`Gone`, :class:`Garbled`."""
-    magic, alone, count, name = _REQUEST.unpack(_receive(connection, _REQUEST.size))
-    if magic != _MAGIC:
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply of the device process."""
+
+    id: int
+    """Of the request."""
+    kind: Kind
+    payload: bytes = b""
+
+    @property
+    def message(self) -> str:
+        """The payload of an error, for people."""
+        return self.payload.decode(errors="replace")
+
+
+def _no_look() -> None:
+    """Nothing interrupts the wait."""
+
+
+def send_request(connection: socket.socket, request: Request, look: Callable[[], None] = _no_look) -> None:
+    """Send all of it within :data:`REST_S`. ``look`` is called while nothing moves, and may raise. Raises Gone."""
+    wave = request.wave
+    header = _REQUEST.pack(_REQUEST_MAGIC, request.id, request.exclusive, wave.samples.shape[0], wave.profile.encode())
+    ends = time.monotonic() + REST_S
+    _move(connection.send, connection, memoryview(header), ends, look)
+    _move(connection.send, connection, np.ascontiguousarray(wave.samples).data.cast("B"), ends, look)
+
+
+def receive_request(connection: socket.socket) -> Request:
+    """The next request. Waits without limit for its first byte, and :data:`REST_S` for the rest.
+
+    Raises :class:`Gone`, :class:`Garbled`.
+    """
+    header, ends = _receive_header(connection, _REQUEST.size, math.inf, _no_look)
+    magic, request_id, exclusive, count, name = _REQUEST.unpack(header)
+    if magic != _REQUEST_MAGIC:
         raise Garbled(f"a request begins with {magic!r}")
     if not SEGMENT_SAMPLES <= count <= MAX_SAMPLES or (count - SEGMENT_SAMPLES) % HOP_SAMPLES:
         raise Garbled(f"{count} samples are no whole segments")
     samples = np.empty(count, dtype=np.float32)
-    _receive_into(connection, samples.data.cast("B"))
-    return Wave(samples, name.rstrip(b"\0").decode("ascii", "replace")), alone
+    _move(connection.recv_into, connection, samples.data.cast("B"), ends, _no_look)
+    return Request(request_id, Wave(samples, name.rstrip(b"\0").decode("ascii", "replace")), exclusive)
 
 
-def send_reply(connection: socket.socket, kind: Kind, payload: bytes = b"") -> None:
-    """Raises :class:`Gone`."""
-    _send(connection, _REPLY.pack(kind, len(payload)) + payload)
+def send_reply(connection: socket.socket, reply: Reply) -> None:
+    """Send a reply without waiting; ``connection`` must be non-blocking.
 
-
-def receive_reply(connection: socket.socket) -> tuple[Kind, bytes]:
-    """Raises :class:`Gone`, :class:`Garbled`, and ``TimeoutError`` when nothing of it came within the timeout."""
-    kind, length = _REPLY.unpack(_receive(connection, _REPLY.size))
+    Raises :class:`Gone`, also when the socket's buffer does not take all of it: it holds hundreds of replies, and a
+    carrier has one request at a time.
+    """
+    payload = reply.payload[:MAX_PAYLOAD]
+    fields = _REPLY_FIELDS.pack(_REPLY_MAGIC, reply.id, reply.kind, len(payload))
+    data = fields + zlib.crc32(payload, zlib.crc32(fields)).to_bytes(4, sys.byteorder) + payload
     try:
-        return Kind(kind), _receive(connection, length)
-    except ValueError:
-        raise Garbled(f"a reply of kind {kind}") from None
+        sent = connection.send(data)
+    except BlockingIOError:
+        raise Gone("the other end does not read its replies") from None
+    except OSError as error:
+        raise Gone(str(error)) from error
+    if sent < len(data):
+        raise Gone("the other end does not read its replies")
+
+
+def receive_reply(connection: socket.socket, ends: float = math.inf, look: Callable[[], None] = _no_look) -> Reply:
+    """The next reply. ``look`` is called while nothing moves, and may raise.
+
+    Args:
+        connection: a carrier's end.
+        ends: when its first byte has to be there, seconds of the machine's monotonic clock; the rest has
+            :data:`REST_S`.
+        look: called every :data:`LOOK_S` while nothing comes.
+
+    Raises:
+        Gone: the connection was closed.
+        Garbled: nothing came in time, a reply stops in the middle, or it is none.
+    """
+    header, ends = _receive_header(connection, _REPLY.size, ends, look)
+    magic, request_id, kind, length, checksum = _REPLY.unpack(header)
+    if magic != _REPLY_MAGIC or length > MAX_PAYLOAD or kind not in set(Kind):
+        raise Garbled(f"not the header of a reply: {header.hex()}")
+    payload = bytearray(length)
+    _move(connection.recv_into, connection, memoryview(payload), ends, look)
+    if zlib.crc32(payload, zlib.crc32(header[: _REPLY_FIELDS.size])) != checksum:
+        raise Garbled("a reply's checksum is wrong")
+    return Reply(request_id, Kind(kind), bytes(payload))
 
 
 def pack_scores(scores: Scores) -> bytes:
-    """Of one recording, B = 1."""
+    """The payload for one recording, B = 1: bag probability and logit, S probabilities, S logits, float32."""
     each = (scores.bag_probability, scores.bag_logit, scores.segment_probabilities[0], scores.segment_logits[0])
     return np.concatenate(each).astype(np.float32).tobytes()
 
 
-def unpack_scores(payload: bytes) -> Scores:
-    """Raises :class:`Garbled`."""
-    segments = (len(payload) // 4 - 2) // 2
-    if len(payload) != 4 * (2 + 2 * segments) or segments < 1:
-        raise Garbled(f"scores of {len(payload)} bytes")
+def unpack_scores(payload: bytes, segments: int) -> Scores:
+    """The scores of a recording of ``segments`` segments, (1,) and (1, S), checked as the detector's own.
+
+    Raises :class:`Garbled` when they are of another number of segments, not finite, or not probabilities.
+    """
+    if len(payload) != 4 * (2 + 2 * segments):
+        raise Garbled(f"scores of {len(payload)} bytes for {segments} segments")
     values = np.frombuffer(payload, dtype=np.float32)
-    probabilities, logits = values[2 : 2 + segments], values[2 + segments :]
-    return Scores(values[0:1], values[1:2], probabilities[None], logits[None])
-
-
-def listen(folder: Path) -> socket.socket:
-    """A socket that carriers find in ``folder``, put there in one step, in the place of an earlier one."""
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    draft = f".{SOCKET}.{os.getpid()}"
-    with _Address(folder, draft) as address:
-        server.bind(address.path)
-    server.listen(256)
-    (folder / draft).replace(folder / SOCKET)
-    return server
-
-
-def connect(folder: Path) -> socket.socket:
-    """Raises :class:`Gone` when nobody listens."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    outputs = {
+        BAG_PROBABILITY: values[0:1],
+        BAG_LOGIT: values[1:2],
+        SEGMENT_PROBABILITIES: values[None, 2 : 2 + segments],
+        SEGMENT_LOGITS: values[None, 2 + segments :],
+    }
     try:
-        with _Address(folder, SOCKET) as address:
-            connection.connect(address.path)
-    except OSError as error:
-        connection.close()
-        raise Gone(f"no device process listens in {folder}: {error.strerror}") from error
-    return connection
+        return read_scores(outputs, np.ones((1, segments), dtype=np.bool_), segments, "in the device process")
+    except InferenceFailed as error:
+        # The device process has checked them: these are not what it sent.
+        raise Garbled(str(error)) from None
 
 
-class _Address:
-    """A path of a socket that fits into a socket's address, however deep the folder lies."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.path = str(folder / name)
-        self._folder: int | None = None
-        if len(os.fsencode(self.path)) > _LONGEST_PATH:
-            self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self.path = f"/proc/self/fd/{self._folder}/{name}"
-
-    def __enter__(self) -> _Address:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._folder is not None:
-            os.close(self._folder)
+def _receive_header(connection: socket.socket, size: int, ends: float, look: Callable[[], None]) -> tuple[bytes, float]:
+    """A header whose first byte comes before ``ends``, and when its message has to be complete."""
+    header = bytearray(size)
+    view = memoryview(header)
+    _move(connection.recv_into, connection, view[:1], ends, look)
+    ends = time.monotonic() + REST_S
+    _move(connection.recv_into, connection, view[1:], ends, look)
+    return bytes(header), ends
 
 
-def _send(connection: socket.socket, data: bytes | memoryview) -> None:
-    try:
-        connection.sendall(data)
-    except TimeoutError as error:
-        raise Gone("the other end takes nothing") from error
-    except OSError as error:
-        raise Gone(str(error)) from error
-
-
-def _receive(connection: socket.socket, count: int) -> bytes:
-    data = bytearray(count)
-    _receive_into(connection, memoryview(data))
-    return bytes(data)
-
-
-def _receive_into(connection: socket.socket, view: memoryview) -> None:
+def _move(
+    step: Callable[[memoryview], int],
+    connection: socket.socket,
+    view: memoryview,
+    ends: float,
+    look: Callable[[], None],
+) -> None:
+    """Send or receive all of ``view`` by repeated steps before ``ends``. Raises :class:`Gone`, :class:`Garbled`."""
     done = 0
     while done < len(view):
+        left = ends - time.monotonic()
+        if left <= 0:
+            raise Garbled(f"the other end moved {done} of {len(view)} bytes in time")
+        connection.settimeout(min(left, LOOK_S if look is not _no_look else _LONGEST_WAIT_S))
         try:
-            got = connection.recv_into(view[done:])
+            moved = step(view[done:])
         except TimeoutError:
-            if done == 0:
-                raise
-            continue  # in the middle of a message: the rest is on its way
+            look()
+            continue
         except OSError as error:
             raise Gone(str(error)) from error
-        if got == 0:
-            raise Gone("the other end has closed")
-        done += got
+        if moved == 0:
+            raise Gone("the other end has closed the connection")
+        done += moved

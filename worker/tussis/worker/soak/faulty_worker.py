@@ -46,7 +46,8 @@ def with_fault(name: str, recording: bytes = b"") -> bytes:
     """The bytes of a recording that meets the fault ``name``: segfault, exit, memory, hang, raise, no-memory,
     no-torch-memory, slow-SECONDS, or once-SECONDS, which is slow at the first time only (with `STARTS_FILE`).
 
-    In the device process: device-segfault, device-hang, device-fail, device-break, device-slow-SECONDS.
+    In the device process: device-segfault, device-hang, device-fail, device-break, device-slow-SECONDS,
+    device-memory-MOST, which lacks memory while more than so many recordings share the run.
     """
     return MARKER + name.encode() + b":" + recording
 

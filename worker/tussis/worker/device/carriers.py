@@ -1,0 +1,61 @@
+"""The server's side of one carrier's connection."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+from tussis.worker import logs
+from tussis.worker.device import wire
+from tussis.worker.device.wire import Garbled, Gone, Kind, Reply, Request
+
+_log = logs.get("device")
+
+
+class Carrier:
+    """One carrier, from its connection to its end: one thread reads, another one replies and never waits for it."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Owns ``connection`` from here on. Raises OSError when there are no file descriptors."""
+        self._incoming = connection
+        # Python's timeout belongs to the object: the reader waits on the one, the other never waits.
+        self._outgoing = connection.dup()
+        self._outgoing.setblocking(False)
+        # Held for a reply and for closing, and neither waits. Without it a reply could go to another carrier, whose
+        # connection was given the file descriptor that is closed here.
+        self._lock = threading.Lock()
+        self._pending: int | None = None
+
+    def read(self) -> Request:
+        """The next request. Raises :class:`Gone`, :class:`Garbled` also while the one before has no final reply."""
+        request = wire.receive_request(self._incoming)
+        with self._lock:
+            if self._pending is not None:
+                raise Garbled("a second request came before the reply to the first")
+            self._pending = request.id
+        return request
+
+    def reply(self, request: Request, kind: Kind, payload: bytes = b"") -> None:
+        """Send a reply without waiting. Where that fails the connection is shut, and its reader ends."""
+        with self._lock:
+            if kind is not Kind.BEGUN:
+                # Before the reply is sent: the carrier may send its next request at once.
+                self._pending = None
+            try:
+                wire.send_reply(self._outgoing, Reply(request.id, kind, payload))
+            except Gone as error:
+                _log.info("carrier_gone", reason=str(error))
+                self._shut()
+
+    def close(self) -> None:
+        """Close the connection. For the reader's thread."""
+        with self._lock:
+            self._shut()
+            self._incoming.close()
+            self._outgoing.close()
+
+    def _shut(self) -> None:
+        try:
+            self._outgoing.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            return  # it is down already
