@@ -22,6 +22,7 @@ import numpy as np
 
 from tussis.shared.dsp.legacy import scale_integers
 from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio, DiskFull, NoSamples, NotInstalled
+from tussis.worker.audio.frames import own_layout
 from tussis.worker.audio.headers import Header
 from tussis.worker.audio.limits import BYTES_A_SAMPLE, Limits
 from tussis.worker.audio.pyav_decoder import audio_stream, open_container
@@ -80,6 +81,11 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
         raise CodecUnsupportedByProfile(
             f"pydub has no samples of {8 * segment.sample_width} bits: use a profile with native decoding"
         ) from None
+    except OverflowError:
+        # It floors each channel's share, and the sum of 3 to 7 at full scale falls below the lowest integer.
+        raise CodecUnsupportedByProfile(
+            f"pydub cannot mix {channels} channels that are this loud: use a profile with native decoding"
+        ) from None
     except (audioop.error, ValueError) as error:
         raise CorruptAudio(f"pydub cannot mix the channels: {error}") from None
     if integers.size == 0:
@@ -103,7 +109,7 @@ def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegmen
             return segment, name
     with open_container(data, sniffed) as container:
         context = audio_stream(container).codec_context
-        decoder, rate, channels = context.name, context.sample_rate, context.channels
+        decoder, rate, channels = context.name, context.sample_rate, own_layout(context)
     if rate and channels:
         limits.check_layout(rate, channels)
     wav = ffmpeg_wav(data[sniffed.offset :], DEMUXERS[sniffed.container], decoder, limits)

@@ -7,22 +7,18 @@ sniffed container names, may open no protocol at all, and may run no decoder out
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import Final
 
 import av
 import av.logging
-import numpy as np
-import numpy.typing as npt
-from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
 from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio, NoAudioStream, NoSamples
 from tussis.worker.audio import mp4, mpeg
+from tussis.worker.audio.frames import Frames, one_layout, own_layout, planar
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audio.samples import Audio, Gathered, full_scale
+from tussis.worker.audio.samples import Audio, Gathered
 from tussis.worker.audio.sniff import Container, Sniffed
 from tussis.worker.audio.table import DEMUXERS, FFMPEG_DECODERS, PYAV
 
@@ -32,10 +28,6 @@ av.logging.set_libav_level(av.logging.PANIC)
 
 #: Samples a channel in one frame. FLAC's longest has 65 535; an ALAC header may ask for 16 million.
 _MAX_FRAME_SAMPLES: Final = 2**17
-
-#: Changes of rate or channels within one stream. Each costs a resampler, which takes longer to set up than its audio to
-#: decode; a recording glued together from a few pieces stays below.
-_MAX_CHANGES: Final = 16
 
 _STREAM_OPTIONS: Final = {
     "codec_whitelist": ",".join(FFMPEG_DECODERS),
@@ -108,79 +100,19 @@ def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits) -> Audio:
         if codec == "flac":
             # A damaged frame decodes to noise at full scale, which would decide the peak: its checksum tells.
             stream.codec_context.options["err_detect"] = "crccheck+explode"
-        packets = _Packets(container, stream)
+        own_layout(stream.codec_context)
+        frames = Frames(container, stream)
         gathered: Gathered | None = None
         rate = channels = 0
         try:
-            for frame in _one_layout(packets):
+            for frame in one_layout(frames):
                 if gathered is None:
                     rate, channels = frame.sample_rate, frame.layout.nb_channels
                     gathered = Gathered(limits, rate, channels)
-                gathered.add(_planar(frame))
+                gathered.add(planar(frame))
         except av.FFmpegError as error:
             raise CorruptAudio(f"FFmpeg cannot decode this {codec} stream: {error.strerror}") from None
         if gathered is None:
-            raise (CorruptAudio if packets.damaged else NoSamples)
+            raise (CorruptAudio if frames.damaged else NoSamples)
         samples = gathered.samples()
     return Audio(samples, rate, channels, sniffed.container.value, codec, PYAV, samples.shape[1] / rate)
-
-
-class _Packets:
-    """The frames of a stream, passing over what does not decode."""
-
-    def __init__(self, container: InputContainer, stream: AudioStream) -> None:
-        self._container = container
-        self._stream = stream
-        self.damaged = False
-        """Whether anything was passed over."""
-
-    def __iter__(self) -> Iterator[AudioFrame]:
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                self.damaged = True
-                return
-            if packet is None:
-                return
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                self.damaged = True
-                continue
-            yield from (frame for frame in frames if isinstance(frame, AudioFrame))
-
-
-def _one_layout(frames: _Packets) -> Iterator[AudioFrame]:
-    """The frames, those that differ in rate or channels converted to the first one's."""
-    first: tuple[int, str] | None = None
-    current: tuple[int, str] | None = None
-    resampler: AudioResampler | None = None
-    changes = 0
-    for frame in frames:
-        layout = (frame.sample_rate, frame.layout.name)
-        first = first or layout
-        if current is not None and layout != current:
-            changes += 1
-            if changes > _MAX_CHANGES:
-                raise CorruptAudio(f"the stream changes its rate or channels more than {_MAX_CHANGES} times")
-            if resampler is not None:
-                yield from resampler.resample(None)
-            resampler = None if layout == first else AudioResampler("fltp", first[1], first[0])
-        current = layout
-        if resampler is None:
-            yield frame
-        else:
-            frame.pts = None
-            yield from resampler.resample(frame)
-    if resampler is not None:
-        yield from resampler.resample(None)
-
-
-def _planar(frame: AudioFrame) -> npt.NDArray[np.float32]:
-    """A frame as float32 (channels, n)."""
-    raw = frame.to_ndarray()
-    if not frame.format.is_planar:
-        raw = raw.reshape(-1, frame.layout.nb_channels).T
-    return full_scale(raw)
