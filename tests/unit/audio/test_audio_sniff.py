@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_a_stream_that_begins_inside_a_frame(stream: bytes, container: Container
     assert sniff(stream[10:]) == Sniffed(container, frame.size - 10)
 
 
-RUBBISH: Final = {
+RUBBISH: Final[dict[str, Callable[[int], bytes]]] = {
     "zeros": bytes,
     "noise": np.random.default_rng(3).bytes,
     "a header of HTTP": lambda size: (b"HTTP/1.1 200 OK\r\nX-Filler: " + b"a" * size)[:size],

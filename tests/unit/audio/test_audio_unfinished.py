@@ -1,4 +1,4 @@
-"""Headers of recorders that were killed: the sound that is there, in every container and for every length they leave."""
+"""Headers of recorders that were killed: the sound that is there, in every container, for every length they leave."""
 
 from __future__ import annotations
 
