@@ -29,6 +29,7 @@ SCENARIOS: Final = {
     18: "corrupt and unknown messages",
     19: "rolling SIGTERM under load; grace exceeded",
     20: "mixed priorities; the reported depth",
+    37: "recordings that crashed the decoder: 8 channels, speakers in an order of their own",
 }
 
 Results = defaultdict[int, list[tuple[str, str, float]]]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.support.encoding import interleaved, wav
+from tests.support.encoding import muxed
 from tests.support.recordings import cough_like
 
 #: Decodes files by both decoders; prints what comes out and stores the mean of the channels beside the file.
@@ -60,10 +60,10 @@ def mean(path: Path, decoder: str) -> npt.NDArray[np.float32]:
     return stored
 
 
-def ffmpeg(*arguments: str | Path, data: bytes = b"") -> bytes:
+def ffmpeg(*arguments: str | Path) -> bytes:
     """What the ``ffmpeg`` program prints."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *arguments]
-    return subprocess.run(command, input=data, capture_output=True, timeout=60, check=True).stdout
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", *arguments]
+    return subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
 
 
 def mean_by_ffmpeg(path: Path, channels: int) -> npt.NDArray[np.float32]:
@@ -76,9 +76,7 @@ def mean_by_ffmpeg(path: Path, channels: int) -> npt.NDArray[np.float32]:
 def made(folder: Path, codec: str, channels: int, suffix: str, *options: str) -> Path:
     """A third of a second of as many different channels, encoded by the ``ffmpeg`` program."""
     path = folder / f"{codec}-{channels}.{suffix}"
-    source = wav(interleaved(cough_like(0.3, 48_000, channels=channels)), tag=3, bits=32, rate_hz=48_000,
-                 channels=channels)  # fmt: skip
-    ffmpeg("-i", "-", "-c:a", codec, *options, path, data=source)
+    muxed(path, 48_000, (cough_like(0.3, 48_000, channels=channels), codec), options=options)
     return path
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Final
 
-import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.support.encoding import interleaved, wav
+from tests.support.encoding import muxed
 from tests.support.recordings import cough_like
 from tussis.shared.dsp.profiles import Decoder
 from tussis.shared.errors import AudioError, CodecUnsupportedByProfile, TooManyChannels
@@ -23,20 +21,6 @@ LIMITS: Final = Limits()
 RATE_HZ: Final = 48_000
 VOICE: Final = cough_like(1.0, RATE_HZ)
 SILENCE: Final = np.zeros((1, RATE_HZ), np.float32)
-
-
-def muxed(path: Path, *streams: tuple[npt.NDArray[np.float32], str], options: tuple[str, ...] = ()) -> bytes:
-    """A file of several audio streams, by the ``ffmpeg`` program: samples (channels, n), and their codec."""
-    inputs: list[str | Path] = []
-    codecs: list[str] = []
-    for number, (samples, codec) in enumerate(streams):
-        source = path.with_name(f"{number}.wav")
-        source.write_bytes(wav(interleaved(samples), tag=3, bits=32, channels=len(samples), rate_hz=RATE_HZ))
-        inputs += ["-i", source]
-        codecs += ["-map", str(number), f"-c:a:{number}", codec]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", *inputs, *codecs, *options, path]
-    subprocess.run(command, check=True, timeout=60)
-    return path.read_bytes()
 
 
 def sounds_like_the_voice(audio: Audio) -> bool:
@@ -51,13 +35,13 @@ def sounds_like_the_voice(audio: Audio) -> bool:
 def test_a_silent_track_yields_to_one_that_sounds(
     tmp_path: Path, suffix: str, codec: str, order: tuple[npt.NDArray[np.float32], ...]
 ) -> None:
-    data = muxed(tmp_path / f"screen.{suffix}", *((samples, codec) for samples in order))
+    data = muxed(tmp_path / f"screen.{suffix}", RATE_HZ, *((samples, codec) for samples in order))
 
     assert sounds_like_the_voice(decode(data, LIMITS))
 
 
 def test_a_silent_track_of_more_channels_and_another_codec_yields_too(tmp_path: Path) -> None:
-    data = muxed(tmp_path / "screen.mkv", (np.repeat(SILENCE, 2, axis=0), "aac"), (VOICE, "libopus"))
+    data = muxed(tmp_path / "screen.mkv", RATE_HZ, (np.repeat(SILENCE, 2, axis=0), "aac"), (VOICE, "libopus"))
 
     audio = decode(data, LIMITS)
 
@@ -66,11 +50,11 @@ def test_a_silent_track_of_more_channels_and_another_codec_yields_too(tmp_path: 
 
 
 def test_one_step_of_noise_is_silence_and_a_quiet_voice_is_not(tmp_path: Path) -> None:
-    step = np.where(np.arange(RATE_HZ) % 2, 1, -1)[np.newaxis].astype(np.float32) / 32_768
+    step = np.where(np.arange(RATE_HZ) % 2, 1, -1)[np.newaxis].astype(np.float32) * np.float32(2**-15)
     quiet = VOICE * np.float32(1e-3)
 
-    yields = decode(muxed(tmp_path / "one.mov", (step, "pcm_s16le"), (VOICE, "pcm_s16le")), LIMITS)
-    stays = decode(muxed(tmp_path / "two.mov", (quiet, "pcm_s16le"), (VOICE, "pcm_s16le")), LIMITS)
+    yields = decode(muxed(tmp_path / "one.mov", RATE_HZ, (step, "pcm_s16le"), (VOICE, "pcm_s16le")), LIMITS)
+    stays = decode(muxed(tmp_path / "two.mov", RATE_HZ, (quiet, "pcm_s16le"), (VOICE, "pcm_s16le")), LIMITS)
 
     assert sounds_like_the_voice(yields)
     assert np.abs(stays.samples).max() < 2e-3
@@ -78,8 +62,8 @@ def test_one_step_of_noise_is_silence_and_a_quiet_voice_is_not(tmp_path: Path) -
 
 def test_the_first_of_two_tracks_that_sound_is_decoded(tmp_path: Path) -> None:
     other = cough_like(1.0, RATE_HZ, seed=5)
-    both = decode(muxed(tmp_path / "both.mov", (VOICE, "pcm_s16le"), (other, "pcm_s16le")), LIMITS)
-    alone = decode(muxed(tmp_path / "alone.mov", (VOICE, "pcm_s16le")), LIMITS)
+    both = decode(muxed(tmp_path / "both.mov", RATE_HZ, (VOICE, "pcm_s16le"), (other, "pcm_s16le")), LIMITS)
+    alone = decode(muxed(tmp_path / "alone.mov", RATE_HZ, (VOICE, "pcm_s16le")), LIMITS)
 
     assert np.array_equal(both.samples, alone.samples)
 
@@ -88,7 +72,9 @@ def test_the_first_of_two_tracks_that_sound_is_decoded(tmp_path: Path) -> None:
 def test_silence_with_nothing_better_beside_it_is_the_answer(
     tmp_path: Path, other: tuple[npt.NDArray[np.float32], str]
 ) -> None:
-    data = muxed(tmp_path / "silent.mov", (SILENCE, "pcm_s16le"), other, options=("-disposition:a:0", "default"))
+    data = muxed(
+        tmp_path / "silent.mov", RATE_HZ, (SILENCE, "pcm_s16le"), other, options=("-disposition:a:0", "default")
+    )
 
     audio = decode(data, LIMITS)
 
@@ -98,19 +84,19 @@ def test_silence_with_nothing_better_beside_it_is_the_answer(
 
 def test_another_track_that_is_refused_does_not_refuse_the_recording(tmp_path: Path) -> None:
     many = np.repeat(VOICE, 3, axis=0)
-    data = muxed(tmp_path / "wide.mkv", (SILENCE, "flac"), (many, "flac"))
+    data = muxed(tmp_path / "wide.mkv", RATE_HZ, (SILENCE, "flac"), (many, "flac"))
     with pytest.raises(TooManyChannels):
-        decode(muxed(tmp_path / "alone.mkv", (many, "flac")), Limits(max_channels=2))
+        decode(muxed(tmp_path / "alone.mkv", RATE_HZ, (many, "flac")), Limits(max_channels=2))
 
     assert not decode(data, Limits(max_channels=2)).samples.any()
 
 
 def test_an_empty_track_yields_as_well(tmp_path: Path) -> None:
-    data = muxed(tmp_path / "empty.mkv", (SILENCE[:, :0], "pcm_s16le"), (VOICE, "pcm_s16le"))
+    data = muxed(tmp_path / "empty.mkv", RATE_HZ, (SILENCE[:, :0], "pcm_s16le"), (VOICE, "pcm_s16le"))
 
     assert sounds_like_the_voice(decode(data, LIMITS))
     with pytest.raises(AudioError):
-        decode(muxed(tmp_path / "alone.mkv", (SILENCE[:, :0], "pcm_s16le")), LIMITS)
+        decode(muxed(tmp_path / "alone.mkv", RATE_HZ, (SILENCE[:, :0], "pcm_s16le")), LIMITS)
 
 
 class TestLegacy:
@@ -118,14 +104,14 @@ class TestLegacy:
 
     def test_it_repeats_the_programs_choice(self, tmp_path: Path) -> None:
         for order in ((SILENCE, VOICE), (VOICE, SILENCE)):
-            data = muxed(tmp_path / "two.mkv", *((samples, "flac") for samples in order))
+            data = muxed(tmp_path / "two.mkv", RATE_HZ, *((samples, "flac") for samples in order))
             assert sounds_like_the_voice(decode(data, LIMITS, Decoder.PYDUB)) == (order[0] is VOICE)
             (tmp_path / "two.mkv").unlink()
 
     def test_most_channels_win_and_bring_their_own_decoder(self, tmp_path: Path) -> None:
-        """The library chose the first stream and the program the second, whose packets the first's decoder made noise of."""
+        """The library chose the first and the program the second: the first's decoder made noise of its packets."""
         data = muxed(
-            tmp_path / "two.mkv", (VOICE, "libopus"), (np.repeat(VOICE, 2, axis=0), "flac"),
+            tmp_path / "two.mkv", RATE_HZ, (VOICE, "libopus"), (np.repeat(VOICE, 2, axis=0), "flac"),
             options=("-disposition:a:0", "0", "-disposition:a:1", "0"),
         )  # fmt: skip
 
@@ -136,7 +122,7 @@ class TestLegacy:
 
     def test_a_choice_outside_the_table_is_refused(self, tmp_path: Path) -> None:
         data = muxed(
-            tmp_path / "two.mkv", (VOICE, "libopus"), (np.repeat(VOICE, 2, axis=0), "tta"),
+            tmp_path / "two.mkv", RATE_HZ, (VOICE, "libopus"), (np.repeat(VOICE, 2, axis=0), "tta"),
             options=("-disposition:a:0", "0", "-disposition:a:1", "0"),
         )  # fmt: skip
 
