@@ -39,6 +39,7 @@ SCENARIOS: Final = {
     32: "the database restored under living workers",
     34: "a gateway changes or cuts a recording's bytes",
     35: "the connection to the device process disturbed",
+    37: "recordings that crashed the decoder: 8 channels, speakers in an order of their own",
 }
 
 Results = defaultdict[int, list[tuple[str, str, float]]]

@@ -12,7 +12,9 @@ import psutil
 import pytest
 
 from tests.support.deployment import Deployment
+from tests.support.encoding import muxed
 from tests.support.processes import Running
+from tests.support.recordings import cough_like
 from tests.support.sounds import wav
 from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.states import AttemptOutcome
@@ -205,3 +207,26 @@ def test_a_fault_of_our_own_making_is_a_visible_failure(deployment: Deployment, 
     deployment.assert_accounted(failures=1)
     assert deployment.analysis(job).error_class == "internal"
     assert len(starts(starts_file)) == 1
+
+
+@pytest.mark.scenario(37)
+def test_8_channels_and_odd_speakers_are_analysed_beside_others(deployment: Deployment, tmp_path: Path) -> None:
+    """PyAV ended the process on both; ``tests/unit/audio/test_audio_channels.py`` has every codec."""
+    surround = muxed(tmp_path / "surround.m4a", 48_000, (cough_like(1.0, 48_000, channels=8), "aac"))
+    odd = muxed(
+        tmp_path / "odd.mov", 48_000, (cough_like(1.0, 48_000, channels=2), "pcm_s16le"),
+        options=("-af", "channelmap=map=1|0:channel_layout=FR+FL"),
+    )  # fmt: skip
+    jobs = [
+        deployment.enqueue("good.wav", wav(1.0)),
+        deployment.enqueue("surround.m4a", surround),
+        deployment.enqueue("odd.mov", odd),
+        deployment.enqueue("good-too.wav", wav(1.0, seed=1)),
+    ]
+    worker = deployment.worker(concurrency=1)
+    first = children(worker)
+    deployment.wait_drained(60)
+    deployment.assert_accounted()
+    assert [deployment.analysis(job).state for job in jobs] == ["succeeded"] * 4
+    assert [deployment.analysis(job).attempts for job in jobs] == [1] * 4
+    assert children(worker) == first

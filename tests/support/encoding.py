@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
 from av.audio.frame import AudioFrame
@@ -34,6 +37,31 @@ def encoded(samples: npt.NDArray[np.float32], rate_hz: int, container: str, code
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     return target.getvalue()
+
+
+def muxed(
+    path: Path, rate_hz: int, *streams: tuple[npt.NDArray[np.float32], str], options: tuple[str, ...] = ()
+) -> bytes:
+    """A file of audio streams at ``path``, whose suffix names the container, by the ``ffmpeg`` program.
+
+    It has encoders that PyAV lacks, and takes more than two channels: PyAV crashes on the planes of eight.
+
+    Args:
+        path: where to write; the sources are left beside it.
+        rate_hz: samples a second, of every stream.
+        streams: samples (channels, n), and the name of their encoder.
+        options: for the output.
+    """
+    inputs: list[str | Path] = []
+    codecs: list[str] = []
+    for number, (samples, codec) in enumerate(streams):
+        source = path.with_name(f"{path.stem}-{number}.source.wav")
+        source.write_bytes(wav(interleaved(samples), tag=3, bits=32, channels=len(samples), rate_hz=rate_hz))
+        inputs += ["-i", source]
+        codecs += ["-map", str(number), f"-c:a:{number}", codec]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", *inputs, *codecs, *options, path]
+    subprocess.run(command, check=True, timeout=60)
+    return path.read_bytes()
 
 
 def wav(

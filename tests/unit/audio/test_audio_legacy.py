@@ -16,7 +16,7 @@ import pytest
 from tests.support.encoding import encoded, interleaved, wav
 from tests.support.recordings import cough_like
 from tussis.shared.dsp.profiles import Decoder
-from tussis.shared.errors import DiskFull, NotInstalled, TooLong
+from tussis.shared.errors import CodecUnsupportedByProfile, DiskFull, NotInstalled, TooLong
 from tussis.worker.audio import legacy
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
@@ -96,6 +96,16 @@ def test_the_mean_of_two_channels_floors() -> None:
     audio = decode(wav(interleaved(frames), channels=2), Limits(), Decoder.PYDUB)
 
     assert (audio.samples * 32_768).tolist() == [[-1, -2, 1, 0]]
+
+
+def test_six_channels_too_loud_for_pydubs_sum_are_refused(segment: Any) -> None:
+    """It floors -32 768 / 6 to -5 462 six times, which is 4 below the lowest integer, and raises OverflowError."""
+    data = wav(interleaved(np.full((6, 10), -32_768, "<i2")), channels=6)
+    with pytest.raises(OverflowError):
+        segment.from_file(io.BytesIO(data), format="wav").set_channels(1)
+
+    with pytest.raises(CodecUnsupportedByProfile, match="6 channels"):
+        decode(data, Limits(), Decoder.PYDUB)
 
 
 def test_ffmpeg_stops_at_the_limit_on_duration() -> None:

@@ -63,6 +63,9 @@ def test_bytes() -> None:
 def test_rate() -> None:
     decode(wav(bytes(1_000), rate_hz=4_000), LIMITS)
     decode(wav(bytes(1_000), rate_hz=192_000), LIMITS)
+    assert "TUSSIS_MAX_RATE_HZ=192000" in refused(wav(bytes(1_000), rate_hz=384_000), LIMITS, UnsupportedRate)
+    for ultrasound in (250_000, 384_000):
+        assert decode(wav(bytes(1_000), rate_hz=ultrasound), Limits(max_rate_hz=384_000)).rate_hz == ultrasound
     assert "3999 Hz" in refused(wav(bytes(1_000), rate_hz=3_999), LIMITS, UnsupportedRate)
     refused(wav(bytes(1_000), rate_hz=192_001), LIMITS, UnsupportedRate)
     refused(wav(bytes(1_000), rate_hz=0), LIMITS, CorruptAudio)

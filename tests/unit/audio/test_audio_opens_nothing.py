@@ -22,7 +22,7 @@ import pytest
 from tests.support.traps import Trap, hls, lures, trap
 from tussis.shared.dsp.profiles import Decoder
 from tussis.shared.errors import AudioError
-from tussis.worker.audio import pyav_decoder
+from tussis.worker.audio import frames
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.legacy import ffmpeg_wav
 from tussis.worker.audio.limits import Limits
@@ -124,7 +124,7 @@ import json, sys
 from pathlib import Path
 from tussis.shared.dsp.profiles import Decoder
 from tussis.shared.errors import AudioError
-from tussis.worker.audio import pyav_decoder
+from tussis.worker.audio import frames
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 
@@ -195,7 +195,7 @@ def test_decoding_starts_no_threads(pack: Path, monkeypatch: pytest.MonkeyPatch)
         started.append(threads() - before)
         return full_scale(samples)
 
-    monkeypatch.setattr(pyav_decoder, "full_scale", count)
+    monkeypatch.setattr(frames, "full_scale", count)
     before = threads()
 
     decode(data, LIMITS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,7 @@ from tussis.shared.errors import CorruptAudio, EmptyObject, NotAudio
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.mpeg import adts_frame, mpeg_frame
-from tussis.worker.audio.sniff import Container, Sniffed, sniff
+from tussis.worker.audio.sniff import SYNC_WINDOW, Container, Sniffed, sniff
 
 VOICE: Final = cough_like(1.0, 16_000)
 
@@ -64,8 +65,14 @@ def test_padding_behind_a_tag_is_passed_over() -> None:
 def test_a_tag_that_is_longer_than_the_object_is_damage() -> None:
     with pytest.raises(CorruptAudio, match="ID3"):
         sniff(id3(300)[:200])
+
+
+def test_a_tag_with_a_malformed_size_is_rubbish_before_the_audio() -> None:
+    tag = b"ID3\x04\0\0\xff\xff\xff\xff" + bytes(100)
+
+    assert sniff(tag + mp3()) == Sniffed(Container.MP3, len(tag))
     with pytest.raises(CorruptAudio, match="malformed"):
-        sniff(b"ID3\x04\0\0\xff\xff\xff\xff" + bytes(100))
+        sniff(tag)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +84,78 @@ def test_a_stream_that_begins_inside_a_frame(stream: bytes, container: Container
     assert frame is not None
 
     assert sniff(stream[10:]) == Sniffed(container, frame.size - 10)
+
+
+RUBBISH: Final[dict[str, Callable[[int], bytes]]] = {
+    "zeros": bytes,
+    "noise": np.random.default_rng(3).bytes,
+    "a header of HTTP": lambda size: (b"HTTP/1.1 200 OK\r\nX-Filler: " + b"a" * size)[:size],
+}
+
+
+@pytest.mark.parametrize("rubbish", RUBBISH)
+@pytest.mark.parametrize("size", [1, 3_000, 5_000, 70_000, SYNC_WINDOW - 1])
+@pytest.mark.parametrize(
+    ("stream", "container"), [(mp3(), Container.MP3), (adts(), Container.ADTS)], ids=["mp3", "adts"]
+)
+def test_rubbish_before_a_stream(stream: bytes, container: Container, size: int, rubbish: str) -> None:
+    data = RUBBISH[rubbish](size) + stream
+
+    assert sniff(data) == Sniffed(container, size)
+    assert np.array_equal(decode(data, Limits()).samples, decode(stream, Limits()).samples)
+
+
+def test_rubbish_beyond_the_limit_is_not_passed_over() -> None:
+    with pytest.raises(NotAudio):
+        sniff(bytes(SYNC_WINDOW) + mp3())
+
+
+@pytest.mark.parametrize("behind", [b"TAG" + bytes(125), b"APETAGEX" + b"a" * 50_000, bytes(50_000), b"<html></html>"])
+def test_what_may_stand_behind_a_stream_with_rubbish_before_it(behind: bytes) -> None:
+    assert sniff(bytes(100) + mp3() + behind) == Sniffed(Container.MP3, 100)
+
+
+def test_damage_in_a_stream_with_rubbish_before_it() -> None:
+    stream = mp3()
+    hole = stream[: len(stream) // 2] + b"lost" * 100 + stream[len(stream) // 2 :]
+
+    assert sniff(bytes(100) + hole) == Sniffed(Container.MP3, 100)
+
+
+def in_packets(stream: bytes, size: int, head: bytes) -> bytes:
+    """As a container without a known beginning would hold the stream."""
+    return b"head" + b"".join(head + stream[at : at + size] for at in range(0, len(stream), size))
+
+
+@pytest.mark.parametrize("size", [500, 2_034, 4_000])
+@pytest.mark.parametrize("head", [b"packet", b"a picture of the film " * 30], ids=["header", "picture"])
+@pytest.mark.parametrize("stream", [mp3() * 4, adts() * 4], ids=["mp3", "adts"])
+def test_frames_inside_an_unknown_container_are_no_stream(stream: bytes, size: int, head: bytes) -> None:
+    """Its headers and pictures would be decoded along, and the frames that they cut lost."""
+    with pytest.raises(NotAudio):
+        sniff(in_packets(stream, size, head))
+
+
+@pytest.mark.parametrize(
+    ("muxer", "name"),
+    [
+        ("mpeg", "MPEG program stream"),
+        ("vob", "MPEG program stream"),
+        ("mpegts", "MPEG transport stream"),
+        ("avi", "AVI"),
+        ("flv", "Flash"),
+        ("rm", "RealMedia"),
+        ("nut", "NUT"),
+    ],
+)
+def test_containers_that_hold_mpeg_audio_are_refused_by_name(muxer: str, name: str) -> None:
+    """A camcorder's program stream was taken for MP3: 2.35 s of 3.00 s, with the film's bytes between the frames."""
+    codec, rate_hz = {"flv": ("libmp3lame", 44_100), "rm": ("ac3", 44_100)}.get(muxer, ("mp2", 44_100))
+    data = encoded(cough_like(1.0, rate_hz), rate_hz, muxer, codec)
+
+    for before in (b"", id3(30)):
+        with pytest.raises(NotAudio, match=name):
+            sniff(before + data)
 
 
 def test_short_mpeg_streams() -> None:

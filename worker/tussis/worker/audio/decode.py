@@ -10,6 +10,7 @@ from tussis.worker.audio.pyav_decoder import decode_stream
 from tussis.worker.audio.samples import Audio
 from tussis.worker.audio.sniff import sniff
 from tussis.worker.audio.soundfile_decoder import decode_uncompressed
+from tussis.worker.audio.unfinished import finished
 
 
 def decode(data: bytes, limits: Limits, decoder: Decoder = Decoder.NATIVE) -> Audio:
@@ -39,6 +40,8 @@ def decode(data: bytes, limits: Limits, decoder: Decoder = Decoder.NATIVE) -> Au
         limits.check_layout(header.rate_hz, header.channels)
         if header.frames is not None:
             limits.check_length(header.frames, header.rate_hz, header.channels)
+        if header.uncompressed:
+            data = finished(data, sniffed.container, sniffed.offset)
     if decoder is Decoder.PYDUB:
         return decode_with_pydub(data, sniffed, header, limits)
     if header is not None and header.uncompressed:

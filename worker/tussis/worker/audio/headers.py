@@ -34,6 +34,8 @@ class Header:
 #: Format tags (mmreg.h): integers, floats, A-law, mu-law. 0xFFFE carries the tag in its sub-format.
 _WAV_INTEGERS, _WAV_FLOATS, _WAV_ALAW, _WAV_MULAW, _WAV_EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE
 _WAV_UNCOMPRESSED: Final = frozenset({_WAV_INTEGERS, _WAV_FLOATS, _WAV_ALAW, _WAV_MULAW})
+#: Widths that libsndfile does not read: FFmpeg names their codec, which is in no table.
+_WAV_UNREAD: Final = frozenset({(_WAV_INTEGERS, 64), (_WAV_FLOATS, 16)})
 #: AIFF-C compression types that compress nothing; plain AIFF is "NONE".
 _AIFF_FLOATS: Final = frozenset({b"fl32", b"FL32", b"fl64", b"FL64"})
 _AIFF_UNCOMPRESSED: Final = _AIFF_FLOATS | {
@@ -72,7 +74,7 @@ def read_header(container: Container, data: bytes, offset: int) -> Header | None
     return None
 
 
-def _chunks(data: bytes, start: int, order: str) -> Iterator[tuple[bytes, int, int]]:
+def chunks(data: bytes, start: int, order: str) -> Iterator[tuple[bytes, int, int]]:
     """Name, start and stated size of the IFF chunks from ``start``. Chunks are padded to even sizes."""
     while start + 8 <= len(data):
         name, size = struct.unpack_from(order + "4sI", data, start)
@@ -82,35 +84,41 @@ def _chunks(data: bytes, start: int, order: str) -> Iterator[tuple[bytes, int, i
 
 def _riff_format(data: bytes, offset: int) -> bytes:
     order = ">" if data[offset : offset + 4] == b"RIFX" else "<"
-    for name, start, size in _chunks(data, offset + 12, order):
+    for name, start, size in chunks(data, offset + 12, order):
         if name == b"fmt ":
             return data[start : start + size]
     raise CorruptAudio("the WAV header has no format chunk")
 
 
-def _w64_format(data: bytes, offset: int) -> bytes:
+def w64_chunks(data: bytes, offset: int) -> Iterator[tuple[bytes, int, int]]:
+    """First letters of the identifier, start and stated size, which counts the 24 bytes before the start, of the chunks
+    of the W64 file at ``offset``. They are padded to 8 bytes."""
     start = offset + 40
     while start + 24 <= len(data):
         name, size = struct.unpack_from("<4s12xQ", data, start)
-        if size < 24:
-            break
+        yield name, start + 24, size
+        start += (max(size, 24) + 7) // 8 * 8
+
+
+def _w64_format(data: bytes, offset: int) -> bytes:
+    for name, start, size in w64_chunks(data, offset):
         if name == b"fmt ":
-            return data[start + 24 : start + size]
-        start += (size + 7) // 8 * 8
+            return data[start : start - 24 + size]
     raise CorruptAudio("the W64 header has no format chunk")
 
 
 def _wav(fmt: bytes, *, big_endian: bool) -> Header:
     order = ">" if big_endian else "<"
-    tag, channels, rate = struct.unpack_from(order + "HHI8x", fmt)
+    tag, channels, rate, bits = struct.unpack_from(order + "HHI6xH", fmt)
     if tag == _WAV_EXTENSIBLE:
         (tag,) = struct.unpack_from(order + "H", fmt, 24)
-    return Header(tag in _WAV_UNCOMPRESSED, tag == _WAV_FLOATS, rate, channels)
+    uncompressed = tag in _WAV_UNCOMPRESSED and (tag, bits) not in _WAV_UNREAD
+    return Header(uncompressed, uncompressed and tag == _WAV_FLOATS, rate, channels)
 
 
 def _aiff(data: bytes, offset: int) -> Header:
     compressed = data[offset + 8 : offset + 12] == b"AIFC"
-    for name, start, _ in _chunks(data, offset + 12, ">"):
+    for name, start, _ in chunks(data, offset + 12, ">"):
         if name == b"COMM":
             (channels,) = struct.unpack_from(">H", data, start)
             exponent, mantissa = struct.unpack_from(">HQ", data, start + 8)

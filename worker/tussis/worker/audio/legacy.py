@@ -19,12 +19,23 @@ from typing import IO, TYPE_CHECKING, Final
 
 import imageio_ffmpeg
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition
 
 from tussis.shared.dsp.legacy import scale_integers
-from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio, DiskFull, NoSamples, NotInstalled
+from tussis.shared.errors import (
+    CodecUnsupportedByProfile,
+    CorruptAudio,
+    DiskFull,
+    NoAudioStream,
+    NoSamples,
+    NotInstalled,
+)
+from tussis.worker.audio.frames import own_layout
 from tussis.worker.audio.headers import Header
 from tussis.worker.audio.limits import BYTES_A_SAMPLE, Limits
-from tussis.worker.audio.pyav_decoder import audio_stream, open_container
+from tussis.worker.audio.pyav_decoder import check_decoder, decoder_name, open_container
 from tussis.worker.audio.samples import Audio
 from tussis.worker.audio.sniff import Container, Sniffed
 from tussis.worker.audio.soundfile_decoder import decode_uncompressed
@@ -80,6 +91,11 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
         raise CodecUnsupportedByProfile(
             f"pydub has no samples of {8 * segment.sample_width} bits: use a profile with native decoding"
         ) from None
+    except OverflowError:
+        # It floors each channel's share, and the sum of 3 to 7 at full scale falls below the lowest integer.
+        raise CodecUnsupportedByProfile(
+            f"pydub cannot mix {channels} channels that are this loud: use a profile with native decoding"
+        ) from None
     except (audioop.error, ValueError) as error:
         raise CorruptAudio(f"pydub cannot mix the channels: {error}") from None
     if integers.size == 0:
@@ -102,11 +118,12 @@ def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegmen
             name = "pcm_u8" if segment.sample_width == 1 else f"pcm_s{8 * segment.sample_width}"
             return segment, name
     with open_container(data, sniffed) as container:
-        context = audio_stream(container).codec_context
-        decoder, rate, channels = context.name, context.sample_rate, context.channels
+        stream = _programs_choice(container)
+        index, decoder = stream.index, stream.codec_context.name
+        rate, channels = stream.codec_context.sample_rate, own_layout(stream.codec_context)
     if rate and channels:
         limits.check_layout(rate, channels)
-    wav = ffmpeg_wav(data[sniffed.offset :], DEMUXERS[sniffed.container], decoder, limits)
+    wav = ffmpeg_wav(data[sniffed.offset :], DEMUXERS[sniffed.container], decoder, limits, index)
     fix_wav_headers(wav)
     try:
         return AudioSegment(data=bytes(wav)), FFMPEG_DECODERS[decoder]
@@ -114,8 +131,35 @@ def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegmen
         raise CorruptAudio(f"pydub cannot read what ffmpeg made of it: {error}") from None
 
 
-def ffmpeg_wav(data: ReadableBuffer, demuxer: str, decoder: str, limits: Limits) -> bytearray:
-    """Run pydub's ``ffmpeg`` command on ``data``; the WAV file it writes. Raises :class:`DiskFull`."""
+def _programs_choice(container: InputContainer) -> AudioStream:
+    """The stream that pydub got: ``ffmpeg`` prefers one marked as default, then most channels, then the first.
+
+    Where the library's choice is another one, so would be the decoder, and another's packets make noise in it.
+
+    Raises:
+        NoAudioStream: there is none.
+        CodecUnsupportedByProfile: its decoder is not in the table.
+    """
+    if not container.streams.audio:
+        raise NoAudioStream
+
+    def preference(stream: AudioStream) -> tuple[bool, int]:
+        channels = own_layout(stream.codec_context) if decoder_name(stream) is not None else 0
+        return bool(stream.disposition & Disposition.default), channels
+
+    stream = max(container.streams.audio, key=preference)
+    check_decoder(stream)
+    return stream
+
+
+def ffmpeg_wav(
+    data: ReadableBuffer, demuxer: str, decoder: str, limits: Limits, stream: int | None = None
+) -> bytearray:
+    """Run pydub's ``ffmpeg`` command on ``data`` and one stream of it, or the program's choice; the WAV file it writes.
+
+    Raises:
+        DiskFull, NotInstalled, CorruptAudio.
+    """
     most_bytes = limits.max_decoded_bytes // BYTES_A_SAMPLE * _WAV_BYTES_A_SAMPLE + _WAV_HEADER_ROOM
     try:
         with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
@@ -126,7 +170,8 @@ def ffmpeg_wav(data: ReadableBuffer, demuxer: str, decoder: str, limits: Limits)
                 # fd, the open descriptor, is the only protocol: no name can be opened, of a file or of a host.
                 "-protocol_whitelist", "fd", "-format_whitelist", demuxer, "-codec_whitelist", decoder,
                 "-f", demuxer, "-acodec", decoder, "-i", "fd:",
-                "-vn", "-f", "wav", "-t", f"{limits.max_duration_s + 1:f}", "-fs", str(most_bytes), "-",
+                *([] if stream is None else ["-map", f"0:{stream}"]), "-vn", "-f", "wav",
+                "-t", f"{limits.max_duration_s + 1:f}", "-fs", str(most_bytes), "-",
             ]  # fmt: skip
             _run(command, source, target)
             target.seek(0)

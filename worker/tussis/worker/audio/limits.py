@@ -4,7 +4,8 @@ The defaults, and why:
 
 * 100 MiB: 18 minutes of 16-bit 48 kHz mono WAV, the widest thing that phones and browsers send.
 * One hour: an upload of that length is a misdirected file. At most 17.5 s of a recording are analysed.
-* 4 to 192 kHz: below, nothing of a cough is left; above, no recorder exists.
+* 4 to 192 kHz: below, nothing of a cough is left; above are recorders of ultrasound (bats, AudioMoth: 250, 384 and
+  500 kHz), whose files are many times larger for the same cough.
 * 8 channels: 7.1. Telephony and browsers send one or two.
 * 256 MiB of samples: an hour of 16 kHz mono, 23 minutes of 48 kHz mono. A few kilobytes of silence, compressed
   losslessly, can stand for an hour of eight channels at 192 kHz, which is 22 GB.
@@ -61,7 +62,8 @@ class Limits:
             raise CorruptAudio(f"the header gives {channels} channels")
         if not self.min_rate_hz <= rate_hz <= self.max_rate_hz:
             raise UnsupportedRate(
-                f"the sample rate is {rate_hz} Hz, outside {self.min_rate_hz} to {self.max_rate_hz} Hz"
+                f"the sample rate is {rate_hz} Hz, outside the limits TUSSIS_MIN_RATE_HZ={self.min_rate_hz} and "
+                f"TUSSIS_MAX_RATE_HZ={self.max_rate_hz}"
             )
         if channels > self.max_channels:
             raise TooManyChannels(f"the audio has {channels} channels, over the limit of {self.max_channels}")

@@ -37,6 +37,13 @@ _KBITS: Final = {
 _HEADER_BYTES: Final = 4
 #: The old tag, at the end of the file.
 _ID3V1: Final = b"TAG"
+#: Other tags that stand behind the audio.
+_TAGS: Final = (_ID3V1, b"APETAGEX", b"LYRICSBEGIN", b"ID3", b"3DI")
+
+LONGEST_FRAME: Final = 2_881
+"""Bytes of MPEG-2 layer II at 160 kbit/s and 8 kHz, with padding."""
+_FRAMES_LOOKED_AT: Final = 1_024
+_FRAMES_A_BREAK: Final = 64
 
 
 def mpeg_frame(data: bytes, at: int) -> Frame | None:
@@ -87,6 +94,39 @@ def find_stream(data: bytes, start: int, window: int, header: ReadHeader) -> int
             return at
         at = data.find(b"\xff", at + 1, end)
     return None
+
+
+def goes_on(data: bytes, start: int, header: ReadHeader) -> bool:
+    """Whether the stream at ``start`` goes on to the end of the data, as one with rubbish before it does.
+
+    In a container of another kind, packets' headers and pictures lie between the frames. Damage may break the stream
+    once and then once in :data:`_FRAMES_A_BREAK` frames, and behind its last frame there may be a tag, zeros, or a
+    little rubbish. The first :data:`_FRAMES_LOOKED_AT` frames stand for all.
+    """
+    at, frames, breaks = start, 0, 0
+    while frames < _FRAMES_LOOKED_AT:
+        frame = header(data, at)
+        if frame is not None:
+            at += frame.size
+            frames += 1
+            if at >= len(data):
+                return True
+            continue
+        following = find_stream(data, at, LONGEST_FRAME, header)
+        if following is None:
+            return _is_tail(data, at, start)
+        breaks += 1
+        if breaks > 1 + frames // _FRAMES_A_BREAK:
+            return False
+        at = following
+    return True
+
+
+def _is_tail(data: bytes, at: int, start: int) -> bool:
+    """Whether nothing of weight follows: a tag, zeros, or rubbish of less than a twentieth of the stream."""
+    rest = len(data) - at
+    little = max(LONGEST_FRAME, (at - start) // 20)
+    return rest <= little or data.startswith(_TAGS, at) or data.count(0, at) == rest
 
 
 def is_one_frame(data: bytes, start: int) -> bool:

@@ -7,22 +7,20 @@ sniffed container names, may open no protocol at all, and may run no decoder out
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from typing import Final
 
 import av
 import av.logging
 import numpy as np
-import numpy.typing as npt
-from av.audio.frame import AudioFrame
-from av.audio.resampler import AudioResampler
+from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import InputContainer
 
-from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio, NoAudioStream, NoSamples
+from tussis.shared.errors import AudioError, CodecUnsupportedByProfile, CorruptAudio, NoAudioStream, NoSamples
 from tussis.worker.audio import mp4, mpeg
+from tussis.worker.audio.frames import Frames, one_layout, own_layout, planar
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audio.samples import Audio, Gathered, full_scale
+from tussis.worker.audio.samples import Audio, Gathered
 from tussis.worker.audio.sniff import Container, Sniffed
 from tussis.worker.audio.table import DEMUXERS, FFMPEG_DECODERS, PYAV
 
@@ -33,9 +31,10 @@ av.logging.set_libav_level(av.logging.PANIC)
 #: Samples a channel in one frame. FLAC's longest has 65 535; an ALAC header may ask for 16 million.
 _MAX_FRAME_SAMPLES: Final = 2**17
 
-#: Changes of rate or channels within one stream. Each costs a resampler, which takes longer to set up than its audio to
-#: decode; a recording glued together from a few pieces stays below.
-_MAX_CHANGES: Final = 16
+#: Other streams that are tried where the best one is silent, so that the time stays in proportion.
+_MAX_OTHER_STREAMS: Final = 8
+#: The largest sample of a silent stream: one step of 16-bit audio, as an encoder may make of digital silence.
+_SILENCE: Final = 2.0**-15
 
 _STREAM_OPTIONS: Final = {
     "codec_whitelist": ",".join(FFMPEG_DECODERS),
@@ -75,7 +74,7 @@ def open_container(data: bytes, sniffed: Sniffed) -> InputContainer:
 
 
 def audio_stream(container: InputContainer) -> AudioStream:
-    """The stream that FFmpeg calls the best: the one with most channels, then the highest bit rate.
+    """The stream that FFmpeg calls the best: one marked as default, then the one of the highest bit rate.
 
     Raises:
         NoAudioStream: there is none.
@@ -84,16 +83,28 @@ def audio_stream(container: InputContainer) -> AudioStream:
     stream = container.streams.best("audio")
     if not isinstance(stream, AudioStream):
         raise NoAudioStream
-    context = stream.codec_context
-    if context is None or context.name not in FFMPEG_DECODERS:
-        name = context.name if context is not None else "unknown"
-        raise CodecUnsupportedByProfile(f"audio of codec {name} is not read")
+    check_decoder(stream)
     return stream
 
 
-def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits) -> Audio:
-    """Decode the best audio stream, all channels.
+def decoder_name(stream: AudioStream) -> str | None:
+    """FFmpeg's name of the stream's decoder; None where it has none."""
+    # PyAV gives a stream without a decoder no context, which its stub does not say.
+    context: AudioCodecContext | None = stream.codec_context
+    return context.name if context is not None else None
 
+
+def check_decoder(stream: AudioStream) -> None:
+    """Raise :class:`CodecUnsupportedByProfile` for a stream whose decoder is not in the table."""
+    name = decoder_name(stream)
+    if name not in FFMPEG_DECODERS:
+        raise CodecUnsupportedByProfile(f"audio of codec {name or 'unknown'} is not read")
+
+
+def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits) -> Audio:
+    """Decode the best audio stream, all channels; where it is silent, the first other one that is not.
+
+    Screen recorders write a track of what the computer plays, silent as a rule, beside the one of the microphone.
     Damaged packets are left out, and a file that was cut gives what is there. A stream that changes its rate or
     channels on the way is converted to what it began with. Decoding stops when a limit is passed.
 
@@ -102,85 +113,64 @@ def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits) -> Audio:
         TooManyChannels, TooLong.
     """
     with open_container(data, sniffed) as container:
-        stream = audio_stream(container)
-        codec = FFMPEG_DECODERS[stream.codec_context.name]
-        stream.codec_context.options = dict(_STREAM_OPTIONS)
-        if codec == "flac":
-            # A damaged frame decodes to noise at full scale, which would decide the peak: its checksum tells.
-            stream.codec_context.options["err_detect"] = "crccheck+explode"
-        packets = _Packets(container, stream)
-        gathered: Gathered | None = None
-        rate = channels = 0
+        best = audio_stream(container)
+        others = [
+            stream.index
+            for stream in container.streams.audio
+            if stream.index != best.index and decoder_name(stream) in FFMPEG_DECODERS
+        ]
         try:
-            for frame in _one_layout(packets):
-                if gathered is None:
-                    rate, channels = frame.sample_rate, frame.layout.nb_channels
-                    gathered = Gathered(limits, rate, channels)
-                gathered.add(_planar(frame))
-        except av.FFmpegError as error:
-            raise CorruptAudio(f"FFmpeg cannot decode this {codec} stream: {error.strerror}") from None
-        if gathered is None:
-            raise (CorruptAudio if packets.damaged else NoSamples)
-        samples = gathered.samples()
+            audio = _decoded(container, best, sniffed, limits)
+        except NoSamples:
+            if not others:
+                raise
+            audio = None
+    if others and (audio is None or _is_silent(audio)):
+        for index in others[:_MAX_OTHER_STREAMS]:
+            with open_container(data, sniffed) as container:
+                other = _sounding(container, index, sniffed, limits)
+            if other is not None:
+                return other
+    if audio is None:
+        raise NoSamples
+    return audio
+
+
+def _sounding(container: InputContainer, index: int, sniffed: Sniffed, limits: Limits) -> Audio | None:
+    """The stream of this index; None where it is silent too, or is refused: the best one's answer stands then."""
+    stream = container.streams[index]
+    if not isinstance(stream, AudioStream):
+        return None
+    try:
+        audio = _decoded(container, stream, sniffed, limits)
+    except AudioError:
+        return None
+    return None if _is_silent(audio) else audio
+
+
+def _is_silent(audio: Audio) -> bool:
+    return bool(np.abs(audio.samples).max() <= _SILENCE)
+
+
+def _decoded(container: InputContainer, stream: AudioStream, sniffed: Sniffed, limits: Limits) -> Audio:
+    codec = FFMPEG_DECODERS[stream.codec_context.name]
+    own_layout(stream.codec_context)
+    stream.codec_context.options = dict(_STREAM_OPTIONS)
+    if codec == "flac":
+        # A damaged frame decodes to noise at full scale, which would decide the peak: its checksum tells.
+        stream.codec_context.options["err_detect"] = "crccheck+explode"
+    frames = Frames(container, stream)
+    gathered: Gathered | None = None
+    rate = channels = 0
+    try:
+        for frame in one_layout(frames):
+            if gathered is None:
+                rate, channels = frame.sample_rate, frame.layout.nb_channels
+                gathered = Gathered(limits, rate, channels)
+            gathered.add(planar(frame))
+    except av.FFmpegError as error:
+        raise CorruptAudio(f"FFmpeg cannot decode this {codec} stream: {error.strerror}") from None
+    if gathered is None:
+        raise (CorruptAudio if frames.damaged else NoSamples)
+    samples = gathered.samples()
     return Audio(samples, rate, channels, sniffed.container.value, codec, PYAV, samples.shape[1] / rate)
-
-
-class _Packets:
-    """The frames of a stream, passing over what does not decode."""
-
-    def __init__(self, container: InputContainer, stream: AudioStream) -> None:
-        self._container = container
-        self._stream = stream
-        self.damaged = False
-        """Whether anything was passed over."""
-
-    def __iter__(self) -> Iterator[AudioFrame]:
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except av.FFmpegError:
-                self.damaged = True
-                return
-            if packet is None:
-                return
-            try:
-                frames = packet.decode()
-            except av.FFmpegError:
-                self.damaged = True
-                continue
-            yield from (frame for frame in frames if isinstance(frame, AudioFrame))
-
-
-def _one_layout(frames: _Packets) -> Iterator[AudioFrame]:
-    """The frames, those that differ in rate or channels converted to the first one's."""
-    first: tuple[int, str] | None = None
-    current: tuple[int, str] | None = None
-    resampler: AudioResampler | None = None
-    changes = 0
-    for frame in frames:
-        layout = (frame.sample_rate, frame.layout.name)
-        first = first or layout
-        if current is not None and layout != current:
-            changes += 1
-            if changes > _MAX_CHANGES:
-                raise CorruptAudio(f"the stream changes its rate or channels more than {_MAX_CHANGES} times")
-            if resampler is not None:
-                yield from resampler.resample(None)
-            resampler = None if layout == first else AudioResampler("fltp", first[1], first[0])
-        current = layout
-        if resampler is None:
-            yield frame
-        else:
-            frame.pts = None
-            yield from resampler.resample(frame)
-    if resampler is not None:
-        yield from resampler.resample(None)
-
-
-def _planar(frame: AudioFrame) -> npt.NDArray[np.float32]:
-    """A frame as float32 (channels, n)."""
-    raw = frame.to_ndarray()
-    if not frame.format.is_planar:
-        raw = raw.reshape(-1, frame.layout.nb_channels).T
-    return full_scale(raw)

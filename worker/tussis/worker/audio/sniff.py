@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from tussis.shared.errors import CorruptAudio, EmptyObject, NotAudio
-from tussis.worker.audio import mpeg
+from tussis.worker.audio import foreign, mpeg
 
 
 class Container(StrEnum):
@@ -56,10 +56,9 @@ _GSM_FRAMES: Final = 8
 #: Frames looked at, so that the time does not grow with the object.
 _GSM_FRAMES_LOOKED_AT: Final = 4_096
 
-#: How far the first frame of an MPEG stream may be: a stream that was cut begins inside a frame, and the longest
-#: has 2 881 bytes; encoders leave padding behind an ID3 tag.
-_SYNC_WINDOW: Final = 4_096
-_SYNC_WINDOW_BEHIND_TAG: Final = 65_536
+#: How far the first frame of an MPEG stream may be. A stream that was cut begins inside a frame; encoders leave padding
+#: behind an ID3 tag, recorders and download tools zeros, headers of their own or half a picture before the audio.
+SYNC_WINDOW: Final = 131_072
 
 
 def sniff(data: bytes) -> Sniffed:
@@ -76,13 +75,17 @@ def sniff(data: bytes) -> Sniffed:
     for container, matches in _MAGIC.items():
         if matches(data, offset):
             return Sniffed(container, offset)
-    window = _SYNC_WINDOW_BEHIND_TAG if offset else _SYNC_WINDOW
+    known = foreign.name(data[offset : offset + foreign.BYTES])
+    if known is not None:
+        raise NotAudio(f"this is {known}, which is not read")
     for container, header in ((Container.ADTS, mpeg.adts_frame), (Container.MP3, mpeg.mpeg_frame)):
-        start = mpeg.find_stream(data, offset, window, header)
-        if start is not None:
+        start = mpeg.find_stream(data, offset, SYNC_WINDOW, header)
+        if start is not None and (start == offset or mpeg.goes_on(data, start, header)):
             return Sniffed(container, start)
     if _is_gsm(data, offset):
         return Sniffed(Container.GSM, offset)
+    if data.startswith(b"ID3", offset) and offset + 10 <= len(data):
+        raise CorruptAudio(f"the ID3 tag at byte {offset} has a malformed size, and no audio follows within reach")
     raise NotAudio(f"the bytes are of no audio container that is accepted; they begin {_shown(data[offset:])}")
 
 
@@ -93,7 +96,7 @@ def _behind_id3(data: bytes) -> int:
         size = 0
         for byte in data[offset + 6 : offset + 10]:
             if byte & 0x80:
-                raise CorruptAudio(f"the ID3 tag at byte {offset} has a malformed size")
+                return offset  # its size is malformed: rubbish before the audio, if there is any
             size = size << 7 | byte
         has_footer = bool(data[offset + 5] & 0x10)
         end = offset + 10 + size + (10 if has_footer else 0)
@@ -133,7 +136,7 @@ def _is_gsm(data: bytes, at: int) -> bool:
 
 _MAGIC: Final[dict[Container, Callable[[bytes, int], bool]]] = {
     Container.WAV: _riff(b"RIFF", b"RIFX"),
-    Container.RF64: _riff(b"RF64"),
+    Container.RF64: _riff(b"RF64", b"BW64"),
     Container.W64: _is_w64,
     Container.AIFF: _is_aiff,
     Container.AU: _starts(b".snd"),

@@ -1,0 +1,151 @@
+"""The decoded frames of one stream, read from PyAV in the ways that do not crash the process.
+
+Two faults of PyAV 16 to 18 end the process by a signal, and no ``except`` sees them:
+
+* ``AudioFrame.planes``, and with it ``to_ndarray``, counts the planes up to a null pointer. Planar audio of 8 channels
+  or more has none (7.1 in AAC, ALAC, Opus, Vorbis). :func:`planar` takes as many planes as there are channels.
+* ``AudioFrame.layout`` and ``AudioCodecContext.layout`` copy FFmpeg's structure with the pointer in it, and both copies
+  free it (18). Only layouts of custom order have one: speakers in an order of the file's own, which a QuickTime header
+  may state even for two channels. :func:`own_layout` replaces a stated layout before the decoder is opened;
+  :class:`Frames` refuses those that a decoder makes itself.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from typing import Any, Final
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
+from av.audio.layout import AudioLayout
+from av.audio.plane import AudioPlane
+from av.audio.resampler import AudioResampler
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+
+from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio
+from tussis.worker.audio.samples import full_scale
+
+#: Changes of rate or channels within one stream. Each costs a resampler, which takes longer to set up than its audio to
+#: decode; a recording glued together from a few pieces stays below.
+_MAX_CHANGES: Final = 16
+
+#: numpy's type of FFmpeg's sample formats, without the ``p`` of the planar ones.
+_TYPES: Final[dict[str, type[np.generic]]] = {
+    "u8": np.uint8,
+    "s16": np.int16,
+    "s32": np.int32,
+    "flt": np.float32,
+    "dbl": np.float64,
+}
+
+#: FFmpeg's speakers in the order that its native layouts have (libavutil/channel_layout.h).
+_SPEAKERS: Final = (
+    "FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR", "TC", "TFL", "TFC", "TFR", "TBL", "TBC",
+    "TBR", "DL", "DR", "WL", "WR", "SDL", "SDR", "LFE2", "TSL", "TSR", "BFC", "BFL", "BFR", "SSL", "SSR", "TTL", "TTR",
+)  # fmt: skip
+
+
+def own_layout(context: AudioCodecContext) -> int:
+    """The number of channels that a decoder which is not open yet is set up for; its layout is safe to read after.
+
+    Reading a custom layout leaves the context with a pointer to freed memory (PyAV 18), so it is replaced at once by
+    one that has no pointer. The decoders of uncompressed audio keep what they are given; the others set their own.
+    """
+    layout = context.layout
+    channels, name = layout.nb_channels, layout.name
+    if channels > 0:
+        context.layout = f"{channels} channels" if " channels" in name or "ambisonic" in name else name
+    return channels
+
+
+class Frames:
+    """The frames of a stream, passing over what does not decode."""
+
+    def __init__(self, container: InputContainer, stream: AudioStream) -> None:
+        self._container = container
+        self._stream = stream
+        self.damaged = False
+        """Whether anything was passed over."""
+
+    def __iter__(self) -> Iterator[AudioFrame]:
+        """Raises :class:`CodecUnsupportedByProfile` for speakers in an order that PyAV cannot hand over."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                self.damaged = True
+                return
+            if packet is None:
+                return
+            try:
+                decoded = packet.decode()
+            except av.FFmpegError:
+                self.damaged = True
+                continue
+            frames = [frame for frame in decoded if isinstance(frame, AudioFrame)]
+            custom = [frame.layout for frame in frames if _is_custom(frame.layout.name)]
+            if custom:
+                for layout in custom:
+                    _keep_for_ever(layout)
+                raise CodecUnsupportedByProfile(f"speakers in the order {custom[0].name[:80]} are not read")
+            yield from frames
+
+
+def _keep_for_ever(layout: AudioLayout) -> None:
+    """Leak one reference, so that the frame alone frees what both point to. A few hundred bytes a refused stream."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
+
+
+def _is_custom(layout: str) -> bool:
+    """Whether FFmpeg's description is of a layout with an order of its own: "3 channels (FR+FL+FC)"."""
+    _, found, listed = layout.partition(" channels (")
+    if not found:
+        return False
+    places = [_SPEAKERS.index(name) if name in _SPEAKERS else -1 for name in listed.rstrip(")").split("+")]
+    return -1 in places or places != sorted(set(places))
+
+
+def one_layout(frames: Frames) -> Iterator[AudioFrame]:
+    """The frames, those that differ in rate or channels converted to the first one's."""
+    first: tuple[int, str] | None = None
+    current: tuple[int, str] | None = None
+    resampler: AudioResampler | None = None
+    changes = 0
+    for frame in frames:
+        layout = (frame.sample_rate, frame.layout.name)
+        first = first or layout
+        if current is not None and layout != current:
+            changes += 1
+            if changes > _MAX_CHANGES:
+                raise CorruptAudio(f"the stream changes its rate or channels more than {_MAX_CHANGES} times")
+            if resampler is not None:
+                yield from resampler.resample(None)
+            resampler = None if layout == first else AudioResampler("fltp", first[1], first[0])
+        current = layout
+        if resampler is None:
+            yield frame
+        else:
+            frame.pts = None
+            yield from resampler.resample(frame)
+    if resampler is not None:
+        yield from resampler.resample(None)
+
+
+def planar(frame: AudioFrame) -> npt.NDArray[np.float32]:
+    """A frame as float32 (channels, n)."""
+    kind = _TYPES[frame.format.name.removesuffix("p")]
+    channels = frame.layout.nb_channels
+    if frame.format.is_planar:
+        return full_scale(np.stack([_plane(frame, index, kind, frame.samples) for index in range(channels)]))
+    return full_scale(_plane(frame, 0, kind, frame.samples * channels).reshape(-1, channels).T)
+
+
+def _plane(frame: AudioFrame, index: int, kind: type[np.generic], count: int) -> npt.NDArray[Any]:
+    plane: Any = AudioPlane(frame, index)  # a buffer, which its stub does not say
+    return np.frombuffer(plane, kind, count)
