@@ -37,6 +37,7 @@ SCENARIOS: Final = {
     28: "S3 refuses one bucket or one recording for good",
     31: "the worker stopped while a dead letter could not be written",
     32: "the database restored under living workers",
+    33: "jobs that cannot be read, and a message with a good job's id",
     34: "a gateway changes or cuts a recording's bytes",
     35: "the connection to the device process disturbed",
     37: "recordings that crashed the decoder: 8 channels, speakers in an order of their own",

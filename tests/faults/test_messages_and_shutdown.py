@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+import uuid
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -13,7 +16,8 @@ import redis
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
-from tussis.shared.messages import envelope
+from tussis.shared.messages import envelope, envelope_around
+from tussis.shared.queues import LEDGER_KEY, OPEN_KEY
 from tussis.shared.states import AttemptOutcome
 from tussis.worker.soak.faulty_worker import STARTS_FILE, STUCK_STOP, with_fault
 
@@ -37,6 +41,51 @@ def test_unreadable_messages_are_visible_and_the_queue_moves_on(deployment: Depl
     deployment.assert_accounted()
     assert deployment.store.counts().dead_letters == 2
     assert worker.running
+
+
+def open_malformed(deployment: Deployment, client: redis.Redis, **changes: object) -> str:
+    """Enqueue a job as a producer of another language may: by the ledger and a list, with something wrong in it."""
+    job_id = str(uuid.uuid4())
+    message = {"v": 1, "job_id": job_id, "bucket": deployment.bucket.name, "key": "a.wav", "enqueued_at": 1.7e9}
+    message |= changes
+    client.hset(LEDGER_KEY, job_id, json.dumps(message))
+    client.zadd(OPEN_KEY, {job_id: 1.7e9})
+    client.lpush("tussis.any:5", envelope_around(message))
+    return job_id
+
+
+@pytest.mark.scenario(33)
+def test_a_malformed_job_is_a_failure_for_whoever_holds_its_id(deployment: Deployment, broker_url: str) -> None:
+    """Given jobs that cannot be read, and a message that only uses the id of a good one, then the former end."""
+    client = redis.Redis.from_url(broker_url)
+    good = deployment.enqueue("a.wav", wav(0.5, seed=1))
+    malformed = open_malformed(deployment, client, priority=99)
+    nowhere = open_malformed(deployment, client, bucket="")
+    newer = open_malformed(deployment, client, v=2, key="b.wav")
+    quoted = open_malformed(deployment, client, etag=f'"{good.etag}"')
+    client.rpush("tussis.any", envelope_around({"v": 1, "job_id": good.job_id, "bucket": 7}))
+    deployment.worker(concurrency=1)
+    deployment.wait_drained(60)
+
+    states = {job_id: told(deployment, job_id) for job_id in (good.job_id, quoted, malformed, newer, nowhere)}
+    assert [one["state"] for one in states.values()] == ["succeeded"] * 2 + ["failed"] * 3
+    assert states[malformed]["error"]["class"] == states[nowhere]["error"]["class"] == "malformed_message"
+    assert states[newer]["error"]["class"] == "unknown_message_version"
+    assert states[malformed]["uri"] == good.uri
+    listed = deployment.tussis("failures", "list", "--json")
+    assert listed.wait(60) == 0
+    assert {json.loads(line)["job_id"] for line in listed.stdout} == {malformed, newer}
+    assert deployment.sql("SELECT count(*) FILTER (WHERE ended_job), count(*) FROM dead_letters") == [(3, 4)]
+    # The good answer stays the current one of its object.
+    assert deployment.sql("SELECT state FROM current WHERE key = 'a.wav'") == [("succeeded",)]
+
+
+def told(deployment: Deployment, job_id: str) -> dict[str, Any]:
+    """What ``tussis job`` says."""
+    command = deployment.tussis("job", job_id, "--json")
+    assert command.wait(60) in (0, 1), command.text
+    answer: dict[str, Any] = json.loads(command.stdout[0])
+    return answer
 
 
 @pytest.mark.scenario(19)

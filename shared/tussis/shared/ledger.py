@@ -26,7 +26,7 @@ from tussis.shared.ledger_scripts import (
     RESEND_SCRIPT,
     SEND_AGAIN_SCRIPT,
 )
-from tussis.shared.messages import Job, envelope, parse_message_text
+from tussis.shared.messages import Job, envelope, envelope_around, parse_message_text
 from tussis.shared.queues import (
     DEFAULT_PRIORITY,
     DEFERRED_KEY,
@@ -190,15 +190,22 @@ class Ledger:
         with broker_errors(self._where):
             return bool(self._close(keys=_keys(job), args=[job.job_id, repr(float(job.enqueued_at))]))
 
-    def discard(self, job_id: str | bytes) -> None:
-        """Take out what stands under an id and is no message of that id.
-
-        A message that can be read stays, whoever else used its id: its job is open.
-        """
+    def holds(self, job_id: str | bytes, message: object) -> bool:
+        """Whether the ledger holds this very message, decoded JSON, under the id."""
         with broker_errors(self._where):
             text = self._client.hget(LEDGER_KEY, job_id)
-            if text is None or _message_under(job_id, text) is not None:
-                return
+        return text is not None and _decoded(text) == message
+
+    def discard(self, job_id: str | bytes, message: object) -> None:
+        """Take out an unreadable message, decoded JSON, that the ledger holds under the id.
+
+        Whatever else stands there stays: its job is open, whoever else used its id.
+        """
+        if self.holds(job_id, message):
+            self._take_out(job_id)
+
+    def _take_out(self, job_id: str | bytes) -> None:
+        with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=True)
             pipe.hdel(LEDGER_KEY, job_id)
             pipe.hdel(FAULTS_KEY, job_id)
@@ -250,7 +257,8 @@ class Ledger:
     def resend(self, seen: Mapping[bytes, Seen]) -> int:
         """Send jobs again, in one step, where they still stand as they were seen. Returns how many were sent.
 
-        What stands in the ledger and is no message goes into a queue as it is, for a worker to make a dead letter of.
+        What stands in the ledger and cannot be read goes into a queue too, for a worker to make a dead letter of. It
+        stays in the ledger until then, where it is JSON and names the id that it stands under.
         """
         if not seen:
             return 0
@@ -263,7 +271,9 @@ class Ledger:
                 entry: str | bytes = text or b""  # Nothing: it has ended, and the script takes it out.
                 if text is not None:
                     job = _message_under(job_id, text)
-                    if job is None:
+                    if job is None and (wrapped := _wrapped(job_id, text)) is not None:
+                        entry = wrapped
+                    elif job is None:
                         unreadable.append(job_id)
                     else:
                         queue, priority, entry = job.queue, job.priority, envelope(job)
@@ -271,7 +281,7 @@ class Ledger:
                 arguments += [job_id, entry, repr(place.score)]
             sent = self._resend(keys=keys, args=arguments)
         for name in unreadable:
-            self.discard(name)
+            self._take_out(name)
         return int(sent)
 
     def suspects(self, limit: int = 5000) -> dict[bytes, Seen]:
@@ -369,6 +379,22 @@ def _message_under(job_id: str | bytes, text: str | bytes) -> Job | None:
     except (MalformedMessage, UnknownMessageVersion):
         return None
     return job if job_id in (job.job_id, job.job_id.encode()) else None
+
+
+def _decoded(text: str | bytes) -> object:
+    """The JSON in the ledger; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _wrapped(job_id: str | bytes, text: str | bytes) -> str | None:
+    """An envelope around an unreadable message that names the id it stands under; None for any other text."""
+    message = _decoded(text)
+    named = message.get("job_id") if isinstance(message, dict) else None
+    key = job_id.decode("utf-8", "replace") if isinstance(job_id, bytes) else job_id
+    return envelope_around(message) if named == key else None
 
 
 def _replies(reply: object) -> list[object]:

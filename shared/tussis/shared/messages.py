@@ -42,6 +42,8 @@ _PROFILE = re.compile(r"[a-z0-9_]{1,64}")
 # S3's own version ids and entity tags are printable ASCII of at most 1024 bytes.
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")
 _ETAG = re.compile(r"[!#-~]{1,1024}")
+# As S3's headers have it; the id of a job may have been made of this form.
+_QUOTED_ETAG = re.compile(r'(?:W/)?"([!#-~]{1,1024})"')
 # A NUL character as JSON writes it; an even number of backslashes before it belongs to other characters.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _DEVICES = f"one of {', '.join(Device)}"
@@ -148,6 +150,9 @@ def parse_message(raw: object) -> Job:
     if missing:
         raise MalformedMessage(f"field {missing[0]!r} is missing")
     try:
+        etag = fields.get("etag")
+        if isinstance(etag, str) and (quoted := _QUOTED_ETAG.fullmatch(etag)):
+            fields["etag"] = quoted[1]
         if "device" in fields:
             fields["device"] = device_named(fields["device"])
         priority = fields.get("priority")
@@ -218,12 +223,21 @@ def envelope(job: Job, message: str | None = None, *, handed_back: str | None = 
     """
     message = job.to_json() if message is None else message
     word = "" if handed_back is None else f',"{HANDED_BACK}":{json.dumps(handed_back)}'
-    body = f'[[],{{"message":{message}{word}}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'
+    return _enveloped(message + word, job.job_id, job.queue, job.priority)
+
+
+def envelope_around(message: object) -> str:
+    """The Celery message around JSON that is no job of this version's: a worker makes a dead letter of it."""
+    return _enveloped(json.dumps(message), random_id(), queue_name(Device.ANY), DEFAULT_PRIORITY)
+
+
+def _enveloped(message: str, task_id: str, queue: str, priority: int) -> str:
+    body = f'[[],{{"message":{message}}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'
     return _ENVELOPE % {
         "body": base64.b64encode(body.encode("utf-8")).decode("ascii"),
-        "job_id": job.job_id,
-        "queue": job.queue,
-        "priority": job.priority,
+        "job_id": task_id,
+        "queue": queue,
+        "priority": priority,
         "delivery_tag": random_id(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import time
@@ -303,13 +304,37 @@ def test_an_id_of_any_bytes_is_sent_once_for_the_dead_letters(
     assert looks(leader, 3) == 0
 
 
-def test_a_dead_letter_with_the_id_of_an_open_job_does_not_close_that_job(client: redis.Redis, ledger: Ledger) -> None:
+def test_only_the_unreadable_message_that_the_ledger_holds_takes_it_out(client: redis.Redis, ledger: Ledger) -> None:
+    """A forged message that merely names the id of an open job closes nothing."""
     (job,) = open_jobs(ledger, 1)
+    held = {"v": 2, "job_id": str(uuid.uuid4()), "later": [1.5, None]}
+    client.hset(LEDGER_KEY, held["job_id"], json.dumps(held))
 
-    ledger.discard(job.job_id)
-
+    for message in ({"v": 1, "job_id": job.job_id, "priority": 99}, None, held):
+        ledger.discard(job.job_id, message)
+    ledger.discard(str(held["job_id"]), held | {"later": []})
+    assert client.hlen(LEDGER_KEY) == 2
     assert ledger.find(job.job_id) == job
+
+    assert ledger.holds(str(held["job_id"]), held)
+    ledger.discard(str(held["job_id"]), held)
+    assert client.hkeys(LEDGER_KEY) == [job.job_id.encode()]
     assert client.zcard(SENT) == 1
+
+
+def test_an_unreadable_message_that_got_lost_stays_in_the_ledger_until_a_worker_has_it(
+    client: redis.Redis, leader: Reconciler
+) -> None:
+    held = {"v": 2, "job_id": str(uuid.uuid4())}
+    client.hset(LEDGER_KEY, held["job_id"], json.dumps(held))
+    client.zadd(SENT, {held["job_id"]: 1.0})
+
+    assert looks(leader) == 1
+
+    [entry] = client.lrange(LIST, 0, -1)
+    body = json.loads(base64.b64decode(json.loads(entry)["body"]))
+    assert body[1] == {"message": held}
+    assert client.hlen(LEDGER_KEY) == 1
 
 
 def test_an_id_that_utf_8_cannot_hold_does_not_end_the_look(client: redis.Redis, leader: Reconciler) -> None:

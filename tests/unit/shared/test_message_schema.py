@@ -31,7 +31,7 @@ _good: dict[str, st.SearchStrategy[Any]] = {
     "key": st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40),
     "enqueued_at": st.floats(0, 253402300799) | st.integers(0, 253402300799),
     "version_id": st.none() | st.from_regex(r"[!-~]{1,30}", fullmatch=True),
-    "etag": st.none() | st.from_regex(r"[!#-~]{1,30}", fullmatch=True),
+    "etag": st.none() | st.from_regex(r'[!#-~]{1,30}|(W/)?"[!#-~]{1,30}"', fullmatch=True),
     "model": st.none() | st.from_regex(r"[A-Za-z0-9._-]{1,20}(@[A-Za-z0-9._+-]{1,20})?", fullmatch=True),
     "profile": st.none() | st.from_regex(r"[a-z0-9_]{1,20}", fullmatch=True),
     "priority": st.integers(0, 9),

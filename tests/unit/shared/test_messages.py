@@ -95,7 +95,8 @@ def test_a_message_without_a_version_is_refused() -> None:
         ({"enqueued_at": 10**400}, "enqueued_at"),
         ({"version_id": ""}, "version_id"),
         ({"version_id": "a b"}, "version_id"),
-        ({"etag": '"quoted"'}, "etag"),
+        ({"etag": '"half'}, "etag"),
+        ({"etag": '""'}, "etag"),
         ({"etag": 5}, "etag"),
         ({"etag": "e" * 1025}, "etag"),
         ({"model": "a@b@c"}, "model"),
@@ -214,6 +215,11 @@ def test_no_key_can_imitate_another_jobs_parts() -> None:
     pretending = job_id_for("bucket", "key,0:,1:e", version_id=None, etag=None, model=None, profile=None)
 
     assert pretending != job_id_for("bucket", "key", version_id=None, etag="e", model=None, profile=None)
+
+
+@pytest.mark.parametrize("etag", ['"9b2c-2"', 'W/"9b2c-2"', "9b2c-2"])
+def test_an_entity_tag_is_read_without_its_quotes(etag: str) -> None:
+    assert parse_message({**MINIMAL, "etag": etag}).etag == "9b2c-2"
 
 
 @pytest.mark.parametrize("etag", [5, "\ud800"])

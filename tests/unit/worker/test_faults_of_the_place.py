@@ -26,9 +26,10 @@ from tussis.shared.messages import Job
 from tussis.shared.queues import Device
 from tussis.shared.settings import load_settings
 from tussis.shared.store.records import Claimed
-from tussis.worker import object_bytes, objects, parts, pipeline, tasks
+from tussis.worker import object_bytes, objects, parts, pipeline
 from tussis.worker.access import DENIED_IN_A_ROW
 from tussis.worker.child import Start
+from tussis.worker.dead_letters import dead_letter
 from tussis.worker.keeper import Keeper
 from tussis.worker.outcome import Failed, HandedBack, Stopping
 from tussis.worker.parts import Parts
@@ -142,7 +143,7 @@ def test_one_recording_refused_for_ever_pauses_nobody_but_many_in_a_row_do(run_d
 def test_a_dead_letter_keeps_whatever_was_sent(run_dir: RunDir) -> None:
     store = Store(DiskFull(), 0)
     for raw in ({"unreadable": {"raw": 5}}, {"message": {"job_id": "\ud800"}}, [1]):
-        tasks._bury(make(run_dir, store), raw, MalformedMessage())
+        dead_letter(make(run_dir, store), raw, MalformedMessage())
     assert store.letters == ['{"unreadable": {"raw": 5}}', '{"message": {"job_id": "\\ud800"}}', "[1]"]
 
 

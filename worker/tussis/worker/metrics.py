@@ -54,7 +54,7 @@ class Meter(Protocol):
     def ended(self, outcome: Outcome) -> None:
         """An attempt ended with a word."""
 
-    def buried(self, error_class: str) -> None:
+    def dead_lettered(self, error_class: str) -> None:
         """A message that nobody can read became a dead letter."""
 
 
@@ -70,7 +70,7 @@ class NoMeter:
     def ended(self, outcome: Outcome) -> None:
         return
 
-    def buried(self, error_class: str) -> None:
+    def dead_lettered(self, error_class: str) -> None:
         return
 
 
@@ -110,7 +110,7 @@ class PrometheusMeter:
         if isinstance(outcome, Succeeded):
             self._audio.inc(outcome.analyzed_s)
 
-    def buried(self, error_class: str) -> None:
+    def dead_lettered(self, error_class: str) -> None:
         self._jobs.labels("dead_letter", known_class(error_class)).inc()
 
 

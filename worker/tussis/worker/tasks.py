@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from contextlib import suppress
@@ -11,9 +10,10 @@ from typing import Any
 import structlog
 from celery.exceptions import Reject
 
-from tussis.shared.errors import MalformedMessage, OutOfMemory, PermanentError, TussisError
+from tussis.shared.errors import MalformedMessage, OutOfMemory, PermanentError
 from tussis.shared.messages import HANDED_BACK, Job, parse_message
 from tussis.worker import child, logs
+from tussis.worker.dead_letters import dead_letter
 from tussis.worker.outcome import (
     Deferred,
     Failed,
@@ -56,7 +56,7 @@ def _analyze(parts: Parts, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
         job = _job(args, kwargs)
         handed_back = _handed_back(kwargs)
     except PermanentError as error:
-        _bury(parts, kwargs or list(args), error)
+        dead_letter(parts, kwargs or list(args), error)
         return
     with structlog.contextvars.bound_contextvars(job_id=job.job_id, uri=job.uri):
         started = time.monotonic()
@@ -110,20 +110,3 @@ def _handed_back(kwargs: dict[str, Any]) -> uuid.UUID | None:
         return None if token is None else uuid.UUID(str(token))
     except ValueError:
         raise MalformedMessage(f"{HANDED_BACK} is not a UUID") from None
-
-
-def _bury(parts: Parts, raw: Any, error: TussisError) -> None:
-    """Keep a message that names no job as a dead letter, and close what the ledger holds under its id and cannot be
-    read either."""
-    message = raw.get("message") if isinstance(raw, dict) else None
-    claimed_id = message.get("job_id") if isinstance(message, dict) else None
-    # A lone surrogate is not printable, and no key of the broker's can hold it.
-    job_id = claimed_id if isinstance(claimed_id, str) and claimed_id.isprintable() else None
-    unreadable = raw.get("unreadable") if isinstance(raw, dict) else None
-    kept = unreadable.get("raw") if isinstance(unreadable, dict) else None
-    text = kept if isinstance(kept, str) else json.dumps(raw)
-    _log.error("dead_letter", error_class=error.error_class, reason=str(error), message_job_id=job_id)
-    parts.patiently(lambda: parts.store.dead_letter(text, job_id, error.error_class, str(error)))
-    parts.meter.buried(error.error_class)
-    if job_id is not None:
-        parts.patiently(lambda: parts.ledger.discard(job_id))
