@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tussis.shared.errors import FailureUnknown
+from tussis.shared.text import printable
+from tussis.worker.cli.error_classes import check_class
 from tussis.worker.cli.failure_views import as_attempt, as_object, print_one, print_table, show_classes
-from tussis.worker.cli.moments import moment
+from tussis.worker.cli.moments import check_span, moment
 
 if TYPE_CHECKING:
     from tussis.shared.ledger import Ledger
@@ -82,6 +84,7 @@ def list_(grouped: bool, as_json: bool, limit: int | None, **filters: Any) -> No
     """List failures, newest first. Times are in UTC."""
     wanted = _wanted((), limit=limit if limit or as_json else _TABLE_LIMIT, **filters)
     with _store() as store:
+        check_class(filters["error_class"], store)
         if grouped:
             show_classes(store.failures_by_class(wanted), as_json)
             return
@@ -188,6 +191,7 @@ class _Choice:
             raise click.UsageError("Say which: IDs, a filter (--class, --prefix, --since, --until), or --all.")
         if sum(chosen) > 1 and chosen != [False, True, True]:
             raise click.UsageError("Name IDs, or filter, not both.")
+        check_class(filters["error_class"], store)
         if ids:
             filters["discarded"] = by_id_discarded
         self._store = store
@@ -217,7 +221,8 @@ class _Choice:
         if self._as_json:
             click.echo(json.dumps({"analysis_id": analysis.id, "uri": analysis.uri} | done))
         else:
-            click.echo(f"{analysis.id}\t{analysis.error_class}\t{analysis.uri}")
+            # Two tabs a line: those of a key are escaped.
+            click.echo(f"{analysis.id}\t{analysis.error_class}\t{printable(analysis.uri)}")
 
     def conclude(self, ctx: click.Context, summary: str) -> None:
         """The summary, and exit status 1 when an ID was no failure."""
@@ -249,6 +254,7 @@ def _wanted(
 ) -> FailureFilter:
     from tussis.shared.store.records import FailureFilter
 
+    check_span(since, until)
     return FailureFilter(
         error_class=error_class,
         prefix=prefix,

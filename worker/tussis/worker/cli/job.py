@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tussis.worker.cli.terminal import printable
+from tussis.shared.text import printable, probability
 
 if TYPE_CHECKING:
     from tussis.shared.messages import Job
@@ -117,23 +117,26 @@ def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnsw
 def _print(told: dict[str, Any]) -> None:
     segments = told.pop("segments", [])
     error = told.pop("error", None)
+    if "bag_probability" in told:
+        told["bag_probability"] = probability(told["bag_probability"], told["threshold"])
     width = max(len(name) for name in told)
     for name, value in told.items():
         if value is not None:
-            click.echo(f"{name:<{width}}  {_shown(value)}")
+            click.echo(f"{name:<{width}}  {_shown(name, value)}")
     if error is not None:
-        click.echo(f"{'error':<{width}}  {error['class']}: {printable(error['message'])}")
+        click.echo(printable(f"{'error':<{width}}  {error['class']}: {error['message']}"))
     for segment in segments:
         click.echo(
             f"  segment {segment['index']:>2}  {segment['start_s']:>5.1f} to {segment['end_s']:>5.1f} s"
-            f"  probability {segment['probability']:.3f}"
+            f"  probability {probability(segment['probability'])}"
         )
 
 
-def _shown(value: object) -> str:
+def _shown(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+    # Seconds to the millisecond; a threshold as it is, since the answer depends on each of its digits.
+    return str(round(value, 3)) if isinstance(value, float) and name.endswith("_s") else printable(str(value))
 
 
 def _iso(seconds: float) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from tussis.shared.text import printable
+
 
 @click.command()
 @click.option(
@@ -37,7 +39,7 @@ def soak(ctx: click.Context, minutes: float, seed: int, workers: int, model: Pat
     if chosen is None:
         raise ModelRefused("no model ships with this version: pass --model cough.onnx")
     folder = data or Path(tempfile.mkdtemp(prefix="tussis-soak-"))
-    click.echo(f"soak of {minutes:g} minutes, seed {seed}, logs in {folder}")
+    click.echo(f"soak of {minutes:g} minutes, seed {seed}, logs in {printable(str(folder))}")
     with interrupts() as handled:
         try:
             account = run(minutes, seed, folder.absolute(), chosen.absolute(), workers, click.echo)

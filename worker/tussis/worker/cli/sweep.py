@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from tussis.shared.text import printable
+
 if TYPE_CHECKING:
     from tussis.shared.settings import Settings
     from tussis.shared.store.known import Question
@@ -183,16 +185,16 @@ class _Report:
         else:
             click.echo(("" if self.done else "broken off: ") + self._summary(), err=True)
         if not self.done and self._resume is not None:
-            click.echo(f"Go on with the same command and --resume {self._resume}.", err=True)
+            click.echo(printable(f"Go on with the same command and --resume {self._resume}."), err=True)
 
     def add(self, step: Step) -> None:
         """Count and show one step."""
         for error in step.refusals:
             self._clear()
-            click.echo(f"tussis: {error}", err=True)
+            click.echo(printable(f"tussis: {error}"), err=True)
         if self._dry_run and not self._as_json:
             for uri in step.uris:
-                click.echo(uri)
+                click.echo(printable(uri))
         self._progress(self._summary())
 
     def full(self, depth: int) -> None:
