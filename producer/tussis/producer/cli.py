@@ -48,6 +48,8 @@ EXTRAS = {
 }
 #: What a write fails with that nobody takes: a full disk, a used-up quota.
 _NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT)
+#: Characters of a message: a URI with the longest key, and an explanation.
+_LONGEST = 4_000
 #: As shells count: 128 and the number of the signal, SIGINT and SIGPIPE.
 _INTERRUPTED, _NO_READER = 130, 141
 #: Verbs that need more than one extra: who lacks a part of them lacks the others as well.
@@ -151,6 +153,9 @@ class Root(click.Group):
             _say(str(error))
             sys.exit(1)
         except OSError as error:
+            if error.filename is not None:  # of the caller's file system: a name too long, a folder nobody may read
+                _say(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
+                sys.exit(1)
             if error.errno not in _NOT_TAKEN:
                 raise
             _forget_output()
@@ -170,9 +175,12 @@ def _until_nobody_reads() -> Iterator[None]:
 
 
 def _say(text: str) -> None:
-    """One line on standard error."""
+    """One line on standard error, of a length that can be read whatever was given."""
+    line = printable(" ".join(text.split()))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     with contextlib.suppress(OSError):  # standard error may be a full disk, too; the exit status still tells
-        click.echo(f"tussis: {printable(' '.join(text.split()))}", err=True)
+        click.echo(f"tussis: {line}", err=True)
 
 
 def _forget_output() -> None:

@@ -94,6 +94,11 @@ class Store:
         with database_errors(self.place), self._engine.begin() as connection:
             return served_models.register_model(connection, facts)
 
+    def known_models(self) -> list[str]:
+        """``name@version`` of every model that a worker has served."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return served_models.known_models(connection)
+
     def claim(self, request: ClaimRequest) -> Claimed | Settled | Exhausted:
         """Claim the analysis that the request describes, or learn why not.
 

@@ -1,4 +1,4 @@
-"""Registering the model that a worker serves."""
+"""The models that workers serve."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from sqlalchemy.dialects.postgresql import insert
 from tussis.shared.errors import ModelConflict
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.schema import models
+
+
+def known_models(connection: Connection) -> list[str]:
+    """``name@version`` of every model that a worker has served."""
+    rows = connection.execute(select(models.c.name, models.c.version).order_by(models.c.name, models.c.version))
+    return [f"{row.name}@{row.version}" for row in rows]
 
 
 def register_model(connection: Connection, facts: ModelFacts) -> int:

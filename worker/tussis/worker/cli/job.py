@@ -31,7 +31,10 @@ def job(job_id: str, as_json: bool) -> None:
     from tussis.shared.ledger import Ledger
     from tussis.shared.settings import load_settings
     from tussis.shared.store.repository import Store
+    from tussis.shared.uris import shown
 
+    if not job_id.isascii():
+        raise JobUnknown(f"{shown(job_id)} is no job id: an id is a UUID, as `tussis enqueue` printed it")
     settings = load_settings()
     url = settings.need_broker()
     ledger = Ledger(connect(url), redact(url))
@@ -44,7 +47,7 @@ def job(job_id: str, as_json: bool) -> None:
     finally:
         store.close()
     if opened is None and answer is None:
-        raise JobUnknown(f"no job {job_id!r} is open, and none has a result: is the id right?")
+        raise JobUnknown(f"no job {shown(job_id)} is open, and none has a result: is the id right?")
     told = describe(job_id, opened, due, answer)
     if as_json:
         click.echo(json.dumps(told))
