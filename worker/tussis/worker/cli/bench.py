@@ -79,6 +79,7 @@ def _measure(json_file: Path | None, measure: Callable[[], Report]) -> None:
         try:
             report = measure()
         except Interrupted as interrupted:
+            click.echo(f"tussis: stopped by {interrupted.cause}; no report", err=True)
             click.get_current_context().exit(interrupted.status)
         handled.disarm()
     show(report, click.echo)
