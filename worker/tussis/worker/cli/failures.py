@@ -25,6 +25,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Rows of the table unless --limit says otherwise: about what a person reads.
 _TABLE_LIMIT = 50
+#: A bigint of PostgreSQL.
+_ID = click.IntRange(1, 2**63 - 1)
 #: Failures handled in one round trip.
 _BATCH = 500
 
@@ -51,7 +53,7 @@ def _choice(command: F) -> F:
     """The arguments and options of a command that changes failures."""
     for option in reversed(
         [
-            click.argument("ids", nargs=-1, type=int, metavar="[ID]..."),
+            click.argument("ids", nargs=-1, type=_ID, metavar="[ID]..."),
             click.option("--all", "everything", is_flag=True, help="Every failure there is."),
             click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
             click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
@@ -103,7 +105,7 @@ def list_(grouped: bool, as_json: bool, limit: int | None, **filters: Any) -> No
 
 
 @failures.command()
-@click.argument("analysis_id", type=int, metavar="ID")
+@click.argument("analysis_id", type=_ID, metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(analysis_id: int, as_json: bool) -> None:
     """Show one analysis with every attempt at it, also after a retry has answered it."""
