@@ -23,10 +23,15 @@ def console() -> Console:
     """Standard output for tables and text. On a terminal it has the terminal's width, else nothing is folded or cut."""
     from rich.console import Console
 
+    class Standard(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the root command; rich would end the process with status 1."""
+            raise BrokenPipeError
+
     # Emoji codes (":bell:") are text here: keys hold them.
     if on_terminal():
-        return Console(highlight=False, emoji=False)
-    return Console(highlight=False, emoji=False, width=PIPE_WIDTH, force_terminal=False, color_system=None)
+        return Standard(highlight=False, emoji=False)
+    return Standard(highlight=False, emoji=False, width=PIPE_WIDTH, force_terminal=False, color_system=None)
 
 
 def plain(text: str) -> str:

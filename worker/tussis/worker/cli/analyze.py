@@ -76,7 +76,7 @@ def analyze(
 
 def _line(told: dict[str, Any]) -> str:
     if "error" in told:
-        return printable(f"{told['uri']}: {told['error']['class']}: {told['error']['message']}")
+        return printable(f"tussis: {told['uri']}: {told['error']['class']}: {told['error']['message']}")
     answer = "COUGH   " if told["decision"] else "no cough"
     best = max(told["segments"], key=lambda segment: segment["probability"])
     cut = f", {told['analyzed_s']:.1f} s of them analysed" if told["truncated"] else ""
