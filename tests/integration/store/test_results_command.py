@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +17,9 @@ from tussis.producer.cli import root
 from tussis.shared.states import AttemptOutcome
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
+from tussis.shared.text import printable
+from tussis.worker import terminal
+from tussis.worker.cli import results as results_command
 from tussis.worker.cli.moments import moment
 
 Run = Callable[..., Result]
@@ -23,11 +27,13 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """``tussis results`` in a terminal of 80 columns."""
+    """``tussis results`` in a terminal of 80 columns; None for ``columns`` is a pipe."""
     monkeypatch.setenv("TUSSIS_DATABASE_URL", store_url)
 
-    def run(*words: str, columns: int = 80) -> Result:
-        return CliRunner().invoke(root, ["results", *words], env={"COLUMNS": str(columns)})
+    def run(*words: str, columns: int | None = 80) -> Result:
+        for module in (terminal, results_command):
+            monkeypatch.setattr(module, "on_terminal", lambda: columns is not None)
+        return CliRunner().invoke(root, ["results", *words], env={"COLUMNS": str(columns or 80)})
 
     return run
 
@@ -85,8 +91,68 @@ def test_the_table_fits_the_terminal(filled: Store, model: ModelFacts, run: Run,
 
 def test_segments_in_the_table(filled: Store, run: Run) -> None:
     told = run("--segments", "--decision", "no-cough")
-    assert "   0.0 to   2.0 s  0.333 ▇▇▇" in told.stdout
-    assert "   0.5 to   2.5 s  0.667 ▇▇▇▇▇▇▇" in told.stdout
+    assert "   0.0 to   2.0 s   0.333 ▇▇▇" in told.stdout
+    assert "   0.5 to   2.5 s   0.667 ▇▇▇▇▇▇▇" in told.stdout
+
+
+def test_a_piped_table_has_a_row_a_line(filled: Store, model: ModelFacts, run: Run) -> None:
+    key = "long " * 200 + "\n[\x1b[31m]:bell:\t\u202e.wav"
+    filled.complete(claimed(filled.claim(a_claim(a_job(key=key), model))), a_result(2, 0.99998))
+
+    told = run(columns=None)
+
+    assert told.exit_code == 0
+    lines = told.stdout.splitlines()
+    cells = [re.split(r" {2,}", line.rstrip()) for line in lines]
+    assert cells[1][:4] == ["COUGH", ">0.999", "1.0 s", f"s3://recordings/{printable(key)}"]
+    assert [row[0] for row in cells[1:-1]] == ["COUGH", "waiting", "failed", "no cough", "COUGH"]
+    assert "s3://recordings/home/4.wav" in lines[2]
+    assert cells[2][-1] == "storage_unavailable: 503"
+    assert cells[3][-1] == "object_missing: no object at s3://recordings/home/3.wav"
+    assert cells[5][-1] == "only the first 17.5 s were analysed"
+    assert lines[6:] == [
+        "5 shown: 2 cough, 1 waiting, 1 failed, 1 no cough. Model: cough@1, none. Profile: documented."
+    ]
+    assert "\x1b" not in told.stdout
+
+
+def test_piped_segments_are_rows_that_name_their_recording(filled: Store, run: Run) -> None:
+    told = run("--segments", "--decision", "no-cough", columns=None)
+
+    lines = [re.split(r" {2,}", line.strip()) for line in told.stdout.splitlines()]
+    assert lines[2:4] == [
+        ["segment", "0.333", "0.0 to 2.0 s", "s3://recordings/ward/2.wav"],
+        ["segment", "0.667", "0.5 to 2.5 s", "s3://recordings/ward/2.wav"],
+    ]
+
+
+def test_a_probability_beside_the_threshold_is_not_rounded_onto_it(store: Store, model: ModelFacts, run: Run) -> None:
+    for key, probability in (("a", 0.61004), ("b", 0.60996)):
+        store.complete(claimed(store.claim(a_claim(a_job(key=key), model))), a_result(2, probability))
+
+    told = run(columns=None).stdout
+
+    assert re.search(r"^COUGH +0\.61004 .*/a", told, re.MULTILINE)
+    assert re.search(r"^no cough +0\.60996 .*/b", told, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--since", "2999-01-01"], "--since 2999-01-01 00:00 lies in the future: it is "),
+        (["--since", "1h", "--until", "2h"], " is not before --until "),
+        (["--state", "nonsense"], "'nonsense' is not one of 'running', "),
+        (["--decision", "maybe"], "'maybe' is not one of 'cough', 'no-cough'"),
+        (["--prefix", "clinic"], "not an S3 URI: 'clinic' (write s3://bucket/key)"),
+    ],
+)
+def test_a_filter_that_can_match_nothing_is_refused(filled: Store, run: Run, words: list[str], says: str) -> None:
+    told = run(*words)
+
+    assert told.exit_code != 0
+    assert told.stdout == ""
+    (line,) = told.stderr.splitlines()
+    assert says in line
 
 
 def test_json_lines(filled: Store, run: Run) -> None:
@@ -128,7 +194,7 @@ def test_json_with_segments(filled: Store, run: Run) -> None:
         (["--limit", "1"], ["home/4.wav"]),
         (["--since", "1h", "--limit", "2"], ["home/4.wav", "home/3.wav"]),
         (["--until", "1h"], []),
-        (["--since", "2090-01-01"], []),
+        (["--until", "2020-01-01"], []),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -162,7 +228,7 @@ def test_control_characters_of_a_key_stay_out_of_the_terminal(store: Store, run:
     told = run().stdout
     assert "\x1b" not in told
     assert "\x07" not in told
-    assert "s3://recordings/a\ufffd[31m[bold]b\ufffd.wav" in told
+    assert "s3://recordings/a\\x1b[31m[bold]b\\n.wav" in told
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tests.support.store import a_claim, a_job, a_result, claimed, execute, mode
 from tussis.producer.cli import root
 from tussis.shared.messages import Job
 from tussis.shared.states import AnalysisState, AttemptOutcome
+from tussis.shared.text import printable
 
 
 class Failures:
@@ -115,6 +116,44 @@ def test_show_tells_the_history(failures: Failures) -> None:
     assert "expired: what is wrong with [a/2.wav]" in shown
 
 
+@pytest.mark.parametrize("grouped", [[], ["--by-class"], ["--json"]], ids=str)
+def test_the_list_refuses_a_class_that_is_neither_known_nor_stored(failures: Failures, grouped: list[str]) -> None:
+    done = failures.run("list", "--class", "too_lang", *grouped)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr == (
+        "tussis: Invalid value for --class: no error class 'too_lang': did you mean 'too_long'?"
+        " (tussis failures list --help)\n"
+    )
+
+
+@pytest.mark.parametrize("state", ["failed", "discarded"])
+def test_a_class_of_another_version_can_be_chosen(failures: Failures, state: str) -> None:
+    execute(
+        failures.deployment.environment["TUSSIS_DATABASE_URL"],
+        f"UPDATE analyses SET error_class = 'of_next_year' WHERE id = {1 if state == 'failed' else 5}",
+    )
+    found = failures.lines("list", "--json", "--class", "of_next_year")
+    assert [line["analysis_id"] for line in found] == ([1] if state == "failed" else [])
+
+
+def test_a_piped_list_has_a_row_a_line(failures: Failures) -> None:
+    key = "long/" * 150 + "\n\t\x1b[31m:bell:.wav"
+    store = failures.deployment.store
+    job = a_job(key=key, etag="e1")
+    store.fail(claimed(store.claim(a_claim(job, failures.model))), "corrupt", "two\nlines " + "x" * 300)
+
+    table = failures.run("list")
+    assert table.exit_code == 0
+    header, first, *others = table.stdout.splitlines()
+    assert header.split() == ["id", "class", "failed", "at", "(UTC)", "tries", "recording", "message"]
+    assert first.rstrip().endswith(f"  s3://recordings/{printable(key)}  two\\nlines {'x' * 300}")
+    assert [line.split()[0] for line in others] == ["4", "3", "2", "1"]
+    assert all(line.rstrip().endswith(f"what is wrong with [{line.split()[5].split('/', 3)[3]}]") for line in others)
+
+    chosen = failures.run("retry", "--class", "corrupt", "--limit", "1", "--dry-run")
+    assert chosen.stdout == f"7\tcorrupt\ts3://recordings/{printable(key)}\n"
+
+
 @pytest.mark.parametrize("command", ["retry", "discard"])
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
@@ -123,7 +162,11 @@ def test_show_tells_the_history(failures: Failures) -> None:
         (["--discarded"], 2, "Say which"),
         (["1", "--class", "corrupt"], 2, "not both"),
         (["1", "--all"], 2, "not both"),
-        (["--class", "nonsense"], 1, "no failure matches"),
+        (["--class", "empty"], 1, "no failure matches"),
+        (["--class", "corupt"], 2, "no error class 'corupt': did you mean 'corrupt'?"),
+        (["--class", "nonsense"], 2, "no error class 'nonsense': "),
+        (["--class", "caf\udce9"], 2, "no error class 'caf\\udce9': "),
+        (["--since", "2999-01-01"], 2, "lies in the future"),
         (["999", "1000"], 1, "no failure has the id 999, 1000"),
         (["6"], 1, "no failure has the id 6"),
         (["--prefix", "nonsense"], 1, "not an S3 URI"),

@@ -307,17 +307,18 @@ def test_an_id_of_any_bytes_is_sent_once_for_the_dead_letters(
 def test_only_the_unreadable_message_that_the_ledger_holds_takes_it_out(client: redis.Redis, ledger: Ledger) -> None:
     """A forged message that merely names the id of an open job closes nothing."""
     (job,) = open_jobs(ledger, 1)
-    held = {"v": 2, "job_id": str(uuid.uuid4()), "later": [1.5, None]}
-    client.hset(LEDGER_KEY, held["job_id"], json.dumps(held))
+    held_id = str(uuid.uuid4())
+    held = {"v": 2, "job_id": held_id, "later": [1.5, None]}
+    client.hset(LEDGER_KEY, held_id, json.dumps(held))
 
     for message in ({"v": 1, "job_id": job.job_id, "priority": 99}, None, held):
         ledger.discard(job.job_id, message)
-    ledger.discard(str(held["job_id"]), held | {"later": []})
+    ledger.discard(held_id, held | {"later": []})
     assert client.hlen(LEDGER_KEY) == 2
     assert ledger.find(job.job_id) == job
 
-    assert ledger.holds(str(held["job_id"]), held)
-    ledger.discard(str(held["job_id"]), held)
+    assert ledger.holds(held_id, held)
+    ledger.discard(held_id, held)
     assert client.hkeys(LEDGER_KEY) == [job.job_id.encode()]
     assert client.zcard(SENT) == 1
 
@@ -325,9 +326,10 @@ def test_only_the_unreadable_message_that_the_ledger_holds_takes_it_out(client: 
 def test_an_unreadable_message_that_got_lost_stays_in_the_ledger_until_a_worker_has_it(
     client: redis.Redis, leader: Reconciler
 ) -> None:
-    held = {"v": 2, "job_id": str(uuid.uuid4())}
-    client.hset(LEDGER_KEY, held["job_id"], json.dumps(held))
-    client.zadd(SENT, {held["job_id"]: 1.0})
+    job_id = str(uuid.uuid4())
+    held = {"v": 2, "job_id": job_id}
+    client.hset(LEDGER_KEY, job_id, json.dumps(held))
+    client.zadd(SENT, {job_id: 1.0})
 
     assert looks(leader) == 1
 

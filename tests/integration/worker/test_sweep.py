@@ -380,12 +380,16 @@ def test_the_command_sweeps_a_bucket_and_resumes(deployment: Deployment, tiny_mo
         (["s3://B", "--model", "a", "--any-model"], 2, "exclude"),
         (["s3://B", "--dry-run", "--resume", "x"], 2, "keeps no place"),
         (["s3://B", "--profile", "nonsense"], 1, "nonsense"),
+        (["s3://B", "--model", "cuogh"], 2, "no worker has served the model 'cuogh': did you mean 'cough'?"),
+        (["s3://B", "--model", "cough@9"], 2, "no worker has served the model 'cough@9': did you mean 'cough@1'?"),
+        (["s3://B", "--model", "caf\udce9"], 2, "no worker has served the model 'caf\\udce9': "),
         (["nonsense"], 1, "not an S3 URI"),
         (["s3://B-does-not-exist"], 1, "does not exist"),
     ],
     ids=lambda value: str(value),
 )
 def test_the_command_refuses(deployment: Deployment, arguments: list[str], status: int, words: str) -> None:
+    deployment.store.register_model(model_facts())
     run = deployment.tussis("sweep", *(word.replace("s3://B", f"s3://{deployment.bucket.name}") for word in arguments))
     assert run.wait(60) == status, run.text
     assert words in run.stderr[-1]

@@ -50,14 +50,26 @@ def test_wrong_usage_is_status_2(broken: Root) -> None:
     status, said = run(broken, click.UsageError("not so"))
 
     assert status == 2
-    assert "Error: not so" in said
+    assert said == "tussis: not so (tussis verb --help)\n"
 
 
-def test_an_interrupt_is_quiet_and_130(broken: Root) -> None:
-    status, said = run(broken, KeyboardInterrupt())
+def test_wrong_usage_names_the_help_of_its_command(broken: Root) -> None:
+    result = CliRunner().invoke(broken, ["verb", "--nonsense"], prog_name="tussis")
 
-    assert status == 130
-    assert not said.strip()
+    assert result.exit_code == 2
+    assert result.stderr == "tussis: No such option '--nonsense'. (tussis verb --help)\n"
+
+
+def test_an_interrupt_is_one_line_and_130(broken: Root) -> None:
+    assert run(broken, KeyboardInterrupt()) == (130, "tussis: interrupted\n")
+
+
+def test_a_question_that_is_not_confirmed_is_one_line(broken: Root) -> None:
+    assert run(broken, click.Abort()) == (1, "tussis: nothing was done: it was not confirmed\n")
+
+
+def test_an_error_of_ours_brings_no_control_characters(broken: Root) -> None:
+    assert run(broken, ObjectMissing("no \x1b[31mkey\udcff")) == (1, "tussis: no \\x1b[31mkey\\udcff\n")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,21 @@ failures = st.integers(1, 10_000)
 seconds = st.floats(0.01, 1e4)
 
 
+def test_jitter_is_equal_half_of_the_ceiling_is_fixed_and_half_is_uniform() -> None:
+    """Brooker's "equal jitter": temp / 2 + random_between(0, temp / 2)."""
+
+    class Ends(random.Random):
+        def __init__(self, fraction: float) -> None:
+            super().__init__(0)
+            self._fraction = fraction
+
+        def random(self) -> float:
+            return self._fraction
+
+    # The third fault in a row, base 2 s: the ceiling is 8 s.
+    assert [backoff.delay_s(3, 2.0, 300.0, Ends(fraction)) for fraction in (0.0, 0.25, 0.5, 1.0)] == [4, 5, 6, 8]
+
+
 @given(failures, seconds, seconds, st.integers())
 def test_a_delay_lies_between_half_the_ceiling_and_the_ceiling(count: int, base: float, cap: float, seed: int) -> None:
     ceiling = backoff.ceiling_s(count, base, cap)

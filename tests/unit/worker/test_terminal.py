@@ -9,17 +9,11 @@ from rich.console import Console
 
 from tussis.shared.ledger import Depth
 from tussis.shared.store.records import Counts
+from tussis.shared.text import printable
 from tussis.worker.cli import status
-from tussis.worker.cli.terminal import plain, printable
+from tussis.worker.terminal import plain
 
 NASTY = ("s3://b/[/x] [bold].wav", "a\x1b[31mred\x1b[0m", "two\nlines\r", "ends in \\")
-
-
-@pytest.mark.parametrize("text", NASTY)
-def test_printable_is_one_line_without_control_characters(text: str) -> None:
-    shown = printable(text)
-    assert shown.isprintable()
-    assert len(shown) == len(text)
 
 
 @pytest.mark.parametrize("text", NASTY)

@@ -1,7 +1,7 @@
-"""When to try again after a transient fault: capped exponential delays with full jitter.
+"""When to try again after a transient fault: capped exponential delays with equal jitter.
 
-Full jitter is AWS' recommendation (M. Brooker, "Exponential Backoff And Jitter", 2015): recordings that failed
-together do not come back together.
+The name and the formula are those of M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: half of
+the delay is fixed and the other half is random, so that recordings that failed together do not come back together.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ def ceiling_s(failures: int, base_s: float, cap_s: float) -> float:
 
 
 def delay_s(failures: int, base_s: float, cap_s: float, rng: random.Random | None = None) -> float:
-    """A delay between half the ceiling and the ceiling, seconds.
+    """A delay between half the ceiling and the ceiling, uniformly distributed, seconds: equal jitter.
 
-    Half of it is kept fixed so that a fault that lasts a second is not met again after a millisecond.
+    Full jitter, from 0 to the ceiling, could meet a fault that lasts a second again after a millisecond.
     """
     ceiling = ceiling_s(failures, base_s, cap_s)
     return (rng or random).uniform(ceiling / 2, ceiling)

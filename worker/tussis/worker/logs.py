@@ -9,6 +9,8 @@ from typing import Any
 
 import structlog
 
+from tussis.shared.text import printable
+
 # These fields are named by the event that carries them; celery and its parts log through the standard library.
 _LIBRARIES = ("celery", "kombu", "billiard", "botocore", "boto3", "urllib3", "sqlalchemy", "alembic", "amqp")
 
@@ -26,7 +28,9 @@ def configure(log_format: str, level: str) -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer(default=str)
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -36,8 +40,9 @@ def configure(log_format: str, level: str) -> None:
     )
     handler = logging.StreamHandler(sys.stderr)
     tail: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if log_format == "json":
-        tail.append(structlog.processors.format_exc_info)
+    tail.append(structlog.processors.format_exc_info)
+    if log_format != "json":
+        tail.append(_printable)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[_name_library_event, *shared], processors=[*tail, renderer]
@@ -54,6 +59,16 @@ def configure(log_format: str, level: str) -> None:
 def get(name: str) -> Any:
     """A logger below ``tussis``; its methods take the event's name first and its fields by keyword."""
     return structlog.stdlib.get_logger(f"tussis.{name}")
+
+
+def _printable(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Keys and messages of others do not reach the terminal as commands; a trace keeps its lines."""
+    for name, value in event.items():
+        if name == "exception":
+            event[name] = "\n".join(map(printable, str(value).split("\n")))
+        elif not isinstance(value, bool | int | float | None):
+            event[name] = printable(str(value))
+    return event
 
 
 def _name_library_event(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -12,8 +12,9 @@ from typing import Any
 
 from celery import bootsteps
 from celery.exceptions import SecurityWarning
-from celery.signals import setup_logging, worker_process_init, worker_ready
+from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
 
+from tussis.shared.cores import available_cores
 from tussis.shared.errors import SettingsInvalid
 from tussis.shared.queues import Device
 from tussis.shared.s3 import s3_client
@@ -51,7 +52,7 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
     try:
         model = _find_model(settings)
         children = settings.concurrency
-        cores = len(os.sched_getaffinity(0))
+        cores = available_cores()
         metered = settings.metrics_port is not None
         meter = prometheus_meter(run_dir.path / FILES) if metered else NoMeter()
         threads = max(1, cores // children)
@@ -111,7 +112,7 @@ def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> D
         provider=on.provider,
         device_index=on.index,
         # On a GPU the CPU has next to nothing to do in a run.
-        threads=len(os.sched_getaffinity(0)) if on.provider is Provider.CPU else 1,
+        threads=available_cores() if on.provider is Provider.CPU else 1,
         carriers=settings.concurrency,
         batch_segments=settings.batch_segments,
         batch_wait_ms=settings.batch_wait_ms,
@@ -155,6 +156,12 @@ def _serve(order: Start, keeper: Keeper, leases: Leases, children: int) -> int:
     def announce(sender: Any, **_: Any) -> None:
         keeper.announce(sender.controller)
 
+    stopped_by: list[str] = []
+
+    def note_stop(how: str, sig: str, **_: Any) -> None:
+        stopped_by.append(f"{how} {sig}")
+
+    worker_shutting_down.connect(note_stop, weak=False)
     worker_ready.connect(announce, weak=False)
     setup_logging.connect(keep_our_logging, weak=False)
     worker_process_init.connect(start_child, weak=False)
@@ -173,6 +180,9 @@ def _serve(order: Start, keeper: Keeper, leases: Leases, children: int) -> int:
         quiet=True,
     )
     worker.start()
-    _log.info("worker_stopped", worker=order.worker, status=worker.exitcode or 0)
+    # Celery ends with 1 after a Ctrl-C, with 0 after a SIGTERM. Both are the same orderly stop; a second Ctrl-C, or
+    # SIGQUIT, is not.
+    status = 0 if stopped_by == ["Warm SIGINT"] else int(worker.exitcode or 0)
+    _log.info("worker_stopped", worker=order.worker, status=status)
     sys.stderr.flush()
-    return int(worker.exitcode or 0)
+    return status

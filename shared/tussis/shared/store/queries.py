@@ -14,6 +14,7 @@ from tussis.shared.store.records import (
     Analysis,
     Attempt,
     Counts,
+    DeadLetter,
     JobAnswer,
     ResultFilter,
     Segment,
@@ -174,6 +175,17 @@ def job_answer(connection: Connection, job_id: str) -> JobAnswer | None:
         analysis=analysis,
         segments=segments_of(connection, [analysis.id]).get(analysis.id, ()),
     )
+
+
+def dead_letter_of(connection: Connection, job_id: str) -> DeadLetter | None:
+    """The unreadable message that the job ended with; None when it did not end so."""
+    row = connection.execute(
+        select(dead_letters.c.error_class, dead_letters.c.error_message, dead_letters.c.last_received_at)
+        .where(dead_letters.c.job_id == job_id, dead_letters.c.ended_job)
+        .order_by(dead_letters.c.last_received_at.desc())
+        .limit(1)
+    ).one_or_none()
+    return None if row is None else DeadLetter(*row)
 
 
 def attempts_of(connection: Connection, analysis_id: int) -> tuple[Attempt, ...]:

@@ -253,6 +253,15 @@ class JobAnswer:
 
 
 @dataclass(frozen=True)
+class DeadLetter:
+    """Why a job's message could not be read, and when that was last found."""
+
+    error_class: str
+    error_message: str
+    received_at: datetime
+
+
+@dataclass(frozen=True)
 class Attempt:
     """One attempt. ``outcome`` and ``ended_at`` are None while it runs."""
 

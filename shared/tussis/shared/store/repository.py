@@ -28,6 +28,7 @@ from tussis.shared.store.records import (
     Claimed,
     ClaimRequest,
     Counts,
+    DeadLetter,
     Exhausted,
     FailureFilter,
     Held,
@@ -100,6 +101,11 @@ class Store:
         """The model's id. Raises :class:`ModelConflict` when its name and version, or its file, is known otherwise."""
         with database_errors(self.place), self._engine.begin() as connection:
             return served_models.register_model(connection, facts)
+
+    def known_models(self) -> list[str]:
+        """``name@version`` of every model that a worker has served."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return served_models.known_models(connection)
 
     def claim(self, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held:
         """Claim the analysis that the request describes, or learn why not.
@@ -183,6 +189,11 @@ class Store:
         """What answers the job; None when no worker has had it."""
         with database_errors(self.place), self._engine.connect() as connection:
             return queries.job_answer(connection, job_id)
+
+    def dead_letter_of(self, job_id: str) -> DeadLetter | None:
+        """The unreadable message that a job ended with; None when it did not end so."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return queries.dead_letter_of(connection, job_id)
 
     def results(self, wanted: ResultFilter) -> Iterator[Analysis]:
         """Analyses, newest first, read a page at a time. Raises :class:`InvalidUri` for a wrong prefix."""

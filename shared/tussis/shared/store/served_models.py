@@ -1,4 +1,4 @@
-"""Registering the model that a worker serves."""
+"""The models that workers serve."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def model_id_of(connection: Connection, facts: ModelFacts) -> int:
         )
     ).scalar_one_or_none()
     return register_model(connection, facts) if found is None else int(found)
+
+
+def known_models(connection: Connection) -> list[str]:
+    """``name@version`` of every model that a worker has served."""
+    rows = connection.execute(select(models.c.name, models.c.version).order_by(models.c.name, models.c.version))
+    return [f"{row.name}@{row.version}" for row in rows]
 
 
 def register_model(connection: Connection, facts: ModelFacts) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias
+
+from tussis.worker.terminal import console, on_terminal
 
 #: Of the JSON: raised when a field changes its meaning.
 SCHEMA_VERSION = 1
@@ -158,11 +159,10 @@ def plain(report: Report) -> str:
 
 def show(report: Report, echo: Callable[[str], object] = print) -> None:
     """Print the report: by rich on a terminal, as :func:`plain` text elsewhere."""
-    if not sys.stdout.isatty():
+    if not on_terminal():
         echo(plain(report))
         return
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -171,10 +171,10 @@ def show(report: Report, echo: Callable[[str], object] = print) -> None:
         table.add_column(escape(column.heading), justify="right" if flush else "left")
     for row in report.rows:
         table.add_row(*(escape(column.text(cell)) for column, cell in zip(report.columns, row, strict=True)))
-    console = Console(highlight=False)
-    console.print(table)
+    screen = console()
+    screen.print(table)
     for line in _under(report):
-        console.print(escape(line))
+        screen.print(escape(line))
 
 
 def _under(report: Report) -> list[str]:

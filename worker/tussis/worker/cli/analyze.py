@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from tussis.shared.text import printable, probability
+
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FILE_OR_URI...")
@@ -71,11 +73,12 @@ def analyze(
 
 def _line(told: dict[str, Any]) -> str:
     if "error" in told:
-        return f"{told['uri']}: {told['error']['class']}: {told['error']['message']}"
+        return printable(f"tussis: {told['uri']}: {told['error']['class']}: {told['error']['message']}")
     answer = "COUGH   " if told["decision"] else "no cough"
     best = max(told["segments"], key=lambda segment: segment["probability"])
     cut = f", {told['analyzed_s']:.1f} s of them analysed" if told["truncated"] else ""
     return (
-        f"{answer}  {told['bag_probability']:.3f}  {told['uri']}  ({told['duration_s']:.1f} s{cut}; "
-        f"highest segment {best['start_s']:.1f} to {best['end_s']:.1f} s: {best['probability']:.3f})"
+        f"{answer}  {probability(told['bag_probability'], told['threshold']):>6}  {printable(told['uri'])}"
+        f"  ({told['duration_s']:.1f} s{cut}; highest segment {best['start_s']:.1f} to {best['end_s']:.1f} s: "
+        f"{probability(best['probability'])})"
     )

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tussis.shared.cores import available_cores
+from tussis.shared.text import printable
+
 if TYPE_CHECKING:
     from tussis.worker.bench.report import Report
 
@@ -40,7 +43,7 @@ def _common(function: F) -> F:
 
 def _command() -> str:
     """What was typed."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return printable(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
 
 
 def _real_recordings(given: Path | None) -> Path | None:
@@ -76,6 +79,7 @@ def _measure(json_file: Path | None, measure: Callable[[], Report]) -> None:
         try:
             report = measure()
         except Interrupted as interrupted:
+            click.echo(f"tussis: stopped by {interrupted.cause}; no report", err=True)
             click.get_current_context().exit(interrupted.status)
         handled.disarm()
     show(report, click.echo)
@@ -167,7 +171,7 @@ def pipeline(
         recordings=real,
         baseline=baseline,
         against={"both": (CELERY, HTTP), "celery": (CELERY,), "backend": (HTTP,), "none": ()}[against],
-        children=concurrency or len(os.sched_getaffinity(0)),
+        children=concurrency or available_cores(),
     )
     _measure(json_file, lambda: measure(plan, quick=quick, command=_command(), say=_say))
 
@@ -301,7 +305,7 @@ def device(
     plan = Plan(
         model=model,
         on=OnDevice(Provider(provider), device_index),
-        children=concurrency or 2 * len(os.sched_getaffinity(0)),
+        children=concurrency or 2 * available_cores(),
         rounds=rounds or (2 if quick else 5),
     )
     _measure(json_file, lambda: measure(plan, quick=quick, command=_command(), say=_say))

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tussis.worker.cli.terminal import plain, printable
+from tussis.shared.text import printable
+from tussis.worker.terminal import console, on_terminal, plain
 
 if TYPE_CHECKING:
     from tussis.shared.store.records import Analysis, Attempt
@@ -55,33 +56,37 @@ def show_classes(counts: dict[str, int], as_json: bool) -> None:
         return
     if not counts:
         click.echo("No failure matches.")
-    width = max(map(len, counts), default=0)
+    names = {name: printable(name) for name in counts}
+    width = max(map(len, names.values()), default=0)
     for name, number in counts.items():
-        click.echo(f"{name:<{width}}  {number:>9,}")
+        click.echo(f"{names[name]:<{width}}  {number:>9,}")
 
 
 def print_table(shown: list[Analysis]) -> None:
-    """Failures as a table for people."""
+    """Failures as a table for people. The message stands under the recording on a terminal, else in a column."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    folded = on_terminal()
+    table = Table(box=box.SIMPLE_HEAD if folded else None, pad_edge=False, show_edge=False)
     table.add_column("id", justify="right", no_wrap=True)
     table.add_column("class", no_wrap=True)
     table.add_column("failed at (UTC)", no_wrap=True)
     table.add_column("tries", justify="right", no_wrap=True)
-    table.add_column("recording", overflow="fold", ratio=1)
+    table.add_column("recording", overflow="fold", ratio=1 if folded else None)
+    if not folded:
+        table.add_column("message")
     for analysis in shown:
         discarded = " (discarded)" if analysis.state.value == "discarded" else ""
+        uri, message = plain(analysis.uri), plain(analysis.error_message or "")
         table.add_row(
             str(analysis.id),
-            f"{analysis.error_class}{discarded}",
+            plain(f"{analysis.error_class}{discarded}"),
             f"{analysis.finished_at:%Y-%m-%d %H:%M:%S}",
             str(analysis.attempts),
-            f"{plain(analysis.uri)}\n[dim]{plain(analysis.error_message or '')}[/]",
+            *([f"{uri}\n[dim]{message}[/]"] if folded else [uri, message]),
         )
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 def print_one(told: dict[str, Any]) -> None:
@@ -98,7 +103,6 @@ def print_one(told: dict[str, Any]) -> None:
     for attempt in history:
         outcome = attempt["outcome"] or "running"
         error = attempt["error"]
-        why = "" if error is None else f"  {error['class']}: {printable(error['message'])}"
-        click.echo(
-            f"  attempt {attempt['number']:>2}  {attempt['started_at']}  {outcome:<11}  {attempt['worker']}{why}"
-        )
+        why = "" if error is None else f"  {error['class']}: {error['message']}"
+        line = f"  attempt {attempt['number']:>2}  {attempt['started_at']}  {outcome:<11}  {attempt['worker']}{why}"
+        click.echo(printable(line))

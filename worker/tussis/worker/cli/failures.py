@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from tussis.shared.errors import FailureUnknown
+from tussis.shared.text import printable
+from tussis.worker.cli.error_classes import check_class
 from tussis.worker.cli.failure_views import as_attempt, as_object, print_one, print_table, show_classes
-from tussis.worker.cli.moments import moment
+from tussis.worker.cli.moments import check_span, moment
 
 if TYPE_CHECKING:
     from tussis.shared.ledger import Ledger
@@ -23,6 +25,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 #: Rows of the table unless --limit says otherwise: about what a person reads.
 _TABLE_LIMIT = 50
+#: A bigint of PostgreSQL.
+_ID = click.IntRange(1, 2**63 - 1)
 #: Failures handled in one round trip.
 _BATCH = 500
 
@@ -49,7 +53,7 @@ def _choice(command: F) -> F:
     """The arguments and options of a command that changes failures."""
     for option in reversed(
         [
-            click.argument("ids", nargs=-1, type=int, metavar="[ID]..."),
+            click.argument("ids", nargs=-1, type=_ID, metavar="[ID]..."),
             click.option("--all", "everything", is_flag=True, help="Every failure there is."),
             click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
             click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
@@ -82,6 +86,7 @@ def list_(grouped: bool, as_json: bool, limit: int | None, **filters: Any) -> No
     """List failures, newest first. Times are in UTC."""
     wanted = _wanted((), limit=limit if limit or as_json else _TABLE_LIMIT, **filters)
     with _store() as store:
+        check_class(filters["error_class"], store)
         if grouped:
             show_classes(store.failures_by_class(wanted), as_json)
             return
@@ -100,7 +105,7 @@ def list_(grouped: bool, as_json: bool, limit: int | None, **filters: Any) -> No
 
 
 @failures.command()
-@click.argument("analysis_id", type=int, metavar="ID")
+@click.argument("analysis_id", type=_ID, metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def show(analysis_id: int, as_json: bool) -> None:
     """Show one analysis with every attempt at it, also after a retry has answered it."""
@@ -188,6 +193,7 @@ class _Choice:
             raise click.UsageError("Say which: IDs, a filter (--class, --prefix, --since, --until), or --all.")
         if sum(chosen) > 1 and chosen != [False, True, True]:
             raise click.UsageError("Name IDs, or filter, not both.")
+        check_class(filters["error_class"], store)
         if ids:
             filters["discarded"] = by_id_discarded
         self._store = store
@@ -217,7 +223,8 @@ class _Choice:
         if self._as_json:
             click.echo(json.dumps({"analysis_id": analysis.id, "uri": analysis.uri} | done))
         else:
-            click.echo(f"{analysis.id}\t{analysis.error_class}\t{analysis.uri}")
+            # Two tabs a line: those of a key are escaped.
+            click.echo(f"{analysis.id}\t{analysis.error_class}\t{printable(analysis.uri)}")
 
     def conclude(self, ctx: click.Context, summary: str) -> None:
         """The summary, and exit status 1 when an ID was no failure."""
@@ -249,6 +256,7 @@ def _wanted(
 ) -> FailureFilter:
     from tussis.shared.store.records import FailureFilter
 
+    check_span(since, until)
     return FailureFilter(
         error_class=error_class,
         prefix=prefix,

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from tussis.shared.text import printable
+
 
 @click.group()
 def health() -> None:
@@ -66,8 +68,8 @@ def _answer(ctx: click.Context, word: str, probe: Callable[..., Any], worker: st
     folder = load_settings().run_dir
     verdicts = probe(folder, worker, silence)
     if not verdicts:
-        click.echo(f"no worker{f' {worker}' if worker else ''} runs with TUSSIS_RUN_DIR={folder}")
+        click.echo(printable(f"no worker{f' {worker}' if worker else ''} runs with TUSSIS_RUN_DIR={folder}"))
         ctx.exit(1)
     for verdict in verdicts:
-        click.echo(f"{verdict.worker}: {word if verdict.well else f'not {word}: {verdict.reason}'}")
+        click.echo(printable(f"{verdict.worker}: {word if verdict.well else f'not {word}: {verdict.reason}'}"))
     ctx.exit(0 if all(verdict.well for verdict in verdicts) else 1)

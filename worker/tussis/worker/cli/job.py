@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tussis.worker.cli.terminal import printable
+from tussis.shared.text import printable, probability
 
 if TYPE_CHECKING:
     from tussis.shared.messages import Job
-    from tussis.shared.store.records import JobAnswer
+    from tussis.shared.store.records import DeadLetter, JobAnswer
 
 
 @click.command()
@@ -31,7 +31,10 @@ def job(job_id: str, as_json: bool) -> None:
     from tussis.shared.ledger import Ledger
     from tussis.shared.settings import load_settings
     from tussis.shared.store.repository import Store
+    from tussis.shared.uris import shown
 
+    if not job_id.isascii():
+        raise JobUnknown(f"{shown(job_id)} is no job id: an id is a UUID, as `tussis enqueue` printed it")
     settings = load_settings()
     url = settings.need_broker()
     ledger = Ledger(connect(url), redact(url))
@@ -41,17 +44,31 @@ def job(job_id: str, as_json: bool) -> None:
     try:
         store.verify_schema()
         answer = store.job(job_id)
+        letter = None if opened or answer else store.dead_letter_of(job_id)
     finally:
         store.close()
-    if opened is None and answer is None:
-        raise JobUnknown(f"no job {job_id!r} is open, and none has a result: is the id right?")
-    told = describe(job_id, opened, due, answer)
+    if letter is not None:
+        told = unreadable(job_id, letter)
+    elif opened is None and answer is None:
+        raise JobUnknown(f"no job {shown(job_id)} is open, and none has a result: is the id right?")
+    else:
+        told = describe(job_id, opened, due, answer)
     if as_json:
         click.echo(json.dumps(told))
     else:
         _print(told)
     if told["state"] == "failed":
         click.get_current_context().exit(1)
+
+
+def unreadable(job_id: str, letter: DeadLetter) -> dict[str, Any]:
+    """What to tell about a job whose message could not be read and named no object, as JSON."""
+    return {
+        "job_id": job_id,
+        "state": "failed",
+        "error": {"class": letter.error_class, "message": letter.error_message},
+        "finished_at": letter.received_at.isoformat(),
+    }
 
 
 def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnswer | None) -> dict[str, Any]:
@@ -117,23 +134,26 @@ def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnsw
 def _print(told: dict[str, Any]) -> None:
     segments = told.pop("segments", [])
     error = told.pop("error", None)
+    if "bag_probability" in told:
+        told["bag_probability"] = probability(told["bag_probability"], told["threshold"])
     width = max(len(name) for name in told)
     for name, value in told.items():
         if value is not None:
-            click.echo(f"{name:<{width}}  {_shown(value)}")
+            click.echo(f"{name:<{width}}  {_shown(name, value)}")
     if error is not None:
-        click.echo(f"{'error':<{width}}  {error['class']}: {printable(error['message'])}")
+        click.echo(printable(f"{'error':<{width}}  {error['class']}: {error['message']}"))
     for segment in segments:
         click.echo(
             f"  segment {segment['index']:>2}  {segment['start_s']:>5.1f} to {segment['end_s']:>5.1f} s"
-            f"  probability {segment['probability']:.3f}"
+            f"  probability {probability(segment['probability'])}"
         )
 
 
-def _shown(value: object) -> str:
+def _shown(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
+    # Seconds to the millisecond; a threshold as it is, since the answer depends on each of its digits.
+    return str(round(value, 3)) if isinstance(value, float) and name.endswith("_s") else printable(str(value))
 
 
 def _iso(seconds: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tussis.shared.errors import NotInstalled, OutputUnwritable
+from tussis.shared.text import printable, probability
 from tussis.worker.cli.models_quantize import quantize
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def init(model: Path, name: str, version: str, profile: str, threshold: float, p
     _keep(path, force)
     open_session(data, str(model), intra_op_threads=1)
     write_manifest(model, manifest)
-    click.echo(f"wrote {path}")
+    click.echo(printable(f"wrote {path}"))
     _show(manifest)
 
 
@@ -84,7 +85,10 @@ def check(model: str) -> None:
     own = [name for name, there in (("bag", graph.has_bag_logit), ("segment", graph.has_segment_logits)) if there]
     _line("logits", f"the graph's own for {' and '.join(own)}" if own else "computed from the probabilities")
     found = probe(detector)
-    _line("on noise", f"bag probability {found.bag_probability:.3f}, {found.segment_ms:.1f} ms a segment on one thread")
+    _line(
+        "on noise",
+        f"bag probability {probability(found.bag_probability)}, {found.segment_ms:.1f} ms a segment on one thread",
+    )
     _line("neighbours", f"move its logits by at most {found.neighbour_shift:.1e} (limit {TOLERANCE:g})")
     _line("padding", f"moves its logits by at most {found.padding_shift:.1e} (limit {TOLERANCE:g})")
     click.echo("The model can be served.")
@@ -151,13 +155,13 @@ def export(
     else:
         sha256 = export_network(load_checkpoint(checkpoint), out)
         if described is None:
-            click.echo(f"wrote {out}")
+            click.echo(printable(f"wrote {out}"))
             _line("sha256", sha256)
-            click.echo(f"next: tussis models init {out} --name N --version V --profile P --threshold T")
+            click.echo(printable(f"next: tussis models init {out} --name N --version V --profile P --threshold T"))
             return
         manifest = replace(described, sha256=sha256)
         write_manifest(out, manifest)
-    click.echo(f"wrote {out} and {beside}")
+    click.echo(printable(f"wrote {out} and {beside}"))
     _show(manifest)
 
 
@@ -184,14 +188,14 @@ def _show(manifest: Manifest) -> None:
     _line("model", manifest.label)
     _line("sha256", manifest.sha256)
     _line("profile", manifest.profile)
-    _line("threshold", f"{manifest.threshold:g}")
+    _line("threshold", str(manifest.threshold))
     _line("provenance", manifest.provenance or "not stated")
     if manifest.parent is not None:
         _line("made from", manifest.parent)
 
 
 def _line(what: str, value: str) -> None:
-    click.echo(f"  {what:<11} {value}")
+    click.echo(f"  {what:<11} {printable(value)}")
 
 
 models.add_command(quantize)

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from tussis.shared.errors import NotInstalled
-from tussis.worker.cli.terminal import printable
+from tussis.shared.text import printable
 
 _TARGETS = ("int8", "float16")
 
@@ -86,7 +86,7 @@ def quantize(
         seed=seed,
     )
     done = run(order, watch)
-    click.echo(f"wrote {order.output} and {manifest_path(order.output)}")
+    click.echo(printable(f"wrote {order.output} and {manifest_path(order.output)}"))
     found = done.comparison
     _line("model", f"{done.manifest.label}, made from {done.manifest.parent}")
     _line("gate", f"passed: {found.told()}")
@@ -123,4 +123,4 @@ class _Terminal:
 
 
 def _line(what: str, value: str) -> None:
-    click.echo(f"  {what:<11} {value}")
+    click.echo(f"  {what:<11} {printable(value)}")

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
+#: How far ahead a time may be and still be taken for now: clocks differ.
+_SKEW = timedelta(minutes=5)
 _AGO = re.compile(r"(\d{1,6})(s|min|h|d|w)")
 _UNITS = {
     "s": timedelta(seconds=1),
@@ -32,3 +34,12 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> dat
         raise click.BadParameter(
             f"{value!r} is no time: write 2026-11-22, 2026-11-22T14:30 (UTC), or how long ago: 90s, 30min, 2h, 7d"
         ) from None
+
+
+def check_span(since: datetime | None, until: datetime | None) -> None:
+    """Raise :class:`click.UsageError` for times between which nothing can lie: nobody means that."""
+    now = datetime.now(UTC)
+    if since is not None and since > now + _SKEW:
+        raise click.UsageError(f"--since {since:%Y-%m-%d %H:%M} lies in the future: it is {now:%Y-%m-%d %H:%M} UTC")
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError(f"--since {since:%Y-%m-%d %H:%M} is not before --until {until:%Y-%m-%d %H:%M} (UTC)")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from tussis.shared.errors import PermanentError
+from tussis.shared.text import printable
 
 DEFAULT_PROFILE = "documented"
 
@@ -63,6 +64,6 @@ def preprocess(file: Path, output: Path, profile_name: str) -> None:
     count = len(cut.start_s)
     cap = f" of {cut.num_segments_total}" if cut.truncated else ""
     click.echo(
-        f"{output}: {count}{cap} segment{'s' if count > 1 or cap else ''}"
+        f"{printable(str(output))}: {count}{cap} segment{'s' if count > 1 or cap else ''}"
         f" from {cut.analyzed_s:.2f} of {cut.duration_s:.2f} s, profile {profile.name}"
     )

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from tussis.shared.states import AnalysisState
-from tussis.worker.cli.moments import moment
-from tussis.worker.cli.terminal import plain
+from tussis.shared.text import printable, probability
+from tussis.worker.cli.moments import check_span, moment
+from tussis.worker.terminal import console, on_terminal, plain
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -66,6 +67,7 @@ def results(
     from tussis.shared.store.records import ResultFilter
     from tussis.shared.store.repository import Store
 
+    check_span(since, until)
     wanted = ResultFilter(
         since=since,
         until=until,
@@ -144,20 +146,21 @@ def _with_segments(store: Store, listing: Iterator[Analysis], wanted: bool) -> I
 
 
 def _print(shown: list[_Shown], *, more: bool) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    wide = console.width >= _WIDE
+    screen = console()
+    wide = screen.width >= _WIDE
     models = sorted({analysis.model or "none" for analysis, _ in shown})
     profiles = sorted({analysis.profile or "none" for analysis, _ in shown})
-    console.print(_table(shown, when=wide, model=wide and len(models) > 1, profile=wide and len(profiles) > 1))
+    several = [wide and len(names) > 1 for names in (models, profiles)]
+    table = _table if on_terminal() else _rows
+    screen.print(table(shown, when=wide, model=several[0], profile=several[1]))
     kinds: dict[str, int] = {}
     for analysis, _ in shown:
         kind = analysis.state.value if analysis.decision is None else "cough" if analysis.decision else "no cough"
         kinds[kind] = kinds.get(kind, 0) + 1
     told = f"{len(shown):,} shown: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()) + "."
     told += " There may be more: --limit, --since, --until." if more else ""
-    console.print(f"{told} Model: {', '.join(models)}. Profile: {', '.join(profiles)}.", markup=False)
+    told += f" Model: {', '.join(models)}. Profile: {', '.join(profiles)}."
+    screen.print(printable(told), markup=False)
 
 
 def _table(shown: list[_Shown], *, when: bool, model: bool, profile: bool) -> Table:
@@ -176,20 +179,55 @@ def _table(shown: list[_Shown], *, when: bool, model: bool, profile: bool) -> Ta
     if when:
         table.add_column("first attempt (UTC)", no_wrap=True)
     for analysis, segments in shown:
+        remark = _remark(analysis)
         cells = [
             _answer(analysis),
-            "" if analysis.bag_probability is None else f"{analysis.bag_probability:.3f}",
-            "" if analysis.duration_s is None else f"{analysis.duration_s:.1f} s",
-            plain(analysis.uri) + _remark(analysis) + "".join(map(_segment_line, segments or ())),
+            _probability(analysis),
+            _length(analysis),
+            plain(analysis.uri)
+            + (f"\n[dim]{plain(remark)}[/]" if remark else "")
+            + "".join(map(_segment_line, segments or ())),
         ]
         if model:
             cells.append(plain(analysis.model or ""))
         if profile:
-            cells.append(analysis.profile)
+            cells.append(plain(analysis.profile))
         if when:
             cells.append(f"{analysis.created_at:%Y-%m-%d %H:%M:%S}")
         table.add_row(*cells)
     return table
+
+
+def _rows(shown: list[_Shown], *, when: bool, model: bool, profile: bool) -> Table:
+    """The table where there is no terminal: every analysis, and under it every segment, is one line with its URI."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    headings = ["answer", "prob.", "length", "recording"]
+    headings += [name for name, there in (("model", model), ("profile", profile)) if there]
+    headings += ["first attempt (UTC)"] if when else []
+    headings += ["remark"] if any(_remark(analysis) for analysis, _ in shown) else []
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in ("prob.", "length") else "left")
+    for analysis, segments in shown:
+        uri = plain(analysis.uri)
+        beside = [plain(analysis.model or "")] if model else []
+        beside += [plain(analysis.profile)] if profile else []
+        beside += [f"{analysis.created_at:%Y-%m-%d %H:%M:%S}"] if when else []
+        beside += [plain(_remark(analysis))] if "remark" in headings else []
+        table.add_row(_answer(analysis), _probability(analysis), _length(analysis), uri, *beside)
+        for segment in segments or ():
+            span = f"{segment.start_s:.1f} to {segment.end_s:.1f} s"
+            table.add_row("  segment", probability(segment.probability), span, uri)
+    return table
+
+
+def _probability(analysis: Analysis) -> str:
+    return "" if analysis.bag_probability is None else probability(analysis.bag_probability, analysis.threshold)
+
+
+def _length(analysis: Analysis) -> str:
+    return "" if analysis.duration_s is None else f"{analysis.duration_s:.1f} s"
 
 
 def _answer(analysis: Analysis) -> str:
@@ -203,14 +241,14 @@ def _answer(analysis: Analysis) -> str:
 
 
 def _remark(analysis: Analysis) -> str:
-    """What a reader must know beside the answer, on a line of its own."""
+    """What a reader must know beside the answer."""
     if analysis.error_class is not None:
-        return f"\n[dim]{plain(f'{analysis.error_class}: {analysis.error_message}')}[/]"
+        return f"{analysis.error_class}: {analysis.error_message}"
     if analysis.truncated:
-        return f"\n[dim]only the first {analysis.analyzed_s:.1f} s were analysed[/]"
+        return f"only the first {analysis.analyzed_s:.1f} s were analysed"
     return ""
 
 
 def _segment_line(segment: Segment) -> str:
     bar = "▇" * round(10 * segment.probability)
-    return f"\n[dim]{segment.start_s:6.1f} to {segment.end_s:5.1f} s[/]  {segment.probability:.3f} {bar}"
+    return f"\n[dim]{segment.start_s:6.1f} to {segment.end_s:5.1f} s[/]  {probability(segment.probability):>6} {bar}"

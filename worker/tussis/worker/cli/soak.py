@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from tussis.shared.text import printable
+
 
 @click.command()
 @click.option(
@@ -30,14 +32,16 @@ def soak(ctx: click.Context, minutes: float, seed: int, workers: int, model: Pat
     """
     from tussis.shared.errors import ModelRefused
     from tussis.worker.demo.interrupts import Interrupted, interrupts
+    from tussis.worker.detector.manifest import read_manifest
     from tussis.worker.detector.shipped import default_model
     from tussis.worker.soak.run import soak as run
 
     chosen = model or default_model()
     if chosen is None:
         raise ModelRefused("no model ships with this version: pass --model cough.onnx")
+    read_manifest(chosen)  # a wrong model says so now, and not a minute later in a worker's log
     folder = data or Path(tempfile.mkdtemp(prefix="tussis-soak-"))
-    click.echo(f"soak of {minutes:g} minutes, seed {seed}, logs in {folder}")
+    click.echo(f"soak of {minutes:g} minutes, seed {seed}, logs in {printable(str(folder))}")
     with interrupts() as handled:
         try:
             account = run(minutes, seed, folder.absolute(), chosen.absolute(), workers, click.echo)

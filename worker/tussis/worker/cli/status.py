@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tussis.worker.cli.terminal import plain
+from tussis.worker.terminal import console, plain
 
 if TYPE_CHECKING:
     import redis
@@ -102,10 +102,9 @@ def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> dict[s
 
 def _print(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> None:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    screen = console()
     queues = Table(box=box.SIMPLE_HEAD, title="waiting", title_justify="left")
     queues.add_column("queue")
     priorities = sorted({priority for steps in depth.waiting.values() for priority in steps})
@@ -113,32 +112,29 @@ def _print(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> None:
         queues.add_column(f"priority {priority}", justify="right")
     queues.add_column("all", justify="right")
     for queue, steps in depth.waiting.items():
-        queues.add_row(queue, *(f"{steps.get(p, 0):,}" for p in priorities), f"{sum(steps.values()):,}")
-    console.print(queues)
+        queues.add_row(plain(queue), *(f"{steps.get(p, 0):,}" for p in priorities), f"{sum(steps.values()):,}")
+    screen.print(queues)
     oldest = "none open" if depth.oldest_open_s is None else f"oldest {_span(depth.oldest_open_s)}"
-    console.print(
-        f"open {depth.open:,} ({oldest})   in flight {depth.in_flight:,}   deferred {depth.deferred:,}", highlight=False
-    )
-    failures = ", ".join(f"{name} {count:,}" for name, count in sorted(counts.failures.items()))
-    console.print(
+    screen.print(f"open {depth.open:,} ({oldest})   in flight {depth.in_flight:,}   deferred {depth.deferred:,}")
+    failures = ", ".join(f"{plain(name)} {count:,}" for name, count in sorted(counts.failures.items()))
+    screen.print(
         f"results {counts.succeeded:,} ({counts.cough:,} cough, {counts.no_cough:,} no cough)   "
         f"failures {counts.failed:,}{f' ({failures})' if failures else ''}   "
-        f"discarded {counts.discarded:,}   dead letters {counts.dead_letters:,}",
-        highlight=False,
+        f"discarded {counts.discarded:,}   dead letters {counts.dead_letters:,}"
     )
     if not workers:
-        console.print("workers: none. Start one with: tussis worker cpu")
+        screen.print("workers: none. Start one with: tussis worker cpu")
         return
     table = Table(box=box.SIMPLE_HEAD, title="workers", title_justify="left")
     for name in ("worker", "device", "ready", "up", "model"):
         table.add_column(name, overflow="fold")
     for entry in workers:
         ready = f"{entry.ready} of {entry.children}"
-        table.add_row(plain(entry.worker), entry.device, ready, _span(entry.up_s), plain(entry.model))
-    console.print(table)
+        table.add_row(plain(entry.worker), plain(entry.device), ready, _span(entry.up_s), plain(entry.model))
+    screen.print(table)
     for entry in workers:
         for reason in entry.holding:
-            console.print(f"[yellow]{plain(entry.worker)} waits:[/yellow] {plain(reason)}", highlight=False)
+            screen.print(f"[yellow]{plain(entry.worker)} waits:[/yellow] {plain(reason)}")
 
 
 def _span(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 import time
@@ -11,9 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from tussis.shared.text import printable
+
 if TYPE_CHECKING:
     from tussis.shared.settings import Settings
     from tussis.shared.store.known import Question
+    from tussis.shared.store.repository import Store
     from tussis.worker.sweep import Counts, Step
 
 #: Seconds between two lines of progress: on a terminal, and elsewhere.
@@ -123,6 +127,7 @@ def sweep(
         _Report(as_json=as_json, dry_run=dry_run, resume=resume) as report,
     ):
         store.verify_schema()
+        _check_model(model, store)
         run = Sweep(
             order,
             lambda start_after: list_objects(s3, address.bucket, address.key, start_after),
@@ -141,6 +146,17 @@ def sweep(
         if not run.counts.listed:
             raise ObjectMissing(f"no object is under {address.uri}: is the prefix right?")
         report.done = True
+
+
+def _check_model(model: str | None, store: Store) -> None:
+    """Raise :class:`click.BadParameter` for a model that no worker has served: every job would fail, for want of it."""
+    known = store.known_models() if model is not None else []
+    names = {label.partition("@")[0] for label in known} | set(known)
+    if model is None or model in names or not known:
+        return
+    close = difflib.get_close_matches(model, sorted(names), n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "start one first, or check the name"
+    raise click.BadParameter(f"no worker has served the model {model!r}: {hint}", param_hint="--model")
 
 
 def _question(settings: Settings, model: str | None, any_model: bool, profile: str | None) -> Question:
@@ -183,16 +199,16 @@ class _Report:
         else:
             click.echo(("" if self.done else "broken off: ") + self._summary(), err=True)
         if not self.done and self._resume is not None:
-            click.echo(f"Go on with the same command and --resume {self._resume}.", err=True)
+            click.echo(printable(f"Go on with the same command and --resume {self._resume}."), err=True)
 
     def add(self, step: Step) -> None:
         """Count and show one step."""
         for error in step.refusals:
             self._clear()
-            click.echo(f"tussis: {error}", err=True)
+            click.echo(printable(f"tussis: {error}"), err=True)
         if self._dry_run and not self._as_json:
             for uri in step.uris:
-                click.echo(uri)
+                click.echo(printable(uri))
         self._progress(self._summary())
 
     def full(self, depth: int) -> None:

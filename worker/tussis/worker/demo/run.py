@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from typing import Final
 from rich.text import Text
 
 from tussis.shared.broker import connect, redact
+from tussis.shared.cores import available_cores
 from tussis.shared.ledger import Ledger
 from tussis.shared.store.migrate import upgrade
 from tussis.shared.store.records import JobAnswer
@@ -29,6 +29,7 @@ from tussis.worker.demo.serving import DemoWorker, run_dir
 from tussis.worker.demo.summary import Tally
 from tussis.worker.demo.surroundings import forget_deployments, shown_command, tussis_command, write_whole, writing
 from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.embedded.room import naming_full_disk
 from tussis.worker.embedded.servers import Servers
 
 RECORDINGS: Final = 24
@@ -64,7 +65,8 @@ def run(wishes: Wishes, screen: Screen) -> int:
         try:
             with ExitStack() as started:
                 try:
-                    status = demo.run(started)
+                    with naming_full_disk(wishes.data.absolute()):
+                        status = demo.run(started)
                 finally:
                     # What follows is the clean stop: a second Ctrl-C must not cut it short.
                     handled.disarm()
@@ -116,7 +118,7 @@ class Demo:
                 worker = self._start_worker(started, servers, choice)
             self._write_environment(servers, choice)
             manifest = read_manifest(choice.path)
-            step.text = f"{manifest.label}, profile {manifest.profile}, threshold {manifest.threshold:g}"
+            step.text = f"{manifest.label}, profile {manifest.profile}, threshold {manifest.threshold}"
         if choice.random:
             screen.line("", Text("RANDOM WEIGHTS: this model detects nothing", style="bold yellow"))
         with screen.step("worker", "starting the worker: each child loads the model") as step:
@@ -138,8 +140,7 @@ class Demo:
         return servers
 
     def _start_worker(self, started: ExitStack, servers: Servers, choice: Choice) -> DemoWorker:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        children = self._wishes.children or min(cores, _MOST_CHILDREN)
+        children = self._wishes.children or min(available_cores(), _MOST_CHILDREN)
         worker = DemoWorker(servers, self._data, choice.wait(), children)
         started.callback(worker.stop)
         return worker

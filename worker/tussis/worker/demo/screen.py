@@ -21,9 +21,10 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-#: Columns where nobody sees a screen: no table needs more.
-_PLAIN_WIDTH: Final = 200
-#: Longest line of running text, columns.
+from tussis.shared.text import printable
+from tussis.worker.terminal import console
+
+#: Longest line of running text on a terminal, columns.
 _TEXT_WIDTH: Final = 110
 _LABEL_WIDTH: Final = 12
 #: Seconds between two lines of progress where there is no bar.
@@ -56,8 +57,7 @@ class Screen:
     """Standard output."""
 
     def __init__(self) -> None:
-        console = Console(highlight=False)
-        self.console = console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
+        self.console = console()
 
     @property
     def width(self) -> int:
@@ -75,7 +75,11 @@ class Screen:
         self.line(label, step.text, step.seconds)
 
     def line(self, label: str, text: str | Text, seconds: float | None = None) -> None:
-        """A labelled line, folded under itself."""
+        """A labelled line; on a terminal folded under itself."""
+        if not self.console.is_terminal:
+            told = f"{label:<{_LABEL_WIDTH}}  {self.safe(text).plain}{'' if seconds is None else f'  {seconds:.1f} s'}"
+            self.console.print(told.rstrip(), markup=False)
+            return
         grid = Table.grid(padding=(0, 2), expand=False)
         grid.add_column(width=_LABEL_WIDTH, style="bold", no_wrap=True)
         grid.add_column(overflow="fold", max_width=_TEXT_WIDTH)
@@ -90,12 +94,8 @@ class Screen:
         self.console.print(what)
 
     def safe(self, text: str | Text) -> Text:
-        """Text that the terminal can take: unprintable characters, and those it has not, as escapes."""
-        if isinstance(text, Text):
-            return text
-        shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-        encoding = self.console.encoding
-        return Text(shown.encode(encoding, "backslashreplace").decode(encoding))
+        """Text of others without what a terminal would obey. The streams escape what their encoding lacks."""
+        return text if isinstance(text, Text) else Text(printable(text))
 
     @contextmanager
     def _progress(self, doing: str) -> Iterator[tuple[Progress, TaskID]]:

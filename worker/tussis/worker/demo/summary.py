@@ -14,6 +14,7 @@ from rich.text import Text
 from tussis.shared import errors
 from tussis.shared.states import AnalysisState
 from tussis.shared.store.records import Analysis, JobAnswer
+from tussis.shared.text import probability
 from tussis.worker.demo.bucket import BUCKET
 
 #: Rows of the table; the store has all.
@@ -88,7 +89,7 @@ def results_table(tally: Tally, width: int, safe: Callable[[str], Text]) -> Tabl
         one = answer.analysis
         cells = [safe(one.uri if wide else one.key), *_cells(one)]
         if wide:
-            cells += [_strongest(answer), Text(one.model or ""), Text(one.profile)]
+            cells += [_strongest(answer), safe(one.model or ""), safe(one.profile)]
         table.add_row(*cells)
     return table
 
@@ -102,7 +103,7 @@ def served(tally: Tally) -> str:
     """Which models under which profiles gave the answers."""
     pairs = {(one.analysis.model, one.analysis.profile, one.analysis.threshold) for one in tally.answers}
     named = sorted(
-        f"{model or 'no model'}, profile {profile}" + ("" if threshold is None else f", threshold {threshold:g}")
+        f"{model or 'no model'}, profile {profile}" + ("" if threshold is None else f", threshold {threshold}")
         for model, profile, threshold in pairs
     )
     return "; ".join(named)
@@ -127,7 +128,7 @@ def _cells(one: Analysis) -> list[Text]:
         return [length, Text("-", style="dim"), Text(one.error_class or one.state.value, style="bold red"), Text("-")]
     answer = Text("cough", style="bold yellow") if one.decision else Text("no cough", style="dim")
     segments = f"{one.segments} of {one.segments_total}" if one.truncated else str(one.segments)
-    return [length, Text(f"{one.bag_probability:.3f}"), answer, Text(segments)]
+    return [length, Text(probability(one.bag_probability, one.threshold)), answer, Text(segments)]
 
 
 def _strongest(answer: JobAnswer) -> Text:

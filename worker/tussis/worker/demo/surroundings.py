@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sys
@@ -10,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tussis.shared.errors import DiskFull, NotInstalled, OutputUnwritable
+from tussis.shared.errors import NotInstalled, OutputUnwritable
+from tussis.worker.embedded.room import FULL, disk_full
 
 
 def forget_deployments() -> None:
@@ -55,8 +55,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"the disk is full: cannot write {path}; make room, or choose another folder") from error
+        if error.errno in FULL:
+            raise disk_full(path) from error
         raise OutputUnwritable(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
 
 

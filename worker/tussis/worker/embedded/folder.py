@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Self
 
-from tussis.shared.errors import ServerFailed
+from tussis.shared.errors import DiskFull, ServerFailed
+from tussis.worker.embedded.room import FULL, disk_full
 
 #: How long the guards of an owner that died may take to stop its servers, seconds: the sum of their bounds.
 DEPARTURE_TIMEOUT_S = 40.0
@@ -44,6 +45,7 @@ class Folder:
         path: is created if it is not there.
 
     Raises:
+        DiskFull: there is no room in it.
         ServerFailed: it cannot be used, or another process uses it.
     """
 
@@ -151,7 +153,9 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _unusable(path: Path, error: OSError) -> ServerFailed:
+def _unusable(path: Path, error: OSError) -> ServerFailed | DiskFull:
+    if error.errno in FULL:
+        return disk_full(path)
     return ServerFailed(
         f"cannot keep the embedded servers' data in {path}: {error.strerror}; choose a folder of your own"
     )

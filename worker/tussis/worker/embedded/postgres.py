@@ -98,6 +98,11 @@ class Postgres(EmbeddedServer):
             return False
 
     @property
+    def home(self) -> Path:
+        """Not in the folder where root had to put it elsewhere."""
+        return self._home.resolve() if self._home.exists() else self._folder.path
+
+    @property
     def data(self) -> Path:
         """The cluster's folder."""
         return self._home.resolve() / "data"

@@ -12,6 +12,7 @@ from tussis.shared.errors import ServerFailed
 from tussis.worker.embedded.folder import Folder
 from tussis.worker.embedded.ports import free_ports, is_free
 from tussis.worker.embedded.process import Command, GuardedProcess
+from tussis.worker.embedded.room import naming_full_disk
 
 #: How long a server may take until it answers, seconds. A cold one takes two; a busy or slow disk several times that.
 START_TIMEOUT_S = 60.0
@@ -69,21 +70,28 @@ class EmbeddedServer(ABC):
         """Its log file."""
         return self._folder.path / f"{self.name}.log"
 
+    @property
+    def home(self) -> Path:
+        """The folder that holds its data."""
+        return self._folder.path
+
     def start(self) -> None:
         """Start it and wait until it answers. Started again, it takes the same ports.
 
         Raises:
             NotInstalled: its wheel is missing.
+            DiskFull: there is no room for it.
             ServerFailed: it does not start, or does not answer in time.
         """
         if self.running:
             return
         self._collect()
-        self.prepare()
-        if self._ports:
-            self._start_on(self._ports)
-        else:
-            self._start_somewhere()
+        with naming_full_disk(self.home):
+            self.prepare()
+            if self._ports:
+                self._start_on(self._ports)
+            else:
+                self._start_somewhere()
 
     def stop(self) -> None:
         """Stop it cleanly, by force when that takes too long. Its data stays."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from contextlib import ExitStack, suppress
@@ -13,6 +12,7 @@ from typing import Final
 from rich.status import Status
 
 from tussis.shared.broker import connect, redact
+from tussis.shared.cores import available_cores
 from tussis.shared.errors import ServerFailed, TransientError
 from tussis.shared.ledger import Ledger
 from tussis.shared.s3 import storage_errors
@@ -26,6 +26,7 @@ from tussis.worker.demo.serving import DemoWorker
 from tussis.worker.demo.surroundings import forget_deployments, shown_command, write_whole, writing
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.embedded.ports import free_ports
+from tussis.worker.embedded.room import naming_full_disk
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.up.events import LogTail
 
@@ -65,7 +66,8 @@ def run(wishes: Wishes, screen: Screen) -> int:
         try:
             with ExitStack() as started:
                 try:
-                    up.run(started)
+                    with naming_full_disk(wishes.data.absolute()):
+                        up.run(started)
                 finally:
                     # What follows is the clean stop: a second Ctrl-C must not cut it short.
                     handled.disarm()
@@ -82,8 +84,7 @@ class Up:
         self._wishes = wishes
         self._screen = screen
         self._data = wishes.data.absolute()
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._children = wishes.children or max(1, cores // wishes.workers)
+        self._children = wishes.children or max(1, available_cores() // wishes.workers)
         self._ended: dict[str, int] = {}
 
     def run(self, started: ExitStack) -> None:
