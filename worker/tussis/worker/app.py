@@ -31,7 +31,8 @@ def build_app(settings: Settings, device: Device) -> Celery:
     ``docs/guarantees.md``.
     """
     transport.install()
-    app = Celery("tussis", broker=settings.need_broker(), set_as_current=False)
+    # No fixups: with DJANGO_SETTINGS_MODULE in the environment Celery would load that Django project.
+    app = Celery("tussis", broker=settings.need_broker(), set_as_current=False, fixups=[])
     app.conf.update(
         task_queues=[Queue(name, exchange="", routing_key=name) for name in worker_queues(device)],
         task_create_missing_queues=False,
@@ -52,6 +53,8 @@ def build_app(settings: Settings, device: Device) -> Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
+        # Whoever may write to the broker could stop the worker, or have it drop a recording.
+        worker_enable_remote_control=False,
         enable_utc=True,
     )
     from tussis.worker.tasks import analyze
