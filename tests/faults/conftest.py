@@ -29,6 +29,8 @@ SCENARIOS: Final = {
     18: "corrupt and unknown messages",
     19: "rolling SIGTERM under load; grace exceeded",
     20: "mixed priorities; the reported depth",
+    29: "environment variables of another Celery application",
+    36: "hostile entries and remote control through the broker",
 }
 
 Results = defaultdict[int, list[tuple[str, str, float]]]
