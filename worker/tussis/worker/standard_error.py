@@ -63,9 +63,11 @@ class _Lines(io.TextIOBase):
 
 @contextmanager
 def as_json_lines() -> Iterator[None]:
-    """Meanwhile, in this process and in those forked from it. To be entered after :func:`logs.configure`."""
+    """Meanwhile, in this process and in those forked from it. To be entered after :func:`logs.configure`.
+
+    Uncaught exceptions stay events afterwards: one that leaves this context is told of when the interpreter ends.
+    """
     before = sys.stderr
-    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     sys.stderr = _Lines(before.fileno())
     sys.excepthook = _uncaught
     threading.excepthook = lambda told: _uncaught(told.exc_type, told.exc_value, told.exc_traceback)
@@ -75,7 +77,6 @@ def as_json_lines() -> Iterator[None]:
     finally:
         sys.stderr.flush()
         sys.stderr = before
-        sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
 
 
 def say(message: str, *_: Any) -> None:
