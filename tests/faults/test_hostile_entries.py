@@ -24,7 +24,13 @@ POISON: list[dict[str, Any]] = [
     {"retries": {}, "stamps": {"__type__": "uuid", "__value__": 5}},
 ]
 #: A message that the worker published for its sender, once the task was done.
-CALLBACK = {"task": "foreign.task", "args": [], "kwargs": {}, "options": {"queue": "foreign"}, "subtask_type": None}
+CALLBACK: dict[str, Any] = {
+    "task": "foreign.task",
+    "args": [],
+    "kwargs": {},
+    "options": {"queue": "foreign"},
+    "subtask_type": None,
+}
 
 
 def poisoned(job: Job, headers: dict[str, Any], **properties: Any) -> str:
@@ -62,10 +68,10 @@ def test_a_poisoned_envelope_is_processed_as_its_message_says(deployment: Deploy
 @pytest.mark.scenario(36)
 def test_a_poisoned_entry_filed_by_an_older_version_ends_no_worker(deployment: Deployment, broker_url: str) -> None:
     """It stood there unacknowledged, and ended the next worker at its start."""
-    client = redis.Redis.from_url(broker_url)
+    client: Any = redis.Redis.from_url(broker_url)
     job = deployment.enqueue("a.wav", wav(0.5))
-    places = ["", "tussis.any"], ["foreign", "foreign"], [5, {}]
-    for headers, place in zip(POISON, [*places, places[0]], strict=True):
+    places: list[list[Any]] = [["", "tussis.any"], ["foreign", "foreign"], [5, {}], [None, None]]
+    for headers, place in zip(POISON, places, strict=True):
         client.hset(UNACKED_KEY, str(uuid.uuid4()), json.dumps([json.loads(poisoned(job, headers)), *place]))
     for text in ("not json", "[]", "{}", "[[]]", '[{"properties": 5}, "", ""]', "[" * 100_000):
         client.hset(UNACKED_KEY, str(uuid.uuid4()), text)

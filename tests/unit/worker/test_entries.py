@@ -250,7 +250,7 @@ def test_an_unreadable_entry_is_carried_to_the_dead_letters(
 
 def test_what_celery_would_do_after_the_task_is_taken_out(worker: Worker, ran: list[dict[str, Any]]) -> None:
     """A callback made the worker publish a message of the sender's choice."""
-    signature = {"task": "other.task", "args": [], "kwargs": {}, "options": {}, "subtask_type": None}
+    signature: dict[str, Any] = {"task": "other.task", "args": [], "kwargs": {}, "options": {}, "subtask_type": None}
     options = {"callbacks": [signature], "errbacks": [signature], "chain": [signature], "chord": signature}
     entry = with_body(json.dumps([[], {"message": json.loads(JOB.to_json())}, options]))
     assert parse_message(taken(worker, ran, entry)["message"]) == JOB
