@@ -35,11 +35,13 @@ SCENARIOS: Final = {
     24: "the database refuses in passing; a pooler in transaction mode",
     25: "a failure that cannot be written either",
     28: "S3 refuses one bucket or one recording for good",
+    29: "environment variables of another Celery application",
     31: "the worker stopped while a dead letter could not be written",
     32: "the database restored under living workers",
     33: "jobs that cannot be read, and a message with a good job's id",
     34: "a gateway changes or cuts a recording's bytes",
     35: "the connection to the device process disturbed",
+    36: "hostile entries and remote control through the broker",
     37: "recordings that crashed the decoder: 8 channels, speakers in an order of their own",
 }
 

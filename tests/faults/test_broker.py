@@ -12,7 +12,7 @@ import redis
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
 from tests.support.waiting import PATIENCE, wait_until
-from tussis.worker.soak.faulty_worker import STARTS_FILE, UNGUARDED, with_fault
+from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
 from tussis.worker.soak.tcp_proxy import TcpProxy
 
 
@@ -50,19 +50,6 @@ def test_a_partly_busy_worker_survives_the_broker_s_restart(deployment: Deployme
     deployment.wait_drained(90)
     deployment.assert_accounted()
     assert worker.running
-
-
-@pytest.mark.faults_only
-def test_upstream_s_transport_still_ends_a_partly_busy_worker(deployment: Deployment, starts_file: Path) -> None:
-    """Fails when upstream has mended it: then take the guard in `tussis.worker.transport` away."""
-    deployment.environment[UNGUARDED] = "yes"
-    deployment.enqueue("slow.wav", with_fault("slow-6", wav(0.5)))
-    worker = deployment.worker(concurrency=2, faulty=True, visibility_timeout_s=10)
-    wait_until(starts_file.exists, 30, "the recording to be begun")
-    deployment.servers.broker.kill()
-    deployment.servers.broker.start()
-    assert worker.wait(60) != 0
-    assert any("hostname" in line for line in worker.stderr)
 
 
 @pytest.mark.scenario(8)

@@ -15,7 +15,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from tussis.shared.errors import (
     InvalidJob,
@@ -30,6 +30,9 @@ from tussis.shared.uris import check_bucket, check_key, shown
 MESSAGE_VERSION = 1
 #: Bytes of the message's JSON in UTF-8. The ledger holds every open message in the broker's memory.
 MAX_MESSAGE_BYTES = 64 * 1024
+#: Lists and objects inside each other in the metadata. Python's decoder stops at the recursion limit, which is another
+#: depth in every process: one would accept what the next cannot read.
+MAX_NESTING = 100
 #: Namespace of deterministic job ids (RFC 9562, version 5). Part of the wire format: never changes.
 JOB_NAMESPACE = uuid.UUID("6f9d1c1e-52ab-5b3f-8c55-1f6a0f0f7a01")
 
@@ -49,6 +52,7 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _DEVICES = f"one of {', '.join(Device)}"
 #: Seconds since the epoch at the end of the year 9999, the last that Python's datetime knows.
 _END_OF_TIME = 253_402_300_800
+_TOO_DEEP = f"metadata must have at most {MAX_NESTING} lists and objects inside each other"
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -223,16 +227,20 @@ def envelope(job: Job, message: str | None = None, *, handed_back: str | None = 
     """
     message = job.to_json() if message is None else message
     word = "" if handed_back is None else f',"{HANDED_BACK}":{json.dumps(handed_back)}'
-    return _enveloped(message + word, job.job_id, job.queue, job.priority)
+    return entry_of(f'{{"message":{message}{word}}}', job.job_id, job.queue, job.priority)
 
 
 def envelope_around(message: object) -> str:
     """The Celery message around JSON that is no job of this version's: a worker makes a dead letter of it."""
-    return _enveloped(json.dumps(message), random_id(), queue_name(Device.ANY), DEFAULT_PRIORITY)
+    return entry_of(f'{{"message":{json.dumps(message)}}}', random_id(), queue_name(Device.ANY), DEFAULT_PRIORITY)
 
 
-def _enveloped(message: str, task_id: str, queue: str, priority: int) -> str:
-    body = f'[[],{{"message":{message}}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'
+def entry_of(arguments: str, task_id: str, queue: str, priority: int) -> str:
+    """The envelope around the task's keyword ``arguments``, an object as JSON text. Nothing else in it can be chosen.
+
+    ``task_id`` and ``queue`` are text that JSON need not escape.
+    """
+    body = f'[[],{arguments},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'
     return _ENVELOPE % {
         "body": base64.b64encode(body.encode("utf-8")).decode("ascii"),
         "job_id": task_id,
@@ -240,6 +248,26 @@ def _enveloped(message: str, task_id: str, queue: str, priority: int) -> str:
         "priority": priority,
         "delivery_tag": random_id(),
     }
+
+
+def is_job_id(value: object) -> TypeGuard[str]:
+    """Whether a value is a job id: a UUID in lower case with dashes."""
+    return isinstance(value, str) and _JOB_ID.fullmatch(value) is not None
+
+
+def is_nested_deeper(decoded: object, limit: int) -> bool:
+    """Whether decoded JSON has more than ``limit`` lists and objects inside each other. Not recursive."""
+    level = [decoded]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return any(isinstance(value, dict | list) for value in level)
 
 
 def device_named(value: object) -> Device:
@@ -279,11 +307,16 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
     try:
         text = _JSON.encode(metadata)
         text.encode("utf-8")
-        same = json.loads(text) == metadata
-    except (TypeError, ValueError, RecursionError):
+        decoded = json.loads(text)
+        same = decoded == metadata
+    except (TypeError, ValueError):
         same = False
+    except RecursionError:
+        raise InvalidJob(_TOO_DEEP) from None
     if not same:
         raise InvalidJob("metadata must be plain JSON: string keys, no NaN or infinity, no lone surrogates")
+    if is_nested_deeper(decoded, MAX_NESTING):
+        raise InvalidJob(_TOO_DEEP)
     if _NUL.search(text):
         # PostgreSQL's jsonb cannot hold it.
         raise InvalidJob("metadata must be free of NUL characters")

@@ -50,6 +50,24 @@ def test_a_job_comes_back_from_its_json_as_it_was() -> None:
     assert parse_message(json.loads(whole.to_json())) == whole
 
 
+def nested(depth: int) -> dict[str, Any]:
+    """Metadata with so many lists and objects inside each other."""
+    inner: Any = []
+    for number in range(depth - 2):
+        inner = [inner] if number % 2 else {"b": inner}
+    return {"a": inner}
+
+
+def test_metadata_as_deep_as_is_allowed_comes_back() -> None:
+    assert parse_message_text(job(metadata=nested(100)).to_json()).metadata == nested(100)
+
+
+@pytest.mark.parametrize("depth", [101, 500, 5000])
+def test_deeper_metadata_is_refused(depth: int) -> None:
+    with pytest.raises(InvalidJob, match="at most 100 lists and objects"):
+        job(metadata=nested(depth))
+
+
 def test_what_a_message_leaves_out_has_its_default() -> None:
     read = parse_message(MINIMAL)
 

@@ -34,9 +34,11 @@ def build_app(settings: Settings, device: Device, ends: ChildEnds | None = None)
     ``docs/guarantees.md``.
     """
     transport.install()
-    app = Celery("tussis", broker=settings.need_broker(), set_as_current=False)
+    # No fixups: with DJANGO_SETTINGS_MODULE in the environment Celery would load that Django project.
+    app = Celery("tussis", broker=settings.need_broker(), set_as_current=False, fixups=[])
     app.conf.update(
-        task_queues=[Queue(name, exchange="", routing_key=name) for name in worker_queues(device)],
+        # Not declared: kombu would keep a table of bindings in the broker, which nothing of ours reads.
+        task_queues=[Queue(name, exchange="", routing_key=name, no_declare=True) for name in worker_queues(device)],
         task_create_missing_queues=False,
         # The message stays in the broker until its work is done, and goes back when the process is lost.
         task_acks_late=True,
@@ -57,6 +59,8 @@ def build_app(settings: Settings, device: Device, ends: ChildEnds | None = None)
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
+        # Whoever may write to the broker could stop the worker, or have it drop a recording.
+        worker_enable_remote_control=False,
         enable_utc=True,
     )
     from tussis.worker.tasks import analyze

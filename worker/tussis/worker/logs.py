@@ -48,6 +48,8 @@ def configure(log_format: str, level: str) -> None:
             foreign_pre_chain=[_name_library_event, *shared], processors=[*tail, renderer]
         )
     )
+    # Python's warnings too: as events of the library "py".
+    logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

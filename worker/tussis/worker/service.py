@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import bootsteps
+from celery.apps import worker as celery_worker
 from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
 
@@ -19,7 +20,7 @@ from tussis.shared.errors import SettingsInvalid
 from tussis.shared.queues import Device
 from tussis.shared.s3 import s3_client
 from tussis.shared.settings import Settings
-from tussis.worker import child, logs
+from tussis.worker import child, logs, standard_error
 from tussis.worker.app import build_app
 from tussis.worker.child import Start
 from tussis.worker.detector.deciding import decide_apart
@@ -129,6 +130,10 @@ def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> D
 
 def _serve(order: Start, keeper: Keeper, leases: Leases, children: int) -> int:
     app = build_app(order.settings, order.device, ChildEnds(leases.child_lost, leases.hand_back))
+    # Celery's code that asks for the current application would make one that reads a celeryconfig.py of the folder.
+    app.set_default()
+    if order.settings.log_format == "json":
+        vars(celery_worker)["safe_say"] = standard_error.say
 
     class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
         """Between the pool and the consumer: no message is taken before every child is ready, and the pool is ended

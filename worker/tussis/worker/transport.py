@@ -1,7 +1,6 @@
 """kombu's Redis transport with two repairs, both described in ``docs/guarantees.md``.
 
-* A list entry that is no Celery message of ours would end the worker, or be acknowledged with no more than a log line.
-  Here it becomes a well-formed message that carries the raw text, so that it ends as a visible dead letter.
+* What is read from the broker would reach Celery as it was sent: :mod:`tussis.worker.entries` makes every entry anew.
 * When the broker restarts while the worker is partly busy, ``QoS.restore_unacked_once`` raises out of the clean-up, and
   so does the acknowledgement of a task that outlives its connection; either ends the worker (kombu 5.5 to 5.7). Nothing
   is lost by going on: what is not acknowledged stands in the broker's ``tussis.unacked`` and comes back after the
@@ -10,10 +9,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import uuid
 from typing import Any
 
 import kombu
@@ -21,21 +16,19 @@ from celery.worker import state as celery_state
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 
-from tussis.shared.queues import TASK_NAME
-from tussis.worker import logs
+from tussis.worker import entries, logs
 
 _log = logs.get("transport")
 
 #: The versions whose ``restore_unacked_once`` was seen to raise; the guard stands for these only.
 GUARDED_KOMBU = ((5, 5), (5, 6), (5, 7))
-#: Characters of an unreadable entry that are kept.
-_KEPT = 64 * 1024
 
 
 def install() -> None:
     """Make ``redis://`` URLs use this transport, in this process."""
     TRANSPORT_ALIASES["redis"] = f"{__name__}:Transport"
     TRANSPORT_ALIASES["rediss"] = f"{__name__}:Transport"
+    entries.install()
 
 
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
@@ -69,7 +62,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]
-    """A channel that lets no unreadable entry through."""
+    """A channel through which Celery sees only entries that were made anew: :mod:`tussis.worker.entries`."""
 
     QoS = QoS
 
@@ -90,7 +83,9 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         if not asynchronous and shared is not None and shared.connection_pool is self.pool:
             return shared
         client = super()._create_client(asynchronous)
-        client.set_response_callback("BRPOP", _readable_reply)
+        client.set_response_callback("BRPOP", entries.popped)
+        client.set_response_callback("RPOP", entries.taken)
+        client.set_response_callback("HGET", entries.filed)
         if not asynchronous:
             self._shared_client = client
         return client
@@ -100,64 +95,3 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
     """The Redis transport with our channel."""
 
     Channel = Channel
-
-
-def _readable_reply(reply: Any, **_: Any) -> Any:
-    """BRPOP's reply (list name, entry), the entry replaced when it cannot be read."""
-    if not reply:
-        return None
-    name, entry = reply
-    problem = _problem(entry)
-    return (name, entry if problem is None else _wrapped(name, entry, problem))
-
-
-def _problem(entry: bytes) -> str | None:
-    """What keeps the entry from being a message of ours; None when nothing does."""
-    try:
-        message = json.loads(entry)
-        headers, properties = message["headers"], message["properties"]
-        if headers["task"] != TASK_NAME:
-            return f"the task is {headers['task']!r}, not {TASK_NAME!r}"
-        if message["content-type"] != "application/json" or message["content-encoding"] not in ("utf-8", "UTF-8"):
-            return "the content is not JSON in UTF-8"
-        if headers.get("compression") or headers.get("eta") or headers.get("expires"):
-            return "compression, eta and expires are not accepted"
-        for name, value in (("id", headers["id"]), ("delivery_tag", properties["delivery_tag"])):
-            if not isinstance(value, str) or not value:
-                return f"{name} is not a string"
-        info = properties["delivery_info"]
-        if not isinstance(info["exchange"], str) or not isinstance(info["routing_key"], str):
-            return "delivery_info is incomplete"
-        body = message["body"]
-        if properties.get("body_encoding") == "base64":
-            body = base64.b64decode(body, validate=True)
-        arguments, keywords, embedded = json.loads(body)
-        if not isinstance(arguments, list) or not isinstance(keywords, dict) or not isinstance(embedded, dict):
-            return "the body is not [args, kwargs, embed]"
-    except KeyError as error:
-        return f"{error} is missing"
-    except (ValueError, TypeError, AttributeError, RecursionError, binascii.Error) as error:
-        return f"{type(error).__name__}: {error}"
-    return None
-
-
-def _wrapped(name: bytes, entry: bytes, problem: str) -> bytes:
-    """A message of ours that carries the raw entry to the dead letters."""
-    queue = name.decode("utf-8", "replace").rsplit(":", 1)[0]
-    unreadable = {"raw": entry[:_KEPT].decode("utf-8", "replace"), "problem": problem}
-    job_id = str(uuid.uuid4())
-    message = {
-        "body": json.dumps([[], {"unreadable": unreadable}, {}]),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": {"lang": "py", "task": TASK_NAME, "id": job_id, "root_id": job_id, "ignore_result": True},
-        "properties": {
-            "correlation_id": job_id,
-            "reply_to": "",
-            "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": queue},
-            "priority": 0,
-            "delivery_tag": str(uuid.uuid4()),
-        },
-    }
-    return json.dumps(message).encode("utf-8")

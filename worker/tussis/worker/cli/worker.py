@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -88,12 +89,19 @@ def _run(flags: dict[str, Any], on: OnDevice | None) -> int:
     from tussis.shared.settings import load_settings
 
     settings = load_settings(**flags)
-    from tussis.worker import logs
+    from tussis.worker import environment, logs
     from tussis.worker.deployment import check_deployment
+    from tussis.worker.standard_error import as_json_lines
 
+    # Before Celery is imported.
+    ignored = environment.drop_foreign()
     check_deployment(settings)
     logs.configure(settings.log_format, settings.log_level)
-    # Imported before the fork: the children share its memory and start at once.
-    from tussis.worker.service import run_worker
+    if ignored:
+        _log = logs.get("worker")
+        _log.info("environment_ignored", names=ignored)
+    with as_json_lines() if settings.log_format == "json" else nullcontext():
+        # Imported before the fork: the children share its memory and start at once.
+        from tussis.worker.service import run_worker
 
-    return run_worker(settings, on)
+        return run_worker(settings, on)

@@ -1,0 +1,108 @@
+"""The logins of docs/enqueue.md and docs/operate.md are enough for a producer and a worker, and for nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+import redis
+
+from tests.support.deployment import Deployment
+from tests.support.processes import ROOT
+from tests.support.sounds import wav
+from tests.support.waiting import wait_until
+from tussis.shared.queues import UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY
+from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
+
+LOGIN = re.compile(r"^ACL SETUSER (producer|worker) on >PASSWORD (.+)$", re.MULTILINE)
+RIGHTS = {
+    name: rights.split()
+    for document in ("enqueue.md", "operate.md")
+    for name, rights in LOGIN.findall((ROOT / "docs" / document).read_text(encoding="utf-8"))
+}
+
+
+@pytest.fixture
+def login(broker_url: str) -> Iterator[Callable[[str], str]]:
+    """The broker's URL with one of the documents' logins."""
+    client: Any = redis.Redis.from_url(broker_url)
+    parts = urlsplit(broker_url)
+
+    def make(name: str) -> str:
+        # The tests use a database other than 0.
+        client.execute_command("ACL", "SETUSER", name, "reset", "on", ">secret", *RIGHTS[name], "+select")
+        return urlunsplit(parts._replace(netloc=f"{name}:secret@{parts.hostname}:{parts.port}"))
+
+    yield make
+    client.execute_command("ACL", "DELUSER", *RIGHTS)
+    client.close()
+
+
+def denied(broker_url: str) -> list[str]:
+    """What the broker refused, and to whom."""
+    with redis.Redis.from_url(broker_url) as client:
+        return [f"{entry['username']}: {entry['object']} ({entry['reason']})" for entry in client.acl_log()]
+
+
+def test_the_documents_logins_are_enough(
+    deployment: Deployment, broker_url: str, login: Callable[[str], str], tmp_path: Path
+) -> None:
+    client: Any = redis.Redis.from_url(broker_url)
+    client.acl_log_reset()
+    starts = tmp_path / "starts"
+    deployment.environment |= {STARTS_FILE: str(starts), "TUSSIS_BROKER_URL": login("worker")}
+    # Left by a worker that was killed: it is restored.
+    job = deployment.enqueue("filed.wav", wav(0.5, seed=1))
+    client.hset(UNACKED_KEY, "tag", json.dumps([json.loads(client.rpop("tussis.any:5")), "", "tussis.any"]))
+    client.zadd(UNACKED_INDEX_KEY, {"tag": 1.0})
+    # Lost between its pop and its filing: the reconciler sends it again.
+    deployment.enqueue("lost.wav", wav(0.5, seed=2))
+    client.rpop("tussis.any:5")
+    # Missing at first: a failure that is retried.
+    gone = deployment.enqueue("gone.wav", wav(0.5, seed=3))
+    deployment.bucket.client.delete_object(Bucket=deployment.bucket.name, Key="gone.wav")
+    client.lpush("tussis.any:5", b"not a message")
+    client.hset(WORKERS_KEY, "silent", json.dumps({"seen_at": 0}))
+    worker = deployment.worker(concurrency=1, faulty=True, visibility_timeout_s=10, metrics_port=0)
+    uploaded = deployment.bucket.put("sent.wav", wav(0.5, seed=4))
+    sent = deployment.tussis("enqueue", uploaded, broker_url=login("producer"))
+    assert sent.wait(60) == 0, sent.text
+    # A child is killed in the middle: its message is put back.
+    killed = deployment.enqueue("slow.wav", with_fault("once-60", wav(0.5, seed=5)))
+    wait_until(starts.exists, 90, "the slow recording to be begun")
+    [child] = [int(line.split()[0]) for line in starts.read_text().splitlines()]
+    os.kill(child, signal.SIGKILL)
+    deployment.wait_drained(90)
+    assert deployment.analysis(gone).error_class == "object_missing"
+    assert deployment.analysis(job).state == deployment.analysis(killed).state == "succeeded"
+    assert deployment.store.counts().dead_letters == 1
+    for words in (["status"], ["job", job.job_id], ["failures", "list"], ["failures", "retry", "--all"]):
+        run = deployment.tussis(*words)
+        assert run.wait(60) == 0, run.text
+    deployment.wait_drained(60)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(60) == 0
+    assert denied(broker_url) == []
+
+
+def test_the_producer_s_login_can_do_nothing_else(broker_url: str, login: Callable[[str], str]) -> None:
+    client: Any = redis.Redis.from_url(login("producer"))
+    for command in (
+        ["HDEL", "tussis.ledger", "x"],
+        ["RPOP", "tussis.any"],
+        ["HSET", "tussis.unacked", "tag", "x"],
+        ["PUBLISH", "/0.celery.pidbox", "x"],
+        ["FLUSHDB"],
+        ["CONFIG", "GET", "*"],
+        ["EVAL", "return redis.call('HDEL', KEYS[1], 'x')", "1", "tussis.ledger"],
+    ):
+        with pytest.raises(redis.ResponseError):
+            client.execute_command(*command)
+    client.close()
