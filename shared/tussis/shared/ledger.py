@@ -7,7 +7,6 @@ push, so that a job is in the queue if and only if it is in the ledger. Closing 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tussis.shared.broker import broker_errors
+from tussis.shared.broker import broker_errors, server_time
 from tussis.shared.errors import BrokerRefused, BrokerUnavailable, MalformedMessage, UnknownMessageVersion
 from tussis.shared.ledger_scripts import (
     CLOSE_SCRIPT,
@@ -213,7 +212,8 @@ class Ledger:
 
         ``fault`` False: no attempt failed (another one is at work), so that :meth:`faults` stays as it is.
         """
-        arguments = [job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(delay_s)), int(fault)]
+        arguments: list[str | int] = [job.job_id, job.to_json(), repr(float(job.enqueued_at))]
+        arguments += [repr(float(delay_s)), int(fault)]
         with broker_errors(self._where):
             self._defer(keys=_keys(job), args=arguments)
 
@@ -242,8 +242,7 @@ class Ledger:
     def resend_due(self, limit: int = 500) -> int:
         """Publish what is due by the broker's clock; at most ``limit`` messages. Returns how many were sent."""
         with broker_errors(self._where):
-            seconds, microseconds = self._client.time()
-            due = self._up_to(DEFERRED_KEY, repr(seconds + microseconds / 1e6), limit)
+            due = self._up_to(DEFERRED_KEY, repr(server_time(self._client)), limit)
         return self.resend(due)
 
     def resend(self, seen: Mapping[bytes, Seen]) -> int:
@@ -282,30 +281,36 @@ class Ledger:
         """
         with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=True)
-            pipe.time()
             for queue, priority in _LISTS:
                 pipe.lrange(list_key(queue, priority), -_TAIL, -1)
-            seconds, microseconds = (reply := pipe.execute())[0]
-            now = seconds + microseconds / 1e6
+                pipe.zrange(sent_key(queue, priority), -1, -1, withscores=True)
+            reply = pipe.execute()
             found: dict[bytes, Seen] = {}
-            for (queue, priority), tail in zip(_LISTS, reply[1:], strict=True):
-                horizon = self._horizon(queue, priority, tail, now)
-                if horizon is not None and len(found) < limit:
-                    found |= self._up_to(sent_key(queue, priority), f"({horizon!r}", limit)
+            for (queue, priority), tail, last in zip(_LISTS, reply[::2], reply[1::2], strict=True):
+                if last and len(found) < limit:
+                    end = self._horizon(queue, priority, tail, float(last[0][1]))
+                    if end is not None:
+                        found |= self._up_to(sent_key(queue, priority), end, limit)
             if found:
                 # Read last: what was popped meanwhile is filed by now, or will be in the next look.
                 for entry in _entries(self._client.hvals(UNACKED_KEY)):
                     found.pop(_job_id_of(entry) or b"", None)
         return found
 
-    def _horizon(self, queue: str, priority: int, tail: list[bytes], now: float) -> float | None:
-        """When the ledger's next message of a list was sent; ``now`` when none waits; None when that is not known."""
+    def _horizon(self, queue: str, priority: int, tail: list[bytes], last: float) -> str | None:
+        """The end of the times of what is no longer in a list, as :meth:`_up_to` takes it; None when it is not known.
+
+        It is before the time of the ledger's next message in the list, or, where none waits, at ``last``, the highest
+        time in the sorted set: no clock has a part in it.
+        """
         key = sent_key(queue, priority)
         earliest, whole = self._earliest(key, tail), len(tail) < _TAIL
-        if earliest is None and not whole and self._client.exists(key):
+        if earliest is None and not whole:
             tail = _entries(self._client.lrange(list_key(queue, priority), -_LONG_TAIL, -1))
             earliest, whole = self._earliest(key, tail), len(tail) < _LONG_TAIL
-        return now if earliest is None and whole else earliest
+        if earliest is not None:
+            return f"({earliest!r}"
+        return repr(last) if whole else None
 
     def _earliest(self, key: str, tail: list[bytes]) -> float | None:
         ids = [job_id.decode() for entry in tail if (job_id := _job_id_of(entry)) is not None]
@@ -339,12 +344,13 @@ class Ledger:
             pipe.zcard(OPEN_KEY)
             pipe.zcard(DEFERRED_KEY)
             pipe.zrange(OPEN_KEY, 0, 0, withscores=True)
-            *lengths, in_flight, opened, deferred, oldest = pipe.execute()
+            pipe.time()
+            *lengths, in_flight, opened, deferred, oldest, (seconds, microseconds) = pipe.execute()
         waiting: dict[str, dict[int, int]] = {queue: {} for queue in QUEUES}
         for (queue, priority), length in zip(_LISTS, lengths, strict=True):
             if length:
                 waiting[queue][priority] = length
-        age = max(0.0, time.time() - oldest[0][1]) if oldest else None
+        age = max(0.0, seconds + microseconds / 1e6 - oldest[0][1]) if oldest else None
         return Depth(waiting, in_flight, opened, deferred, age)
 
 

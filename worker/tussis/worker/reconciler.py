@@ -7,6 +7,7 @@ import time
 import redis
 
 from tussis.shared.ledger import Ledger, Seen
+from tussis.shared.ledger_scripts import WORKERS_OWN
 from tussis.worker import logs
 
 _log = logs.get("reconciler")
@@ -25,7 +26,7 @@ BATCH = 500
 BUDGET_S = 2.0
 
 # KEYS leader; ARGV own name, lease in ms. 1 when the caller leads.
-_LEAD = """\
+_LEAD = f"""{WORKERS_OWN}\
 local leader = redis.call('GET', KEYS[1])
 if leader and leader ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])

@@ -1,4 +1,4 @@
-"""kombu's Redis transport with two repairs, both described in ``docs/guarantees.md``.
+"""kombu's Redis transport with four repairs, described in ``docs/guarantees.md``.
 
 * A list entry that is no Celery message of ours would end the worker, or be acknowledged with no more than a log line.
   Here it becomes a well-formed message that carries the raw text, so that it ends as a visible dead letter.
@@ -6,6 +6,10 @@
   so does the acknowledgement of a task that outlives its connection; either ends the worker (kombu 5.5 to 5.7). Nothing
   is lost by going on: what is not acknowledged stands in the broker's ``tussis.unacked`` and comes back after the
   visibility timeout.
+* After a failover the old primary answers with an error that is no lost connection to kombu, and the worker ends. Here
+  its connections are dropped, and new ones are made to a primary only.
+* On a full broker kombu can file nothing and the worker ends; and it files by the clock of its own machine. Here
+  filing, settling and giving back are scripts that a full broker lets pass, by the broker's clock.
 """
 
 from __future__ import annotations
@@ -18,16 +22,30 @@ from typing import Any
 
 import kombu
 from celery.worker import state as celery_state
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
-from tussis.shared.queues import TASK_NAME
+from tussis.shared.broker import TcpConnection, TlsConnection
+from tussis.shared.queues import QUEUES, TASK_NAME
 from tussis.worker import logs
+from tussis.worker.transport_scripts import (
+    FILE_SCRIPT,
+    GIVE_BACK_SCRIPT,
+    OVERDUE_SCRIPT,
+    PRIMARY_PROBE,
+    SETTLE_SCRIPT,
+)
 
 _log = logs.get("transport")
 
 #: The versions whose ``restore_unacked_once`` was seen to raise; the guard stands for these only.
 GUARDED_KOMBU = ((5, 5), (5, 6), (5, 7))
+#: Messages that one look gives back, where kombu names no number.
+_RESTORED_AT_ONCE = 1000
 #: Characters of an unreadable entry that are kept.
 _KEPT = 64 * 1024
 
@@ -58,31 +76,83 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             _log.warning("restore_failed", reason=f"{type(error).__name__}: {error}", messages=len(self._delivered))
             self._delivered.clear()
 
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """File a message that was just popped."""
+        info = message.delivery_info
+        filed = json.dumps([message._raw, info["exchange"], info["routing_key"]])
+        self._run(FILE_SCRIPT, delivery_tag, filed)
+        virtual.QoS.append(self, message, delivery_tag)
+
     def ack(self, delivery_tag: str) -> None:
         try:
-            super().ack(delivery_tag)
-        except (OSError, *self.channel.connection_errors) as error:
+            self._run(SETTLE_SCRIPT, delivery_tag)
+        except (OSError, RedisError, *self.channel.connection_errors) as error:
             # The message comes back, finds its answer in the store, and is acknowledged then.
             _log.warning("ack_lost", reason=f"{type(error).__name__}: {error}")
-            # Where the consumer's own connection lives on, the slot would stay taken for ever.
-            self._quick_ack(delivery_tag)
+        # Also then: where the consumer's own connection lives on, the slot would stay taken for ever.
+        virtual.QoS.ack(self, delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        if requeue:
+            self.restore_by_tag(delivery_tag, leftmost=True)
+        else:
+            self._run(SETTLE_SCRIPT, delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+
+    def restore_visible(self, start: int = 0, num: int | None = None, interval: int = 1) -> None:
+        """Give back the messages that nobody has kept in work within the visibility timeout.
+
+        ``start`` and ``interval`` are kombu's: it takes the mutex of every worker first, and so may look more seldom.
+        """
+        overdue = self._run(OVERDUE_SCRIPT, self.visibility_timeout, num or _RESTORED_AT_ONCE)
+        for tag, filed in zip(overdue[::2], overdue[1::2], strict=True):
+            self._give_back(tag, filed, "RPUSH", self.visibility_timeout)
+
+    def restore_by_tag(self, tag: str, client: Any = None, leftmost: bool = False) -> None:
+        with self.channel.conn_or_acquire(client) as client:
+            filed = client.hget(self.unacked_key, tag)
+        if filed is not None:
+            self._give_back(tag, filed, "LPUSH" if leftmost else "RPUSH", -1)
+
+    def _give_back(self, tag: str | bytes, filed: bytes, push: str, unless_younger_s: float) -> None:
+        message, queue = _filed_message(filed)
+        list_name = self.channel._q_for_pri(queue, self.channel._get_message_priority(message))
+        self._run(GIVE_BACK_SCRIPT, tag, json.dumps(message), push, unless_younger_s, list_name=list_name)
+
+    def _run(self, script: str, *arguments: Any, list_name: str | None = None) -> Any:
+        keys = [self.unacked_key, self.unacked_index_key, *([] if list_name is None else [list_name])]
+        with self.channel.conn_or_acquire() as client:
+            return self.channel.script(script, client)(keys=keys, args=arguments, client=client)
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]
     """A channel that lets no unreadable entry through."""
 
     QoS = QoS
+    connection_class = TcpConnection
+    connection_class_ssl = TlsConnection
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._known_params: dict[bool, dict[str, Any]] = {}
         self._shared_client: Any = None
+        self._scripts: dict[str, Any] = {}
         super().__init__(*arguments, **options)
+
+    def script(self, text: str, client: Any) -> Any:
+        """A script, sent by its digest; ``client`` is asked for the encoding only."""
+        if text not in self._scripts:
+            self._scripts[text] = client.register_script(text)
+        return self._scripts[text]
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         """A task that outlives its connection is acknowledged through a new one to the same broker."""
         if self.connection is not None:
             self._known_params[asynchronous] = super()._connparams(asynchronous)
-        return dict(self._known_params[asynchronous])
+        parameters = self._known_params[asynchronous] | {"redis_connect_func": _connect_to_primary}
+        if not asynchronous:
+            # All its commands may be repeated. A connection that was lost while it was idle then costs nothing.
+            parameters["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))
+        return parameters
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         """kombu makes a client for each filing and each acknowledgement; one for each pool does the same."""
@@ -100,6 +170,25 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
     """The Redis transport with our channel."""
 
     Channel = Channel
+
+
+def _connect_to_primary(connection: Any) -> None:
+    """Greet the server, and make sure that it takes writes. Raises redis-py's errors: kombu waits and tries again."""
+    connection.on_connect()
+    connection.send_command("EVAL", PRIMARY_PROBE, 0)
+    connection.read_response()
+
+
+def _filed_message(filed: bytes) -> tuple[dict[str, Any], str]:
+    """A message as it goes back, and its queue, from what :meth:`QoS.append` filed of it."""
+    try:
+        message, _, queue = json.loads(filed)
+        message["headers"]["redelivered"] = True
+        message["properties"]["delivery_info"]["redelivered"] = True
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        # Somebody else's: it goes to the dead letters.
+        message, queue = json.loads(_wrapped(QUEUES[0].encode(), filed, f"filed as no message: {error}")), QUEUES[0]
+    return message, queue if queue in QUEUES else QUEUES[0]
 
 
 def _readable_reply(reply: Any, **_: Any) -> Any:

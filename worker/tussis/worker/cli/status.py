@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +69,10 @@ def status(as_json: bool) -> None:
 
 def read_workers(client: redis.Redis) -> list[WorkerEntry]:
     """The workers that spoke within the last 15 s, by name."""
+    from tussis.shared.broker import server_time
     from tussis.shared.queues import WORKERS_KEY
 
-    now = time.time()
+    now = server_time(client)
     entries = []
     for text in client.hvals(WORKERS_KEY):
         raw: dict[str, Any] = json.loads(text)
