@@ -29,6 +29,9 @@ SCENARIOS: Final = {
     18: "corrupt and unknown messages",
     19: "rolling SIGTERM under load; grace exceeded",
     20: "mixed priorities; the reported depth",
+    26: "a full broker: producers refused, workers drain it",
+    27: "failover of the broker behind one address",
+    30: "clocks of broker and workers that are off or set back",
 }
 
 Results = defaultdict[int, list[tuple[str, str, float]]]

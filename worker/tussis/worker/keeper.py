@@ -274,7 +274,7 @@ class Keeper:
         reports = self._run_dir.children()
         living = _pids(worker)
         ready = [reports[pid] for pid in living if pid in reports and reports[pid].state == "ready"]
-        entry = {
+        entry: dict[str, Any] = {
             "worker": self._order.worker,
             "device": self._order.device.value,
             "children": len(living),

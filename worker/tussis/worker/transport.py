@@ -154,6 +154,11 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             parameters["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))
         return parameters
 
+    def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
+        """Keep no table of bindings on the broker: producers push into lists, and a full broker would refuse it."""
+        if self.typeof(exchange).type == "fanout":
+            self._fanout_queues[queue] = (exchange, routing_key.replace("#", "*"))
+
     def _create_client(self, asynchronous: bool = False) -> Any:
         """kombu makes a client for each filing and each acknowledgement; one for each pool does the same."""
         shared = self._shared_client
