@@ -25,10 +25,11 @@ def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
 
 @pytest.mark.scenario(30)
 def test_a_broker_s_clock_that_was_set_back_multiplies_no_message(deployment: Deployment, starts_file: Path) -> None:
-    """The message next in line was pushed an hour ahead of those behind it, over several looks of the reconciler."""
+    """The message next in line was pushed "an hour after" those behind it, for several looks of the reconciler."""
     client = connect(deployment.environment["TUSSIS_BROKER_URL"])
     deployment.enqueue("first.wav", with_fault("slow-12", wav(0.5)))
-    deployment.enqueue("second.wav", wav(0.5, seed=1))
+    for number in range(4):
+        deployment.enqueue(f"ahead-{number}.wav", wav(0.5, seed=100 + number))
     for job_id, score in client.zrange(SENT, 0, -1, withscores=True):
         client.zadd(SENT, {job_id: score + 3600})
     for number in range(20):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    InvalidResponse,
     RedisError,
     ResponseError,
 )
@@ -50,6 +52,8 @@ _REFUSED: Final[dict[str, str]] = {
     "NOPERM": "denies a right ({error}): grant it to the login (docs/operate.md, docs/enqueue.md)",
     "NOAUTH": "wants a password: check TUSSIS_BROKER_URL",
     "WRONGPASS": "refuses the login ({error}): check TUSSIS_BROKER_URL",
+    "no Redis": "is no Redis or Valkey ({error}): check TUSSIS_BROKER_URL",
+    "too old": "is too old: Tussis needs Redis 7 or later, or Valkey",
     **dict.fromkeys(("MOVED", "ASK", "CROSSSLOT"), "is a Redis Cluster, which Tussis cannot use; name one server"),
 }
 
@@ -176,9 +180,14 @@ def connect(url: str, *, bulk: bool = False) -> redis.Redis:
         pool.connection_class = _CONNECTIONS[pool.connection_class]
         pool.connection_class(**pool.connection_kwargs)  # An unknown option shows when a connection is made.
     except (ValueError, TypeError, LookupError, RedisError):  # its text may hold a part of the password
+        hint = ", or its options after the ? are wrong" if "?" in url else ""
         raise SettingsInvalid(
-            f"TUSSIS_BROKER_URL is not a Redis URL: {redact(url)!r}; write redis://[:password@]host:port/db"
+            f"TUSSIS_BROKER_URL is not a Redis URL{hint}: {redact(url)!r}; write redis://[:password@]host:port/db"
         ) from None
+    for option in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
+        path = pool.connection_kwargs.get(option)
+        if path is not None and not os.access(path, os.R_OK):
+            raise SettingsInvalid(f"TUSSIS_BROKER_URL names a file that cannot be read: {option}={path}")
     return client
 
 
@@ -200,7 +209,23 @@ def broker_errors(where: str) -> Iterator[None]:
     except (AuthenticationError, AuthorizationError) as error:
         raise BrokerRefused(f"the broker at {where} refuses the login ({error}): check TUSSIS_BROKER_URL") from error
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        if "SSL" in str(error):
+            raise BrokerRefused(
+                f"no TLS with the broker at {where} ({error}): check rediss:// and its certificates"
+            ) from error
         raise BrokerUnavailable(f"no broker answers at {where} ({error}): is it running?") from error
     except RedisError as error:
-        told = _REFUSED.get(error_code(error), "refuses: {error}")
+        told = _REFUSED.get(_refusal(error), "refuses: {error}")
         raise BrokerRefused(f"the broker at {where} {told.format(error=error)}") from error
+
+
+def _refusal(error: RedisError) -> str:
+    """The key in :data:`_REFUSED` of an error that has a code of its own, or none."""
+    text = str(error)
+    if isinstance(error, InvalidResponse):
+        return "no Redis"
+    if "on cluster, 'no-cluster'" in text or "not allowed in cluster mode" in text:
+        return "MOVED"
+    if "compiling script" in text and "near '#'" in text:
+        return "too old"
+    return error_code(error)

@@ -7,6 +7,7 @@ push, so that a job is in the queue if and only if it is in the ledger. Closing 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,6 +55,17 @@ class Seen:
 
     key: str
     score: float
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """What cannot be waiting at one moment: a list is first in, first out."""
+
+    ends: Mapping[str, float]
+    """Sorted set of a list -> the time before which its jobs no longer wait in the list; lists without such jobs, and
+    those of which it is not known, are left out."""
+    in_flight: frozenset[bytes]
+    """The ids of the jobs that are in flight."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +276,8 @@ class Ledger:
                     if job is None:
                         unreadable.append(job_id)
                     else:
-                        queue, priority, entry = job.queue, job.priority, envelope(job)
+                        queue, priority = job.queue, job.priority
+                        entry = envelope(job, text if isinstance(text, str) else text.decode())
                 keys += [sent_key(queue, priority), list_key(queue, priority), place.key]
                 arguments += [job_id, entry, repr(place.score)]
             sent = self._resend(keys=keys, args=arguments)
@@ -272,45 +285,51 @@ class Ledger:
             self.discard(name)
         return int(sent)
 
-    def suspects(self, limit: int = 5000) -> dict[bytes, Seen]:
-        """Jobs that were sent, but are neither waiting, in flight nor deferred at this moment; some ``limit`` at most.
-
-        A list is first in, first out, so that nothing that was pushed before its next message can still be waiting in
-        it. The cost grows with what is lost or in flight, never with what waits. A job between its pop and its
-        filing as in flight is a suspect for that moment: act only on one seen twice, some seconds apart.
-        """
+    def horizon(self) -> Horizon:
+        """What cannot be waiting at this moment. The cost grows with what is in flight, never with what waits."""
         with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=True)
             for queue, priority in _LISTS:
                 pipe.lrange(list_key(queue, priority), -_TAIL, -1)
                 pipe.zrange(sent_key(queue, priority), -1, -1, withscores=True)
             reply = pipe.execute()
-            found: dict[bytes, Seen] = {}
+            ends: dict[str, float] = {}
             for (queue, priority), tail, last in zip(_LISTS, reply[::2], reply[1::2], strict=True):
-                if last and len(found) < limit:
-                    end = self._horizon(queue, priority, tail, float(last[0][1]))
-                    if end is not None:
-                        found |= self._up_to(sent_key(queue, priority), end, limit)
-            if found:
-                # Read last: what was popped meanwhile is filed by now, or will be in the next look.
-                for entry in _entries(self._client.hvals(UNACKED_KEY)):
-                    found.pop(_job_id_of(entry) or b"", None)
+                end = self._end(queue, priority, tail, float(last[0][1])) if last else None
+                if end is not None:
+                    ends[sent_key(queue, priority)] = end
+            # Read last: what was popped before is filed by now, or is no suspect in the next look.
+            filed = _entries(self._client.hvals(UNACKED_KEY)) if ends else []
+        return Horizon(ends, frozenset(job_id for entry in filed if (job_id := _job_id_of(entry)) is not None))
+
+    def suspects(self, horizon: Horizon, limit: int = 500) -> dict[bytes, Seen]:
+        """Jobs that were sent, but are neither waiting, in flight nor deferred; some ``limit`` at most.
+
+        A job between its pop and its filing as in flight is a suspect for that moment: act only on one that was before
+        the horizon some seconds ago as well.
+        """
+        found: dict[bytes, Seen] = {}
+        with broker_errors(self._where):
+            for key, end in horizon.ends.items():
+                if len(found) < limit:
+                    # Those in flight stand first, for they were sent first.
+                    found |= self._up_to(key, f"({end!r}", limit + len(horizon.in_flight))
+                    for job_id in horizon.in_flight:
+                        found.pop(job_id, None)
         return found
 
-    def _horizon(self, queue: str, priority: int, tail: list[bytes], last: float) -> str | None:
-        """The end of the times of what is no longer in a list, as :meth:`_up_to` takes it; None when it is not known.
+    def _end(self, queue: str, priority: int, tail: list[bytes], last: float) -> float | None:
+        """The time before which nothing of a list waits; None when it is not known.
 
-        It is before the time of the ledger's next message in the list, or, where none waits, at ``last``, the highest
-        time in the sorted set: no clock has a part in it.
+        It is that of the ledger's next message in the list or, where none waits, just behind ``last``, the highest time
+        in the sorted set: no clock has a part in it.
         """
         key = sent_key(queue, priority)
         earliest, whole = self._earliest(key, tail), len(tail) < _TAIL
         if earliest is None and not whole:
             tail = _entries(self._client.lrange(list_key(queue, priority), -_LONG_TAIL, -1))
             earliest, whole = self._earliest(key, tail), len(tail) < _LONG_TAIL
-        if earliest is not None:
-            return f"({earliest!r}"
-        return repr(last) if whole else None
+        return math.nextafter(last, math.inf) if earliest is None and whole else earliest
 
     def _earliest(self, key: str, tail: list[bytes]) -> float | None:
         ids = [job_id.decode() for entry in tail if (job_id := _job_id_of(entry)) is not None]

@@ -328,7 +328,7 @@ def test_a_job_that_ended_is_not_sent_again(client: redis.Redis, ledger: Ledger,
     client.hdel(LEDGER_KEY, deferred.job_id)
     assert looks(leader, 3) == 0
     # Nor does it stay among the suspects, where many like it would hide a loss.
-    assert ledger.suspects() == {}
+    assert ledger.suspects(ledger.horizon()) == {}
     assert client.zcard(DEFERRED_KEY) == 0
 
 
@@ -459,7 +459,7 @@ def test_one_leads_and_another_takes_over_when_it_falls_silent(
 def test_two_looks_at_once_send_a_lost_message_once(client: redis.Redis, ledger: Ledger) -> None:
     open_jobs(ledger, 1)
     pop(client)
-    seen = ledger.suspects()
+    seen = ledger.suspects(ledger.horizon())
     assert ledger.resend(seen) == 1
     assert ledger.resend(seen) == 0
     assert client.llen(LIST) == 1

@@ -93,7 +93,7 @@ class Keeper:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         url = order.settings.need_broker()
-        self._client = connect(url)
+        self._client = connect(url, bulk=True)
         self._where = redact(url)
         self._beat_script = self._client.register_script(BEAT_SCRIPT)
         self._report_script = self._client.register_script(REPORT_SCRIPT)
@@ -202,6 +202,8 @@ class Keeper:
         if self._is_due("reconcile", INTERVAL_S, now):
             with broker_errors(self._where):
                 self._reconciler.look()
+            if self._reconciler.unfinished:
+                self._due["reconcile"] = now
 
     def _is_due(self, what: str, every_s: float, now: float) -> bool:
         if now < self._due.get(what, 0.0):
