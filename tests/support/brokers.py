@@ -46,12 +46,15 @@ class Pair:
 
     def fail_over(self) -> None:
         """A planned failover: the replica becomes the primary, and new connections reach it. Old ones stay."""
+        # Nothing is written any more that the replica would not get.
+        self.first.client_pause(60_000, all=False)
         offset = self.first.info("replication")["master_repl_offset"]
         wait_until(lambda: self.second.info("replication")["slave_repl_offset"] >= offset, 10, "the replica to follow")
         self.second.replicaof("NO", "ONE")
         self.proxy.switch(LOOPBACK, _port(self.second))
         self.first.replicaof(LOOPBACK, _port(self.second))
         wait_until(lambda: self.first.info("replication")["role"] == "slave", 10, "the old primary to be a replica")
+        self.first.client_unpause()
 
 
 @contextmanager
