@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import redis
 from redis.backoff import ExponentialWithJitterBackoff
@@ -14,8 +15,9 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
-    OutOfMemoryError,
+    InvalidResponse,
     RedisError,
+    ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -30,18 +32,105 @@ _RETRIES = 2
 #: Seconds after its start in which a command is tried again.
 _RETRY_WITHIN_S = 5.0
 
+#: Error codes with which a server says that it does not serve this client at the moment; it has done nothing then. The
+#: value is the reason, and whether it ends without the operator. The codes are those of Redis 8.2 and Valkey 9.1
+#: (``src/server.c``, ``createSharedObjects``).
+NOT_SERVING: Final[dict[str, tuple[str, bool]]] = {
+    "READONLY": ("it is a replica", True),
+    "UNBLOCKED": ("it became a replica", True),
+    "MASTERDOWN": ("it is a replica that has lost its primary", True),
+    "NOREPLICAS": ("too few of its replicas answer", True),
+    "LOADING": ("it is loading its data", True),
+    "BUSY": ("it is running a long script", True),
+    "TRYAGAIN": ("it is moving keys", True),
+    "MISCONF": ("it cannot write its files; check its disk", False),
+    "CLUSTERDOWN": ("it is a Redis Cluster, which Tussis cannot use; name one server", False),
+}
+#: Error codes after which only the operator can help: the reason, and what to do.
+_REFUSED: Final[dict[str, str]] = {
+    "OOM": "is full (maxmemory) and takes no new jobs: try again when workers have done some, or raise its maxmemory",
+    "NOPERM": "denies a right ({error}): grant it to the login (docs/operate.md, docs/enqueue.md)",
+    "NOAUTH": "wants a password: check TUSSIS_BROKER_URL",
+    "WRONGPASS": "refuses the login ({error}): check TUSSIS_BROKER_URL",
+    "no Redis": "is no Redis or Valkey ({error}): check TUSSIS_BROKER_URL",
+    "too old": "is too old: Tussis needs Redis 7 or later, or Valkey",
+    **dict.fromkeys(("MOVED", "ASK", "CROSSSLOT"), "is a Redis Cluster, which Tussis cannot use; name one server"),
+}
+
 _T = TypeVar("_T")
 
 
+class NotServing(RedisConnectionError):
+    """A server that answers with one of :data:`NOT_SERVING`. The connection was dropped: the next may reach another."""
+
+    def __init__(self, code: str, text: str) -> None:
+        self.code = code
+        super().__init__(f"{code} {text}")
+
+
+def error_code(error: Exception) -> str:
+    """The code in a server's error reply, for example ``READONLY``; ``ERR`` when it has none.
+
+    An aborted transaction has the code of the command that was refused.
+    """
+    # redis-py takes the codes that it knows off the text.
+    code: str = getattr(error, "status_code", None) or str(error).split(" ", 1)[0]
+    if code == "EXECABORT" and "because of: " in str(error):
+        code = str(error).split("because of: ", 1)[1].split(" ", 1)[0]
+    if "ACL failure in script" in str(error):  # Its code is ERR (Redis 7 and later, Valkey).
+        return "NOPERM"
+    return code.rstrip(":") if code.rstrip(":").isupper() else "ERR"
+
+
+class _LeavesReplicas:
+    """Drops a connection whose server does not serve any more, so that every client connects anew by itself.
+
+    After a planned failover the old primary keeps its connections and refuses all writes.
+    """
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().read_response(*arguments, **options)  # type: ignore[misc]  # of the connection beside it
+        except (ResponseError, BusyLoadingError) as error:
+            code = error_code(error)
+            if code not in NOT_SERVING:
+                raise
+            self.disconnect()  # type: ignore[attr-defined]
+            raise NotServing(code, str(error).removeprefix(f"{code} ")) from error
+
+
+class TcpConnection(_LeavesReplicas, redis.Connection):
+    """For ``redis://``."""
+
+
+class TlsConnection(_LeavesReplicas, redis.SSLConnection):
+    """For ``rediss://``."""
+
+
+_CONNECTIONS: Final[dict[type, type]] = {
+    redis.Connection: TcpConnection,
+    redis.SSLConnection: TlsConnection,
+}
+
+
 class _BoundedRetry(Retry):
-    """Retries for a bounded time. redis-py retries a connect inside the retries of its command: 9 tries for 3."""
+    """Retries a lost connection a few times, and a server that does not serve for as long as a caller may wait.
+
+    redis-py retries a connect inside the retries of its command: 9 tries for 3. So the time is bounded as well.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=-1)
 
     def call_with_retry(self, do: Callable[[], _T], fail: Callable[..., Any], *args: Any, **kwargs: Any) -> _T:
         ends = time.monotonic() + _RETRY_WITHIN_S
+        lost = 0
 
         def fail_in_time(error: Exception, *count: int) -> None:
+            nonlocal lost
             fail(error, *count)
-            if time.monotonic() >= ends:
+            lost += not isinstance(error, NotServing)
+            if lost > _RETRIES or time.monotonic() >= ends or isinstance(error, AuthenticationError):
                 raise error
 
         return super().call_with_retry(do, fail_in_time, *args, **kwargs)
@@ -74,22 +163,38 @@ def connect(url: str, *, bulk: bool = False) -> redis.Redis:
     """A client for the broker; it connects on its first command. ``bulk``: its commands are large.
 
     Every command of ours may be repeated after a lost connection, so lost connections are retried here; a command
-    gives up within 10 s where the broker does not answer. Raises :class:`SettingsInvalid` when ``url`` is no Redis URL.
+    gives up within 10 s where the broker does not answer. Raises :class:`SettingsInvalid` when ``url`` is no Redis URL,
+    or names an option that there is not.
     """
     try:
-        return redis.Redis.from_url(
+        client = redis.Redis.from_url(
             url,
             socket_timeout=SOCKET_TIMEOUT_S,
             socket_connect_timeout=SOCKET_TIMEOUT_S,
             socket_keepalive=True,
             health_check_interval=5,
-            retry=_BoundedRetry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), _RETRIES),
+            retry=_BoundedRetry(),
             **({"command_packer": _OnePiece()} if bulk else {}),
         )
-    except (ValueError, TypeError):  # its text may hold a part of the password
+        pool = client.connection_pool
+        pool.connection_class = _CONNECTIONS[pool.connection_class]
+        pool.connection_class(**pool.connection_kwargs)  # An unknown option shows when a connection is made.
+    except (ValueError, TypeError, LookupError, RedisError):  # its text may hold a part of the password
+        hint = ", or its options after the ? are wrong" if "?" in url else ""
         raise SettingsInvalid(
-            f"TUSSIS_BROKER_URL is not a Redis URL: {redact(url)!r}; write redis://[:password@]host:port/db"
+            f"TUSSIS_BROKER_URL is not a Redis URL{hint}: {redact(url)!r}; write redis://[:password@]host:port/db"
         ) from None
+    for option in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
+        path = pool.connection_kwargs.get(option)
+        if path is not None and not os.access(path, os.R_OK):
+            raise SettingsInvalid(f"TUSSIS_BROKER_URL names a file that cannot be read: {option}={path}")
+    return client
+
+
+def server_time(client: redis.Redis) -> float:
+    """The broker's clock, in seconds since the epoch. Raises redis-py's errors."""
+    seconds, microseconds = client.time()
+    return float(seconds + microseconds / 1e6)
 
 
 @contextmanager
@@ -97,13 +202,30 @@ def broker_errors(where: str) -> Iterator[None]:
     """Turn redis-py's errors into :class:`BrokerUnavailable` or :class:`BrokerRefused`, naming ``where``."""
     try:
         yield
+    except NotServing as error:
+        reason, passes = NOT_SERVING[error.code]
+        kind = BrokerUnavailable if passes else BrokerRefused
+        raise kind(f"the broker at {where} does not serve: {reason} ({error})") from error
     except (AuthenticationError, AuthorizationError) as error:
         raise BrokerRefused(f"the broker at {where} refuses the login ({error}): check TUSSIS_BROKER_URL") from error
-    except (RedisConnectionError, RedisTimeoutError, BusyLoadingError, OSError) as error:
+    except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+        if "SSL" in str(error):
+            raise BrokerRefused(
+                f"no TLS with the broker at {where} ({error}): check rediss:// and its certificates"
+            ) from error
         raise BrokerUnavailable(f"no broker answers at {where} ({error}): is it running?") from error
-    except OutOfMemoryError as error:
-        raise BrokerRefused(
-            f"the broker at {where} is out of memory: raise its maxmemory or let the workers drain it"
-        ) from error
     except RedisError as error:
-        raise BrokerRefused(f"the broker at {where} refuses: {error}") from error
+        told = _REFUSED.get(_refusal(error), "refuses: {error}")
+        raise BrokerRefused(f"the broker at {where} {told.format(error=error)}") from error
+
+
+def _refusal(error: RedisError) -> str:
+    """The key in :data:`_REFUSED` of an error that has a code of its own, or none."""
+    text = str(error)
+    if isinstance(error, InvalidResponse):
+        return "no Redis"
+    if "on cluster, 'no-cluster'" in text or "not allowed in cluster mode" in text:
+        return "MOVED"
+    if "compiling script" in text and "near '#'" in text:
+        return "too old"
+    return error_code(error)

@@ -7,7 +7,7 @@ push, so that a job is in the queue if and only if it is in the ledger. Closing 
 from __future__ import annotations
 
 import json
-import time
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tussis.shared.broker import broker_errors
+from tussis.shared.broker import broker_errors, server_time
 from tussis.shared.errors import BrokerRefused, BrokerUnavailable, MalformedMessage, UnknownMessageVersion
 from tussis.shared.ledger_scripts import (
     CLOSE_SCRIPT,
@@ -55,6 +55,17 @@ class Seen:
 
     key: str
     score: float
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """What cannot be waiting at one moment: a list is first in, first out."""
+
+    ends: Mapping[str, float]
+    """Sorted set of a list -> the time before which its jobs no longer wait in the list; lists without such jobs, and
+    those of which it is not known, are left out."""
+    in_flight: frozenset[bytes]
+    """The ids of the jobs that are in flight."""
 
 
 @dataclass(frozen=True)
@@ -250,8 +261,7 @@ class Ledger:
     def resend_due(self, limit: int = 500) -> int:
         """Publish what is due by the broker's clock; at most ``limit`` messages. Returns how many were sent."""
         with broker_errors(self._where):
-            seconds, microseconds = self._client.time()
-            due = self._up_to(DEFERRED_KEY, repr(seconds + microseconds / 1e6), limit)
+            due = self._up_to(DEFERRED_KEY, repr(server_time(self._client)), limit)
         return self.resend(due)
 
     def resend(self, seen: Mapping[bytes, Seen]) -> int:
@@ -276,7 +286,8 @@ class Ledger:
                     elif job is None:
                         unreadable.append(job_id)
                     else:
-                        queue, priority, entry = job.queue, job.priority, envelope(job)
+                        queue, priority = job.queue, job.priority
+                        entry = envelope(job, text if isinstance(text, str) else text.decode())
                 keys += [sent_key(queue, priority), list_key(queue, priority), place.key]
                 arguments += [job_id, entry, repr(place.score)]
             sent = self._resend(keys=keys, args=arguments)
@@ -284,39 +295,51 @@ class Ledger:
             self._take_out(name)
         return int(sent)
 
-    def suspects(self, limit: int = 5000) -> dict[bytes, Seen]:
-        """Jobs that were sent, but are neither waiting, in flight nor deferred at this moment; some ``limit`` at most.
-
-        A list is first in, first out, so that nothing that was pushed before its next message can still be waiting in
-        it. The cost grows with what is lost or in flight, never with what waits. A job between its pop and its
-        filing as in flight is a suspect for that moment: act only on one seen twice, some seconds apart.
-        """
+    def horizon(self) -> Horizon:
+        """What cannot be waiting at this moment. The cost grows with what is in flight, never with what waits."""
         with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=True)
-            pipe.time()
             for queue, priority in _LISTS:
                 pipe.lrange(list_key(queue, priority), -_TAIL, -1)
-            seconds, microseconds = (reply := pipe.execute())[0]
-            now = seconds + microseconds / 1e6
-            found: dict[bytes, Seen] = {}
-            for (queue, priority), tail in zip(_LISTS, reply[1:], strict=True):
-                horizon = self._horizon(queue, priority, tail, now)
-                if horizon is not None and len(found) < limit:
-                    found |= self._up_to(sent_key(queue, priority), f"({horizon!r}", limit)
-            if found:
-                # Read last: what was popped meanwhile is filed by now, or will be in the next look.
-                for entry in _entries(self._client.hvals(UNACKED_KEY)):
-                    found.pop(_job_id_of(entry) or b"", None)
+                pipe.zrange(sent_key(queue, priority), -1, -1, withscores=True)
+            reply = pipe.execute()
+            ends: dict[str, float] = {}
+            for (queue, priority), tail, last in zip(_LISTS, reply[::2], reply[1::2], strict=True):
+                end = self._end(queue, priority, tail, float(last[0][1])) if last else None
+                if end is not None:
+                    ends[sent_key(queue, priority)] = end
+            # Read last: what was popped before is filed by now, or is no suspect in the next look.
+            filed = _entries(self._client.hvals(UNACKED_KEY)) if ends else []
+        return Horizon(ends, frozenset(job_id for entry in filed if (job_id := _job_id_of(entry)) is not None))
+
+    def suspects(self, horizon: Horizon, limit: int = 500) -> dict[bytes, Seen]:
+        """Jobs that were sent, but are neither waiting, in flight nor deferred; some ``limit`` at most.
+
+        A job between its pop and its filing as in flight is a suspect for that moment: act only on one that was before
+        the horizon some seconds ago as well.
+        """
+        found: dict[bytes, Seen] = {}
+        with broker_errors(self._where):
+            for key, end in horizon.ends.items():
+                if len(found) < limit:
+                    # Those in flight stand first, for they were sent first.
+                    found |= self._up_to(key, f"({end!r}", limit + len(horizon.in_flight))
+                    for job_id in horizon.in_flight:
+                        found.pop(job_id, None)
         return found
 
-    def _horizon(self, queue: str, priority: int, tail: list[bytes], now: float) -> float | None:
-        """When the ledger's next message of a list was sent; ``now`` when none waits; None when that is not known."""
+    def _end(self, queue: str, priority: int, tail: list[bytes], last: float) -> float | None:
+        """The time before which nothing of a list waits; None when it is not known.
+
+        It is that of the ledger's next message in the list or, where none waits, just behind ``last``, the highest time
+        in the sorted set: no clock has a part in it.
+        """
         key = sent_key(queue, priority)
         earliest, whole = self._earliest(key, tail), len(tail) < _TAIL
-        if earliest is None and not whole and self._client.exists(key):
+        if earliest is None and not whole:
             tail = _entries(self._client.lrange(list_key(queue, priority), -_LONG_TAIL, -1))
             earliest, whole = self._earliest(key, tail), len(tail) < _LONG_TAIL
-        return now if earliest is None and whole else earliest
+        return math.nextafter(last, math.inf) if earliest is None and whole else earliest
 
     def _earliest(self, key: str, tail: list[bytes]) -> float | None:
         ids = [job_id.decode() for entry in tail if (job_id := _job_id_of(entry)) is not None]
@@ -350,12 +373,13 @@ class Ledger:
             pipe.zcard(OPEN_KEY)
             pipe.zcard(DEFERRED_KEY)
             pipe.zrange(OPEN_KEY, 0, 0, withscores=True)
-            *lengths, in_flight, opened, deferred, oldest = pipe.execute()
+            pipe.time()
+            *lengths, in_flight, opened, deferred, oldest, (seconds, microseconds) = pipe.execute()
         waiting: dict[str, dict[int, int]] = {queue: {} for queue in QUEUES}
         for (queue, priority), length in zip(_LISTS, lengths, strict=True):
             if length:
                 waiting[queue][priority] = length
-        age = max(0.0, time.time() - oldest[0][1]) if oldest else None
+        age = max(0.0, seconds + microseconds / 1e6 - oldest[0][1]) if oldest else None
         return Depth(waiting, in_flight, opened, deferred, age)
 
 

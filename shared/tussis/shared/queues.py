@@ -32,7 +32,6 @@ WORKERS_KEY = "tussis.workers"
 # Celery's own names are global to the Redis database: another application's worker there would restore our messages.
 UNACKED_KEY = "tussis.unacked"
 UNACKED_INDEX_KEY = "tussis.unacked_index"
-UNACKED_MUTEX_KEY = "tussis.unacked_mutex"
 
 
 class Device(StrEnum):

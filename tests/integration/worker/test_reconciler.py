@@ -10,7 +10,8 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import cast
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -211,6 +212,76 @@ def test_pushes_that_the_ledger_knows_nothing_of_hide_no_loss(
     assert waiting(client)[-3:] == [lost.job_id, *(job.job_id for job in behind)]
 
 
+OLDER_OPEN_SCRIPT = """\
+local now = redis.call('TIME')
+local opened = {}
+for i = 1, #ARGV / 4 do
+  local job_id = ARGV[4 * i - 3]
+  opened[i] = redis.call('HSETNX', KEYS[1], job_id, ARGV[4 * i - 2])
+  if opened[i] == 1 then
+    redis.call('ZADD', KEYS[2], ARGV[4 * i - 1], job_id)
+    redis.call('ZADD', KEYS[2 * i + 1], now[1] + (now[2] + i) / 1000000, job_id)
+    redis.call('LPUSH', KEYS[2 * i + 2], ARGV[4 * i])
+  end
+end
+return opened
+"""
+
+
+def set_clock_back(client: Any, seconds: float) -> None:
+    """As if the broker's clock had been ahead when everything was pushed that was pushed so far."""
+    for job_id, score in client.zrange(SENT, 0, -1, withscores=True):
+        client.zadd(SENT, {job_id: score + seconds})
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_broker_s_clock_that_is_set_back_or_ahead_multiplies_nothing(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler, hours: int
+) -> None:
+    jobs = open_jobs(ledger, 20)
+    set_clock_back(client, 3600.0 * hours)
+    jobs += open_jobs(ledger, 230)
+
+    assert looks(leader, 6) == 0
+
+    lost = json.loads(pop(client))["headers"]["id"]
+    assert looks(leader) == 1
+    assert waiting(client)[-1] == lost
+    assert looks(leader, 3) == 0
+    client.delete(LIST)
+    assert looks(leader) == len(jobs)
+    assert sorted(waiting(client)) == sorted(job.job_id for job in jobs)
+    assert looks(leader, 3) == 0
+
+
+def test_an_older_producer_s_messages_are_sent_again_once_at_most(
+    client: redis.Redis, ledger: Ledger, leader: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its script takes the clock as it is: behind the clock's step back, its messages look as if they were lost."""
+    open_jobs(ledger, 20)
+    set_clock_back(client, 3600.0)
+    monkeypatch.setattr("tussis.shared.ledger.OPEN_SCRIPT", OLDER_OPEN_SCRIPT)
+    open_jobs(ledger, 230)
+
+    assert looks(leader, 12) <= 230
+
+    assert looks(leader, 6) == 0
+    assert client.llen(LIST) <= 250 + 230
+
+
+def test_a_login_for_the_older_script_opens_jobs(client: Any, broker_url: str) -> None:
+    """Given the rights that docs/enqueue.md named before, when a job is opened, then it is."""
+    rights = "resetkeys ~tussis.* -@all +eval +hsetnx +zadd +lpush +time +ping +select"
+    client.execute_command("ACL", "SETUSER", "older", "on", ">pw", *rights.split())
+    parts = urlsplit(broker_url)
+    older = connect(parts._replace(netloc=f"older:pw@{parts.hostname}:{parts.port}").geturl())
+    try:
+        assert Ledger(older).open_many([a_job(0), a_job(1)]) == [True, True]
+    finally:
+        older.close()
+        client.execute_command("ACL", "DELUSER", "older")
+
+
 def test_duplicates_in_front_hide_no_loss_and_are_not_multiplied(
     client: redis.Redis, ledger: Ledger, leader: Reconciler
 ) -> None:
@@ -258,7 +329,7 @@ def test_a_job_that_ended_is_not_sent_again(client: redis.Redis, ledger: Ledger,
     client.hdel(LEDGER_KEY, deferred.job_id)
     assert looks(leader, 3) == 0
     # Nor does it stay among the suspects, where many like it would hide a loss.
-    assert ledger.suspects() == {}
+    assert ledger.suspects(ledger.horizon()) == {}
     assert client.zcard(DEFERRED_KEY) == 0
 
 
@@ -415,7 +486,7 @@ def test_one_leads_and_another_takes_over_when_it_falls_silent(
 def test_two_looks_at_once_send_a_lost_message_once(client: redis.Redis, ledger: Ledger) -> None:
     open_jobs(ledger, 1)
     pop(client)
-    seen = ledger.suspects()
+    seen = ledger.suspects(ledger.horizon())
     assert ledger.resend(seen) == 1
     assert ledger.resend(seen) == 0
     assert client.llen(LIST) == 1

@@ -51,7 +51,9 @@ def test_a_stop_without_a_connection_ends_quietly(monkeypatch: pytest.MonkeyPatc
 class _Silent(_Gone):
     """A channel whose broker gives no answer to one command."""
 
-    def pipeline(self) -> Any:
+    unacked_index_key = "tussis.unacked_index"
+
+    def script(self, *_: Any) -> Any:
         raise TimeoutError("no answer")
 
 

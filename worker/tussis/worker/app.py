@@ -13,7 +13,6 @@ from tussis.shared.queues import (
     TASK_NAME,
     UNACKED_INDEX_KEY,
     UNACKED_KEY,
-    UNACKED_MUTEX_KEY,
     Device,
     worker_queues,
 )
@@ -82,10 +81,8 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
         "visibility_timeout": settings.visibility_timeout_s,
         "unacked_restore_interval": RESTORE_INTERVAL_S,
         "unacked_restore_throttle": 1,
-        "unacked_mutex_expire": 10,
         "unacked_key": UNACKED_KEY,
         "unacked_index_key": UNACKED_INDEX_KEY,
-        "unacked_mutex_key": UNACKED_MUTEX_KEY,
         # A connection that is half open is noticed within seconds.
         "socket_timeout": 5,
         "socket_connect_timeout": 5,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tussis.shared.broker import broker_errors, connect, redact
+from tussis.shared.broker_checks import check_worker_rights
 from tussis.shared.settings import Settings
 from tussis.shared.store.repository import Store
 from tussis.worker.detector.manifest import check_sha256, read_manifest, read_model
@@ -25,7 +26,7 @@ def check_deployment(settings: Settings) -> None:
         check_sha256(read_model(path), read_manifest(path), model)
     url = settings.need_broker()
     with broker_errors(redact(url)):
-        connect(url).ping()
+        check_worker_rights(connect(url))
     store = Store.connect(settings.need_database(), pool_size=1, direct=settings.database_direct)
     try:
         store.verify_schema()

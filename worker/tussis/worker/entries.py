@@ -94,6 +94,12 @@ def filed(text: bytes | None, **_: Any) -> bytes | None:
     return b'[%b,"",%b]' % (entry, json.dumps(place.queue).encode())
 
 
+def given_back(text: bytes) -> tuple[bytes, str]:
+    """What is filed of a message in work as the entry that goes back, and the list that it belongs into."""
+    entry, place = _remade(text, None, in_list=True)
+    return entry, list_key(place.queue, place.priority)
+
+
 def _remade(text: bytes, place: _Place | None, *, in_list: bool = False) -> tuple[bytes, _Place]:
     """The new entry, and where it belongs: ``place``, or where that is None the place that the old one names."""
     envelope: Any = None

@@ -13,7 +13,7 @@ from typing import Any
 
 from celery.worker import state as celery_state
 
-from tussis.shared.broker import broker_errors, connect, redact
+from tussis.shared.broker import broker_errors, connect, redact, server_time
 from tussis.shared.errors import OperatorError, TransientError
 from tussis.shared.ledger import Ledger
 from tussis.shared.queues import PRIORITIES, UNACKED_INDEX_KEY, WORKERS_KEY, list_key, worker_queues
@@ -24,6 +24,7 @@ from tussis.worker.device.host import DeviceHost
 from tussis.worker.exposition import Exposition
 from tussis.worker.reconciler import INTERVAL_S, Reconciler
 from tussis.worker.rundir import House, Phase
+from tussis.worker.transport_scripts import BEAT_SCRIPT, REPORT_SCRIPT
 
 _log = logs.get("keeper")
 
@@ -88,11 +89,13 @@ class Keeper:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         url = order.settings.need_broker()
-        self._client = connect(url)
+        self._client = connect(url, bulk=True)
         self._where = redact(url)
+        self._beat_script = self._client.register_script(BEAT_SCRIPT)
+        self._report_script = self._client.register_script(REPORT_SCRIPT)
         self._reconciler = Reconciler(self._client, Ledger(self._client, self._where), order.worker)
         self._beats = Beats(age_limit_s(order.settings))
-        self._started_at = time.time()
+        self._started_at = time.monotonic()
         self._due: dict[str, float] = {}
         self._broker_since: float | None = None
         self._starving = Starving()
@@ -194,6 +197,8 @@ class Keeper:
         if self._is_due("reconcile", INTERVAL_S, now):
             with broker_errors(self._where):
                 self._reconciler.look()
+            if self._reconciler.unfinished:
+                self._due["reconcile"] = now
 
     def _is_due(self, what: str, every_s: float, now: float) -> bool:
         if now < self._due.get(what, 0.0):
@@ -262,13 +267,13 @@ class Keeper:
         tags = self._beats.advance(_tags_in_work(), elapsed_s, held=bool(self._run_dir.holds()))
         if tags:
             with broker_errors(self._where):
-                self._client.zadd(UNACKED_INDEX_KEY, dict.fromkeys(tags, time.time()), xx=True)
+                self._beat_script(keys=[UNACKED_INDEX_KEY], args=tags)
 
     def _report(self, worker: Any) -> None:
         reports = self._run_dir.children()
         living = _pids(worker)
         ready = [reports[pid] for pid in living if pid in reports and reports[pid].state == "ready"]
-        entry = {
+        entry: dict[str, Any] = {
             "worker": self._order.worker,
             "device": self._order.device.value,
             "children": len(living),
@@ -276,11 +281,12 @@ class Keeper:
             "holding": sorted(set(self._run_dir.holds().values())),
             # As results name it; where it came from while nobody has loaded it.
             "model": ready[0].message if ready else str(self._order.model),
-            "started_at": self._started_at,
-            "seen_at": time.time(),
         }
         with broker_errors(self._where):
-            self._client.hset(WORKERS_KEY, self._order.worker, json.dumps(entry))
+            # The broker's clock: whoever reads the entry may be on a machine with another one.
+            now = server_time(self._client)
+            entry |= {"started_at": now - (time.monotonic() - self._started_at), "seen_at": now}
+            self._report_script(keys=[WORKERS_KEY], args=[self._order.worker, json.dumps(entry)])
             waiting = self._waiting()
         self._broker_since = self._broker_since or time.monotonic()
         busy = max(len(_tags_in_work()), len(celery_state.reserved_requests), len(celery_state.active_requests))
@@ -288,8 +294,8 @@ class Keeper:
 
     def _forget_silent_workers(self) -> None:
         """Workers that were killed have not signed off, and each start has a name of its own."""
-        now = time.time()
         with broker_errors(self._where):
+            now = server_time(self._client)
             entries = self._client.hgetall(WORKERS_KEY)
             silent = [name for name, text in entries.items() if now - json.loads(text)["seen_at"] > _FORGET_AFTER_S]
             if silent:

@@ -36,6 +36,7 @@ from tussis.worker.leases import Leases
 from tussis.worker.metrics import NoMeter, prometheus_meter
 from tussis.worker.request import ChildEnds
 from tussis.worker.rundir import Phase, RunDir, remove_leftovers
+from tussis.worker.server_checks import warn_of_servers
 
 _log = logs.get("service")
 
@@ -47,6 +48,7 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
     model that is wrong says so at once, in one line. Raises operator's and transient errors, :class:`NotReady` when a
     child cannot load the model.
     """
+    warn_of_servers(settings)
     device = Device.CPU if on is None else on.provider.device
     name = f"{device.value}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     run_dir = _new_run_dir(settings, name)

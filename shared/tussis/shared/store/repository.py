@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine, inspect, select, table
+from sqlalchemy import Engine, func, inspect, select, table
 from sqlalchemy import column as sql_column
 
 from tussis.shared.errors import SchemaMismatch
@@ -74,6 +74,11 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def clock(self) -> float:
+        """The database's clock, in seconds since the epoch."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return float(connection.scalars(select(func.extract("epoch", func.clock_timestamp()))).one())
 
     def verify_schema(self) -> None:
         """Raises :class:`SchemaMismatch` unless the database is on the revision that this code needs, and holds every

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +45,7 @@ def status(as_json: bool) -> None:
     open       jobs with neither result nor failure yet; deferred ones wait for their next attempt
     """
     from tussis.shared.broker import broker_errors, connect, redact
+    from tussis.shared.broker_checks import risks_of
     from tussis.shared.ledger import Ledger
     from tussis.shared.settings import load_settings
     from tussis.shared.store.repository import Store
@@ -56,6 +56,7 @@ def status(as_json: bool) -> None:
     depth = Ledger(client, redact(url)).depth()
     with broker_errors(redact(url)):
         workers = read_workers(client)
+        risks = risks_of(client)
     store = Store.connect(settings.need_database(), pool_size=1)
     try:
         store.verify_schema()
@@ -63,16 +64,19 @@ def status(as_json: bool) -> None:
     finally:
         store.close()
     if as_json:
-        click.echo(json.dumps(_as_json(depth, workers, counts)))
+        click.echo(json.dumps(_as_json(depth, workers, counts) | {"broker_risks": risks}))
         return
     _print(depth, workers, counts)
+    for risk in risks:
+        click.echo(f"broker: {risk}")
 
 
 def read_workers(client: redis.Redis) -> list[WorkerEntry]:
     """The workers that spoke within the last 15 s, by name."""
+    from tussis.shared.broker import server_time
     from tussis.shared.queues import WORKERS_KEY
 
-    now = time.time()
+    now = server_time(client)
     entries = []
     for text in client.hvals(WORKERS_KEY):
         raw: dict[str, Any] = json.loads(text)

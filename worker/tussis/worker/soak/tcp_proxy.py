@@ -145,6 +145,14 @@ class TcpProxy:
         """Reset all connections; new ones are welcome."""
         self._order(self._abort_all)
 
+    def switch(self, host: str, port: int) -> None:
+        """Lead new connections to another server; those that are there stay where they are, as behind a DNS name."""
+
+        def switch() -> None:
+            self._target = (host, port)
+
+        self._order(switch)
+
     def refuse(self) -> None:
         """Reset all connections and stop listening: the server is gone."""
 

@@ -1,0 +1,181 @@
+"""Filing, settling and giving back messages: on a full broker, and by the broker's clock alone."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from tests.support.brokers import own_broker
+from tussis.shared.broker import connect, server_time
+from tussis.shared.errors import BrokerRefused
+from tussis.shared.ledger import Ledger
+from tussis.shared.messages import Job
+from tussis.shared.queues import QUEUES, UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY, Device, list_key
+from tussis.shared.settings import load_settings
+from tussis.worker import keeper
+from tussis.worker.app import build_app
+from tussis.worker.child import Start
+from tussis.worker.keeper import Keeper
+from tussis.worker.reconciler import Reconciler
+from tussis.worker.rundir import RunDir
+from tussis.worker.transport_scripts import OVERDUE_SCRIPT
+
+LIST = list_key("tussis.any", 5)
+HOUR = 3600.0
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A broker of the test's own, whose memory limit may be changed."""
+    with own_broker() as broker:
+        yield broker.url
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Any]:
+    client = connect(url)
+    yield client
+    client.close()
+
+
+def a_job(**fields: Any) -> Job:
+    return Job(job_id=str(uuid.uuid4()), bucket="clinic", key="a.wav", enqueued_at=time.time(), **fields)
+
+
+def a_channel(url: str) -> Any:
+    """The channel that a worker consumes from."""
+    app = build_app(load_settings(broker_url=url, visibility_timeout_s=60), Device.CPU)
+    return app.connection_for_read().default_channel
+
+
+def a_keeper(url: str, folder: Path) -> Keeper:
+    run_dir = RunDir(folder)
+    return Keeper(Start(load_settings(broker_url=url), Device.CPU, "cpu@here", folder / "model.onnx", 1, run_dir))
+
+
+def take(channel: Any, client: Any) -> str:
+    """Pop the next message and file it, as the consumer does; its delivery tag."""
+    message = json.loads(client.rpop(LIST))
+    tag: str = message["properties"]["delivery_tag"]
+    info = {"exchange": "", "routing_key": "tussis.any"}
+    channel.qos.append(SimpleNamespace(_raw=message, delivery_info=info), tag)
+    return tag
+
+
+def fill(client: Any) -> None:
+    client.config_set("maxmemory", 1)
+
+
+def test_a_full_broker_refuses_producers_and_lets_every_step_of_a_worker_pass(
+    url: str, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, channel, house = Ledger(client), a_channel(url), a_keeper(url, tmp_path)
+    jobs = [a_job() for _ in range(6)]
+    ledger.open_many(jobs)
+    reconciler = Reconciler(client, ledger, "one")
+    fill(client)
+
+    with pytest.raises(BrokerRefused, match="full") as refused:
+        ledger.open(a_job())
+    assert "maxmemory" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+    done, back, rejected = (take(channel, client) for _ in range(3))
+    assert client.hlen(UNACKED_KEY) == 3
+    channel.qos.ack(done)
+    ledger.close(jobs[0])
+    channel.qos.restore_by_tag(back)
+    channel.qos.reject(rejected, requeue=True)
+    assert client.hlen(UNACKED_KEY) == client.zcard(UNACKED_INDEX_KEY) == 0
+    assert client.llen(LIST) == 5
+    tag = take(channel, client)
+    client.config_set("maxmemory", 0)
+    client.zadd(UNACKED_INDEX_KEY, {tag: 1.0})
+    fill(client)
+    channel.qos.restore_visible()
+    assert client.llen(LIST) == 5
+
+    tag = take(channel, client)
+    monkeypatch.setattr(keeper, "_tags_in_work", lambda: [tag])
+    house._beat(1.0)
+    house._report(SimpleNamespace(pool=SimpleNamespace(_pool=SimpleNamespace(_pool=()))))
+    assert client.hlen(WORKERS_KEY) == 1
+    ledger.defer(jobs[1], 0.0)
+    assert ledger.faults(jobs[1].job_id) == 1
+    assert reconciler.look() == 1
+    ledger.send_again(jobs[2])
+    client.delete(LIST)
+    reconciler.look()
+    assert reconciler.look() > 0
+    assert ledger.depth().open == 5
+    ledger.discard("nothing", None)
+
+
+def test_a_worker_connects_to_a_full_broker(url: str, client: Any) -> None:
+    fill(client)
+    assert a_channel(url).client.ping()
+
+
+@pytest.mark.parametrize("off_s", [-HOUR, HOUR])
+def test_a_worker_whose_clock_is_off_files_beats_and_gives_back_by_the_broker_s(
+    url: str, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off_s: float
+) -> None:
+    """Its messages are neither taken by others at once, nor held for long, and it takes none of theirs."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + off_s)
+    monkeypatch.setattr("kombu.transport.redis.time", lambda: real() + off_s)
+    channel, house = a_channel(url), a_keeper(url, tmp_path)
+    Ledger(client).open_many([a_job() for _ in range(2)])
+
+    def age(tag: str) -> float:
+        return server_time(client) - float(client.zscore(UNACKED_INDEX_KEY, tag))
+
+    tag = take(channel, client)
+    assert abs(age(tag)) < 50
+    channel.qos.restore_visible()
+    assert client.llen(LIST) == 1
+
+    client.zadd(UNACKED_INDEX_KEY, {tag: server_time(client) - 61})
+    monkeypatch.setattr(keeper, "_tags_in_work", lambda: [tag])
+    house._beat(1.0)
+    assert abs(age(tag)) < 50
+    client.zadd(UNACKED_INDEX_KEY, {tag: server_time(client) - 61})
+    channel.qos.restore_visible()
+    assert client.llen(LIST) == 2
+
+    house._report(SimpleNamespace(pool=SimpleNamespace(_pool=SimpleNamespace(_pool=()))))
+    (entry,) = (json.loads(text) for text in client.hvals(WORKERS_KEY))
+    assert abs(server_time(client) - entry["seen_at"]) < 50
+    assert abs(entry["seen_at"] - entry["started_at"]) < 50
+
+
+def test_what_goes_back_is_marked_and_stands_first_and_goes_once(url: str, client: Any) -> None:
+    channel, other = a_channel(url), a_channel(url)
+    jobs = [a_job() for _ in range(3)]
+    Ledger(client).open_many(jobs)
+    tag = take(channel, client)
+    client.zadd(UNACKED_INDEX_KEY, {tag: 1.0})
+    overdue = channel.qos._run(OVERDUE_SCRIPT, 60, 10)
+    for one in (channel, other):
+        one.qos._give_back(overdue[0], overdue[1], "RPUSH", 60)
+    assert client.llen(LIST) == 3
+    first = json.loads(cast(bytes, client.lindex(LIST, -1)))
+    assert first["headers"]["id"] == jobs[0].job_id
+    assert first["headers"]["redelivered"] is True
+
+
+@pytest.mark.parametrize("filed", ["no json", "[]", '[5, "", "tussis.any"]', '[{}, "", "elsewhere"]'])
+def test_what_is_filed_and_is_no_message_becomes_one_for_the_dead_letters(url: str, client: Any, filed: str) -> None:
+    channel = a_channel(url)
+    client.hset(UNACKED_KEY, "tag", filed)
+    client.zadd(UNACKED_INDEX_KEY, {"tag": 1.0, "of nothing": 1.0})
+    channel.qos.restore_visible()
+    assert client.zcard(UNACKED_INDEX_KEY) == client.hlen(UNACKED_KEY) == 0
+    assert client.llen(QUEUES[0]) == 1

@@ -1,0 +1,47 @@
+"""What a worker warns of at its start and goes on: clocks that differ, and a broker that may lose jobs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tussis.shared.broker import broker_errors, connect, redact, server_time
+from tussis.shared.broker_checks import risks_of
+from tussis.shared.settings import Settings
+from tussis.shared.store.repository import Store
+from tussis.worker import logs
+
+_log = logs.get("server_checks")
+
+#: Seconds between two clocks that are worth a warning. Synchronised ones (NTP) differ by milliseconds.
+SKEW_S = 5.0
+
+
+def warn_of_servers(settings: Settings) -> None:
+    """Log ``clock_skew`` and ``broker_may_lose_jobs`` where they hold.
+
+    Raises :class:`BrokerUnavailable`, :class:`BrokerRefused`, :class:`DatabaseUnavailable`, :class:`DatabaseRefused`.
+    """
+    url = settings.need_broker()
+    client = connect(url)
+    try:
+        with broker_errors(redact(url)):
+            _compare("broker", lambda: server_time(client))
+            risks = risks_of(client)
+        if risks:
+            _log.warning("broker_may_lose_jobs", reason="; ".join(risks))
+    finally:
+        client.close()
+    with Store.connect(settings.need_database(), pool_size=1, direct=settings.database_direct) as store:
+        _compare("database", store.clock)
+
+
+def _compare(server: str, clock: Callable[[], float]) -> None:
+    """Warn when a server's clock differs from ours by more than asking it took and :data:`SKEW_S`."""
+    clock()  # Connects, so that the next answer comes at once.
+    began = time.time()
+    its = clock()
+    ended = time.time()
+    ahead_s = its - (began + ended) / 2
+    if abs(ahead_s) > SKEW_S + (ended - began):
+        _log.warning("clock_skew", server=server, ahead_s=round(ahead_s, 1))
