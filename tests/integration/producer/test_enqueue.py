@@ -227,7 +227,7 @@ def test_a_full_broker_refuses_the_whole_step(producer: Producer, broker: redis.
     limit = broker.config_get("maxmemory")["maxmemory"] or "0"
     broker.config_set("maxmemory", "1")
     try:
-        refused(lambda: producer.enqueue("s3://clinic/a.wav", etag="e1"), BrokerRefused, "out of memory")
+        refused(lambda: producer.enqueue("s3://clinic/a.wav", etag="e1"), BrokerRefused, "is full")
     finally:
         broker.config_set("maxmemory", limit)
 

@@ -260,7 +260,7 @@ def test_what_was_enqueued_before_a_fault_is_summed_up(
     assert result.exit_code == 1
     assert lines(result)
     assert summary == f"{len(lines(result))} enqueued"
-    assert "out of memory" in fault
+    assert "is full (maxmemory)" in fault
     assert sorted(job_id for job_id, _ in lines(result)) == sorted(open_jobs(broker))
 
 
