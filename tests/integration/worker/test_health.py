@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak import faulty_worker
 from tests.support.deployment import READY_S, Deployment
 from tests.support.processes import TUSSIS, Running
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
-from tussis.worker import probes
-from tussis.worker.probes import Verdict
-from tussis.worker.rundir import House, Phase, RunDir, remove_leftovers, run_dirs
-from tussis.worker.soak import faulty_worker
+from tussis.worker.status import probes
+from tussis.worker.status.probes import Verdict
+from tussis.worker.status.rundir import House, Phase, RunDir, remove_leftovers, run_dirs
 
 #: Seconds; the tests' machines are busy.
 SOON_S = 60.0
@@ -154,7 +154,7 @@ def test_a_consumer_that_does_not_come_back_to_its_broker_is_not_alive(
 
 def test_what_a_killed_worker_leaves_behind_counts_as_none_and_goes_away(tmp_path: Path, run_dir: RunDir) -> None:
     script = (
-        "import os, pathlib, signal, sys; from tussis.worker.rundir import *\n"
+        "import os, pathlib, signal, sys; from tussis.worker.status.rundir import *\n"
         "RunDir(pathlib.Path(sys.argv[1]) / 'tussis-2-b').create('cpu@gone')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -170,7 +170,7 @@ def test_what_a_killed_worker_leaves_behind_counts_as_none_and_goes_away(tmp_pat
 
 def test_a_probe_imports_nothing_heavy() -> None:
     script = (
-        "import sys; import tussis.worker.cli.health, tussis.worker.probes, tussis.shared.settings\n"
+        "import sys; import tussis.worker.cli.health, tussis.worker.status.probes, tussis.shared.settings\n"
         "print(sorted({'torch', 'celery', 'numpy', 'sqlalchemy', 'redis', 'boto3'} & set(sys.modules)))"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)

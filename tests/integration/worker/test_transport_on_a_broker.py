@@ -19,13 +19,13 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job
 from tussis.shared.queues import QUEUES, UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY, Device, list_key
 from tussis.shared.settings import load_settings
-from tussis.worker import keeper
-from tussis.worker.app import build_app
-from tussis.worker.child import Start
-from tussis.worker.keeper import Keeper
-from tussis.worker.reconciler import Reconciler
-from tussis.worker.rundir import RunDir
-from tussis.worker.transport_scripts import OVERDUE_SCRIPT
+from tussis.worker.parent import keeper
+from tussis.worker.parent.app import build_app
+from tussis.worker.parent.keeper import Keeper
+from tussis.worker.parent.reconciler import Reconciler
+from tussis.worker.parent.transport_scripts import OVERDUE_SCRIPT
+from tussis.worker.pipeline.child import Start
+from tussis.worker.status.rundir import RunDir
 
 LIST = list_key("tussis.any", 5)
 HOUR = 3600.0

@@ -11,10 +11,10 @@ from tests.support.waiting import wait_until
 from tussis.shared.broker import connect
 from tussis.shared.queues import WORKERS_KEY, Device
 from tussis.shared.settings import load_settings
-from tussis.worker.child import Start
 from tussis.worker.detector.manifest import read_manifest
-from tussis.worker.keeper import Keeper
-from tussis.worker.rundir import RunDir
+from tussis.worker.parent.keeper import Keeper
+from tussis.worker.pipeline.child import Start
+from tussis.worker.status.rundir import RunDir
 
 
 def test_entries_of_workers_that_were_killed_do_not_pile_up(broker_url: str, tmp_path: Path) -> None:

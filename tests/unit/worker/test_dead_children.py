@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 from tussis.shared.queues import Device
 from tussis.shared.settings import load_settings
-from tussis.worker.child import Start
-from tussis.worker.keeper import Keeper
-from tussis.worker.rundir import RunDir
+from tussis.worker.parent.keeper import Keeper
+from tussis.worker.pipeline.child import Start
+from tussis.worker.status.rundir import RunDir
 
 
 def test_a_child_that_dies_while_it_waits_holds_nothing_up(tmp_path: Path) -> None:

@@ -26,15 +26,17 @@ from tussis.shared.messages import Job
 from tussis.shared.queues import Device
 from tussis.shared.settings import load_settings
 from tussis.shared.store.records import Claimed
-from tussis.worker import object_bytes, objects, parts, pipeline
-from tussis.worker.access import DENIED_IN_A_ROW
-from tussis.worker.child import Start
-from tussis.worker.dead_letters import dead_letter
-from tussis.worker.keeper import Keeper
 from tussis.worker.outcome import Failed, HandedBack, Stopping
-from tussis.worker.parts import Parts
-from tussis.worker.rundir import Phase, RunDir
-from tussis.worker.watchdog import Stages
+from tussis.worker.parent.keeper import Keeper
+from tussis.worker.pipeline import context as parts
+from tussis.worker.pipeline import object_bytes, objects
+from tussis.worker.pipeline import process as pipeline
+from tussis.worker.pipeline.access import DENIED_IN_A_ROW
+from tussis.worker.pipeline.child import Start
+from tussis.worker.pipeline.context import Parts
+from tussis.worker.pipeline.dead_letters import dead_letter
+from tussis.worker.pipeline.watchdog import Stages
+from tussis.worker.status.rundir import Phase, RunDir
 
 JOB = Job(job_id=str(uuid.uuid4()), bucket="clinic", key="a.wav", enqueued_at=1.0)
 CLAIM = Claimed(1, datetime(2026, 1, 1, tzinfo=UTC), uuid.uuid4(), 1)

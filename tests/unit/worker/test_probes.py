@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import TUSSIS
-from tussis.worker import probes
-from tussis.worker.rundir import House, Phase, RunDir
+from tussis.worker.status import probes
+from tussis.worker.status.rundir import House, Phase, RunDir
 
 NOW = 10_000.0
 

@@ -14,10 +14,12 @@ from tussis.shared.errors import DatabaseFault, ObjectMissing
 from tussis.shared.messages import Job
 from tussis.shared.queues import Device
 from tussis.shared.settings import load_settings
-from tussis.worker import objects, parts, pipeline
 from tussis.worker.outcome import Deferred, Failed, Outcome
-from tussis.worker.parts import Parts
-from tussis.worker.rundir import RunDir
+from tussis.worker.pipeline import context as parts
+from tussis.worker.pipeline import objects
+from tussis.worker.pipeline import process as pipeline
+from tussis.worker.pipeline.context import Parts
+from tussis.worker.status.rundir import RunDir
 
 JOB = Job(job_id=str(uuid.uuid4()), bucket="clinic", key="a.wav", enqueued_at=1.0)
 SETTINGS = load_settings(retry_base_s=1.0, retry_cap_s=4.0, retry_total_s=10.0)
