@@ -17,7 +17,7 @@ from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.worker.status import probes
 from tussis.worker.status.probes import Verdict
-from tussis.worker.status.rundir import House, Phase, RunDir, remove_leftovers, run_dirs
+from tussis.worker.status.rundir import ParentStatus, Phase, RunDir, remove_leftovers, run_dirs
 
 #: Seconds; the tests' machines are busy.
 SOON_S = 60.0
@@ -93,7 +93,7 @@ def test_an_event_loop_that_hangs_is_not_alive_although_a_thread_beats(deploymen
     wait_until(lambda: "consuming came to a stand" in one(probes.live(tmp_path, silence_s=3)), 30, "no life")
 
     def ahead() -> bool:
-        house, beat = run_dirs(tmp_path)[0].house(), run_dirs(tmp_path)[0].last_beat()
+        house, beat = run_dirs(tmp_path)[0].parent_status(), run_dirs(tmp_path)[0].last_beat()
         return house is not None and beat is not None and house.at > beat.at + 2
 
     wait_until(ahead, SOON_S, "notes of the thread, and no beat")
@@ -144,11 +144,11 @@ def test_a_consumer_that_does_not_come_back_to_its_broker_is_not_alive(
     monkeypatch.setattr("time.monotonic", lambda: now)
     run_dir.beat(Phase.CONNECTING)
     now = 1000.0 + probes.RECONNECT_S + 1
-    run_dir.keep(House(now, 1, 1, broker_since=None, starving_since=None))
+    run_dir.write_status(ParentStatus(now, 1, 1, broker_since=None, starving_since=None))
     assert one(probes.live(tmp_path)) == ""
-    run_dir.keep(House(now, 1, 1, broker_since=now - 5, starving_since=None))
+    run_dir.write_status(ParentStatus(now, 1, 1, broker_since=now - 5, starving_since=None))
     assert one(probes.live(tmp_path)) == ""
-    run_dir.keep(House(now, 1, 1, broker_since=500.0, starving_since=None))
+    run_dir.write_status(ParentStatus(now, 1, 1, broker_since=500.0, starving_since=None))
     assert "not connected for 61 s, and the broker answers" in one(probes.live(tmp_path))
 
 

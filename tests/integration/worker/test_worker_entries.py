@@ -12,7 +12,7 @@ from tussis.shared.broker import connect
 from tussis.shared.queues import WORKERS_KEY, Device
 from tussis.shared.settings import load_settings
 from tussis.worker.detector.manifest import read_manifest
-from tussis.worker.parent.keeper import Keeper
+from tussis.worker.parent.housekeeper import Housekeeper
 from tussis.worker.pipeline.child import Start
 from tussis.worker.status.rundir import RunDir
 
@@ -25,7 +25,7 @@ def test_entries_of_workers_that_were_killed_do_not_pile_up(broker_url: str, tmp
         load_settings(broker_url=broker_url), Device.CPU, "cpu@here", tmp_path / "model.onnx", 1, RunDir(tmp_path)
     )
 
-    Keeper(order)._forget_silent_workers()
+    Housekeeper(order)._registry.forget_silent_workers()
 
     assert set(client.hkeys(WORKERS_KEY)) == {b"silent for a while", b"speaks"}
     client.close()

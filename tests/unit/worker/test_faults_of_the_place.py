@@ -27,7 +27,7 @@ from tussis.shared.queues import Device
 from tussis.shared.settings import load_settings
 from tussis.shared.store.records import Claimed
 from tussis.worker.outcome import Failed, HandedBack, Stopping
-from tussis.worker.parent.keeper import Keeper
+from tussis.worker.parent.housekeeper import Housekeeper
 from tussis.worker.pipeline import context as parts
 from tussis.worker.pipeline import object_bytes, objects
 from tussis.worker.pipeline import process as pipeline
@@ -151,15 +151,15 @@ def test_a_dead_letter_keeps_whatever_was_sent(run_dir: RunDir) -> None:
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("odd"), DatabaseUnavailable()])
 def test_a_duty_of_the_keeper_that_fails_ends_no_other(run_dir: RunDir, error: Exception) -> None:
-    keeper = Keeper(Start(SETTINGS, Device.CPU, "one", Path("cough.onnx"), 1, run_dir))
+    keeper = Housekeeper(Start(SETTINGS, Device.CPU, "one", Path("cough.onnx"), 1, run_dir))
     done: list[str] = []
 
     def fail(what: str) -> None:
         done.append(what)
         raise error
 
-    keeper._attend(fail, "first")
-    keeper._attend(done.append, "second")
+    keeper._do(fail, "first")
+    keeper._do(done.append, "second")
     assert done == ["first", "second"]
 
 

@@ -123,8 +123,8 @@ class _State:
         yield _gauge("tussis_broker_up", "Whether the broker answered this scrape.", float(depth is not None))
         if depth is not None:
             yield from self._of_broker(depth)
-        house = self._run_dir.house()
-        children, ready = (house.children, house.ready) if house is not None else (0, 0)
+        status = self._run_dir.parent_status()
+        children, ready = (status.children, status.ready) if status is not None else (0, 0)
         holding = len(self._run_dir.holds())
         yield _gauge("tussis_worker_children", "Child processes that live.", children)
         yield _gauge("tussis_worker_children_ready", "Child processes that have loaded the model.", ready)

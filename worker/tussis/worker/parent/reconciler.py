@@ -21,7 +21,7 @@ LEASE_S = 15
 INTERVAL_S = 5.0
 #: Messages sent in one step, during which the broker does nothing else.
 BATCH = 500
-#: Seconds that one look spends sending; what is left waits for the next one. The keeper's beats wait as long.
+#: Seconds that one look spends sending; what is left waits for the next one. The housekeeper's beats wait as long.
 BUDGET_S = 2.0
 
 # KEYS leader; ARGV own name, lease in ms. 1 when the caller leads.

@@ -30,7 +30,7 @@ from tussis.worker.device.order import DeviceOrder, OnDevice, Provider
 from tussis.worker.parent.app import build_app
 from tussis.worker.parent.exposition import Exposition
 from tussis.worker.parent.heartbeat import heartbeat_step
-from tussis.worker.parent.keeper import Keeper
+from tussis.worker.parent.housekeeper import Housekeeper
 from tussis.worker.parent.leases import Leases
 from tussis.worker.parent.request import ChildEnds
 from tussis.worker.parent.server_checks import warn_of_servers
@@ -65,21 +65,21 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
         exposition = Exposition(order) if metered else None
         host = None if on is None else _device_host(order, on, exposition)
         leases = Leases(settings, run_dir)
-        keeper = Keeper(order, exposition, host, leases.hand_back)
+        housekeeper = Housekeeper(order, exposition, host, leases.hand_back)
         try:
             if host is not None:
                 # It loads while the children are made, and was never one of them.
                 host.start()
-            return _serve(order, keeper, leases, children)
+            return _serve(order, housekeeper, leases, children)
         finally:
-            keeper.close()
+            housekeeper.close()
             leases.close()
             if host is not None:
                 host.close()
             if exposition is not None:
                 exposition.close()
-            if keeper.problem is not None:
-                raise keeper.problem
+            if housekeeper.problem is not None:
+                raise housekeeper.problem
     finally:
         run_dir.remove()
 
@@ -131,7 +131,7 @@ def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> D
     return DeviceHost(told, order.run_dir, over=lambda pid: None if exposition is None else exposition.fold(pid))
 
 
-def _serve(order: Start, keeper: Keeper, leases: Leases, children: int) -> int:
+def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int) -> int:
     app = build_app(order.settings, order.device, ChildEnds(leases.child_lost, leases.hand_back))
     # Celery's code that asks for the current application would make one that reads a celeryconfig.py of the folder.
     app.set_default()
@@ -146,7 +146,7 @@ def _serve(order: Start, keeper: Keeper, leases: Leases, children: int) -> int:
 
         def start(self, worker: Any) -> None:
             leases.start(worker)
-            keeper.start(worker)
+            housekeeper.start(worker)
 
         def terminate(self, worker: Any) -> None:
             # A cold shutdown, whoever asked for it, kills the children next.
@@ -162,7 +162,7 @@ def _serve(order: Start, keeper: Keeper, leases: Leases, children: int) -> int:
         child.start(order)
 
     def announce(sender: Any, **_: Any) -> None:
-        keeper.announce(sender.controller)
+        housekeeper.announce(sender.controller)
 
     stopped_by: list[str] = []
 

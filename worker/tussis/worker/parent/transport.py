@@ -55,7 +55,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
     """Unacknowledged messages.
 
     kombu puts them all back when the connection is lost, also those whose tasks still run: each would start twice. Here
-    they stay filed; the keeper's beats keep those that run from coming back, and the others come back by themselves.
+    they stay filed; heartbeats keep those that run from coming back, and the others come back by themselves.
     """
 
     def restore_unacked_once(self, stderr: Any = None) -> None:

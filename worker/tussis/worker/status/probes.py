@@ -59,7 +59,7 @@ def _living(folder: Path, worker: str | None) -> list[RunDir]:
 
 def _not_live(one: RunDir, silence_s: float) -> str:
     now = time.monotonic()
-    beat, house = one.last_beat(), one.house()
+    beat, status = one.last_beat(), one.parent_status()
     if beat is None:
         return "it has not begun"
     silent = now - beat.at
@@ -70,30 +70,30 @@ def _not_live(one: RunDir, silence_s: float) -> str:
             return f"{beat.phase} came to a stand {silent:.0f} s ago"
         if beat.phase is Phase.LOADING:
             return ""
-    if house is None:
-        return f"the keeper has said nothing for {silent:.0f} s" if silent > silence_s else ""
-    if now - house.at > silence_s:
-        return f"the keeper came to a stand {now - house.at:.0f} s ago"
+    if status is None:
+        return f"the housekeeper has said nothing for {silent:.0f} s" if silent > silence_s else ""
+    if now - status.at > silence_s:
+        return f"the housekeeper came to a stand {now - status.at:.0f} s ago"
     if one.stopping_for() is not None:
         return ""
-    if beat.phase is Phase.CONNECTING and house.broker_since is not None:
-        alone = now - max(beat.at, house.broker_since)
+    if beat.phase is Phase.CONNECTING and status.broker_since is not None:
+        alone = now - max(beat.at, status.broker_since)
         return f"not connected for {alone:.0f} s, and the broker answers" if alone > RECONNECT_S else ""
-    if house.starving_since is not None and (idle := now - house.starving_since) > _STARVING_FACTOR * silence_s:
+    if status.starving_since is not None and (idle := now - status.starving_since) > _STARVING_FACTOR * silence_s:
         return f"took nothing for {idle:.0f} s, with messages waiting and children free"
     return ""
 
 
 def _not_ready(one: RunDir) -> str:
-    beat, house = one.last_beat(), one.house()
+    beat, status = one.last_beat(), one.parent_status()
     if one.stopping_for() is not None:
         return "it stops"
-    if beat is None or house is None or beat.phase in (Phase.STARTING, Phase.LOADING):
+    if beat is None or status is None or beat.phase in (Phase.STARTING, Phase.LOADING):
         return "it is loading the model"
     if beat.phase is Phase.CONNECTING:
         return "no connection to the broker"
-    if house.ready < house.children or not house.children:
-        return f"{house.ready} of {house.children} children have loaded the model"
+    if status.ready < status.children or not status.children:
+        return f"{status.ready} of {status.children} children have loaded the model"
     for reason in one.holds().values():
         return f"it waits: {reason}"
     return ""

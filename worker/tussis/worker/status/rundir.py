@@ -70,14 +70,14 @@ class Beat:
 
 
 @dataclass(frozen=True)
-class House:
-    """What the keeper sees of the worker, written every second."""
+class ParentStatus:
+    """What the housekeeper sees of the worker, written every second."""
 
     at: float
     children: int
     ready: int
     broker_since: float | None
-    """Since when the keeper's own connection to the broker works; None while it does not."""
+    """Since when the housekeeper's own connection to the broker works; None while it does not."""
     starving_since: float | None
     """Since when messages wait, children are free, and none is taken; None when that is not so."""
 
@@ -180,10 +180,10 @@ class RunDir:
         with suppress(OSError):
             _write(self.path / "beat", json.dumps(asdict(Beat(phase, time.monotonic()))))
 
-    def keep(self, house: House) -> None:
-        """Say what the keeper sees. Raises nothing, as :meth:`hold`."""
+    def write_status(self, status: ParentStatus) -> None:
+        """Say what the housekeeper sees. Raises nothing, as :meth:`hold`."""
         with suppress(OSError):
-            _write(self.path / "house", json.dumps(asdict(house)))
+            _write(self.path / "parent", json.dumps(asdict(status)))
 
     def last_beat(self) -> Beat | None:
         """The last beat; None before the first."""
@@ -193,10 +193,10 @@ class RunDir:
             return None
         return Beat(Phase(raw["phase"]), raw["at"])
 
-    def house(self) -> House | None:
-        """What the keeper saw last; None before its first look."""
+    def parent_status(self) -> ParentStatus | None:
+        """What the housekeeper saw last; None before its first look."""
         try:
-            return House(**json.loads((self.path / "house").read_text()))
+            return ParentStatus(**json.loads((self.path / "parent").read_text()))
         except FileNotFoundError:
             return None
 
