@@ -23,13 +23,13 @@ from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.tuning.choice import open_chosen
 from tussis.worker.detector.tuning.graph_cache import Choice
 from tussis.worker.device.scorer import DeviceScorer
-from tussis.worker.pipeline.context import Parts
+from tussis.worker.pipeline.context import WorkerContext
 from tussis.worker.pipeline.scoring import OwnProcess
 from tussis.worker.status.metrics import Meter, NoMeter
 from tussis.worker.status.rundir import Phase, RunDir
 
 _log = logs.get("child")
-_parts: Parts | None = None
+_context: WorkerContext | None = None
 
 #: A worker's statements take milliseconds, and may wait 10 s for a lock. A database that says nothing for some seconds
 #: more is away; a report may take longer.
@@ -61,10 +61,10 @@ class Start:
 
 def start(order: Start) -> None:
     """Load and warm up; report ``ready``, or ``refused`` with the reason, in the run directory."""
-    global _parts
+    global _context
     torch.set_num_threads(order.threads)
     try:
-        _parts = _make_parts_patiently(order)
+        _context = _make_context_when_available(order)
     except (OperatorError, TransientError) as error:
         order.run_dir.report("refused", str(error))
         return
@@ -72,15 +72,15 @@ def start(order: Start) -> None:
         # Without a word to the parent, this process would take message after message and do none of them.
         order.run_dir.report("refused", f"{type(error).__name__}: {error}")
         raise
-    order.run_dir.report("ready", _parts.scorer.manifest.label)
-    _log.info("child_ready", pid=os.getpid(), model=_parts.scorer.manifest.label, threads=order.threads)
+    order.run_dir.report("ready", _context.scorer.manifest.label)
+    _log.info("child_ready", pid=os.getpid(), model=_context.scorer.manifest.label, threads=order.threads)
 
 
-def _make_parts_patiently(order: Start) -> Parts:
-    """The parts. A child that replaces another waits for a server that is away: the worker served before, and will."""
+def _make_context_when_available(order: Start) -> WorkerContext:
+    """The context. A child that replaces another one waits for a server that is away: the worker served before."""
     while True:
         try:
-            return make_parts(order)
+            return make_context(order)
         except TransientError as error:
             beat = order.run_dir.last_beat()
             first = beat is None or beat.phase not in (Phase.CONNECTING, Phase.CONSUMING)
@@ -92,7 +92,7 @@ def _make_parts_patiently(order: Start) -> Parts:
             order.run_dir.resume()
 
 
-def make_parts(order: Start) -> Parts:
+def make_context(order: Start) -> WorkerContext:
     """Everything a process works with. Raises operator's and transient errors."""
     settings = order.settings
     scorer = _scorer(order)
@@ -116,7 +116,7 @@ def make_parts(order: Start) -> Parts:
     # A conflict is found at the start. The number is not kept: the claim looks it up.
     store.register_model(facts)
     url = settings.need_broker()
-    return Parts(
+    return WorkerContext(
         settings=settings,
         store=store,
         ledger=Ledger(connect(url), redact(url)),
@@ -149,8 +149,8 @@ def end_after_task() -> None:
     billiard.pool.mem_rss = lambda: 2 * OUT_OF_REACH_KIB
 
 
-def parts() -> Parts:
-    """This process's parts. Raises :class:`TussisError` in a process that is not ready."""
-    if _parts is None:
+def context() -> WorkerContext:
+    """This process's context. Raises :class:`TussisError` in a process that is not ready."""
+    if _context is None:
         raise TussisError("this process has not loaded its model")
-    return _parts
+    return _context

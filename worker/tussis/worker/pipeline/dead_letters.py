@@ -10,12 +10,13 @@ from tussis.shared.errors import InvalidJob, InvalidUri, TussisError
 from tussis.shared.messages import Job, normalise_etag
 from tussis.shared.store.records import Held, RefusalRequest
 from tussis.worker import logs
-from tussis.worker.pipeline.context import Parts
+from tussis.worker.pipeline.context import WorkerContext
+from tussis.worker.pipeline.failure_policy import retry_while_unavailable
 
 _log = logs.get("task")
 
 
-def dead_letter(parts: Parts, raw: Any, error: TussisError) -> None:
+def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
     """Keep a message that cannot be read.
 
     ``raw`` is the task's arguments. Where the ledger holds this very message for the job that it names, the job ends
@@ -25,19 +26,20 @@ def dead_letter(parts: Parts, raw: Any, error: TussisError) -> None:
     message = raw.get("message") if isinstance(raw, dict) else None
     job_id = _job_id(message)
     _log.error("dead_letter", error_class=error.error_class, reason=str(error), message_job_id=job_id)
-    ended_job = job_id is not None and parts.patiently(lambda: parts.ledger.holds(job_id, message))
+    ended_job = job_id is not None and retry_while_unavailable(context, lambda: context.ledger.holds(job_id, message))
     job = _recognised(message) if ended_job else None
-    if job is not None and isinstance(_fail(parts, job, error), Held):
+    if job is not None and isinstance(_fail(context, job, error), Held):
         ended_job = False
-    parts.patiently(
-        lambda: parts.store.dead_letter(_text(raw), job_id, error.error_class, str(error), ended_job=ended_job)
+    retry_while_unavailable(
+        context,
+        lambda: context.store.dead_letter(_text(raw), job_id, error.error_class, str(error), ended_job=ended_job),
     )
-    parts.meter.dead_lettered(error.error_class)
+    context.meter.dead_lettered(error.error_class)
     if job_id is not None and ended_job:
-        parts.patiently(lambda: parts.ledger.discard(job_id, message))
+        retry_while_unavailable(context, lambda: context.ledger.discard(job_id, message))
 
 
-def _fail(parts: Parts, job: Job, error: TussisError) -> int | Held:
+def _fail(context: WorkerContext, job: Job, error: TussisError) -> int | Held:
     """The failure stands beside every other analysis of the object, and out of the view ``current``: what the message
     asked for is not known."""
     refusal = RefusalRequest(
@@ -48,10 +50,10 @@ def _fail(parts: Parts, job: Job, error: TussisError) -> int | Held:
         profile_overridden=True,
         error_class=error.error_class,
         message=str(error),
-        worker=parts.worker,
-        device=parts.device.value,
+        worker=context.worker,
+        device=context.device.value,
     )
-    return parts.patiently(lambda: parts.store.refuse(refusal))
+    return retry_while_unavailable(context, lambda: context.store.refuse(refusal))
 
 
 def _job_id(message: object) -> str | None:

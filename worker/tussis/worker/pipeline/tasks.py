@@ -25,8 +25,9 @@ from tussis.worker.outcome import (
     Superseded,
 )
 from tussis.worker.pipeline import child
-from tussis.worker.pipeline.context import OPERATOR_PAUSE_S, Parts
+from tussis.worker.pipeline.context import WorkerContext
 from tussis.worker.pipeline.dead_letters import dead_letter
+from tussis.worker.pipeline.failure_policy import OPERATOR_PAUSE_S, retry_while_unavailable
 from tussis.worker.pipeline.process import process
 from tussis.worker.shortage import is_shortage
 
@@ -38,9 +39,9 @@ def analyze(*args: Any, **kwargs: Any) -> None:
 
     Raises Celery's Reject otherwise: the message goes back into the broker.
     """
-    parts = child.parts()
+    context = child.context()
     try:
-        _analyze(parts, args, kwargs)
+        _analyze(context, args, kwargs)
     except Stopping as stop:
         raise Reject(str(stop), requeue=True) from None
     except Exception as error:
@@ -48,23 +49,23 @@ def analyze(*args: Any, **kwargs: Any) -> None:
         if is_shortage(error):
             child.end_after_task()
         with suppress(Stopping):
-            parts.pause(OPERATOR_PAUSE_S)
+            context.pause(OPERATOR_PAUSE_S)
         raise Reject(type(error).__name__, requeue=True) from None
 
 
-def _analyze(parts: Parts, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def _analyze(context: WorkerContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     try:
         job = _job(args, kwargs)
         handed_back = _handed_back(kwargs)
     except PermanentError as error:
-        dead_letter(parts, kwargs or list(args), error)
+        dead_letter(context, kwargs or list(args), error)
         return
     with structlog.contextvars.bound_contextvars(job_id=job.job_id, uri=job.uri):
         started = time.monotonic()
-        parts.meter.began(job)
-        outcome = process(job, parts, handed_back)
-        parts.meter.ended(outcome)
-        act(outcome, job, parts)
+        context.meter.began(job)
+        outcome = process(job, context, handed_back)
+        context.meter.ended(outcome)
+        act(outcome, job, context)
         if isinstance(outcome, Deferred) and outcome.error_class == OutOfMemory.error_class:
             child.end_after_task()
         _log.info(
@@ -76,18 +77,18 @@ def _analyze(parts: Parts, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Non
         )
 
 
-def act(outcome: Outcome, job: Job, parts: Parts) -> None:
+def act(outcome: Outcome, job: Job, context: WorkerContext) -> None:
     """Bring the ledger in line with the outcome: the one place where a job is closed, deferred or sent again."""
     try:
         match outcome:
             case Succeeded() | Settled() | Failed():
-                parts.patiently(lambda: parts.ledger.close(job))
+                retry_while_unavailable(context, lambda: context.ledger.close(job))
             case Deferred(delay_s=delay_s):
-                parts.patiently(lambda: parts.ledger.defer(job, delay_s))
+                retry_while_unavailable(context, lambda: context.ledger.defer(job, delay_s))
             case HeldElsewhere(delay_s=delay_s):
-                parts.patiently(lambda: parts.ledger.defer(job, delay_s, fault=False))
+                retry_while_unavailable(context, lambda: context.ledger.defer(job, delay_s, fault=False))
             case HandedBack(unreleased=unreleased):
-                parts.patiently(lambda: parts.ledger.send_again(job, unreleased))
+                retry_while_unavailable(context, lambda: context.ledger.send_again(job, unreleased))
             case Superseded():
                 pass  # The attempt that took over closes the job.
     except Stopping:
