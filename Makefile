@@ -13,7 +13,7 @@ STAMPS = $(VENV)/stamps
 CHECKED = producer worker shared tests migrations training benchmarks
 
 .DEFAULT_GOAL = help
-.PHONY: help install demo test speed lint faults bench train images-check release-check env constraints clean
+.PHONY: help install demo test speed soak lint faults bench train images-check release-check env constraints clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -37,6 +37,9 @@ speed: $(STAMPS)/dev  ## hold the promised speed, in short measurements (four mi
 
 faults: $(STAMPS)/dev  ## run the tests that kill, freeze and cut, the long ones too
 	$(RUN)/python -m pytest tests/faults $(ARGS)
+
+soak: $(STAMPS)/dev  ## run the pipeline under random faults; ARGS='--minutes 20 --seed 7'
+	$(RUN)/python -m tests.soak $(ARGS)
 
 lint: $(STAMPS)/dev  ## ruff, mypy --strict, import rules
 	$(RUN)/ruff check .

@@ -15,7 +15,8 @@ import torch
 from training.decide import Decision
 from training.network import Exported, Reference
 from tussis.shared.dsp.constants import IMAGE_SIZE
-from tussis.worker.detector.manifest import Manifest, sha256_of, write_atomically, write_manifest
+from tussis.worker.atomic import replace_file
+from tussis.worker.detector.manifest import Manifest, sha256_of, write_manifest
 
 NAME: Final = "tussis-reference"
 VERSION: Final = "2"
@@ -49,7 +50,7 @@ def exported(reference: Reference, decision: Decision, trained: Mapping[str, obj
         provenance=PROVENANCE,
         parent=None,
     )
-    write_atomically(model, data)
+    replace_file(model, data, durable=True)
     write_manifest(model, manifest)
     return manifest
 

@@ -278,7 +278,7 @@ def test_an_ordinary_user_runs_it_where_he_may_write(spawn: Spawn) -> None:
     if setpriv is None:
         pytest.skip("there is no setpriv to become another user with")
     become = [setpriv, "--reuid", str(OVERFLOW_ID), "--regid", str(OVERFLOW_ID), "--clear-groups"]
-    probe = [*become, sys.executable, "-c", "import tussis.worker.demo.run, tussis.worker.service"]
+    probe = [*become, sys.executable, "-c", "import tussis.worker.demo.run, tussis.worker.parent.service"]
     if subprocess.run(probe, cwd=ROOT, capture_output=True, timeout=120, check=False).returncode != 0:
         pytest.skip("an ordinary user cannot read this checkout or its environment")
     with server_folder() as folder:

@@ -111,7 +111,7 @@ def run(
 def check_installation(python: Path, paths: str, home: Path, folder: Path, database_url: str) -> None:
     """Given an installation below ``home``, then help, an analysis and the migration come from there."""
     found = subprocess.run(
-        [python, "-c", "import tussis.worker.app, tussis.shared.ledger as l; print(l.__file__)"],
+        [python, "-c", "import tussis.worker.parent.app, tussis.shared.ledger as l; print(l.__file__)"],
         cwd=folder,
         env={"PATH": os.defpath, "HOME": str(folder), **({"PYTHONPATH": paths} if paths else {})},
         capture_output=True,

@@ -9,11 +9,11 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 import redis
 
+from tests.soak.faulty_worker import STARTS_FILE, with_fault
+from tests.soak.tcp_proxy import TcpProxy
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
 from tests.support.waiting import PATIENCE, wait_until
-from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
-from tussis.worker.soak.tcp_proxy import TcpProxy
 
 
 @pytest.fixture

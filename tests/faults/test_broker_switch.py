@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak.faulty_worker import STARTS_FILE, with_fault
 from tests.support.brokers import Pair, broker_pair
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
@@ -16,7 +17,6 @@ from tussis.producer import Producer
 from tussis.shared.broker import connect
 from tussis.shared.errors import BrokerUnavailable
 from tussis.shared.ledger import Ledger
-from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.soak.faulty_worker import STARTS_FILE, with_fault
+from tests.soak.s3_proxy import S3Fault, S3Proxy
 from tests.support.deployment import Deployment
 from tests.support.processes import Running
 from tests.support.sounds import wav
@@ -17,8 +19,6 @@ from tests.support.waiting import wait_until
 from tussis.shared.messages import Job, envelope
 from tussis.shared.queues import UNACKED_INDEX_KEY, list_key
 from tussis.shared.states import AttemptOutcome
-from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
-from tussis.worker.soak.s3_proxy import S3Fault, S3Proxy
 
 #: Short, so that a lease (half of it) can be waited for; the default is 60 s.
 VISIBILITY_S = 8

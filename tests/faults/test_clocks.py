@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from tests.soak.faulty_worker import CLOCK_OFF, STARTS_FILE, with_fault
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.broker import connect
 from tussis.shared.queues import sent_key
-from tussis.worker.soak.faulty_worker import CLOCK_OFF, STARTS_FILE, with_fault
 
 SENT = sent_key("tussis.any", 5)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.soak.faulty_worker import KILL_AFTER_COMMIT, STARTS_FILE, with_fault
 from tests.support.deployment import Deployment
 from tests.support.encoding import muxed
 from tests.support.processes import Running
@@ -18,7 +19,6 @@ from tests.support.recordings import cough_like
 from tests.support.sounds import wav
 from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.states import AttemptOutcome
-from tussis.worker.soak.faulty_worker import KILL_AFTER_COMMIT, STARTS_FILE, with_fault
 
 #: Short, so that redelivery can be waited for; the default is 60 s.
 VISIBILITY_S = 10

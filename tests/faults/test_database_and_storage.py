@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak.faulty_worker import STARTS_FILE, with_fault
+from tests.soak.s3_proxy import S3Fault, S3Proxy
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
 from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.states import AnalysisState, AttemptOutcome
-from tussis.worker.access import DENIED_IN_A_ROW
-from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
-from tussis.worker.soak.s3_proxy import S3Fault, S3Proxy
+from tussis.worker.pipeline.access import DENIED_IN_A_ROW
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """A GPU worker's device process that dies, and who takes the blame. On the CPU: everything but CUDA itself.
 
-Faults meet a recording inside the device process (tussis.worker.soak.faulty_device).
+Faults meet a recording inside the device process (tests.soak.faulty_device).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.soak.faulty_device import DISTURBANCES, DISTURBED
+from tests.soak.faulty_worker import STARTS_FILE, with_fault
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
 from tests.support.trials import DRAINED_S, device_pids, met, outcomes, trial
 from tests.support.waiting import wait_until
 from tussis.shared.states import AttemptOutcome
-from tussis.worker.soak.faulty_device import DISTURBANCES, DISTURBED
-from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.deployment import READY_S, Deployment
 from tests.support.sounds import wav
-from tussis.worker.environment import NAMES
+from tussis.worker.parent.environment import NAMES
 
 #: Each one breaks, or misleads, a worker of stock Celery.
 WRONG = {

@@ -13,13 +13,13 @@ import psutil
 import pytest
 import redis
 
+from tests.soak.faulty_worker import STARTS_FILE, STUCK_STOP, with_fault
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.messages import envelope, envelope_around
 from tussis.shared.queues import LEDGER_KEY, OPEN_KEY
 from tussis.shared.states import AttemptOutcome
-from tussis.worker.soak.faulty_worker import STARTS_FILE, STUCK_STOP, with_fault
 
 
 def lives(pid: int) -> bool:

@@ -1,7 +1,8 @@
-"""`tussis soak` itself: a short one adds up, and its exit status says so."""
+"""The soak itself: a short one adds up, and its exit status says so."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ from tests.support.servers import server_folder
 @pytest.mark.timeout(500)
 def test_a_short_soak_adds_up(spawn: Spawn, tiny_model: Path) -> None:
     with server_folder() as folder:
-        run = spawn("soak", "--minutes", "0.5", "--seed", "3", "--model", tiny_model, "--data", folder / "soak")
+        run = spawn(
+            *("-m", "tests.soak", "--minutes", "0.5", "--seed", "3", "--model", tiny_model, "--data", folder / "soak"),
+            program=sys.executable,
+        )
         assert run.wait(450) == 0, run.text
     assert any("duplicates 0, open 0" in line for line in run.stdout)
     assert any(line.startswith("recovery after ") for line in run.stdout)

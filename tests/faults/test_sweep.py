@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import redis
 
+from tests.soak.faulty_worker import STARTS_FILE, with_fault
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.messages import Job, job_id_for, normalise_etag
 from tussis.shared.states import AnalysisState
 from tussis.worker.embedded.servers import Servers
-from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
 
 #: Bytes at the end of the append-only file that a power cut takes along: some fifteen jobs.
 CUT_BYTES = 60_000

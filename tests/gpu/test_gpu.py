@@ -22,7 +22,7 @@ from tussis.worker.detector.detector import Detector
 from tussis.worker.device.engine import Engine, noise
 from tussis.worker.device.order import Provider
 from tussis.worker.device.wire import Wave
-from tussis.worker.scoring import OwnProcess
+from tussis.worker.pipeline.scoring import OwnProcess
 
 pytestmark = pytest.mark.skipif(
     not (torch.cuda.is_available() and "CUDAExecutionProvider" in onnxruntime.get_available_providers()),

@@ -14,7 +14,7 @@ from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job
 from tussis.shared.queues import list_key
-from tussis.worker.reconciler import INTERVAL_S, Reconciler
+from tussis.worker.parent.reconciler import INTERVAL_S, Reconciler
 
 _log = logging.getLogger(__name__)
 JOBS = 200_000

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tussis.worker.detector.choice import CPU, ORIGINAL, decide, open_chosen
-from tussis.worker.detector.comparison import Way, ratios
 from tussis.worker.detector.detector import Detector
+from tussis.worker.detector.tuning.choice import CPU, ORIGINAL, decide, open_chosen
+from tussis.worker.detector.tuning.comparison import Way, ratios
 
 pytestmark = [pytest.mark.performance, pytest.mark.timeout(600)]
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import redis
 
+from tests.soak.tcp_proxy import TcpProxy
 from tests.support.servers import server_folder
 from tests.support.waiting import wait_until
 from tussis.worker.embedded.broker import Broker
 from tussis.worker.embedded.folder import Folder
 from tussis.worker.embedded.ports import LOOPBACK
-from tussis.worker.soak.tcp_proxy import TcpProxy
 
 _PASSWORD = "shared-by-a-pair"
 

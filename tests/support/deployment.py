@@ -57,13 +57,11 @@ class Deployment:
     def start_worker(
         self, *arguments: str, kind: str = "cpu", concurrency: int = 2, faulty: bool = False, **settings: object
     ) -> Running:
-        """Start a worker and do not wait. ``faulty`` takes the one of :mod:`tussis.worker.soak.faulty_worker`."""
+        """Start a worker and do not wait. ``faulty`` takes the one of :mod:`tests.soak.faulty_worker`."""
         environment = self.environment | {f"TUSSIS_{name.upper()}": str(value) for name, value in settings.items()}
         words = [kind, "--concurrency", str(concurrency), *arguments]
         if faulty:
-            return self.spawn(
-                "-m", "tussis.worker.soak.faulty_worker", *words, environment=environment, program=sys.executable
-            )
+            return self.spawn("-m", "tests.soak.faulty_worker", *words, environment=environment, program=sys.executable)
         return self.spawn("worker", *words, environment=environment)
 
     def tussis(self, *arguments: str, **settings: object) -> Running:

@@ -106,6 +106,12 @@ class Settings(BaseSettings):
     retry_base_s: float = Field(2.0, gt=0, description="first delay after a transient fault, seconds")
     retry_cap_s: float = Field(300.0, gt=0, description="longest delay between attempts, seconds")
 
+    @property
+    def lease_s(self) -> float:
+        """Seconds for which a claim is held unless it is renewed: it has expired when a killed worker's messages come
+        back."""
+        return self.visibility_timeout_s / 2
+
     def need_broker(self) -> str:
         """The broker's URL. Raises :class:`SettingsInvalid` when it is not set."""
         return _need(self.broker_url, "broker_url", "redis://:password@localhost:6379/0")

@@ -16,9 +16,9 @@ from tussis.shared.dsp.profiles import profile_named
 from tussis.shared.messages import Job
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
-from tussis.worker.detector import choice as choosing
 from tussis.worker.detector.detector import Detector
-from tussis.worker.detector.graph_cache import Choice
+from tussis.worker.detector.tuning import choice as choosing
+from tussis.worker.detector.tuning.graph_cache import Choice
 
 PROFILES = ("documented", "training", "legacy")
 #: What is allowed between two ways to compute the same answer.

@@ -10,13 +10,13 @@ import psutil
 import pytest
 
 from tests.integration.worker.test_metrics import families, scrape, value
+from tests.soak.faulty_worker import with_fault
 from tests.support.deployment import READY_S, Deployment
 from tests.support.models import Tiny, write_tiny
 from tests.support.processes import ROOT
 from tests.support.sounds import wav
 from tests.support.tables import code, table
 from tests.support.trials import DRAINED_S, device_pids, trial
-from tussis.worker.soak.faulty_worker import with_fault
 
 #: Long enough for all carriers to have their recordings with the device process, while a run is going on.
 COMPANY_S = 3.0

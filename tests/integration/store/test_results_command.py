@@ -18,9 +18,9 @@ from tussis.shared.states import AttemptOutcome
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.shared.text import printable
-from tussis.worker import terminal
 from tussis.worker.cli import results as results_command
 from tussis.worker.cli.moments import moment
+from tussis.worker.local import terminal
 
 Run = Callable[..., Result]
 

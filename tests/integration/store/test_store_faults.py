@@ -16,6 +16,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
+from tests.soak.tcp_proxy import TcpProxy
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, rows
 from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.errors import (
@@ -36,7 +37,6 @@ from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
 from tussis.shared.store.steps import Step
 from tussis.worker.embedded.servers import Servers
-from tussis.worker.soak.tcp_proxy import TcpProxy
 
 
 def changed(url: str, **parts: str) -> str:

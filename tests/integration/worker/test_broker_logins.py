@@ -14,12 +14,12 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 import redis
 
+from tests.soak.faulty_worker import STARTS_FILE, with_fault
 from tests.support.deployment import Deployment
 from tests.support.processes import ROOT
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.queues import UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY
-from tussis.worker.soak.faulty_worker import STARTS_FILE, with_fault
 
 LOGIN = re.compile(r"^ACL SETUSER (producer|worker) on >PASSWORD (.+)$", re.MULTILINE)
 RIGHTS = {

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.soak import faulty_worker
 from tests.support.deployment import READY_S, Deployment
 from tests.support.processes import TUSSIS, Running
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
-from tussis.worker import probes
-from tussis.worker.probes import Verdict
-from tussis.worker.rundir import House, Phase, RunDir, remove_leftovers, run_dirs
-from tussis.worker.soak import faulty_worker
+from tussis.worker.status import probes
+from tussis.worker.status.probes import Verdict
+from tussis.worker.status.rundir import ParentStatus, Phase, RunDir, remove_leftovers, run_dirs
 
 #: Seconds; the tests' machines are busy.
 SOON_S = 60.0
@@ -93,7 +93,7 @@ def test_an_event_loop_that_hangs_is_not_alive_although_a_thread_beats(deploymen
     wait_until(lambda: "consuming came to a stand" in one(probes.live(tmp_path, silence_s=3)), 30, "no life")
 
     def ahead() -> bool:
-        house, beat = run_dirs(tmp_path)[0].house(), run_dirs(tmp_path)[0].last_beat()
+        house, beat = run_dirs(tmp_path)[0].parent_status(), run_dirs(tmp_path)[0].last_beat()
         return house is not None and beat is not None and house.at > beat.at + 2
 
     wait_until(ahead, SOON_S, "notes of the thread, and no beat")
@@ -144,17 +144,17 @@ def test_a_consumer_that_does_not_come_back_to_its_broker_is_not_alive(
     monkeypatch.setattr("time.monotonic", lambda: now)
     run_dir.beat(Phase.CONNECTING)
     now = 1000.0 + probes.RECONNECT_S + 1
-    run_dir.keep(House(now, 1, 1, broker_since=None, starving_since=None))
+    run_dir.write_status(ParentStatus(now, 1, 1, broker_since=None, starving_since=None))
     assert one(probes.live(tmp_path)) == ""
-    run_dir.keep(House(now, 1, 1, broker_since=now - 5, starving_since=None))
+    run_dir.write_status(ParentStatus(now, 1, 1, broker_since=now - 5, starving_since=None))
     assert one(probes.live(tmp_path)) == ""
-    run_dir.keep(House(now, 1, 1, broker_since=500.0, starving_since=None))
+    run_dir.write_status(ParentStatus(now, 1, 1, broker_since=500.0, starving_since=None))
     assert "not connected for 61 s, and the broker answers" in one(probes.live(tmp_path))
 
 
 def test_what_a_killed_worker_leaves_behind_counts_as_none_and_goes_away(tmp_path: Path, run_dir: RunDir) -> None:
     script = (
-        "import os, pathlib, signal, sys; from tussis.worker.rundir import *\n"
+        "import os, pathlib, signal, sys; from tussis.worker.status.rundir import *\n"
         "RunDir(pathlib.Path(sys.argv[1]) / 'tussis-2-b').create('cpu@gone')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
@@ -170,7 +170,7 @@ def test_what_a_killed_worker_leaves_behind_counts_as_none_and_goes_away(tmp_pat
 
 def test_a_probe_imports_nothing_heavy() -> None:
     script = (
-        "import sys; import tussis.worker.cli.health, tussis.worker.probes, tussis.shared.settings\n"
+        "import sys; import tussis.worker.cli.health, tussis.worker.status.probes, tussis.shared.settings\n"
         "print(sorted({'torch', 'celery', 'numpy', 'sqlalchemy', 'redis', 'boto3'} & set(sys.modules)))"
     )
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)

@@ -13,12 +13,12 @@ from typing import Any
 import psutil
 import redis
 
+from tests.soak.faulty_worker import STARTS_FILE, UNGUARDED, with_fault
 from tests.support.deployment import Deployment
 from tests.support.processes import ROOT, Running
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.messages import envelope
-from tussis.worker.soak.faulty_worker import STARTS_FILE, UNGUARDED, with_fault
 
 
 def assert_json(worker: Running) -> list[dict[str, Any]]:

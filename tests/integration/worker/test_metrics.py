@@ -12,13 +12,13 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.soak.faulty_worker import with_fault
 from tests.support.deployment import READY_S, Deployment
 from tests.support.processes import ROOT, Running
 from tests.support.sounds import wav
 from tests.support.tables import code, table
 from tests.support.waiting import wait_until
 from tussis.shared.queues import Device
-from tussis.worker.soak.faulty_worker import with_fault
 
 Labels = frozenset[tuple[str, str]]
 Samples = dict[tuple[str, Labels], float]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import redis
 
+from tests.soak.faulty_worker import with_fault
 from tests.support import reference
 from tests.support.deployment import READY_S, Deployment
 from tests.support.pack import entries
@@ -24,7 +25,6 @@ from tussis.shared.states import AnalysisState
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.detector.detector import Detector
-from tussis.worker.soak.faulty_worker import with_fault
 
 
 def test_every_recording_of_the_pack_gets_the_reference_s_scores_or_its_error(

@@ -21,8 +21,8 @@ from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job, envelope
 from tussis.shared.queues import DEFERRED_KEY, LEDGER_KEY, UNACKED_KEY, list_key, sent_key
-from tussis.worker import reconciler
-from tussis.worker.reconciler import LEADER_KEY, Reconciler
+from tussis.worker.parent import reconciler
+from tussis.worker.parent.reconciler import LEADER_KEY, Reconciler
 
 _log = logging.getLogger(__name__)
 

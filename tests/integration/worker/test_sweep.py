@@ -29,8 +29,8 @@ from tussis.shared.store.records import Claimed, ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
 from tussis.worker.detector.manifest import read_manifest
-from tussis.worker.sweep import PAGE, Counts, Order, Step, Sweep
-from tussis.worker.sweep_place import Place, read_place, write_place
+from tussis.worker.sweep.place import Place, read_place, write_place
+from tussis.worker.sweep.sweep import PAGE, Counts, Order, Step, Sweep
 
 BUCKET = "recordings"
 ETAG = "e1"

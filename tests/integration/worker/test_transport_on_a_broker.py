@@ -19,13 +19,13 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job
 from tussis.shared.queues import QUEUES, UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY, Device, list_key
 from tussis.shared.settings import load_settings
-from tussis.worker import keeper
-from tussis.worker.app import build_app
-from tussis.worker.child import Start
-from tussis.worker.keeper import Keeper
-from tussis.worker.reconciler import Reconciler
-from tussis.worker.rundir import RunDir
-from tussis.worker.transport_scripts import OVERDUE_SCRIPT
+from tussis.worker.parent import housekeeper
+from tussis.worker.parent.app import build_app
+from tussis.worker.parent.housekeeper import Housekeeper
+from tussis.worker.parent.reconciler import Reconciler
+from tussis.worker.parent.transport_scripts import OVERDUE_SCRIPT
+from tussis.worker.pipeline.child import Start
+from tussis.worker.status.rundir import RunDir
 
 LIST = list_key("tussis.any", 5)
 HOUR = 3600.0
@@ -55,9 +55,9 @@ def a_channel(url: str) -> Any:
     return app.connection_for_read().default_channel
 
 
-def a_keeper(url: str, folder: Path) -> Keeper:
+def a_keeper(url: str, folder: Path) -> Housekeeper:
     run_dir = RunDir(folder)
-    return Keeper(Start(load_settings(broker_url=url), Device.CPU, "cpu@here", folder / "model.onnx", 1, run_dir))
+    return Housekeeper(Start(load_settings(broker_url=url), Device.CPU, "cpu@here", folder / "model.onnx", 1, run_dir))
 
 
 def take(channel: Any, client: Any) -> str:
@@ -103,7 +103,7 @@ def test_a_full_broker_refuses_producers_and_lets_every_step_of_a_worker_pass(
     assert client.llen(LIST) == 5
 
     tag = take(channel, client)
-    monkeypatch.setattr(keeper, "_tags_in_work", lambda: [tag])
+    monkeypatch.setattr(housekeeper, "tags_in_work", lambda: [tag])
     house._beat(1.0)
     house._report(SimpleNamespace(pool=SimpleNamespace(_pool=SimpleNamespace(_pool=()))))
     assert client.hlen(WORKERS_KEY) == 1
@@ -143,7 +143,7 @@ def test_a_worker_whose_clock_is_off_files_beats_and_gives_back_by_the_broker_s(
     assert client.llen(LIST) == 1
 
     client.zadd(UNACKED_INDEX_KEY, {tag: server_time(client) - 61})
-    monkeypatch.setattr(keeper, "_tags_in_work", lambda: [tag])
+    monkeypatch.setattr(housekeeper, "tags_in_work", lambda: [tag])
     house._beat(1.0)
     assert abs(age(tag)) < 50
     client.zadd(UNACKED_INDEX_KEY, {tag: server_time(client) - 61})

@@ -11,10 +11,10 @@ from tests.support.waiting import wait_until
 from tussis.shared.broker import connect
 from tussis.shared.queues import WORKERS_KEY, Device
 from tussis.shared.settings import load_settings
-from tussis.worker.child import Start
 from tussis.worker.detector.manifest import read_manifest
-from tussis.worker.keeper import Keeper
-from tussis.worker.rundir import RunDir
+from tussis.worker.parent.housekeeper import Housekeeper
+from tussis.worker.pipeline.child import Start
+from tussis.worker.status.rundir import RunDir
 
 
 def test_entries_of_workers_that_were_killed_do_not_pile_up(broker_url: str, tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_entries_of_workers_that_were_killed_do_not_pile_up(broker_url: str, tmp
         load_settings(broker_url=broker_url), Device.CPU, "cpu@here", tmp_path / "model.onnx", 1, RunDir(tmp_path)
     )
 
-    Keeper(order)._forget_silent_workers()
+    Housekeeper(order)._registry.forget_silent_workers()
 
     assert set(client.hkeys(WORKERS_KEY)) == {b"silent for a while", b"speaks"}
     client.close()

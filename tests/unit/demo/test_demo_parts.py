@@ -19,14 +19,14 @@ from tussis.shared.errors import DiskFull, OutputUnwritable
 from tussis.shared.states import AnalysisState
 from tussis.shared.store.records import Analysis, JobAnswer, Segment
 from tussis.worker.cli.models import models
-from tussis.worker.demo import model as demo_model
-from tussis.worker.demo.interrupts import Interrupted, interrupts
-from tussis.worker.demo.model import choose_model
-from tussis.worker.demo.screen import Screen
 from tussis.worker.demo.summary import Tally, failures, results_table
-from tussis.worker.demo.surroundings import forget_deployments, write_whole, writing
 from tussis.worker.embedded.process import Command
 from tussis.worker.embedded.servers import Servers
+from tussis.worker.local import model as demo_model
+from tussis.worker.local.interrupts import Interrupted, interrupts
+from tussis.worker.local.model import choose_model
+from tussis.worker.local.screen import Screen
+from tussis.worker.local.surroundings import forget_deployments, write_whole, writing
 
 BEGAN = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

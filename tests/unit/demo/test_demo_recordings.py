@@ -17,7 +17,7 @@ from tussis.worker.demo.recipes import Recipe, recipes
 from tussis.worker.demo.recordings import Recording, found_in, synthesised
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.shipped import default_model
-from tussis.worker.prepare import prepare
+from tussis.worker.pipeline.prepare import prepare
 
 LIMITS = Limits(max_bytes=10_000_000, max_duration_s=60, min_rate_hz=4_000, max_rate_hz=192_000, max_channels=8)
 ALL = recipes(24)

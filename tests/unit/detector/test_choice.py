@@ -15,16 +15,16 @@ from onnx import numpy_helper
 
 from tests.support.convolutions import Convolutions, convolutions, write_convolutions
 from tussis.shared.errors import ModelRefused, NotInstalled, SettingsInvalid
-from tussis.worker.detector import choice as choosing
-from tussis.worker.detector import deciding
-from tussis.worker.detector.choice import decide, facts_of, open_chosen
-from tussis.worker.detector.comparison import Way, spectrograms_of
 from tussis.worker.detector.detector import Detector
-from tussis.worker.detector.graph_cache import Choice, GraphCache
 from tussis.worker.detector.manifest import read_manifest
-from tussis.worker.detector.mel_detector import MelDetector
 from tussis.worker.detector.openvino_session import openvino_version
-from tussis.worker.detector.specialise import Rewritten, rewritings
+from tussis.worker.detector.tuning import choice as choosing
+from tussis.worker.detector.tuning import deciding
+from tussis.worker.detector.tuning.choice import decide, facts_of, open_chosen
+from tussis.worker.detector.tuning.comparison import Way, spectrograms_of
+from tussis.worker.detector.tuning.graph_cache import Choice, GraphCache
+from tussis.worker.detector.tuning.mel_detector import MelDetector
+from tussis.worker.detector.tuning.specialise import Rewritten, rewritings
 
 
 @dataclass

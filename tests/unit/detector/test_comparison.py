@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tussis.worker.detector import comparison
-from tussis.worker.detector.comparison import Way, ratios
+from tussis.worker.detector.tuning import comparison
+from tussis.worker.detector.tuning.comparison import Way, ratios
 
 
 class Clock:

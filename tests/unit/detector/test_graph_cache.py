@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tussis.worker.detector.graph_cache import Choice, Facts, GraphCache
 from tussis.worker.detector.manifest import sha256_of
+from tussis.worker.detector.tuning.graph_cache import Choice, Facts, GraphCache
 
 GRAPH = b"a rewritten graph" * 1000
 FACTS = Facts("a" * 64, 1, "onnxruntime 1.32.0", "auto", 1, "a processor")

@@ -11,13 +11,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.convolutions import Convolutions, convolutions
 from tests.support.models import Tiny, tiny_bytes
-from tussis.worker.detector.comparison import TOLERANCE, Differs, Way, answers, compare
 from tussis.worker.detector.detector import Detector
-from tussis.worker.detector.graph_edit import NotRecognised
 from tussis.worker.detector.manifest import Manifest, sha256_of
-from tussis.worker.detector.mel_detector import MelDetector
 from tussis.worker.detector.session import open_session
-from tussis.worker.detector.specialise import Form, Rewritten, rewritings
+from tussis.worker.detector.tuning.comparison import TOLERANCE, Differs, Way, answers, compare
+from tussis.worker.detector.tuning.graph_edit import NotRecognised
+from tussis.worker.detector.tuning.mel_detector import MelDetector
+from tussis.worker.detector.tuning.specialise import Form, Rewritten, rewritings
 
 
 def manifest_of(data: bytes) -> Manifest:

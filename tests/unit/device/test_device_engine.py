@@ -21,7 +21,7 @@ from tussis.worker.detector.shipped import default_model
 from tussis.worker.device.engine import Engine, noise, padded
 from tussis.worker.device.order import DeviceOrder, Provider
 from tussis.worker.device.wire import Wave
-from tussis.worker.scoring import OwnProcess
+from tussis.worker.pipeline.scoring import OwnProcess
 
 #: Logits, as `tussis models check` holds a model to its neighbours.
 TOLERANCE = 1e-4

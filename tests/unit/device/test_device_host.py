@@ -17,7 +17,7 @@ from tests.support.waiting import wait_until
 from tests.unit.device.test_device_engine import order
 from tussis.worker.device import host
 from tussis.worker.device.host import DeviceHost
-from tussis.worker.rundir import RunDir
+from tussis.worker.status.rundir import RunDir
 
 #: Seconds for an interpreter to start and say something on a busy machine.
 SOON_S = 60.0

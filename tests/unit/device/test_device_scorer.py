@@ -28,7 +28,7 @@ from tussis.worker.device.engine import noise
 from tussis.worker.device.scorer import DeviceScorer
 from tussis.worker.device.wire import Garbled, Gone, Kind, Reply, Request, Wave
 from tussis.worker.outcome import Stopping
-from tussis.worker.rundir import RunDir
+from tussis.worker.status.rundir import RunDir
 
 #: What the device sends for a request: bytes, and None for closing the connection.
 Script = Callable[[Request, list[Request]], Sequence[bytes | None]]

@@ -11,8 +11,8 @@ from contextlib import closing
 
 import pytest
 
+from tests.soak.tcp_proxy import TcpProxy
 from tests.support.waiting import PATIENCE, wait_until
-from tussis.worker.soak.tcp_proxy import TcpProxy
 
 #: For what comes at once, and for a whole `sendall`, seconds.
 SOON_S = 5 * PATIENCE

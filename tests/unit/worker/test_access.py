@@ -19,7 +19,7 @@ from tussis.shared.errors import (
     StorageUnavailable,
 )
 from tussis.shared.messages import Job
-from tussis.worker.access import DENIED_IN_A_ROW, Access
+from tussis.worker.pipeline.access import DENIED_IN_A_ROW, Access
 
 __all__ = ["odd_store"]
 

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from tussis.shared.errors import StorageAccessDenied, StorageCredentials, StorageUnavailable, TussisError
-from tussis.worker.analysis import Analyzer
 from tussis.worker.cli.analyze import analyze
+from tussis.worker.pipeline.analysis import Analyzer
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tussis.worker import backoff
+from tussis.worker.pipeline import backoff
 
 failures = st.integers(1, 10_000)
 seconds = st.floats(0.01, 1e4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tussis.worker.beats import Beats
+from tussis.worker.parent.beats import Beats
 
 
 def test_a_message_in_work_gets_beats_until_the_limit() -> None:

@@ -7,19 +7,15 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
-from tussis.shared.queues import Device
-from tussis.shared.settings import load_settings
-from tussis.worker.child import Start
-from tussis.worker.keeper import Keeper
-from tussis.worker.rundir import RunDir
+from tussis.worker.parent.children import watch_children
+from tussis.worker.status.rundir import RunDir
 
 
 def test_a_child_that_dies_while_it_waits_holds_nothing_up(tmp_path: Path) -> None:
     """Given a replacement that waits for the database, when it dies before it has reported, then its word goes too."""
     run_dir = RunDir(tmp_path / "run")
     run_dir.create()
-    settings = load_settings(broker_url="redis://127.0.0.1:1/0")
-    keeper = Keeper(Start(settings, Device.CPU, "cpu@here", tmp_path / "model.onnx", 1, run_dir))
+    folded: list[int] = []
     dead = subprocess.Popen(["true"])
     dead.wait()
     alive = SimpleNamespace(pid=dead.pid + 1, exitcode=None)
@@ -28,6 +24,7 @@ def test_a_child_that_dies_while_it_waits_holds_nothing_up(tmp_path: Path) -> No
         (run_dir.path / f"hold-{pid}").write_text("the database is away")
     run_dir.hold("the device process is away")
 
-    keeper._watch_children(worker)
+    watch_children(worker, run_dir, folded.append)
 
+    assert folded == [dead.pid]
     assert run_dir.holds().keys() == {alive.pid, os.getpid()}

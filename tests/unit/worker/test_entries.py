@@ -19,8 +19,9 @@ from tussis.shared.ledger import _job_id_of
 from tussis.shared.messages import MAX_NESTING, Job, envelope, parse_message
 from tussis.shared.queues import QUEUES, TASK_NAME, Device, list_key
 from tussis.shared.settings import load_settings
-from tussis.worker import entries, tasks
-from tussis.worker.app import build_app
+from tussis.worker.parent import entries
+from tussis.worker.parent.app import build_app
+from tussis.worker.pipeline import tasks
 
 JOB = Job(job_id=str(uuid.uuid4()), bucket="clinic", key="a.wav", enqueued_at=1.0, metadata={"site": "north"})
 LISTS = [list_key(queue, priority).encode() for queue in QUEUES for priority in range(10)]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.processes import ROOT
 from tests.support.tables import table
-from tussis.worker.environment import NAMES, PREFIXES, drop_foreign
+from tussis.worker.parent.environment import NAMES, PREFIXES, drop_foreign
 
 #: Read by what a worker does not use: other transports, Celery's own commands, debugging and test helpers, and what
 #: starts processes by spawning (billiard's spawn and Windows modules).

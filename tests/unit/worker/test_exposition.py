@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prometheus_client.mmap_dict import MmapedDict
 
-from tussis.worker.exposition import fold
+from tussis.worker.parent.exposition import fold
 
 KEY = '["tussis_attempts", "tussis_attempts_total", {}, "Attempts begun."]'
 

@@ -26,15 +26,15 @@ from tussis.shared.messages import Job
 from tussis.shared.queues import Device
 from tussis.shared.settings import load_settings
 from tussis.shared.store.records import Claimed
-from tussis.worker import object_bytes, objects, parts, pipeline
-from tussis.worker.access import DENIED_IN_A_ROW
-from tussis.worker.child import Start
-from tussis.worker.dead_letters import dead_letter
-from tussis.worker.keeper import Keeper
 from tussis.worker.outcome import Failed, HandedBack, Stopping
-from tussis.worker.parts import Parts
-from tussis.worker.rundir import Phase, RunDir
-from tussis.worker.watchdog import Stages
+from tussis.worker.parent.housekeeper import Housekeeper
+from tussis.worker.pipeline import failure_policy, object_bytes, objects, process
+from tussis.worker.pipeline.access import DENIED_IN_A_ROW
+from tussis.worker.pipeline.child import Start
+from tussis.worker.pipeline.context import WorkerContext
+from tussis.worker.pipeline.dead_letters import dead_letter
+from tussis.worker.pipeline.watchdog import Stages
+from tussis.worker.status.rundir import Phase, RunDir
 
 JOB = Job(job_id=str(uuid.uuid4()), bucket="clinic", key="a.wav", enqueued_at=1.0)
 CLAIM = Claimed(1, datetime(2026, 1, 1, tzinfo=UTC), uuid.uuid4(), 1)
@@ -76,25 +76,25 @@ def run_dir(tmp_path: Path) -> RunDir:
 
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(failure_policy, "_FIRST_PAUSE_S", 0.001)
 
 
-def make(run_dir: RunDir, store: Store) -> Parts:
+def make(run_dir: RunDir, store: Store) -> WorkerContext:
     nothing = cast(Any, None)
-    return Parts(SETTINGS, cast(Any, store), nothing, nothing, nothing, model_facts(), "one", Device.CPU, run_dir)
-
-
-def conclude(here: Parts, error: Any) -> Any:
-    return pipeline._ended(
-        JOB, here, CLAIM, lambda: pipeline._conclude(JOB, here, CLAIM, Stages(here.meter.stage), error)
+    return WorkerContext(
+        SETTINGS, cast(Any, store), nothing, nothing, nothing, model_facts(), "one", Device.CPU, run_dir
     )
+
+
+def conclude(here: WorkerContext, error: Any) -> Any:
+    return failure_policy.end_attempt(JOB, here, CLAIM, Stages(here.meter.stage), error)
 
 
 def test_a_full_disk_of_the_database_is_waited_out(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given an answer that cannot be written, when the disk has room again, then that answer is written."""
     here = make(run_dir, Store(DiskFull(), 3))
     log = Mock()
-    monkeypatch.setattr(parts, "_log", log)
+    monkeypatch.setattr(failure_policy, "_log", log)
     assert conclude(here, ObjectMissing()) == Failed(1, "object_missing")
     assert [(call.args[0], call.kwargs["error_class"]) for call in log.error.call_args_list] == [
         ("paused", "disk_full")
@@ -132,12 +132,12 @@ def test_a_run_directory_that_cannot_be_written_is_no_recording_s_fault(run_dir:
 def test_one_recording_refused_for_ever_pauses_nobody_but_many_in_a_row_do(run_dir: RunDir) -> None:
     here = make(run_dir, Store(DiskFull(), 0))
     denied = StorageAccessDenied()
-    assert not any(here.note_access(JOB, denied) for _ in range(3 * DENIED_IN_A_ROW))
+    assert not any(here.access.concerns_all(JOB, denied, here.s3) for _ in range(3 * DENIED_IN_A_ROW))
     others = [Job(job_id=JOB.job_id, bucket="clinic", key=f"{n}.wav", enqueued_at=1.0) for n in range(DENIED_IN_A_ROW)]
-    told = [here.note_access(job, denied) for job in others]
+    told = [here.access.concerns_all(job, denied, here.s3) for job in others]
     assert told.index(True) == DENIED_IN_A_ROW - 2
-    here.note_access(JOB, None)
-    assert not here.note_access(JOB, denied)
+    here.access.granted(JOB)
+    assert not here.access.concerns_all(JOB, denied, here.s3)
 
 
 def test_a_dead_letter_keeps_whatever_was_sent(run_dir: RunDir) -> None:
@@ -149,15 +149,15 @@ def test_a_dead_letter_keeps_whatever_was_sent(run_dir: RunDir) -> None:
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("odd"), DatabaseUnavailable()])
 def test_a_duty_of_the_keeper_that_fails_ends_no_other(run_dir: RunDir, error: Exception) -> None:
-    keeper = Keeper(Start(SETTINGS, Device.CPU, "one", Path("cough.onnx"), 1, run_dir))
+    keeper = Housekeeper(Start(SETTINGS, Device.CPU, "one", Path("cough.onnx"), 1, run_dir))
     done: list[str] = []
 
     def fail(what: str) -> None:
         done.append(what)
         raise error
 
-    keeper._attend(fail, "first")
-    keeper._attend(done.append, "second")
+    keeper._do(fail, "first")
+    keeper._do(done.append, "second")
     assert done == ["first", "second"]
 
 
@@ -182,4 +182,4 @@ def test_a_trickle_is_found_slow_long_before_the_watchdog_takes_it_for_a_hang(mo
     version = object_bytes.ObjectVersion("clinic", "a.wav", "0" * 32, None, None)
     with pytest.raises(DownloadSlow):
         objects.fetch(S3(), version, max_bytes=100_000_000, deadline_s=60.0)
-    assert now < 60.0 + pipeline._DOWNLOAD_SLACK_S / 2
+    assert now < 60.0 + process._DOWNLOAD_SLACK_S / 2

@@ -14,7 +14,7 @@ from tests.faults.conftest import SCENARIOS
 from tussis.shared.queues import Device
 from tussis.shared.settings import load_settings
 from tussis.shared.states import TRANSITIONS, AttemptOutcome
-from tussis.worker.app import build_app
+from tussis.worker.parent.app import build_app
 
 ROOT: Final = Path(__file__).parents[3]
 PAGE: Final = (ROOT / "docs" / "guarantees.md").read_text(encoding="utf-8")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tussis.shared.states import AnalysisState
-from tussis.worker.metrics import known_class, outcome_name
 from tussis.worker.outcome import Deferred, Failed, HandedBack, Outcome, Settled, Succeeded, Superseded
+from tussis.worker.status.metrics import known_class, outcome_name
 
 
 @pytest.mark.parametrize(

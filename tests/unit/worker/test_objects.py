@@ -27,8 +27,8 @@ from tussis.shared.errors import (
 from tussis.shared.messages import Job
 from tussis.shared.s3 import s3_client
 from tussis.shared.settings import load_settings
-from tussis.worker.object_bytes import ObjectVersion
-from tussis.worker.objects import fetch, resolve
+from tussis.worker.pipeline.object_bytes import ObjectVersion
+from tussis.worker.pipeline.objects import fetch, resolve
 
 __all__ = ["odd_store"]
 

@@ -21,7 +21,7 @@ from tussis.shared.errors import CodecUnsupportedByProfile, NotAudio, ObjectTooL
 from tussis.shared.settings import load_settings
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
-from tussis.worker.prepare import AudioFacts, batch_of_one, cut_audio, limits_of, prepare, whole_mask
+from tussis.worker.pipeline.prepare import AudioFacts, batch_of_one, cut_audio, limits_of, prepare, whole_mask
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.processes import TUSSIS
-from tussis.worker import probes
-from tussis.worker.rundir import House, Phase, RunDir
+from tussis.worker.status import probes
+from tussis.worker.status.rundir import ParentStatus, Phase, RunDir
 
 NOW = 10_000.0
 
@@ -69,22 +69,22 @@ def test_a_beat_counts_for_its_phase(
     run_dir.beat(phase)
     clock.now += after_s
     if phase in (Phase.CONSUMING, Phase.CONNECTING):
-        run_dir.keep(House(clock.now, 2, 2, None if phase is Phase.CONNECTING else NOW, None))
+        run_dir.write_status(ParentStatus(clock.now, 2, 2, None if phase is Phase.CONNECTING else NOW, None))
     assert reasons(run_dir) == (live, ready)
 
 
 def test_a_keeper_that_came_to_a_stand_is_seen(run_dir: RunDir, clock: Clock) -> None:
-    run_dir.keep(House(clock.now, 2, 2, NOW, None))
+    run_dir.write_status(ParentStatus(clock.now, 2, 2, NOW, None))
     clock.now += 16
     run_dir.beat(Phase.CONSUMING)
-    assert reasons(run_dir)[0] == "the keeper came to a stand 16 s ago"
+    assert reasons(run_dir)[0] == "the housekeeper came to a stand 16 s ago"
 
 
 def test_children_holds_and_a_stop_count_for_readiness_only(run_dir: RunDir, clock: Clock) -> None:
     run_dir.beat(Phase.CONSUMING)
-    run_dir.keep(House(clock.now, 2, 1, NOW, None))
+    run_dir.write_status(ParentStatus(clock.now, 2, 1, NOW, None))
     assert reasons(run_dir) == ("", "1 of 2 children have loaded the model")
-    run_dir.keep(House(clock.now, 2, 2, NOW, None))
+    run_dir.write_status(ParentStatus(clock.now, 2, 2, NOW, None))
     assert reasons(run_dir) == ("", "")
     run_dir.hold("no database answers")
     assert reasons(run_dir) == ("", "it waits: no database answers")
@@ -92,15 +92,15 @@ def test_children_holds_and_a_stop_count_for_readiness_only(run_dir: RunDir, clo
     run_dir.stop()
     # Its event loop ends while the children finish: the keeper goes on.
     clock.now += 60
-    run_dir.keep(House(clock.now, 2, 2, NOW, None))
+    run_dir.write_status(ParentStatus(clock.now, 2, 2, NOW, None))
     assert reasons(run_dir) == ("", "it stops")
 
 
 def test_starving_counts_after_twice_the_silence(run_dir: RunDir, clock: Clock) -> None:
     run_dir.beat(Phase.CONSUMING)
-    run_dir.keep(House(clock.now, 2, 2, NOW, clock.now - 29))
+    run_dir.write_status(ParentStatus(clock.now, 2, 2, NOW, clock.now - 29))
     assert reasons(run_dir)[0] == ""
-    run_dir.keep(House(clock.now, 2, 2, NOW, clock.now - 31))
+    run_dir.write_status(ParentStatus(clock.now, 2, 2, NOW, clock.now - 31))
     assert reasons(run_dir)[0] == "took nothing for 31 s, with messages waiting and children free"
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tussis.worker.rundir import ChildReport, RunDir
+from tussis.worker.status.rundir import ChildReport, RunDir
 
 
 @pytest.fixture

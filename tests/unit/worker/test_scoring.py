@@ -7,7 +7,7 @@ from pathlib import Path
 from tussis.shared.dsp.frames import filter_bank
 from tussis.shared.dsp.images import _traced
 from tussis.worker.detector.detector import Detector
-from tussis.worker.scoring import OwnProcess
+from tussis.worker.pipeline.scoring import OwnProcess
 
 
 def test_a_warm_process_has_nothing_left_to_build_for_its_first_recording(tiny_model: Path) -> None:

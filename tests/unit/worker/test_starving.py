@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tussis.worker.keeper import Starving
+from tussis.worker.parent.starving import Starving
 
 
 def test_it_starves_only_with_messages_waiting_children_free_and_none_begun() -> None:

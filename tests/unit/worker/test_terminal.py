@@ -11,7 +11,7 @@ from tussis.shared.ledger import Depth
 from tussis.shared.store.records import Counts
 from tussis.shared.text import printable
 from tussis.worker.cli import status
-from tussis.worker.terminal import plain
+from tussis.worker.local.terminal import plain
 
 NASTY = ("s3://b/[/x] [bold].wav", "a\x1b[31mred\x1b[0m", "two\nlines\r", "ends in \\")
 

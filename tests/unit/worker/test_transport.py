@@ -9,7 +9,7 @@ import pytest
 from celery.worker import state as celery_state
 from kombu.transport import redis as kombu_redis
 
-from tussis.worker import transport
+from tussis.worker.parent import transport
 
 
 class _Gone:

@@ -14,10 +14,10 @@ from tussis.shared.errors import DatabaseFault, ObjectMissing
 from tussis.shared.messages import Job
 from tussis.shared.queues import Device
 from tussis.shared.settings import load_settings
-from tussis.worker import objects, parts, pipeline
 from tussis.worker.outcome import Deferred, Failed, Outcome
-from tussis.worker.parts import Parts
-from tussis.worker.rundir import RunDir
+from tussis.worker.pipeline import failure_policy, objects, process
+from tussis.worker.pipeline.context import WorkerContext
+from tussis.worker.status.rundir import RunDir
 
 JOB = Job(job_id=str(uuid.uuid4()), bucket="clinic", key="a.wav", enqueued_at=1.0)
 SETTINGS = load_settings(retry_base_s=1.0, retry_cap_s=4.0, retry_total_s=10.0)
@@ -58,11 +58,11 @@ class Scorer:
         version = "1"
 
 
-def make(tmp_path: Path, store: Store, ledger: Ledger) -> Parts:
+def make(tmp_path: Path, store: Store, ledger: Ledger) -> WorkerContext:
     folder = RunDir(tmp_path / "run")
     folder.create("one")
     nothing = cast(Any, None)
-    return Parts(
+    return WorkerContext(
         SETTINGS,
         cast(Any, store),
         cast(Any, ledger),
@@ -81,7 +81,7 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ObjectMissing
 
     monkeypatch.setattr(objects, "resolve", resolve)
-    monkeypatch.setattr(parts, "_FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(failure_policy, "_FIRST_PAUSE_S", 0.001)
 
 
 @pytest.mark.parametrize("error", [DatabaseFault("refused by a trigger"), KeyError("a bug"), UnicodeError("odd")])
@@ -94,7 +94,7 @@ def test_a_failure_that_cannot_be_stored_ends_all_the_same(
     here = make(tmp_path, store, ledger)
     outcomes: list[Outcome] = []
     while not outcomes or isinstance(outcomes[-1], Deferred):
-        outcomes.append(pipeline.process(JOB, here))
+        outcomes.append(process.process(JOB, here))
         ledger.counted += 1
         assert ledger.counted < 10
     # Ceilings of 1, 2 and 4 s are within 10 s, another 4 s is not.

@@ -8,12 +8,12 @@ import time
 
 import pytest
 
-from tussis.worker.watchdog import Stages
+from tussis.worker.pipeline.watchdog import Stages
 
 # PyDLL keeps the GIL during the call, as a codec that hangs in C may.
 _HANG = """
 import ctypes
-from tussis.worker.watchdog import Stages
+from tussis.worker.pipeline.watchdog import Stages
 with Stages().stage("decode", 0.3):
     ctypes.PyDLL(None).sleep(60)
 """

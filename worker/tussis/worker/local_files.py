@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from tussis.shared.errors import FileUnreadable, ObjectTooLarge, OutputUnwritable
+from tussis.worker.atomic import replacement
 
 
 def read_capped(path: Path, max_bytes: int) -> bytes:
@@ -51,12 +51,8 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputUnwritable: the folder or the disk does not take it.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with draft.open("wb") as stream:
+        with replacement(path) as stream:
             yield stream
-        draft.replace(path)
     except OSError as error:
         raise OutputUnwritable(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -15,9 +15,9 @@ from tussis.worker.bench.floor import Rounds, unsteady
 from tussis.worker.bench.material import workloads
 from tussis.worker.bench.place import Place, Program, place, stop
 from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
-from tussis.worker.demo.surroundings import tussis_command
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.device.order import DeviceOrder, OnDevice
+from tussis.worker.local.surroundings import tussis_command
 
 #: Of ``session.run`` alone on the same device.
 TARGET = 0.8

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from tussis.shared.dsp.constants import FRAMES, MEL_BANDS
 from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
-from tussis.worker.detector.choice import AUTO, sound_ways
-from tussis.worker.detector.comparison import Way, spectrograms_of
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import check_sha256, read_manifest, read_model
 from tussis.worker.detector.openvino_session import openvino_version
+from tussis.worker.detector.tuning.choice import AUTO, sound_ways
+from tussis.worker.detector.tuning.comparison import Way, spectrograms_of
 
 #: Segments of a recording: the shortest, 2 s, 10 s, and the cap.
 SEGMENTS = (1, 4, 20, 32)

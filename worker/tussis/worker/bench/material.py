@@ -16,7 +16,7 @@ from tussis.shared.dsp.profiles import profile_named
 from tussis.shared.errors import FileUnreadable, PermanentError
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
-from tussis.worker.prepare import cut_audio
+from tussis.worker.pipeline.prepare import cut_audio
 
 #: The mix when no real recordings are given.
 SYNTHETIC_MIX = "mix (synthetic)"

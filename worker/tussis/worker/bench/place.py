@@ -27,10 +27,10 @@ from tussis.shared.store.records import Analysis
 from tussis.shared.store.repository import Store
 from tussis.worker.bench.crew import Spent
 from tussis.worker.bench.material import Item, Workload
-from tussis.worker.demo.bucket import bucket_client
-from tussis.worker.demo.surroundings import forget_deployments, said_last, tussis_command
 from tussis.worker.embedded.process import Command, GuardedProcess, StopStep
 from tussis.worker.embedded.servers import Servers
+from tussis.worker.local.bucket import bucket_client
+from tussis.worker.local.surroundings import forget_deployments, said_last, tussis_command
 
 BUCKET = "tussis-bench"
 #: Seconds for a program to be ready, and for one pass.

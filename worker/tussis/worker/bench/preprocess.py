@@ -38,7 +38,7 @@ from tussis.worker.audio.decode import decode
 from tussis.worker.audio.samples import Audio
 from tussis.worker.bench.material import NAMES, Workload, workloads
 from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
-from tussis.worker.prepare import cut_audio, limits_of
+from tussis.worker.pipeline.prepare import cut_audio, limits_of
 
 #: Times faster than one transform call a segment, by the workload's name.
 TARGETS = {"2s": 3.0, "10s": 4.5}

@@ -70,8 +70,8 @@ def _score(model: str, recordings: Sequence[bytes]) -> Callable[[int], object]:
     from tussis.shared.settings import load_settings
     from tussis.worker.audio.decode import decode
     from tussis.worker.detector.detector import Detector
-    from tussis.worker.prepare import cut_audio, limits_of
-    from tussis.worker.scoring import OwnProcess
+    from tussis.worker.pipeline.prepare import cut_audio, limits_of
+    from tussis.worker.pipeline.scoring import OwnProcess
 
     torch.set_num_threads(1)
     detector = Detector.load(Path(model), intra_op_threads=1)

@@ -12,7 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias
 
-from tussis.worker.terminal import console, on_terminal
+from tussis.worker.atomic import replace_file
+from tussis.worker.local.terminal import console, on_terminal
 
 #: Of the JSON: raised when a field changes its meaning.
 SCHEMA_VERSION = 1
@@ -140,9 +141,8 @@ def as_json(report: Report) -> dict[str, object]:
 def write_json(report: Report, path: Path) -> None:
     """Write the report whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(as_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    draft.replace(path)
+    text = json.dumps(as_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    replace_file(path, text.encode())
 
 
 def plain(report: Report) -> str:

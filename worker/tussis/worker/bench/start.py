@@ -10,7 +10,7 @@ from tussis.worker.bench.crew import Spent
 from tussis.worker.bench.floor import Rounds, cores
 from tussis.worker.bench.place import place, stop
 from tussis.worker.bench.report import Column, Report, Verdict, hardware
-from tussis.worker.demo.surroundings import tussis_command
+from tussis.worker.local.surroundings import tussis_command
 
 READY_TARGET_S, HELP_TARGET_S = 8.0, 0.3
 

@@ -43,10 +43,10 @@ def analyze(
     from tussis.shared.s3 import s3_client
     from tussis.shared.settings import load_settings
     from tussis.worker import logs
-    from tussis.worker.analysis import Analyzer
-    from tussis.worker.detector.choice import decide, open_chosen
     from tussis.worker.detector.shipped import default_model
     from tussis.worker.detector.source import resolve_model
+    from tussis.worker.detector.tuning.choice import decide, open_chosen
+    from tussis.worker.pipeline.analysis import Analyzer
 
     settings = load_settings(model=model)
     shipped = default_model() if settings.model is None else None

@@ -73,7 +73,7 @@ def _measure(json_file: Path | None, measure: Callable[[], Report]) -> None:
     """Measure and report; an interrupt stops everything that was started."""
     from tussis.shared.errors import OutputUnwritable
     from tussis.worker.bench.report import show, write_json
-    from tussis.worker.demo.interrupts import Interrupted, interrupts
+    from tussis.worker.local.interrupts import Interrupted, interrupts
 
     with interrupts() as handled:
         try:

@@ -63,7 +63,7 @@ def demo(
       tussis demo --keep
     """
     from tussis.worker.demo.run import Wishes, run
-    from tussis.worker.demo.screen import Screen
+    from tussis.worker.local.screen import Screen
 
     wishes = Wishes(
         data=data,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tussis.shared.text import printable
-from tussis.worker.terminal import console, on_terminal, plain
+from tussis.worker.local.terminal import console, on_terminal, plain
 
 if TYPE_CHECKING:
     from tussis.shared.store.records import Analysis, Attempt

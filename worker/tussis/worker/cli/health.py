@@ -43,7 +43,7 @@ def live(ctx: click.Context, worker: str | None, silence: float) -> None:
     A worker is alive while its event loop turns and it takes what waits. It is alive, too, while its children load the
     model, while the broker or the database is away (starting anew mends neither), and while it stops.
     """
-    from tussis.worker import probes
+    from tussis.worker.status import probes
 
     _answer(ctx, "live", probes.live, worker, silence)
 
@@ -57,7 +57,7 @@ def ready(ctx: click.Context, worker: str | None, silence: float) -> None:
     Not ready: before the model is loaded, while a child that died is replaced, while it waits for the broker, the
     database or an operator, and while it stops.
     """
-    from tussis.worker import probes
+    from tussis.worker.status import probes
 
     _answer(ctx, "ready", probes.ready, worker, silence)
 

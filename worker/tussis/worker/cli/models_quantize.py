@@ -69,7 +69,7 @@ def quantize(
     from tussis.shared.dsp.profiles import profile_named
     from tussis.worker.detector.manifest import manifest_path, read_manifest
     from tussis.worker.modelling.quantization.recordings import Reading, files_in, shuffled
-    from tussis.worker.prepare import limits_of
+    from tussis.worker.pipeline.prepare import limits_of
 
     # One recording's signal path is too short to be shared: on a busy machine torch's threads spun 20 times its time.
     torch.set_num_threads(1)

@@ -47,7 +47,7 @@ def preprocess(file: Path, output: Path, profile_name: str) -> None:
     # Only now: torch takes a second or two to load, and the cheap mistakes are found.
     import numpy as np
 
-    from tussis.worker.prepare import limits_of, prepare
+    from tussis.worker.pipeline.prepare import limits_of, prepare
 
     try:
         prepared = prepare(data, profile, limits_of(settings))

@@ -13,7 +13,7 @@ import click
 from tussis.shared.states import AnalysisState
 from tussis.shared.text import printable, probability
 from tussis.worker.cli.moments import check_span, moment
-from tussis.worker.terminal import console, on_terminal, plain
+from tussis.worker.local.terminal import console, on_terminal, plain
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tussis.worker.terminal import console, plain
+from tussis.worker.local.terminal import console, plain
 
 if TYPE_CHECKING:
     import redis

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tussis.shared.settings import Settings
     from tussis.shared.store.known import Question
     from tussis.shared.store.repository import Store
-    from tussis.worker.sweep import Counts, Step
+    from tussis.worker.sweep.sweep import Counts, Step
 
 #: Seconds between two lines of progress: on a terminal, and elsewhere.
 _EVERY_S, _EVERY_S_LOGGED = 0.2, 60.0
@@ -100,8 +100,8 @@ def sweep(
     from tussis.shared.settings import load_settings
     from tussis.shared.store.repository import Store
     from tussis.shared.uris import parse_s3_prefix
-    from tussis.worker.sweep import Order, Sweep
-    from tussis.worker.sweep_place import Place, read_place, remove_place, write_place
+    from tussis.worker.sweep.place import Place, read_place, remove_place, write_place
+    from tussis.worker.sweep.sweep import Order, Sweep
 
     settings = load_settings()
     address = parse_s3_prefix(prefix)

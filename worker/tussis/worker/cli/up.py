@@ -47,7 +47,7 @@ def up(ctx: click.Context, workers: int, data: Path, model: Path | None, concurr
       tussis enqueue --prefix s3://tussis/
       tussis results
     """
-    from tussis.worker.demo.screen import Screen
+    from tussis.worker.local.screen import Screen
     from tussis.worker.up.run import Wishes, run
 
     ctx.exit(run(Wishes(data=data, workers=workers, children=concurrency, model=model), Screen()))

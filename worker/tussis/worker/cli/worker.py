@@ -89,8 +89,9 @@ def _run(flags: dict[str, Any], on: OnDevice | None) -> int:
     from tussis.shared.settings import load_settings
 
     settings = load_settings(**flags)
-    from tussis.worker import environment, logs
-    from tussis.worker.deployment import check_deployment
+    from tussis.worker import logs
+    from tussis.worker.parent import environment
+    from tussis.worker.parent.deployment import check_deployment
     from tussis.worker.standard_error import as_json_lines
 
     # Before Celery is imported.
@@ -102,6 +103,6 @@ def _run(flags: dict[str, Any], on: OnDevice | None) -> int:
         _log.info("environment_ignored", names=ignored)
     with as_json_lines() if settings.log_format == "json" else nullcontext():
         # Imported before the fork: the children share its memory and start at once.
-        from tussis.worker.service import run_worker
+        from tussis.worker.parent.service import run_worker
 
         return run_worker(settings, on)

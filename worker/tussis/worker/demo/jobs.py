@@ -15,9 +15,9 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.store.records import JobAnswer
 from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
-from tussis.worker.demo.bucket import BUCKET
 from tussis.worker.demo.recordings import Recording
-from tussis.worker.demo.surroundings import said_last, tussis_command
+from tussis.worker.demo.upload import BUCKET
+from tussis.worker.local.surroundings import said_last, tussis_command
 
 _POLL_S: Final = 0.1
 #: Seconds without any job ending after which something is wrong: more than a worker allows one recording.

@@ -10,7 +10,7 @@ from typing import Final
 
 from tussis.shared.errors import FileUnreadable, InvalidUri
 from tussis.shared.uris import check_key
-from tussis.worker.demo.surroundings import write_whole, writing
+from tussis.worker.local.surroundings import write_whole, writing
 
 #: Names that people give to recordings. What the bytes really are, the worker finds out.
 AUDIO_SUFFIXES: Final = frozenset(

@@ -20,17 +20,19 @@ from tussis.shared.store.migrate import upgrade
 from tussis.shared.store.records import JobAnswer
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
-from tussis.worker.demo import DEFAULT_DATA, bucket, jobs, recordings, summary
-from tussis.worker.demo.interrupts import Interrupted, interrupts
-from tussis.worker.demo.model import Choice, choose_model
+from tussis.worker.demo import DEFAULT_DATA, jobs, recordings, summary
 from tussis.worker.demo.recordings import Recording
-from tussis.worker.demo.screen import Screen
-from tussis.worker.demo.serving import DemoWorker, run_dir
 from tussis.worker.demo.summary import Tally
-from tussis.worker.demo.surroundings import forget_deployments, shown_command, tussis_command, write_whole, writing
+from tussis.worker.demo.upload import BUCKET, upload
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.embedded.room import naming_full_disk
 from tussis.worker.embedded.servers import Servers
+from tussis.worker.local.bucket import bucket_client
+from tussis.worker.local.interrupts import Interrupted, interrupts
+from tussis.worker.local.model import Choice, choose_model
+from tussis.worker.local.screen import Screen
+from tussis.worker.local.serving import DemoWorker, run_dir
+from tussis.worker.local.surroundings import forget_deployments, shown_command, tussis_command, write_whole, writing
 
 RECORDINGS: Final = 24
 #: Children of the worker unless told otherwise: each loads the model, and the demo's recordings keep no more busy.
@@ -162,10 +164,10 @@ class Demo:
                 done += 1
                 step.advance(done, len(made))
 
-            client = bucket.bucket_client(servers.endpoints)
-            sent = bucket.upload(client, made, uploaded)
+            client = bucket_client(servers.endpoints)
+            sent = upload(client, made, uploaded)
             there = "" if sent == len(made) else f", {len(made) - sent} lay there already"
-            step.text = f"{sent} of {len(made)} to s3://{bucket.BUCKET}{there}"
+            step.text = f"{sent} of {len(made)} to s3://{BUCKET}{there}"
         with self._screen.step("enqueue", "enqueueing") as step:
             enqueued = jobs.enqueue(made, self._wishes.again, servers.endpoints.environment())
             still = sum(1 for job in enqueued if not job.sent)

@@ -15,7 +15,7 @@ from tussis.shared import errors
 from tussis.shared.states import AnalysisState
 from tussis.shared.store.records import Analysis, JobAnswer
 from tussis.shared.text import probability
-from tussis.worker.demo.bucket import BUCKET
+from tussis.worker.demo.upload import BUCKET
 
 #: Rows of the table; the store has all.
 _MOST_ROWS: Final = 60

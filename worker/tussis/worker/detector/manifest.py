@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from tussis.shared.dsp.profiles import profile_named
 from tussis.shared.errors import ModelRefused, OutputUnwritable, UnknownProfile
+from tussis.worker.atomic import replace_file
 
 #: A name travels in messages, file names, log lines and metrics, and ``@`` separates it from the version.
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -145,29 +144,10 @@ def write_manifest(model: Path, manifest: Manifest) -> Path:
     """
     path = manifest_path(model)
     try:
-        write_atomically(path, manifest.to_json().encode("utf-8"))
+        replace_file(path, manifest.to_json().encode("utf-8"), durable=True)
     except OSError as error:
         raise OutputUnwritable(f"cannot write {path}: {error.strerror}") from None
     return path
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, whole, also after a crash.
-
-    Raises ``OSError``.
-    """
-    # Of mode 0600 by its nature, where a model is to be read by the worker's user too.
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def sha256_of(data: bytes) -> str:

@@ -69,7 +69,7 @@ def open_session(
 
     From bytes, so that what was hashed is what runs; ``where`` names them in errors. ``execution`` takes the place of
     ``provider``: who gets the graph's nodes, in order of preference. A graph that takes mel images
-    (:mod:`tussis.worker.detector.specialise`) is held against the contract as the graph that it was made from.
+    (:mod:`tussis.worker.detector.tuning.specialise`) is held against the contract as the graph that it was made from.
 
     Raises:
         ModelRefused: the bytes are no ONNX model, or one that breaks the contract.

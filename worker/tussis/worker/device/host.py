@@ -13,7 +13,7 @@ from typing import Final
 
 from tussis.worker import logs
 from tussis.worker.device.order import DeviceOrder, Provider
-from tussis.worker.rundir import RunDir
+from tussis.worker.status.rundir import RunDir
 
 _log = logs.get("device")
 

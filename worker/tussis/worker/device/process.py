@@ -18,8 +18,8 @@ from typing import Any, Final
 from tussis.shared.errors import TussisError
 from tussis.worker import logs
 from tussis.worker.device.order import DeviceOrder, Provider
-from tussis.worker.rundir import RunDir
 from tussis.worker.shortage import is_shortage
+from tussis.worker.status.rundir import RunDir
 
 _log = logs.get("device")
 
@@ -66,7 +66,7 @@ def serve(order: DeviceOrder, run_dir: RunDir, life: Life) -> None:
     from tussis.worker.device.engine import Engine
     from tussis.worker.device.meter import NoDeviceMeter, device_meter
     from tussis.worker.device.server import Server
-    from tussis.worker.exposition import FILES
+    from tussis.worker.status.metrics import FILES
 
     # On a GPU torch has no work for CPU threads. In a trial its threads would spin on cores that the carriers need: 20
     # times the CPU time was seen on a busy machine.

@@ -19,7 +19,7 @@ from tussis.worker.detector.manifest import Manifest
 from tussis.worker.device import sockets, wire
 from tussis.worker.device.wire import LOOK_S, Garbled, Gone, Kind, Reply, Request, Wave
 from tussis.worker.outcome import Stopping
-from tussis.worker.rundir import RunDir
+from tussis.worker.status.rundir import RunDir
 
 _log = logs.get("carrier")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from tussis.shared.errors import DiskFull, ServerFailed
+from tussis.worker.atomic import replace_file
 from tussis.worker.embedded.room import FULL, disk_full
 
 #: How long the guards of an owner that died may take to stop its servers, seconds: the sum of their bounds.
@@ -98,7 +99,7 @@ class Folder:
 
     def keep_ports(self, name: str, ports: tuple[int, ...]) -> None:
         """Remember the ports, so that addresses stay the same from run to run when nobody else took them."""
-        _write_private(self.path / f"{name}.ports", json.dumps(ports))
+        replace_file(self.path / f"{name}.ports", json.dumps(ports).encode(), mode=0o600)
 
     def _acquire(self) -> None:
         deadline = time.monotonic() + DEPARTURE_TIMEOUT_S
@@ -125,22 +126,13 @@ class Folder:
             if (self.path / "postgres").exists():
                 raise ServerFailed(f"{file} is missing beside the data it belongs to: remove {self.path}") from None
             credentials = Credentials.new()
-            _write_private(file, json.dumps(asdict(credentials)))
+            replace_file(file, json.dumps(asdict(credentials)).encode(), mode=0o600)
             return credentials
         try:
             stored = json.loads(text)
             return Credentials(**{field.name: str(stored[field.name]) for field in fields(Credentials)})
         except (ValueError, KeyError, TypeError) as error:
             raise ServerFailed(f"{file} is damaged: remove {self.path} to begin anew") from error
-
-
-def _write_private(file: Path, text: str) -> None:
-    """Write a file of mode 0600 whole or not at all."""
-    new = file.with_name(f"{file.name}.new")
-    new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        stream.write(text)
-    new.replace(file)
 
 
 def _alive(pid: int) -> bool:

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from tussis.shared.errors import ModelRefused, OutputUnwritable
+from tussis.worker.atomic import replace_file
 from tussis.worker.detector.contract import SEGMENT_MASK, SPECTROGRAMS
-from tussis.worker.detector.manifest import Manifest, sha256_of, write_atomically, write_manifest
+from tussis.worker.detector.manifest import Manifest, sha256_of, write_manifest
 from tussis.worker.detector.session import open_session
 from tussis.worker.modelling.architecture import Answers, CoughNet
 from tussis.worker.modelling.calibrate import THRESHOLD, random_network
@@ -76,7 +77,7 @@ def export(network: CoughNet, out: Path) -> str:
     data = to_onnx(network)
     _verify(network, data, str(out))
     try:
-        write_atomically(out, data)
+        replace_file(out, data, durable=True)
     except OSError as error:
         raise OutputUnwritable(f"cannot write {out}: {error.strerror}") from None
     return sha256_of(data)

@@ -18,16 +18,16 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.s3 import storage_errors
 from tussis.shared.store.migrate import upgrade
 from tussis.shared.store.schema import SCHEMA_REVISION
-from tussis.worker.demo.bucket import bucket_client
-from tussis.worker.demo.interrupts import Interrupted, interrupts
-from tussis.worker.demo.model import Choice, choose_model
-from tussis.worker.demo.screen import Screen
-from tussis.worker.demo.serving import DemoWorker
-from tussis.worker.demo.surroundings import forget_deployments, shown_command, write_whole, writing
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.embedded.ports import free_ports
 from tussis.worker.embedded.room import naming_full_disk
 from tussis.worker.embedded.servers import Servers
+from tussis.worker.local.bucket import bucket_client
+from tussis.worker.local.interrupts import Interrupted, interrupts
+from tussis.worker.local.model import Choice, choose_model
+from tussis.worker.local.screen import Screen
+from tussis.worker.local.serving import DemoWorker
+from tussis.worker.local.surroundings import forget_deployments, shown_command, write_whole, writing
 from tussis.worker.up.events import LogTail
 
 BUCKET: Final = "tussis"

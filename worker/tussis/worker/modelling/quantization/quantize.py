@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tussis.shared.dsp.constants import IMAGE_SIZE
 from tussis.shared.errors import FileUnreadable, InferenceFailed, ModelRefused, OutputUnwritable, TooFewRecordings
+from tussis.worker.atomic import replace_file
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import (
     Manifest,
@@ -23,7 +24,6 @@ from tussis.worker.detector.manifest import (
     read_manifest,
     read_model,
     sha256_of,
-    write_atomically,
     write_manifest,
 )
 from tussis.worker.detector.probe import Probe, probe
@@ -35,7 +35,7 @@ from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.modelling.quantization.ranges import ranges_over
 from tussis.worker.modelling.quantization.recordings import Reading, Recording, read
 from tussis.worker.modelling.quantization.search import Candidate, candidates, opened
-from tussis.worker.prepare import whole_mask
+from tussis.worker.pipeline.prepare import whole_mask
 
 #: Recordings that ranges are measured over, at least. A range that is too narrow costs far more than one too wide.
 MIN_CALIBRATION: Final = 20
@@ -264,7 +264,7 @@ def _check_output(output: Path) -> None:
 def _write(output: Path, data: bytes, manifest: Manifest) -> None:
     """Both files or none. A worker that comes between the two finds no manifest, and says so."""
     try:
-        write_atomically(output, data)
+        replace_file(output, data, durable=True)
     except OSError as error:
         raise OutputUnwritable(f"cannot write {output}: {error.strerror}") from None
     try:

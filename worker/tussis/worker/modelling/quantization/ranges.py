@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tussis.worker.detector.contract import SEGMENT_MASK, SPECTROGRAMS
 from tussis.worker.detector.session import open_session
-from tussis.worker.prepare import whole_mask
+from tussis.worker.pipeline.prepare import whole_mask
 
 #: A tensor's name: the least and the greatest value of each of its channels, (C,) each.
 Ranges: TypeAlias = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]

@@ -13,7 +13,7 @@ from tussis.shared.dsp.profiles import Profile
 from tussis.shared.errors import FileUnreadable, PermanentError
 from tussis.worker.audio.limits import Limits
 from tussis.worker.local_files import read_capped
-from tussis.worker.prepare import Prepared, prepare
+from tussis.worker.pipeline.prepare import Prepared, prepare
 
 
 @dataclass(frozen=True, slots=True)

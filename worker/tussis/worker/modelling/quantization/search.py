@@ -13,7 +13,7 @@ from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import Manifest
 from tussis.worker.detector.session import open_session
 from tussis.worker.modelling.quantization.int8 import Calibrated
-from tussis.worker.prepare import whole_mask
+from tussis.worker.pipeline.prepare import whole_mask
 
 #: How many of the most sensitive convolutions are left out, try by try; half of them in the last one.
 _STEPS: Final = (1, 2, 4, 8, 16)

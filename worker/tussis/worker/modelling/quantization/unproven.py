@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from tussis.shared.errors import OutputUnwritable
-from tussis.worker.detector.manifest import read_manifest, read_model, sha256_of, write_atomically, write_manifest
+from tussis.worker.atomic import replace_file
+from tussis.worker.detector.manifest import read_manifest, read_model, sha256_of, write_manifest
 from tussis.worker.modelling.calibrate import synthetic_images
 from tussis.worker.modelling.quantization.equalise import equalised
 from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplified
@@ -41,7 +42,7 @@ def int8_for_measuring(model: Path, output: Path, *, threads: int = 1) -> Path:
     ranges = ranges_over(simple, in_eight_bits(simple, backbone), recordings, threads=threads, where=str(model))
     quantised = Calibrated(*equalised(simple, backbone, ranges), backbone).quantised()
     try:
-        write_atomically(output, quantised)
+        replace_file(output, quantised, durable=True)
     except OSError as error:
         raise OutputUnwritable(f"cannot write {output}: {error.strerror}") from None
     manifest = replace(

@@ -1,0 +1,209 @@
+"""A worker with faults on demand: the real one, with one call wrapped.
+
+A recording whose bytes hold ``FAULT:<name>:`` is met by that fault where it would be decoded; what follows is
+the real recording. A fault that begins with ``device-`` travels on, and meets the recording in the device process
+(:mod:`tests.soak.faulty_device`). Run as ``python -m tests.soak.faulty_worker`` with the arguments of
+``tussis worker``. For ``tussis soak`` and the tests; never for recordings of others, who could end the process with a
+few bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MARKER = b"FAULT:"
+
+#: Where a recording that was begun leaves a line, if set: pid and name of the fault.
+STARTS_FILE = "FAULT_STARTS_FILE"
+
+
+#: A file that does not exist yet, if set: the first result that is committed kills its process, and makes the file.
+KILL_AFTER_COMMIT = "FAULT_KILL_AFTER_COMMIT"
+
+#: Files, if set. While the first exists no child gets its model; once the second does, the event loop hangs; once the
+#: third does, the worker asks the broker for no more messages, while its loop turns.
+SLOW_LOAD, STUCK_LOOP, DEAF = "FAULT_SLOW_LOAD", "FAULT_STUCK_LOOP", "FAULT_DEAF"
+
+
+#: If set, the stop of Celery's pool never ends.
+STUCK_STOP = "FAULT_STUCK_STOP"
+#: If set, kombu's own transport is used, without our repairs.
+UNGUARDED = "FAULT_UNGUARDED"
+#: Seconds by which the worker's clock is ahead, if set.
+CLOCK_OFF = "FAULT_CLOCK_OFF"
+
+
+#: The fault that the recording in hand takes along; a child has one recording at a time.
+_for_the_device: list[str] = []
+
+
+def with_fault(name: str, recording: bytes = b"") -> bytes:
+    """The bytes of a recording that meets the fault ``name``: segfault, exit, memory, hang, raise, no-memory,
+    no-torch-memory, slow-SECONDS, or once-SECONDS, which is slow at the first time only (with `STARTS_FILE`).
+
+    In the device process: device-segfault, device-hang, device-fail, device-break, device-slow-SECONDS,
+    device-memory-MOST, which lacks memory while more than so many recordings share the run.
+    """
+    return MARKER + name.encode() + b":" + recording
+
+
+def _segfault() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _out_of_memory() -> None:
+    # What the kernel does to the process that it picks.
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hang() -> None:
+    # PyDLL keeps the GIL, as a codec that hangs in C may.
+    ctypes.PyDLL(None).sleep(3600)
+
+
+def _raise() -> None:
+    raise RuntimeError("a fault of our own making")
+
+
+def _no_torch_memory() -> None:
+    import torch
+
+    torch.empty(1 << 55)
+
+
+FAULTS: dict[str, Callable[[], object]] = {
+    "segfault": _segfault,
+    "exit": lambda: os._exit(7),
+    "memory": _out_of_memory,
+    "hang": _hang,
+    "raise": _raise,
+    "no-memory": lambda: bytearray(1 << 60),
+    "no-torch-memory": _no_torch_memory,
+}
+
+
+def _wrapped(decode: Callable[..., Any]) -> Callable[..., Any]:
+    def faulty(data: bytes, *arguments: Any, **options: Any) -> Any:
+        if data.startswith(MARKER):
+            name, data = data.removeprefix(MARKER).split(b":", 1)
+            if name.startswith(b"device-"):
+                _for_the_device[:] = [name.decode()]
+                return decode(data, *arguments, **options)
+            first = note(name.decode())
+            kind, _, seconds = name.partition(b"-")
+            if kind == b"slow" or (kind == b"once" and first):
+                time.sleep(float(seconds))
+            elif kind != b"once":
+                FAULTS[name.decode()]()
+        return decode(data, *arguments, **options)
+
+    return faulty
+
+
+def _stamping(inputs: Callable[..., Any]) -> Callable[..., Any]:
+    from tests.soak.faulty_device import stamped
+
+    def faulty(*arguments: Any) -> Any:
+        wave = inputs(*arguments)
+        return stamped(wave, _for_the_device.pop()) if _for_the_device else wave
+
+    return faulty
+
+
+def _killing(act: Callable[..., None]) -> Callable[..., None]:
+    def faulty(*arguments: Any) -> None:
+        path = os.environ.get(KILL_AFTER_COMMIT)
+        if path and not Path(path).exists():
+            Path(path).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        act(*arguments)
+
+    return faulty
+
+
+def _there(variable: str) -> bool:
+    path = os.environ.get(variable)
+    return path is not None and Path(path).exists()
+
+
+def _slow(load: Callable[..., Any]) -> Callable[..., Any]:
+    def faulty(*arguments: Any, **options: Any) -> Any:
+        while _there(SLOW_LOAD):
+            time.sleep(0.1)
+        return load(*arguments, **options)
+
+    return faulty
+
+
+def _stuck(beat: Callable[..., None]) -> Callable[..., None]:
+    def faulty(run_dir: Any, phase: Any) -> None:
+        while _there(STUCK_LOOP):
+            time.sleep(0.1)
+        beat(run_dir, phase)
+
+    return faulty
+
+
+def _deaf(ask: Callable[..., Any]) -> Callable[..., Any]:
+    def faulty(*arguments: Any, **options: Any) -> Any:
+        return None if _there(DEAF) else ask(*arguments, **options)
+
+    return faulty
+
+
+def note(name: str) -> bool:
+    """Whether it is the first of this name, as far as one can tell."""
+    path = os.environ.get(STARTS_FILE)
+    if not path:
+        return True
+    with Path(path).open("a+") as file:
+        file.seek(0)
+        first = all(line.split()[-1] != name for line in file)
+        file.write(f"{os.getpid()} {name}\n")
+    return first
+
+
+def main() -> None:
+    """Wrap, then hand over to ``tussis worker``."""
+    if off_s := float(os.environ.get(CLOCK_OFF, "0")):
+        # Before kombu takes the function by its name.
+        right = time.time
+        vars(time)["time"] = lambda: right() + off_s
+    from celery.concurrency.prefork import TaskPool
+
+    from tussis.shared.errors import TussisError
+    from tussis.worker.cli.worker import worker
+    from tussis.worker.device import host
+    from tussis.worker.device.scorer import DeviceScorer
+    from tussis.worker.parent import transport
+    from tussis.worker.pipeline import child, tasks
+    from tussis.worker.pipeline import process as pipeline
+    from tussis.worker.status.rundir import RunDir
+
+    # The one call that is overridden in each, by its name there.
+    vars(pipeline)["decode"] = _wrapped(vars(pipeline)["decode"])
+    vars(tasks)["act"] = _killing(vars(tasks)["act"])
+    vars(child)["open_chosen"] = _slow(vars(child)["open_chosen"])
+    setattr(RunDir, "beat", _stuck(RunDir.beat))  # noqa: B010 - mypy takes no assignment to a method
+    setattr(DeviceScorer, "inputs", _stamping(DeviceScorer.inputs))  # noqa: B010
+    vars(host)["ENTRY"] = ["-m", "tests.soak.faulty_device"]
+    transport.Channel._brpop_start = _deaf(transport.Channel._brpop_start)
+    if os.environ.get(STUCK_STOP):
+        TaskPool.on_stop = lambda pool: time.sleep(3600)
+    if os.environ.get(UNGUARDED):
+        vars(transport)["install"] = lambda: None
+    try:
+        worker(prog_name="tussis worker")
+    except TussisError as error:
+        sys.exit(f"tussis: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What a soak runs: the servers, a bucket, workers, and the proxies through which the workers see the servers."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from tests.soak.s3_proxy import S3Proxy
+from tests.soak.tcp_proxy import TcpProxy
+from tussis.shared.broker import connect
+from tussis.shared.ledger import Ledger
+from tussis.shared.store import migrate
+from tussis.shared.store.repository import Store
+from tussis.worker.embedded.process import Command, GuardedProcess, StopStep
+from tussis.worker.embedded.servers import Servers
+from tussis.worker.local.bucket import bucket_client
+from tussis.worker.status.rundir import RunDir
+
+BUCKET = "tussis-soak"
+#: Short delays and timeouts, so that minutes of soak see what takes hours otherwise.
+_SETTINGS = {
+    "TUSSIS_VISIBILITY_TIMEOUT_S": "10",
+    "TUSSIS_RETRY_BASE_S": "0.5",
+    "TUSSIS_RETRY_CAP_S": "5",
+    "TUSSIS_SOFT_SHUTDOWN_S": "10",
+}
+
+
+@dataclass
+class SoakWorker:
+    """One worker process under its guard, and its folder."""
+
+    process: GuardedProcess
+    run_dir: Path
+
+    def children(self) -> list[int]:
+        """The process ids of its ready children."""
+        found = []
+        for folder in self.run_dir.glob("tussis-*"):
+            found += [pid for pid, report in RunDir(folder).children().items() if report.state == "ready"]
+        return found
+
+
+@dataclass
+class Plant:
+    """Everything at work, for the time of :func:`plant`."""
+
+    servers: Servers
+    data: Path
+    model: Path
+    broker_proxy: TcpProxy
+    database_proxy: TcpProxy
+    s3_proxy: S3Proxy
+    client: Any
+    ledger: Ledger
+    store: Store
+    workers: list[SoakWorker] = field(default_factory=list)
+    started: int = 0
+
+    def start_worker(self) -> SoakWorker:
+        """Start one more worker, with one child; do not wait for it."""
+        self.started += 1
+        run_dir = self.data / f"run-{self.started}"
+        run_dir.mkdir(parents=True)
+        log = self.data / f"worker-{self.started}.log"
+        argv = (sys.executable, "-m", "tests.soak.faulty_worker", "cpu", "--concurrency", "1")
+        command = Command(
+            name=f"worker-{self.started}",
+            argv=argv,
+            cwd=self.data,
+            log=log,
+            stop=(StopStep("SIGTERM", 40.0),),
+            death_signal="SIGKILL",
+            environment={**os.environ, **self.environment(), "TUSSIS_RUN_DIR": str(run_dir)},
+        )
+        worker = SoakWorker(self.servers.run_beside(command), run_dir)
+        self.workers.append(worker)
+        return worker
+
+    def environment(self) -> dict[str, str]:
+        """The settings of a worker: every server through its proxy."""
+        own = self.servers.endpoints.environment()
+        return {
+            **own,
+            **_SETTINGS,
+            "TUSSIS_BROKER_URL": _through(own["TUSSIS_BROKER_URL"], self.broker_proxy.port),
+            "TUSSIS_DATABASE_URL": _through(own["TUSSIS_DATABASE_URL"], self.database_proxy.port),
+            "TUSSIS_S3_ENDPOINT_URL": self.s3_proxy.url,
+            "TUSSIS_MODEL": str(self.model),
+            # The faulty worker is not installed.
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
+
+    def replace_dead(self) -> int:
+        """What a supervisor does: start a worker for each one that ended. How many there were."""
+        dead = [worker for worker in self.workers if not worker.process.running]
+        for worker in dead:
+            worker.process.stop()
+            self.workers.remove(worker)
+            self.start_worker()
+        return len(dead)
+
+    def kill_child(self, rng: random.Random) -> str:
+        """SIGKILL one child; what was done."""
+        pids = [pid for worker in self.workers for pid in worker.children()]
+        if not pids:
+            return "no child to kill"
+        pid = rng.choice(pids)
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return f"child {pid} had ended"
+        return f"kill -9 child {pid}"
+
+
+@contextmanager
+def plant(data: Path, model: Path, workers: int) -> Iterator[Plant]:
+    """Start everything, and stop everything at the end. Raises what the servers and the store do."""
+    with ExitStack() as stack:
+        servers = stack.enter_context(Servers(data / "servers"))
+        endpoints = servers.endpoints
+        migrate.upgrade(endpoints.database_url)
+        client = bucket_client(endpoints)
+        if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+            client.create_bucket(Bucket=BUCKET)
+        made = Plant(
+            servers=servers,
+            data=data,
+            model=model,
+            broker_proxy=stack.enter_context(TcpProxy("127.0.0.1", _port(endpoints.broker_url))),
+            database_proxy=stack.enter_context(TcpProxy("127.0.0.1", _port(endpoints.database_url))),
+            s3_proxy=stack.enter_context(S3Proxy(endpoints.s3_endpoint_url, slow_s=6.0)),
+            client=client,
+            ledger=Ledger(connect(endpoints.broker_url)),
+            store=stack.enter_context(Store.connect(endpoints.database_url, pool_size=2)),
+        )
+        try:
+            for _ in range(workers):
+                made.start_worker()
+            yield made
+        finally:
+            for worker in made.workers:
+                worker.process.ask_to_stop()
+            for worker in made.workers:
+                worker.process.stop()
+
+
+def _port(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def _through(url: str, port: int) -> str:
+    parts = urlsplit(url)
+    credentials = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{port}"))

@@ -1,0 +1,35 @@
+"""Writing a file whole or not at all: a reader sees the old one or the new one, also after a crash of the writer."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacement(path: Path, *, mode: int = 0o644, durable: bool = False) -> Iterator[BinaryIO]:
+    """A stream whose bytes become ``path`` when the block ends without an error, and vanish otherwise.
+
+    ``mode`` is that of the new file. ``durable``: the bytes are on the disk before the name is. Raises OSError.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
+            os.fchmod(stream.fileno(), mode)
+            yield stream
+            if durable:
+                stream.flush()
+                os.fsync(stream.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = False) -> None:
+    """Write a file as :func:`replacement` does. Raises OSError."""
+    with replacement(path, mode=mode, durable=durable) as stream:
+        stream.write(data)

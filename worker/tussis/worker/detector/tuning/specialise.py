@@ -1,0 +1,285 @@
+"""Rewriting a model's graph so that it takes the mel images themselves.
+
+The contract's ``spectrograms`` hold one image three times, letterboxed and put through ImageNet's affine step. A graph
+that is known to be fed nothing else can take the image as it comes from the mel filters, (B, S, 160, 201), and do the
+rest itself; and where its first operation is a convolution over the three channels, one channel is enough:
+
+    sum over c of W_c * (p / (2 std_c) + (0.5 - mean_c) / std_c)  =  U * p + V * 1,   p in [-1, 1],
+
+with U and V the weights' sums under those two factors. The constant part V * 1 is no plain bias: the convolution pads
+with zeros *behind* ImageNet's step, so near the border it lacks the taps that lie outside. A second channel of ones,
+which the same convolution pads with the same zeros, keeps that exact. (Against a bias map added behind the convolution
+it costs the same and keeps onnxruntime's fusion with the activation; ``docs/performance.md`` has the numbers.)
+
+``choice.py`` compares answers and times before a worker uses a rewritten graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tussis.shared.dsp.constants import (
+    CONTENT_ROWS,
+    FRAMES,
+    IMAGE_SIZE,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    MARGIN_ROWS,
+    MARGIN_VALUE,
+    MEL_BANDS,
+)
+from tussis.worker.detector.contract import SPECTROGRAMS
+from tussis.worker.detector.mels import MELS, ROUNDED
+from tussis.worker.detector.tuning.graph_edit import GraphEdit, NotRecognised
+from tussis.worker.detector.tuning.winograd import filter_fewer
+
+#: Counts up with every change of what is written, or of how it is measured: what is cached under another is not used.
+REWRITE_VERSION: Final = 3
+
+_CHANNELS: Final = len(IMAGENET_MEAN)
+# x_c = p * _SCALE[c] + _SHIFT[c] is ImageNet's step on p in [-1, 1].
+_SCALE: Final = 0.5 / np.array(IMAGENET_STD)
+_SHIFT: Final = (0.5 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+
+
+class Form(StrEnum):
+    """How much of a graph was rewritten."""
+
+    FOLDED = "folded"
+    """The first convolution takes the image once."""
+    PICKED = "picked"
+    """The graph picks one channel; it gets that one."""
+    FRONT = "front"
+    """The graph is as it was, behind letterbox and ImageNet's step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewritten:
+    """A graph that takes ``mels`` in place of ``spectrograms``."""
+
+    form: str
+    """A :class:`Form`, and ``+winograd`` where convolutions were rewritten too."""
+    data: bytes
+    """The ONNX file."""
+
+
+def rewritings(data: bytes, *, winograd: bool) -> Iterator[Rewritten]:
+    """What a model that follows the contract can be rewritten to, the fastest first; each one made when asked for.
+
+    Needs the package ``onnx``. ``winograd`` offers its convolutions rewritten as well, for onnxruntime.
+
+    Raises :class:`NotRecognised`.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise NotRecognised("the package onnx is not installed") from None
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_from_string(data)
+    except DecodeError as error:
+        raise NotRecognised(f"onnx cannot read it: {error}") from None
+    form = _rewrite(GraphEdit(model.graph))
+    plain = _file(model)
+    if winograd and filter_fewer(model):
+        yield Rewritten(f"{form}+winograd", _file(model))
+    yield Rewritten(form, plain)
+
+
+def _file(model: Any) -> bytes:
+    from onnx import checker
+
+    try:
+        checker.check_model(model)
+    except checker.ValidationError as error:
+        raise NotRecognised(f"rewritten, the graph is not valid: {' '.join(str(error).split())[:200]}") from None
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _rewrite(graph: GraphEdit) -> Form:
+    users = graph.users(SPECTROGRAMS)
+    shapes = [node for node in users if node.op_type == "Shape"]
+    others = [node for node in users if node.op_type != "Shape"]
+    if not others:
+        raise NotRecognised(f'nothing uses "{SPECTROGRAMS}"')
+    convolution = _first_convolution(graph, others)
+    picked = None if convolution is not None else _picked_channel(graph, others)
+    _replace_input(graph)
+    for node in shapes:
+        _reshape_question(graph, node)
+    image = _letterbox(graph)
+    if convolution is not None:
+        _fold(graph, convolution, image)
+        return Form.FOLDED
+    if picked is not None:
+        _pick(graph, picked, image)
+        return Form.PICKED
+    _front(graph, image)
+    return Form.FRONT
+
+
+# --- recognising ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Convolution:
+    reshape: Any
+    node: Any
+    weights: NDArray[np.float64]
+    """(filters, 3, height, width)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Picked:
+    node: Any
+    channel: int
+
+
+def _first_convolution(graph: GraphEdit, users: Sequence[Any]) -> _Convolution | None:
+    """``spectrograms`` -> Reshape -> Conv over three channels with constant float32 weights, and nothing beside it."""
+    if len(users) != 1 or users[0].op_type != "Reshape":
+        return None
+    reshape = users[0]
+    below = graph.users(reshape.output[0])
+    if len(below) != 1 or below[0].op_type != "Conv" or below[0].input[0] != reshape.output[0]:
+        return None
+    node = below[0]
+    weights = graph.constant(node.input[1])
+    if weights is None or weights.dtype != np.float32 or weights.ndim != 4 or weights.shape[1] != _CHANNELS:
+        return None
+    attributes = {attribute.name: attribute for attribute in node.attribute}
+    if "group" in attributes and attributes["group"].i != 1:
+        return None
+    return _Convolution(reshape, node, weights.astype(np.float64))
+
+
+def _picked_channel(graph: GraphEdit, users: Sequence[Any]) -> _Picked | None:
+    """``spectrograms`` -> Gather of one constant index on the channel axis, and nothing beside it."""
+    if len(users) != 1 or users[0].op_type != "Gather":
+        return None
+    node = users[0]
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
+    index = graph.constant(node.input[1])
+    if axis not in (2, -3) or index is None or index.shape != () or not -_CHANNELS <= int(index) < _CHANNELS:
+        return None
+    return _Picked(node, int(index) % _CHANNELS)
+
+
+# --- rewriting --------------------------------------------------------------------------------------------------------
+
+
+def _reshape_question(graph: GraphEdit, node: Any) -> None:
+    """Whoever asks for the shape of ``spectrograms`` is told what it was: (B, S, 3, 224, 224)."""
+    attributes = {attribute.name: attribute.i for attribute in node.attribute}
+    start, end = attributes.get("start", 0), attributes.get("end", 5)
+    if 0 <= start <= end <= 2:
+        node.input[0] = MELS
+        return
+    leading = graph.fresh("leading_sizes")
+    whole = graph.fresh("sizes")
+    graph.front("Shape", [MELS], leading, start=0, end=2)
+    graph.front("Concat", [leading, graph.put(np.array([_CHANNELS, IMAGE_SIZE, IMAGE_SIZE]))], whole, axis=0)
+    sizes = range(5)[slice(start, end)]
+    graph.replace(node, "Gather", [whole, graph.put(np.array(sizes, dtype=np.int64))], axis=0)
+
+
+def _fold(graph: GraphEdit, convolution: _Convolution, image: str) -> None:
+    node, weights = convolution.node, convolution.weights
+    both = np.stack([np.tensordot(weights, factor, axes=(1, 0)) for factor in (_SCALE, _SHIFT)], axis=1)
+    ones = graph.fresh("image_and_ones")
+    # One channel of ones behind the image's.
+    graph.front("Pad", [image, graph.put(np.array([0, 0, 0, 0, 0, 1, 0, 0])), graph.put(np.float32(1.0))], ones)
+    graph.remove(convolution.reshape)
+    node.input[0] = ones
+    node.input[1] = graph.put(both.astype(np.float32))
+
+
+def _pick(graph: GraphEdit, picked: _Picked, image: str) -> None:
+    scaled, shifted = graph.fresh("scaled"), graph.fresh("shifted")
+    channel = picked.channel
+    graph.front("Mul", [image, graph.put(np.float32(_SCALE[channel]))], scaled)
+    graph.front("Add", [scaled, graph.put(np.float32(_SHIFT[channel]))], shifted)
+    graph.replace(picked.node, "Reshape", [shifted, _sizes_like_input(graph, IMAGE_SIZE, IMAGE_SIZE)])
+
+
+def _front(graph: GraphEdit, image: str) -> None:
+    # Step by step as the contract has it: an int8 graph rounds what it gets, and another last bit may round otherwise.
+    steps = (
+        ("Add", np.float32(1.0)),
+        ("Div", np.float32(2.0)),
+        ("Sub", np.array(IMAGENET_MEAN, dtype=np.float32).reshape(1, _CHANNELS, 1, 1)),
+        ("Div", np.array(IMAGENET_STD, dtype=np.float32).reshape(1, _CHANNELS, 1, 1)),
+    )
+    current = image
+    for operator, value in steps:
+        upcoming = graph.fresh("channels")
+        graph.front(operator, [current, graph.put(value)], upcoming)
+        current = upcoming
+    sizes = _sizes_like_input(graph, _CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
+    graph.front("Reshape", [current, sizes], SPECTROGRAMS)
+
+
+def _replace_input(graph: GraphEdit) -> None:
+    """Take ``mels`` and ``round_to_float16`` in place of ``spectrograms``."""
+    from onnx import TensorProto, helper
+
+    if MELS in graph.taken or ROUNDED in graph.taken:
+        raise NotRecognised(f'it has a "{MELS}" or "{ROUNDED}" of its own')
+    inputs = graph.proto.input
+    index = next(i for i, value in enumerate(inputs) if value.name == SPECTROGRAMS)
+    leading = list(inputs[index].type.tensor_type.shape.dim)[:2]
+    mels = helper.make_tensor_value_info(MELS, TensorProto.FLOAT, [None, None, MEL_BANDS, FRAMES])
+    for dimension, original in zip(mels.type.tensor_type.shape.dim, leading, strict=False):
+        dimension.CopyFrom(original)
+    inputs[index].CopyFrom(mels)
+    inputs.append(helper.make_tensor_value_info(ROUNDED, TensorProto.BOOL, []))
+    # What was inferred about shapes in front of the first convolution no longer holds.
+    del graph.proto.value_info[:]
+
+
+def _letterbox(graph: GraphEdit) -> str:
+    """``mels`` stretched, rounded where asked, and on its margins: float32 (B * S, 1, 224, 224)."""
+    from onnx import TensorProto
+
+    flat, wide, stretched = graph.fresh("flat"), graph.fresh("wide"), graph.fresh("stretched")
+    graph.front("Reshape", [MELS, graph.put(np.array([-1, 1, MEL_BANDS, FRAMES]))], flat)
+    graph.front("MatMul", [flat, graph.put(_stretch(FRAMES, IMAGE_SIZE).T)], wide)
+    graph.front("MatMul", [graph.put(_stretch(MEL_BANDS, CONTENT_ROWS)), wide], stretched)
+    half, back, rounded = graph.fresh("half"), graph.fresh("half_as_float"), graph.fresh("rounded")
+    graph.front("Cast", [stretched], half, to=TensorProto.FLOAT16)
+    graph.front("Cast", [half], back, to=TensorProto.FLOAT)
+    graph.front("Where", [ROUNDED, back, stretched], rounded)
+    image = graph.fresh("image")
+    margins = np.array([0, 0, MARGIN_ROWS, 0, 0, 0, MARGIN_ROWS, 0])
+    graph.front("Pad", [rounded, graph.put(margins), graph.put(np.float32(MARGIN_VALUE))], image)
+    return image
+
+
+def _sizes_like_input(graph: GraphEdit, *behind: int) -> str:
+    """The shape (B, S, ...) as a value."""
+    leading, sizes = graph.fresh("leading_sizes"), graph.fresh("sizes")
+    graph.front("Shape", [MELS], leading, start=0, end=2)
+    graph.front("Concat", [leading, graph.put(np.array(behind))], sizes, axis=0)
+    return sizes
+
+
+def _stretch(source: int, target: int) -> NDArray[np.float32]:
+    """Bilinear interpolation of a line as a matrix: (target, source).
+
+    With torch's own weights, to the bit: those of ONNX's Resize differ from them by up to 1e-5, which moves every 50th
+    pixel to another float16.
+    """
+    import torch
+
+    identity = torch.eye(source)[None, None]
+    lines = torch.nn.functional.interpolate(identity, size=(target, source), mode="bilinear", align_corners=False)
+    matrix: NDArray[np.float32] = lines[0, 0].numpy()
+    return matrix

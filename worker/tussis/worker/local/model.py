@@ -1,0 +1,69 @@
+"""Which model the demo serves."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tussis.shared.errors import ServerFailed
+from tussis.worker.detector.shipped import default_model
+from tussis.worker.embedded.process import Command, GuardedProcess, StopStep
+from tussis.worker.embedded.servers import Servers
+from tussis.worker.local.surroundings import said_last, tussis_command, writing
+
+#: Of the few tried, one whose answers differ between the recordings made here.
+SEED: Final = 2
+#: Seconds for an export; a quiet machine takes ten.
+_TIMEOUT_S: Final = 180.0
+
+
+@dataclass
+class Choice:
+    """A model that is there, or is being made. ``random``: its weights are, and its answers mean nothing."""
+
+    path: Path
+    random: bool
+    log: Path
+    making: GuardedProcess | None = None
+
+    def wait(self) -> Path:
+        """The model's path, once it is there. Raises :class:`ServerFailed`."""
+        if self.making is not None and self.making.wait(_TIMEOUT_S) != 0:
+            said = said_last(self.log.read_text(errors="replace").splitlines())
+            raise ServerFailed(f"the model was not made: {said}; see {self.log}")
+        return self.path
+
+    def stop(self) -> None:
+        """Break the export off, if it still runs."""
+        if self.making is not None:
+            self.making.stop()
+
+
+def choose_model(given: Path | None, data: Path, servers: Servers) -> Choice:
+    """The model given, else the one that Tussis ships, else one of random weights.
+
+    The last is made in the background, once for the data folder. Raises :class:`ServerFailed` and what
+    :func:`tussis.worker.local.surroundings.writing` does.
+    """
+    log = data / "model.log"
+    chosen = given or default_model()
+    if chosen is not None:
+        return Choice(chosen.absolute(), False, log)
+    path = data / "models" / f"random-{SEED}.onnx"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # The manifest is written last.
+    if path.with_suffix(".json").exists() and path.exists():
+        return Choice(path, True, log)
+    command = Command(
+        name="export",
+        argv=(tussis_command(), "models", "export", "--random", str(SEED), str(path)),
+        cwd=data,
+        log=log,
+        stop=(StopStep("SIGTERM", 2.0),),
+        death_signal="SIGKILL",
+        environment=os.environ,
+    )
+    return Choice(path, True, log, servers.run_beside(command))

@@ -1,0 +1,67 @@
+"""What the demo takes from the shell, and how it starts commands: a world of its own, whatever is set outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tussis.shared.errors import NotInstalled, OutputUnwritable
+from tussis.worker.atomic import replace_file
+from tussis.worker.embedded.room import FULL, disk_full
+
+
+def forget_deployments() -> None:
+    """Drop from this process's environment what would lead its clients to other servers than the embedded ones.
+
+    Those are the settings of a real deployment, boto3's and libpq's variables, and proxies. The commands that the demo
+    starts get what is left: they are of the same installation.
+    """
+    for name in tuple(os.environ):
+        if name.startswith(("TUSSIS_", "AWS_", "PG")) or name.lower().endswith("_proxy"):
+            del os.environ[name]
+
+
+def said_last(lines: Sequence[str]) -> str:
+    """What a command said for people when it failed: its line of ours, else its last one."""
+    told = [line for line in lines if line.strip()]
+    ours = [line.removeprefix("tussis: ") for line in told if line.startswith("tussis: ")]
+    return (ours or told or ["it wrote nothing"])[-1]
+
+
+def tussis_command() -> str:
+    """The ``tussis`` command of this installation. Raises :class:`NotInstalled`."""
+    beside = Path(sys.executable).with_name("tussis")
+    found = str(beside) if beside.is_file() else shutil.which("tussis")
+    if found is None:
+        raise NotInstalled(f"no tussis command beside {sys.executable}: pip install 'tussis[cpu,models,embedded]'")
+    return found
+
+
+def shown_command() -> str:
+    """The same as a person would type it here."""
+    command = tussis_command()
+    if shutil.which("tussis") == command:
+        return "tussis"
+    path = Path(command)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else command
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line why ``path`` cannot be written. Raises :class:`DiskFull` and :class:`OutputUnwritable`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise disk_full(path) from error
+        raise OutputUnwritable(f"cannot write {path}: {error.strerror or error}; choose another folder") from error
+
+
+def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Write a file whole or not at all. Raises as :func:`writing`."""
+    with writing(path):
+        replace_file(path, data, mode=mode)

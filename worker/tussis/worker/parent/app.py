@@ -1,0 +1,94 @@
+"""The Celery application of a worker: every option that the promise rests on, with its reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from kombu import Queue
+
+from tussis.shared.queues import (
+    PRIORITIES,
+    PRIORITY_SEPARATOR,
+    TASK_NAME,
+    UNACKED_INDEX_KEY,
+    UNACKED_KEY,
+    Device,
+    worker_queues,
+)
+from tussis.shared.settings import Settings
+from tussis.worker.parent import transport
+from tussis.worker.parent.request import ChildEnds, request_class
+from tussis.worker.pipeline.child import OUT_OF_REACH_KIB
+
+#: Seconds between two looks for messages whose visibility timeout is over.
+RESTORE_INTERVAL_S = 5
+
+
+def build_app(settings: Settings, device: Device, ends: ChildEnds | None = None) -> Celery:
+    """Configure Celery for a worker on ``device``. Nothing is connected yet. ``ends`` hears of children that
+    end at work.
+
+    Raises :class:`SettingsInvalid` when the broker is not set. The measurements behind the options are in
+    ``docs/guarantees.md``.
+    """
+    transport.install()
+    # No fixups: with DJANGO_SETTINGS_MODULE in the environment Celery would load that Django project.
+    app = Celery("tussis", broker=settings.need_broker(), set_as_current=False, fixups=[])
+    app.conf.update(
+        # Not declared: kombu would keep a table of bindings in the broker, which nothing of ours reads.
+        task_queues=[Queue(name, exchange="", routing_key=name, no_declare=True) for name in worker_queues(device)],
+        task_create_missing_queues=False,
+        # The message stays in the broker until its work is done, and goes back when the process is lost.
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        worker_prefetch_multiplier=1,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        # A broker that is away is waited for, for ever.
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_transport_options=_transport_options(settings),
+        # Loading a model takes longer than the 4 s after which Celery takes a new process for dead.
+        worker_proc_alive_timeout=120.0,
+        # KiB, out of reach: only a child that ran out of memory ends after its task (child.end_after_task).
+        worker_max_memory_per_child=OUT_OF_REACH_KIB,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_send_task_events=False,
+        # Whoever may write to the broker could stop the worker, or have it drop a recording.
+        worker_enable_remote_control=False,
+        enable_utc=True,
+    )
+    from tussis.worker.pipeline.tasks import analyze
+
+    app.task(
+        analyze,
+        name=TASK_NAME,
+        bind=False,
+        acks_late=True,
+        reject_on_worker_lost=True,
+        ignore_result=True,
+        Request=request_class(ends or ChildEnds()),
+    )
+    return app
+
+
+def _transport_options(settings: Settings) -> dict[str, Any]:
+    return {
+        "visibility_timeout": settings.visibility_timeout_s,
+        "unacked_restore_interval": RESTORE_INTERVAL_S,
+        "unacked_restore_throttle": 1,
+        "unacked_key": UNACKED_KEY,
+        "unacked_index_key": UNACKED_INDEX_KEY,
+        # A connection that is half open is noticed within seconds.
+        "socket_timeout": 5,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "health_check_interval": 5,
+        "priority_steps": list(PRIORITIES),
+        "sep": PRIORITY_SEPARATOR,
+        "queue_order_strategy": "priority",
+    }

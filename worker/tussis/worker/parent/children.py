@@ -1,0 +1,45 @@
+"""Watching the children and the device process: files of dead ones are removed, and one that cannot start ends the
+worker with the reason."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from celery.worker import state as celery_state
+
+from tussis.worker import logs
+from tussis.worker.device.host import DeviceHost
+from tussis.worker.parent.pool import child_pids
+from tussis.worker.status.rundir import RunDir
+
+_log = logs.get("children")
+
+
+def watch_children(worker: Any, run_dir: RunDir, fold_metrics: Callable[[int], None]) -> None:
+    """Remove what dead children left behind, and stop the worker when a replacement refuses to start.
+
+    ``fold_metrics`` takes the process id of each dead child.
+    """
+    # The files before the processes: a child that has left a file by now is among the processes.
+    reports, holds = run_dir.children(), run_dir.holds()
+    living = set(child_pids(worker))
+    # A replacement that died while it waited for the database has reported nothing, and its hold keeps the worker from
+    # being ready.
+    for pid in {*reports, *holds} - living - {os.getpid()}:
+        fold_metrics(pid)
+        run_dir.forget(pid)
+    for pid, report in reports.items():
+        if pid in living and report.state == "refused":
+            _log.error("child_refused", reason=report.message)
+            celery_state.should_stop = 1
+
+
+def watch_device(device: DeviceHost) -> str | None:
+    """Have the device process replaced when it ended. One that cannot start ends the worker: the reason, else None."""
+    device.look()
+    if device.refused is not None:
+        _log.error("device_refused", reason=device.refused)
+        celery_state.should_stop = 1
+    return device.refused

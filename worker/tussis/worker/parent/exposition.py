@@ -1,0 +1,165 @@
+"""Serving a worker's metrics over HTTP, from its parent process, in Prometheus' text format."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tussis.shared.broker import connect, redact
+from tussis.shared.errors import SettingsInvalid, TransientError
+from tussis.shared.ledger import Depth, Ledger
+from tussis.shared.queues import PRIORITIES, QUEUES
+from tussis.worker import logs
+from tussis.worker.status.metrics import FILES
+from tussis.worker.status.rundir import RunDir
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+    from tussis.worker.pipeline.child import Start
+
+_log = logs.get("metrics")
+
+#: The process id in the names of the files that hold what dead children counted; no child has it.
+_DEAD: Final = 0
+
+
+class Exposition:
+    """The HTTP server of one worker, from construction to :meth:`close`.
+
+    Raises :class:`SettingsInvalid` when the port cannot be taken.
+    """
+
+    def __init__(self, order: Start) -> None:
+        # Only now: the meter has said where the files are.
+        from prometheus_client import CollectorRegistry, start_http_server
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        settings = order.settings
+        self._files = order.run_dir.path / FILES
+        self._reading = threading.Lock()
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, str(self._files))
+        outer = CollectorRegistry()
+        outer.register(_Locked(registry, self._reading))
+        outer.register(_State(order))
+        host, port = settings.metrics_host, settings.metrics_port
+        assert port is not None
+        try:
+            self._server, self._thread = start_http_server(port, host, outer)
+        except OSError as error:
+            raise SettingsInvalid(
+                f"cannot serve metrics on {host}:{port} ({error.strerror}): choose another TUSSIS_METRICS_PORT"
+            ) from error
+        # A child must not keep the port when its parent dies.
+        os.register_at_fork(after_in_child=self._server.socket.close)
+        _log.info("metrics_served", host=host, port=self._server.server_address[1])
+
+    def fold(self, pid: int) -> None:
+        """Add what a dead child counted to what other dead ones did: a crash a minute must not pile up files."""
+        with self._reading:
+            fold(self._files, pid)
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=5)
+
+
+def fold(files: Path, pid: int) -> None:
+    """Move what the process ``pid`` counted, in its files in ``files``, to the file of all dead ones."""
+    from prometheus_client.mmap_dict import MmapedDict
+
+    for file in files.glob(f"*_{pid}.db"):
+        if file.stat().st_size:  # it may have died between making the file and its first count
+            kind = file.name.rpartition("_")[0]
+            total = MmapedDict(str(files / f"{kind}_{_DEAD}.db"))
+            for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(str(file)):
+                total.write_value(key, total.read_value(key)[0] + value, timestamp)
+            total.close()
+        file.unlink()
+
+
+class _Locked:
+    """The children's counters, never read while a dead child's are moved."""
+
+    def __init__(self, registry: Any, reading: threading.Lock) -> None:
+        self._registry = registry
+        self._reading = reading
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        with self._reading:
+            yield from self._registry.collect()
+
+
+class _State:
+    """What stands in the broker and in the run directory at the moment of the scrape."""
+
+    def __init__(self, order: Start) -> None:
+        url = order.settings.need_broker()
+        self._ledger = Ledger(connect(url), redact(url))
+        self._run_dir: RunDir = order.run_dir
+        self._apart = order.apart
+        self._labels = [order.worker, order.device.value, Path(order.model).name]
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        try:
+            depth = self._ledger.depth()
+        except TransientError as error:
+            _log.warning("metrics_incomplete", reason=str(error))
+            depth = None
+        yield _gauge("tussis_broker_up", "Whether the broker answered this scrape.", float(depth is not None))
+        if depth is not None:
+            yield from self._of_broker(depth)
+        status = self._run_dir.parent_status()
+        children, ready = (status.children, status.ready) if status is not None else (0, 0)
+        holding = len(self._run_dir.holds())
+        yield _gauge("tussis_worker_children", "Child processes that live.", children)
+        yield _gauge("tussis_worker_children_ready", "Child processes that have loaded the model.", ready)
+        yield _gauge("tussis_worker_children_holding", "Child processes that something holds up.", holding)
+        yield _gauge("tussis_worker_ready", "Whether this worker takes work.", float(self._is_ready()))
+        if self._apart:
+            device = self._run_dir.device()
+            up = float(device is not None and device.state == "ready")
+            yield _gauge("tussis_device_ready", "Whether the device process answers.", up)
+        info = GaugeMetricFamily("tussis_worker_info", "This worker; always 1.", labels=["worker", "device", "model"])
+        info.add_metric(self._labels, 1)
+        yield info
+
+    def _of_broker(self, depth: Depth) -> Iterator[Metric]:
+        from prometheus_client.core import GaugeMetricFamily
+
+        waiting = GaugeMetricFamily(
+            "tussis_queue_depth", "Messages that wait, by queue and priority.", labels=["queue", "priority"]
+        )
+        for queue in QUEUES:
+            for priority in PRIORITIES:
+                waiting.add_metric([queue, str(priority)], depth.waiting.get(queue, {}).get(priority, 0))
+        yield waiting
+        yield _gauge("tussis_in_flight", "Messages delivered to any worker and not acknowledged.", depth.in_flight)
+        yield _gauge("tussis_open_jobs", "Jobs with neither result nor failure yet.", depth.open)
+        yield _gauge("tussis_deferred_jobs", "Open jobs that wait for their next attempt.", depth.deferred)
+        yield _gauge("tussis_oldest_open_seconds", "Age of the oldest open job; 0: none.", depth.oldest_open_s or 0.0)
+
+    def _is_ready(self) -> bool:
+        from tussis.worker.status.probes import is_ready
+
+        return is_ready(self._run_dir)
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    from prometheus_client.core import GaugeMetricFamily
+
+    return GaugeMetricFamily(name, text, value=value)

@@ -1,0 +1,175 @@
+"""What a worker's parent process does beside consuming, in a thread of its own: each duty when it is due."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from celery.worker import state as celery_state
+
+from tussis.shared.broker import broker_errors, connect, redact
+from tussis.shared.errors import TransientError
+from tussis.shared.ledger import Ledger
+from tussis.shared.queues import UNACKED_INDEX_KEY
+from tussis.worker import logs
+from tussis.worker.device.host import DeviceHost
+from tussis.worker.parent.beats import Beats, age_limit_s
+from tussis.worker.parent.children import watch_children, watch_device
+from tussis.worker.parent.exposition import Exposition
+from tussis.worker.parent.pool import busy_children, child_pids, tags_in_work
+from tussis.worker.parent.readiness import NotReady, wait_for_children
+from tussis.worker.parent.reconciler import INTERVAL_S, Reconciler
+from tussis.worker.parent.registry import FORGET_AFTER_S, REPORT_INTERVAL_S, WorkerRegistry
+from tussis.worker.parent.starving import Starving
+from tussis.worker.parent.stop import BoundedStop
+from tussis.worker.parent.transport_scripts import BEAT_SCRIPT
+from tussis.worker.pipeline.child import Start
+from tussis.worker.status.rundir import ParentStatus
+
+_log = logs.get("housekeeper")
+
+#: Heartbeats within one visibility timeout: several may fail before a message in work is taken for lost.
+_BEATS_PER_TIMEOUT = 6
+#: Seconds between two notes for the probes.
+_NOTE_INTERVAL_S = 1.0
+#: Seconds between two rounds.
+_ROUND_S = 0.5
+
+
+class Housekeeper:
+    """The duties of one worker's parent, from :meth:`start` to :meth:`close`.
+
+    It outlives the consumer: while a stopping worker waits for its children, their messages still need heartbeats.
+    """
+
+    def __init__(
+        self,
+        order: Start,
+        exposition: Exposition | None = None,
+        device: DeviceHost | None = None,
+        before_kill: Callable[[], object] = lambda: None,
+    ) -> None:
+        """``before_kill`` is called before children are ended by force."""
+        self._order = order
+        self._exposition = exposition
+        self._device = device
+        self._run_dir = order.run_dir
+        url = order.settings.need_broker()
+        self._client = connect(url, bulk=True)
+        self._where = redact(url)
+        self._beat_script = self._client.register_script(BEAT_SCRIPT)
+        self._reconciler = Reconciler(self._client, Ledger(self._client, self._where), order.worker)
+        self._registry = WorkerRegistry(self._client, self._where, order.worker, order.device, str(order.model))
+        soft_shutdown_s = order.settings.soft_shutdown_s
+        self._stop = BoundedStop(order.run_dir, soft_shutdown_s, before_kill, self._registry.sign_off)
+        self._beats = Beats(age_limit_s(order.settings))
+        self._starving = Starving()
+        self._broker_since: float | None = None
+        self._due: dict[str, float] = {}
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.problem: NotReady | None = None
+        """Why the worker never became ready, or cannot go on."""
+
+    def start(self, worker: Any) -> None:
+        """Wait for the children, then do the duties. Raises :class:`NotReady`."""
+        try:
+            wait_for_children(worker, self._run_dir, self._order.model, self._device)
+        except NotReady as error:
+            self.problem = error
+            raise
+        self._thread = threading.Thread(target=self._run, args=(worker,), name="housekeeper", daemon=True)
+        self._thread.start()
+
+    def announce(self, worker: Any) -> None:
+        """Log that the worker is ready: every child has warmed up, and the consumer takes messages."""
+        _log.info(
+            "worker_ready",
+            worker=self._order.worker,
+            device=self._order.device.value,
+            children=len(child_pids(worker)),
+            queues=[queue.name for queue in worker.app.conf.task_queues],
+            model=str(self._order.model),
+        )
+
+    def close(self) -> None:
+        """End the thread and sign off, after the worker has stopped."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+        self._registry.sign_off()
+
+    def _run(self, worker: Any) -> None:
+        beat_every_s = self._order.settings.visibility_timeout_s / _BEATS_PER_TIMEOUT
+        last = time.monotonic()
+        while not self._over.wait(_ROUND_S):
+            now = time.monotonic()
+            elapsed_s, last = now - last, now
+            self._do(self._stop.watch, worker)
+            self._do(watch_children, worker, self._run_dir, self._fold_metrics)
+            self._do(self._watch_device)
+            if self._is_due("note", _NOTE_INTERVAL_S, now):
+                self._do(self._note, worker)
+            self._do(self._attend_broker, worker, beat_every_s, max(elapsed_s, beat_every_s), now)
+
+    def _do(self, duty: Callable[..., object], *arguments: Any) -> None:
+        """Do one duty. When it fails the others go on: without heartbeats, all that is in work would start again."""
+        try:
+            duty(*arguments)
+        except TransientError as error:
+            self._broker_since = None
+            _log.warning("duty_failed", error_class=error.error_class, reason=str(error))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            _log.error("duty_failed", error_class="internal", reason=reason, exc_info=True)
+
+    def _is_due(self, what: str, every_s: float, now: float) -> bool:
+        if now < self._due.get(what, 0.0):
+            return False
+        self._due[what] = now + every_s
+        return True
+
+    def _attend_broker(self, worker: Any, beat_every_s: float, elapsed_s: float, now: float) -> None:
+        if self._is_due("beat", beat_every_s, now):
+            self._beat(elapsed_s)
+        if self._is_due("report", REPORT_INTERVAL_S, now):
+            self._report(worker)
+        if self._is_due("forget", FORGET_AFTER_S, now):
+            self._registry.forget_silent_workers()
+        if self._is_due("reconcile", INTERVAL_S, now):
+            with broker_errors(self._where):
+                self._reconciler.look()
+            if self._reconciler.unfinished:
+                self._due["reconcile"] = now
+
+    def _beat(self, elapsed_s: float) -> None:
+        """Keep the messages in work invisible to other workers."""
+        tags = self._beats.advance(tags_in_work(), elapsed_s, held=bool(self._run_dir.holds()))
+        if tags:
+            with broker_errors(self._where):
+                self._beat_script(keys=[UNACKED_INDEX_KEY], args=tags)
+
+    def _report(self, worker: Any) -> None:
+        self._registry.report(worker, self._run_dir)
+        waiting = self._registry.waiting()
+        self._broker_since = self._broker_since or time.monotonic()
+        free = len(child_pids(worker)) - busy_children()
+        self._starving.look(waiting, free, celery_state.all_total_count[0], time.monotonic())
+
+    def _watch_device(self) -> None:
+        if self._device is not None and self.problem is None and (refused := watch_device(self._device)) is not None:
+            self.problem = NotReady(refused)
+
+    def _fold_metrics(self, pid: int) -> None:
+        if self._exposition is not None:
+            self._exposition.fold(pid)
+
+    def _note(self, worker: Any) -> None:
+        """Write what the probes read."""
+        reports = self._run_dir.children()
+        living = child_pids(worker)
+        ready = sum(1 for pid in living if pid in reports and reports[pid].state == "ready")
+        status = ParentStatus(time.monotonic(), len(living), ready, self._broker_since, self._starving.since)
+        self._run_dir.write_status(status)

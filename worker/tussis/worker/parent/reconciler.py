@@ -1,0 +1,82 @@
+"""Sends again what is open and nowhere: one worker at a time does it, for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import redis
+
+from tussis.shared.ledger import Horizon, Ledger
+from tussis.shared.ledger_scripts import WORKERS_OWN
+from tussis.worker import logs
+
+_log = logs.get("reconciler")
+
+#: Who reconciles at the moment.
+LEADER_KEY = "tussis.reconciler"
+#: Seconds after which another worker takes over from one that went silent.
+LEASE_S = 15
+#: Seconds between two looks.
+INTERVAL_S = 5.0
+#: Messages sent in one step, during which the broker does nothing else.
+BATCH = 500
+#: Seconds that one look spends sending; what is left waits for the next one. The housekeeper's beats wait as long.
+BUDGET_S = 2.0
+
+# KEYS leader; ARGV own name, lease in ms. 1 when the caller leads.
+_LEAD = f"""{WORKERS_OWN}\
+local leader = redis.call('GET', KEYS[1])
+if leader and leader ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+
+class Reconciler:
+    """One worker's candidate for reconciling. Not thread-safe: one thread calls :meth:`look`."""
+
+    def __init__(self, client: redis.Redis, ledger: Ledger, name: str) -> None:
+        self._ledger = ledger
+        self._name = name
+        self._lead = client.register_script(_LEAD)
+        self._before: Horizon | None = None
+        self.unfinished = False
+        """Whether the last look ended with more to send: the next one need not wait."""
+
+    def look(self) -> int:
+        """Publish what is due, and what two looks in a row found lost. Returns how many messages were sent.
+
+        A message is lost that neither could be waiting at the look before, nor can be now, and is not in flight.
+
+        Raises :class:`BrokerUnavailable` and :class:`BrokerRefused`.
+        """
+        self.unfinished = False
+        if not self._lead(keys=[LEADER_KEY], args=[self._name, LEASE_S * 1000]):
+            self._before = None
+            return 0
+        ends = time.monotonic() + BUDGET_S
+        due = self._send(lambda: self._ledger.resend_due(BATCH), ends)
+        now, before = self._ledger.horizon(), self._before
+        self._before = now
+        if before is None:
+            return due
+        times = {key: min(end, before.ends[key]) for key, end in now.ends.items() if key in before.ends}
+        twice = Horizon(times, now.in_flight)
+        sent = self._send(lambda: self._ledger.resend(self._ledger.suspects(twice, BATCH)), ends)
+        if self.unfinished:
+            # The next look goes on where this one ends, and not with what it alone has seen.
+            self._before = before
+        if sent:
+            _log.warning("lost_messages_sent_again", messages=sent)
+        return due + sent
+
+    def _send(self, step: Callable[[], int], ends: float) -> int:
+        """Take a step until there is nothing more to send, or the time is over."""
+        sent = 0
+        while count := step():
+            sent += count
+            if time.monotonic() > ends:
+                self.unfinished = True
+                break
+        return sent

@@ -1,0 +1,85 @@
+"""A worker's entry in the broker: `tussis status` reads who lives, what they serve and why they wait."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import redis
+
+from tussis.shared.broker import broker_errors, server_time
+from tussis.shared.errors import TransientError
+from tussis.shared.queues import PRIORITIES, WORKERS_KEY, Device, list_key, worker_queues
+from tussis.worker import logs
+from tussis.worker.parent.pool import child_pids
+from tussis.worker.parent.transport_scripts import REPORT_SCRIPT
+from tussis.worker.status.rundir import RunDir
+
+_log = logs.get("registry")
+
+#: Seconds between two entries of a worker about itself; `tussis status` forgets one that is silent for thrice as long.
+REPORT_INTERVAL_S = 5.0
+#: Seconds of silence after which the entry of a worker that was killed is taken out, and between two looks for such.
+FORGET_AFTER_S = 3600.0
+
+
+class WorkerRegistry:
+    """The entry of one worker. Every method but :meth:`sign_off` raises :class:`BrokerUnavailable` and
+    :class:`BrokerRefused`."""
+
+    def __init__(self, client: redis.Redis, where: str, worker: str, device: Device, model: str) -> None:
+        """``where`` names the broker in messages; ``model`` is shown until a child has loaded it."""
+        self._client = client
+        self._where = where
+        self._worker = worker
+        self._device = device
+        self._model = model
+        self._report_script = client.register_script(REPORT_SCRIPT)
+        self._started_at = time.monotonic()
+
+    def report(self, worker: Any, run_dir: RunDir) -> None:
+        """Write the entry."""
+        reports = run_dir.children()
+        living = child_pids(worker)
+        ready = [reports[pid] for pid in living if pid in reports and reports[pid].state == "ready"]
+        entry: dict[str, Any] = {
+            "worker": self._worker,
+            "device": self._device.value,
+            "children": len(living),
+            "ready": len(ready),
+            "holding": sorted(set(run_dir.holds().values())),
+            # As results name it; where it came from while nobody has loaded it.
+            "model": ready[0].message if ready else self._model,
+        }
+        with broker_errors(self._where):
+            # The broker's clock: whoever reads the entry may be on a machine with another one.
+            now = server_time(self._client)
+            entry |= {"started_at": now - (time.monotonic() - self._started_at), "seen_at": now}
+            self._report_script(keys=[WORKERS_KEY], args=[self._worker, json.dumps(entry)])
+
+    def waiting(self) -> int:
+        """How many messages wait in the queues that this worker takes from."""
+        with broker_errors(self._where):
+            pipe = self._client.pipeline(transaction=False)
+            for queue in worker_queues(self._device):
+                for priority in PRIORITIES:
+                    pipe.llen(list_key(queue, priority))
+            return sum(pipe.execute())
+
+    def forget_silent_workers(self) -> None:
+        """Workers that were killed have not signed off, and each start has a name of its own."""
+        with broker_errors(self._where):
+            now = server_time(self._client)
+            entries = self._client.hgetall(WORKERS_KEY)
+            silent = [name for name, text in entries.items() if now - json.loads(text)["seen_at"] > FORGET_AFTER_S]
+            if silent:
+                self._client.hdel(WORKERS_KEY, *silent)
+
+    def sign_off(self) -> None:
+        """Take the entry out. Where the broker is away, the entry expires."""
+        try:
+            with broker_errors(self._where):
+                self._client.hdel(WORKERS_KEY, self._worker)
+        except TransientError as error:
+            _log.warning("not_signed_off", reason=str(error))

@@ -1,0 +1,196 @@
+"""Running a worker from its first check to its exit status."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import uuid
+import warnings
+from pathlib import Path
+from typing import Any
+
+from celery import bootsteps
+from celery.apps import worker as celery_worker
+from celery.exceptions import SecurityWarning
+from celery.signals import setup_logging, worker_process_init, worker_ready, worker_shutting_down
+
+from tussis.shared.cores import available_cores
+from tussis.shared.errors import SettingsInvalid
+from tussis.shared.queues import Device
+from tussis.shared.s3 import s3_client
+from tussis.shared.settings import Settings
+from tussis.worker import logs, standard_error
+from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.detector.source import resolve_model
+from tussis.worker.detector.tuning.deciding import decide_apart
+from tussis.worker.detector.tuning.graph_cache import Choice
+from tussis.worker.device.host import DeviceHost
+from tussis.worker.device.order import DeviceOrder, OnDevice, Provider
+from tussis.worker.parent.app import build_app
+from tussis.worker.parent.exposition import Exposition
+from tussis.worker.parent.heartbeat import heartbeat_step
+from tussis.worker.parent.housekeeper import Housekeeper
+from tussis.worker.parent.leases import Leases
+from tussis.worker.parent.request import ChildEnds
+from tussis.worker.parent.server_checks import warn_of_servers
+from tussis.worker.pipeline import child
+from tussis.worker.pipeline.child import Start
+from tussis.worker.status.metrics import FILES, NoMeter, prometheus_meter
+from tussis.worker.status.rundir import Phase, RunDir, remove_leftovers
+
+_log = logs.get("service")
+
+
+def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
+    """Serve until told to stop, on the CPU, or ``on`` a device of its own process. Returns the exit status.
+
+    Call ``deployment.check_deployment`` first. The manifest is read before the fork, so that a
+    model that is wrong says so at once, in one line. Raises operator's and transient errors, :class:`NotReady` when a
+    child cannot load the model.
+    """
+    warn_of_servers(settings)
+    device = Device.CPU if on is None else on.provider.device
+    name = f"{device.value}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+    run_dir = _new_run_dir(settings, name)
+    try:
+        model = _find_model(settings)
+        children = settings.concurrency
+        cores = available_cores()
+        metered = settings.metrics_port is not None
+        meter = prometheus_meter(run_dir.path / FILES) if metered else NoMeter()
+        threads = max(1, cores // children)
+        choice = _choose(settings, model, threads) if on is None else None
+        order = Start(settings, device, name, model, threads, run_dir, meter, choice, apart=on is not None)
+        exposition = Exposition(order) if metered else None
+        host = None if on is None else _device_host(order, on, exposition)
+        leases = Leases(settings, run_dir)
+        housekeeper = Housekeeper(order, exposition, host, leases.hand_back)
+        try:
+            if host is not None:
+                # It loads while the children are made, and was never one of them.
+                host.start()
+            return _serve(order, housekeeper, leases, children)
+        finally:
+            housekeeper.close()
+            leases.close()
+            if host is not None:
+                host.close()
+            if exposition is not None:
+                exposition.close()
+            if housekeeper.problem is not None:
+                raise housekeeper.problem
+    finally:
+        run_dir.remove()
+
+
+def _new_run_dir(settings: Settings, worker: str) -> RunDir:
+    try:
+        settings.run_dir.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(settings.run_dir)
+        run_dir = RunDir(settings.run_dir / f"tussis-{os.getpid()}-{uuid.uuid4().hex[:6]}")
+        run_dir.create(worker)
+        run_dir.beat(Phase.STARTING)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"cannot write in {settings.run_dir} ({error.strerror}): set TUSSIS_RUN_DIR to a folder of your own"
+        ) from error
+    return run_dir
+
+
+def _find_model(settings: Settings) -> Path:
+    model = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
+    read_manifest(model)
+    return model
+
+
+def _choose(settings: Settings, model: Path, threads: int) -> Choice | None:
+    return decide_apart(model, intra_op_threads=threads, provider=settings.provider, cache_dir=settings.model_cache_dir)
+
+
+def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> DeviceHost:
+    settings = order.settings
+    told = DeviceOrder(
+        model=str(order.model),
+        sha256=read_manifest(order.model).sha256,
+        provider=on.provider,
+        device_index=on.index,
+        # On a GPU the CPU has next to nothing to do in a run.
+        threads=available_cores() if on.provider is Provider.CPU else 1,
+        carriers=settings.concurrency,
+        batch_segments=settings.batch_segments,
+        batch_wait_ms=settings.batch_wait_ms,
+        deadline_s=settings.inference_timeout_s,
+        run_dir=str(order.run_dir.path),
+        cache_dir=str(settings.model_cache_dir),
+        metered=exposition is not None,
+        lifeline=-1,
+        log_format=settings.log_format,
+        log_level=settings.log_level,
+    )
+    return DeviceHost(told, order.run_dir, over=lambda pid: None if exposition is None else exposition.fold(pid))
+
+
+def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int) -> int:
+    app = build_app(order.settings, order.device, ChildEnds(leases.child_lost, leases.hand_back))
+    # Celery's code that asks for the current application would make one that reads a celeryconfig.py of the folder.
+    app.set_default()
+    if order.settings.log_format == "json":
+        vars(celery_worker)["safe_say"] = standard_error.say
+
+    class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
+        """Between the pool and the consumer: no message is taken before every child is ready, and the pool is ended
+        after this step."""
+
+        requires = ("celery.worker.components:Pool",)
+
+        def start(self, worker: Any) -> None:
+            leases.start(worker)
+            housekeeper.start(worker)
+
+        def terminate(self, worker: Any) -> None:
+            # A cold shutdown, whoever asked for it, kills the children next.
+            leases.hand_back()
+
+    app.steps["worker"].add(Gate)
+    app.steps["consumer"].add(heartbeat_step(order.run_dir))
+
+    def keep_our_logging(**_: Any) -> None:
+        """Celery configures no logging of its own when somebody listens to this signal."""
+
+    def start_child(**_: Any) -> None:
+        child.start(order)
+
+    def announce(sender: Any, **_: Any) -> None:
+        housekeeper.announce(sender.controller)
+
+    stopped_by: list[str] = []
+
+    def note_stop(how: str, sig: str, **_: Any) -> None:
+        stopped_by.append(f"{how} {sig}")
+
+    worker_shutting_down.connect(note_stop, weak=False)
+    worker_ready.connect(announce, weak=False)
+    setup_logging.connect(keep_our_logging, weak=False)
+    worker_process_init.connect(start_child, weak=False)
+
+    # It warns root of pickled messages; ours are JSON, and nothing else is accepted.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
+    worker = app.Worker(
+        hostname=order.worker,
+        concurrency=children,
+        pool="prefork",
+        optimization="fair",
+        without_mingle=True,
+        without_gossip=True,
+        without_heartbeat=True,
+        loglevel="WARNING",
+        quiet=True,
+    )
+    worker.start()
+    # Celery ends with 1 after a Ctrl-C, with 0 after a SIGTERM. Both are the same orderly stop; a second Ctrl-C, or
+    # SIGQUIT, is not.
+    status = 0 if stopped_by == ["Warm SIGINT"] else int(worker.exitcode or 0)
+    _log.info("worker_stopped", worker=order.worker, status=status)
+    sys.stderr.flush()
+    return status

@@ -1,0 +1,156 @@
+"""A worker's child process: it loads the model after the fork, warms up, and says so."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import billiard.pool
+import torch
+
+from tussis.shared.broker import connect, redact
+from tussis.shared.errors import OperatorError, TransientError, TussisError
+from tussis.shared.ledger import Ledger
+from tussis.shared.queues import Device
+from tussis.shared.s3 import s3_client
+from tussis.shared.settings import Settings
+from tussis.shared.store.records import ModelFacts
+from tussis.shared.store.repository import Store
+from tussis.worker import logs
+from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.detector.tuning.choice import open_chosen
+from tussis.worker.detector.tuning.graph_cache import Choice
+from tussis.worker.device.scorer import DeviceScorer
+from tussis.worker.pipeline.context import WorkerContext
+from tussis.worker.pipeline.scoring import OwnProcess
+from tussis.worker.status.metrics import Meter, NoMeter
+from tussis.worker.status.rundir import Phase, RunDir
+
+_log = logs.get("child")
+_context: WorkerContext | None = None
+
+#: A worker's statements take milliseconds, and may wait 10 s for a lock. A database that says nothing for some seconds
+#: more is away; a report may take longer.
+_STATEMENT_TIMEOUT_S = 15
+#: Seconds between two tries of a replacement to reach the database.
+_START_PAUSE_S = 1.0
+
+
+#: A limit on a child's memory that no process reaches, in KiB.
+OUT_OF_REACH_KIB = 1 << 50
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a child needs to know: made by the parent before the fork."""
+
+    settings: Settings
+    device: Device
+    worker: str
+    model: Path
+    threads: int
+    run_dir: RunDir
+    meter: Meter = field(default_factory=NoMeter)
+    choice: Choice | None = None
+    """How a child runs the model; None: as it is, in onnxruntime."""
+    apart: bool = False
+    """The model is in the worker's device process; the children only carry."""
+
+
+def start(order: Start) -> None:
+    """Load and warm up; report ``ready``, or ``refused`` with the reason, in the run directory."""
+    global _context
+    torch.set_num_threads(order.threads)
+    try:
+        _context = _make_context_when_available(order)
+    except (OperatorError, TransientError) as error:
+        order.run_dir.report("refused", str(error))
+        return
+    except Exception as error:
+        # Without a word to the parent, this process would take message after message and do none of them.
+        order.run_dir.report("refused", f"{type(error).__name__}: {error}")
+        raise
+    order.run_dir.report("ready", _context.scorer.manifest.label)
+    _log.info("child_ready", pid=os.getpid(), model=_context.scorer.manifest.label, threads=order.threads)
+
+
+def _make_context_when_available(order: Start) -> WorkerContext:
+    """The context. A child that replaces another one waits for a server that is away: the worker served before."""
+    while True:
+        try:
+            return make_context(order)
+        except TransientError as error:
+            beat = order.run_dir.last_beat()
+            first = beat is None or beat.phase not in (Phase.CONNECTING, Phase.CONSUMING)
+            if first or order.run_dir.stopping_for() is not None:
+                raise
+            order.run_dir.hold(str(error))
+            _log.warning("holding", error_class=error.error_class, reason=str(error))
+            time.sleep(_START_PAUSE_S)
+            order.run_dir.resume()
+
+
+def make_context(order: Start) -> WorkerContext:
+    """Everything a process works with. Raises operator's and transient errors."""
+    settings = order.settings
+    scorer = _scorer(order)
+    store = Store.connect(
+        settings.need_database(),
+        pool_size=1,
+        statement_timeout_s=_STATEMENT_TIMEOUT_S,
+        direct=settings.database_direct,
+    )
+    store.verify_schema()
+    manifest = scorer.manifest
+    facts = ModelFacts(
+        name=manifest.name,
+        version=manifest.version,
+        sha256=manifest.sha256,
+        profile=manifest.profile,
+        threshold=manifest.threshold,
+        provenance=manifest.provenance,
+        parent=manifest.parent,
+    )
+    # A conflict is found at the start. The number is not kept: the claim looks it up.
+    store.register_model(facts)
+    url = settings.need_broker()
+    return WorkerContext(
+        settings=settings,
+        store=store,
+        ledger=Ledger(connect(url), redact(url)),
+        s3=s3_client(settings),
+        scorer=scorer,
+        model=facts,
+        worker=order.worker,
+        device=order.device,
+        run_dir=order.run_dir,
+        meter=order.meter,
+    )
+
+
+def _scorer(order: Start) -> OwnProcess | DeviceScorer:
+    if order.apart:
+        return DeviceScorer(read_manifest(order.model), order.run_dir, order.settings.soft_shutdown_s)
+    detector = open_chosen(
+        order.model, order.choice, intra_op_threads=order.threads, cache_dir=order.settings.model_cache_dir
+    )
+    scorer = OwnProcess(detector)
+    scorer.warm_up()
+    return scorer
+
+
+def end_after_task() -> None:
+    """Let this process end after its task, with the task's message acknowledged; another one takes its place.
+
+    billiard ends a child whose memory is over ``worker_max_memory_per_child`` then, and asks ``mem_rss`` for it.
+    """
+    billiard.pool.mem_rss = lambda: 2 * OUT_OF_REACH_KIB
+
+
+def context() -> WorkerContext:
+    """This process's context. Raises :class:`TussisError` in a process that is not ready."""
+    if _context is None:
+        raise TussisError("this process has not loaded its model")
+    return _context

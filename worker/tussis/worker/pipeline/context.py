@@ -1,0 +1,83 @@
+"""What a child process works with: made once, after the fork."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from tussis.shared.dsp.profiles import Profile, profile_named
+from tussis.shared.errors import (
+    ModelNotServed,
+)
+from tussis.shared.ledger import Ledger
+from tussis.shared.messages import Job
+from tussis.shared.queues import Device
+from tussis.shared.settings import Settings
+from tussis.shared.store.records import ModelFacts
+from tussis.shared.store.repository import Store
+from tussis.worker.audio.limits import Limits
+from tussis.worker.outcome import Stopping
+from tussis.worker.pipeline.access import Access
+from tussis.worker.pipeline.prepare import limits_of
+from tussis.worker.pipeline.scoring import Scorer
+from tussis.worker.status.metrics import Meter, NoMeter
+from tussis.worker.status.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a job is to be analysed here."""
+
+    profile: Profile
+    overridden: bool
+    """The job names another profile than the model's manifest."""
+
+
+@dataclass
+class WorkerContext:
+    """What a child process needs. Only :attr:`access` changes."""
+
+    settings: Settings
+    store: Store
+    ledger: Ledger
+    s3: Any
+    scorer: Scorer[Any]
+    model: ModelFacts
+    worker: str
+    device: Device
+    run_dir: RunDir
+    meter: Meter = field(default_factory=NoMeter)
+    access: Access = field(default_factory=Access)
+
+    @property
+    def limits(self) -> Limits:
+        """The caps on a recording."""
+        return limits_of(self.settings)
+
+    def plan(self, job: Job) -> Plan:
+        """Decide the profile: the job's, else the manifest's; there is no other default.
+
+        Raises :class:`ModelNotServed` when the job names another model, :class:`UnknownProfile`.
+        """
+        manifest = self.scorer.manifest
+        if job.model is not None and job.model not in (manifest.name, f"{manifest.name}@{manifest.version}"):
+            raise ModelNotServed(
+                f"the message asks for model {job.model!r}, this worker serves {manifest.name}@{manifest.version}"
+            )
+        profile = profile_named(job.profile or manifest.profile)
+        return Plan(profile, overridden=profile.name != manifest.profile)
+
+    def check_stop(self) -> None:
+        """Raise :class:`Stopping` when the worker stops and the grace for work in progress is over."""
+        elapsed = self.run_dir.stopping_for()
+        if elapsed is not None and elapsed > self.settings.soft_shutdown_s:
+            raise Stopping("the worker stops; its grace period is over")
+
+    def pause(self, seconds: float) -> None:
+        """Wait, looking out for the worker's stop. Raises :class:`Stopping`."""
+        ends = time.monotonic() + seconds
+        while (left := ends - time.monotonic()) > 0:
+            if self.run_dir.stopping_for() is not None:
+                raise Stopping("the worker stops")
+            time.sleep(min(left, 0.2))

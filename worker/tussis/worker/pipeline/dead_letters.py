@@ -1,0 +1,85 @@
+"""Messages that cannot be read: kept as dead letters, and as the failure of the job that they were enqueued for."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from tussis.shared.errors import InvalidJob, InvalidUri, TussisError
+from tussis.shared.messages import Job, normalise_etag
+from tussis.shared.store.records import Held, RefusalRequest
+from tussis.worker import logs
+from tussis.worker.pipeline.context import WorkerContext
+from tussis.worker.pipeline.failure_policy import retry_while_unavailable
+
+_log = logs.get("task")
+
+
+def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
+    """Keep a message that cannot be read.
+
+    ``raw`` is the task's arguments. Where the ledger holds this very message for the job that it names, the job ends
+    with it: as a failure, where the message says at least which object it means. A message that merely names a job's id
+    ends nothing. Raises :class:`Stopping`.
+    """
+    message = raw.get("message") if isinstance(raw, dict) else None
+    job_id = _job_id(message)
+    _log.error("dead_letter", error_class=error.error_class, reason=str(error), message_job_id=job_id)
+    ended_job = job_id is not None and retry_while_unavailable(context, lambda: context.ledger.holds(job_id, message))
+    job = _recognised(message) if ended_job else None
+    if job is not None and isinstance(_fail(context, job, error), Held):
+        ended_job = False
+    retry_while_unavailable(
+        context,
+        lambda: context.store.dead_letter(_text(raw), job_id, error.error_class, str(error), ended_job=ended_job),
+    )
+    context.meter.dead_lettered(error.error_class)
+    if job_id is not None and ended_job:
+        retry_while_unavailable(context, lambda: context.ledger.discard(job_id, message))
+
+
+def _fail(context: WorkerContext, job: Job, error: TussisError) -> int | Held:
+    """The failure stands beside every other analysis of the object, and out of the view ``current``: what the message
+    asked for is not known."""
+    refusal = RefusalRequest(
+        job=job,
+        etag=job.etag or "",
+        version_id=job.version_id,
+        profile="",
+        profile_overridden=True,
+        error_class=error.error_class,
+        message=str(error),
+        worker=context.worker,
+        device=context.device.value,
+    )
+    return retry_while_unavailable(context, lambda: context.store.refuse(refusal))
+
+
+def _job_id(message: object) -> str | None:
+    job_id = message.get("job_id") if isinstance(message, dict) else None
+    # A lone surrogate is not printable, and no key of the broker's can hold it.
+    return job_id if isinstance(job_id, str) and job_id.isprintable() else None
+
+
+def _recognised(message: Any) -> Job | None:
+    """As much of the job as is well-formed; None without an id or an address."""
+    etag, enqueued_at = message.get("etag"), message.get("enqueued_at")
+    essential = {"job_id": message.get("job_id"), "bucket": message.get("bucket"), "key": message.get("key")}
+    candidates: list[dict[str, Any]] = [
+        {"etag": normalise_etag(etag) if isinstance(etag, str) else None, "enqueued_at": enqueued_at},
+        {"etag": None, "enqueued_at": enqueued_at},
+        {"etag": None, "enqueued_at": time.time()},
+    ]
+    for candidate in candidates:
+        try:
+            return Job(**essential, **candidate, again=True)
+        except (InvalidJob, InvalidUri):
+            continue
+    return None
+
+
+def _text(raw: Any) -> str:
+    unreadable = raw.get("unreadable") if isinstance(raw, dict) else None
+    kept = unreadable.get("raw") if isinstance(unreadable, dict) else None
+    return kept if isinstance(kept, str) else json.dumps(raw)

@@ -1,0 +1,111 @@
+"""Fetching a recording from S3: exactly the version that the message names, and never more bytes than the limit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tussis.shared.errors import DownloadCut, DownloadSlow, ObjectChanged, ObjectTooLarge
+from tussis.shared.messages import Job, normalise_etag
+from tussis.shared.s3 import entity_tag, head_object, storage_errors
+from tussis.worker.pipeline.object_bytes import ObjectVersion, check, decoded
+
+#: Bytes read at a time, at least and at most; the deadline is looked at between two reads. A read waits for all of
+#: them, however slowly they come: it asks for as many as came in a second so far, so that a trickle is found slow
+#: before the watchdog takes it for a hang and ends the process.
+_LEAST, _MOST = 1 << 12, 1 << 16
+
+
+def resolve(s3: Any, job: Job) -> ObjectVersion:
+    """The version that the job means. Asks S3 (one HEAD) only where the message pins no entity tag.
+
+    Raises :class:`ObjectMissing`, :class:`BucketMissing`, :class:`ObjectChanged` and the storage errors.
+    """
+    if job.etag is not None:
+        return ObjectVersion(job.bucket, job.key, normalise_etag(job.etag), job.version_id, None)
+    head = head_object(s3, job.bucket, job.key, job.version_id)
+    return ObjectVersion(job.bucket, job.key, head.etag, job.version_id or head.version_id, head.size_bytes)
+
+
+def fetch(
+    s3: Any,
+    version: ObjectVersion,
+    *,
+    max_bytes: int,
+    deadline_s: float,
+    verify_md5: bool = True,
+    between_reads: Callable[[], None] = lambda: None,
+) -> bytes:
+    """The object's bytes, checked; what is stored with ``Content-Encoding: gzip`` is decompressed.
+
+    ``deadline_s`` bounds the whole download in seconds. ``verify_md5`` is ``TUSSIS_VERIFY_MD5``. ``between_reads`` may
+    raise, to break the download off. Raises
+    :class:`ObjectMissing`, :class:`ObjectChanged` (the entity tag is another one now), :class:`ObjectTooLarge` (before
+    more than ``max_bytes`` are read), :class:`DownloadCut`, :class:`DownloadSlow`, :class:`DownloadDamaged`,
+    :class:`CorruptAudio` (the gzip data) and the storage errors.
+    """
+    began = time.monotonic()
+    answer = _open(s3, version)
+    with storage_errors(version.uri):
+        try:
+            data = _read(answer, version.uri, max_bytes, began, deadline_s, between_reads)
+        finally:
+            answer["Body"].close()
+    content = decoded(data, str(answer.get("ContentEncoding") or ""), version.uri, max_bytes)
+    check(s3, version, answer, data, content, verify_md5=verify_md5)
+    return content
+
+
+def _open(s3: Any, version: ObjectVersion) -> Any:
+    """The answer to GET, its body unread, of the entity tag that the version names."""
+    from botocore.exceptions import ClientError
+
+    which = {"Bucket": version.bucket, "Key": version.key}
+    if version.version_id:
+        which["VersionId"] = version.version_id
+    with storage_errors(version.uri, s3):
+        try:
+            answer = s3.get_object(**which, IfMatch=f'"{version.etag}"')
+        except ClientError as error:
+            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 412:
+                raise
+            # A weak tag, which a proxy makes of one, matches nothing in If-Match. The answer's own tag tells.
+            answer = s3.get_object(**which)
+    try:
+        found = entity_tag(answer, version.uri)
+        if found != version.etag:
+            raise ObjectChanged(
+                f"{version.uri} has the entity tag {found} now, the job names {version.etag}: enqueue it again"
+            )
+    except BaseException:
+        answer["Body"].close()
+        raise
+    return answer
+
+
+def _read(
+    answer: Any, uri: str, max_bytes: int, began: float, deadline_s: float, between_reads: Callable[[], None]
+) -> bytes:
+    """The whole body; to its end where the answer has no ``Content-Length`` (chunked, or a gateway of HTTP/1.0)."""
+    size: int | None = answer.get("ContentLength")
+    if size is not None and size > max_bytes:
+        raise ObjectTooLarge(f"{uri} has {size} bytes, the limit is {max_bytes} (TUSSIS_MAX_BYTES)")
+    data = bytearray()
+    while True:
+        between_reads()
+        elapsed = time.monotonic() - began
+        if elapsed > deadline_s and len(data) != size:
+            of = "" if size is None else f" of {size}"
+            raise DownloadSlow(f"{uri}: {len(data)}{of} bytes after {deadline_s:g} s (TUSSIS_DOWNLOAD_TIMEOUT_S)")
+        amount = _LEAST if elapsed <= 0 else min(max(int(len(data) / elapsed), _LEAST), _MOST)
+        # The read behind the last byte is the one at which botocore compares the checksum.
+        chunk = answer["Body"].read(amount)
+        if not chunk:
+            break
+        data += chunk
+        if len(data) > max_bytes:
+            raise ObjectTooLarge(f"{uri} has more than {max_bytes} bytes, the limit (TUSSIS_MAX_BYTES)")
+    if size is not None and len(data) != size:
+        raise DownloadCut(f"{uri}: the download ended after {len(data)} of {size} bytes")
+    return bytes(data)

@@ -1,0 +1,114 @@
+"""The Celery task: thin. It reads the message, lets the pipeline work, and acts on the outcome."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from celery.exceptions import Reject
+
+from tussis.shared.errors import MalformedMessage, OutOfMemory, PermanentError
+from tussis.shared.messages import HANDED_BACK, Job, parse_message
+from tussis.worker import logs
+from tussis.worker.outcome import (
+    Deferred,
+    Failed,
+    HandedBack,
+    HeldElsewhere,
+    Outcome,
+    Settled,
+    Stopping,
+    Succeeded,
+    Superseded,
+)
+from tussis.worker.pipeline import child
+from tussis.worker.pipeline.context import WorkerContext
+from tussis.worker.pipeline.dead_letters import dead_letter
+from tussis.worker.pipeline.failure_policy import OPERATOR_PAUSE_S, retry_while_unavailable
+from tussis.worker.pipeline.process import process
+from tussis.worker.shortage import is_shortage
+
+_log = logs.get("task")
+
+
+def analyze(*args: Any, **kwargs: Any) -> None:
+    """Analyse the job in ``kwargs["message"]``. Returns when the message may be acknowledged.
+
+    Raises Celery's Reject otherwise: the message goes back into the broker.
+    """
+    context = child.context()
+    try:
+        _analyze(context, args, kwargs)
+    except Stopping as stop:
+        raise Reject(str(stop), requeue=True) from None
+    except Exception as error:
+        _log.exception("message_kept")
+        if is_shortage(error):
+            child.end_after_task()
+        with suppress(Stopping):
+            context.pause(OPERATOR_PAUSE_S)
+        raise Reject(type(error).__name__, requeue=True) from None
+
+
+def _analyze(context: WorkerContext, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        job = _job(args, kwargs)
+        handed_back = _handed_back(kwargs)
+    except PermanentError as error:
+        dead_letter(context, kwargs or list(args), error)
+        return
+    with structlog.contextvars.bound_contextvars(job_id=job.job_id, uri=job.uri):
+        started = time.monotonic()
+        context.meter.began(job)
+        outcome = process(job, context, handed_back)
+        context.meter.ended(outcome)
+        act(outcome, job, context)
+        if isinstance(outcome, Deferred) and outcome.error_class == OutOfMemory.error_class:
+            child.end_after_task()
+        _log.info(
+            "job_done",
+            outcome=type(outcome).__name__.lower(),
+            error_class=getattr(outcome, "error_class", None),
+            analysis_id=getattr(outcome, "analysis_id", None),
+            ms=round((time.monotonic() - started) * 1000, 1),
+        )
+
+
+def act(outcome: Outcome, job: Job, context: WorkerContext) -> None:
+    """Bring the ledger in line with the outcome: the one place where a job is closed, deferred or sent again."""
+    try:
+        match outcome:
+            case Succeeded() | Settled() | Failed():
+                retry_while_unavailable(context, lambda: context.ledger.close(job))
+            case Deferred(delay_s=delay_s):
+                retry_while_unavailable(context, lambda: context.ledger.defer(job, delay_s))
+            case HeldElsewhere(delay_s=delay_s):
+                retry_while_unavailable(context, lambda: context.ledger.defer(job, delay_s, fault=False))
+            case HandedBack(unreleased=unreleased):
+                retry_while_unavailable(context, lambda: context.ledger.send_again(job, unreleased))
+            case Superseded():
+                pass  # The attempt that took over closes the job.
+    except Stopping:
+        # The broker is away and the worker stops. The message must not be acknowledged: it comes back.
+        _log.warning("ledger_not_updated", outcome=type(outcome).__name__.lower())
+        raise
+
+
+def _job(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:
+    unreadable = kwargs.get("unreadable")
+    if isinstance(unreadable, dict) and set(kwargs) == {"unreadable"} and not args:
+        raise MalformedMessage(f"not a message of Tussis: {unreadable.get('problem')}")
+    if args or set(kwargs) - {HANDED_BACK} != {"message"}:
+        raise MalformedMessage(f"the task takes one keyword argument, message; got {len(args)} and {sorted(kwargs)}")
+    return parse_message(kwargs["message"])
+
+
+def _handed_back(kwargs: dict[str, Any]) -> uuid.UUID | None:
+    token = kwargs.get(HANDED_BACK)
+    try:
+        return None if token is None else uuid.UUID(str(token))
+    except ValueError:
+        raise MalformedMessage(f"{HANDED_BACK} is not a UUID") from None

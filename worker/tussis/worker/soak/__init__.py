@@ -1,1 +1,0 @@
-"""``tussis soak``: the real pipeline under random faults, with an account at the end."""

@@ -1,0 +1,1 @@
+"""What the processes of a worker tell each other, the probes and Prometheus."""

@@ -1,0 +1,99 @@
+"""Whether a worker lives, and whether it is ready: judged from the files in its run directory.
+
+Imports nothing heavy: a probe runs every few seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tussis.worker.status.rundir import Phase, RunDir, run_dirs
+
+#: Seconds without a beat after which a worker is not alive. The event loop may wait 5 s for a half-open connection.
+SILENCE_S: Final = 15.0
+#: Seconds in which the first checks and the model's download have to be done.
+START_S: Final = 300.0
+#: Seconds in which the consumer has to be back once the broker answers: Celery pauses up to 30 s between two tries.
+RECONNECT_S: Final = 60.0
+#: Free children beside waiting messages are no accident after so many times the silence.
+_STARVING_FACTOR: Final = 2.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a probe found. ``reason`` is empty when all is well."""
+
+    worker: str
+    reason: str = ""
+
+    @property
+    def well(self) -> bool:
+        return not self.reason
+
+
+def live(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) -> list[Verdict]:
+    """A verdict for each worker in ``folder``, or for the one named; empty when there is none.
+
+    A worker lives while its event loop turns and takes what waits, while its children load the model, while it knows
+    that the broker is away, and while it stops.
+    """
+    return [Verdict(one.worker, _not_live(one, silence_s)) for one in _living(folder, worker)]
+
+
+def ready(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) -> list[Verdict]:
+    """As :func:`live`: a worker is ready when it lives, consumes, every child has its model, and none is held up."""
+    return [Verdict(one.worker, _not_live(one, silence_s) or _not_ready(one)) for one in _living(folder, worker)]
+
+
+def is_ready(one: RunDir) -> bool:
+    """The same for one worker, for itself."""
+    return not (_not_live(one, SILENCE_S) or _not_ready(one))
+
+
+def _living(folder: Path, worker: str | None) -> list[RunDir]:
+    return [one for one in run_dirs(folder) if one.held and worker in (None, one.worker)]
+
+
+def _not_live(one: RunDir, silence_s: float) -> str:
+    now = time.monotonic()
+    beat, status = one.last_beat(), one.parent_status()
+    if beat is None:
+        return "it has not begun"
+    silent = now - beat.at
+    if one.stopping_for() is None:
+        if beat.phase is Phase.STARTING:
+            return f"not started after {silent:.0f} s" if silent > START_S else ""
+        if beat.phase in (Phase.LOADING, Phase.CONSUMING) and silent > silence_s:
+            return f"{beat.phase} came to a stand {silent:.0f} s ago"
+        if beat.phase is Phase.LOADING:
+            return ""
+    if status is None:
+        return f"the housekeeper has said nothing for {silent:.0f} s" if silent > silence_s else ""
+    if now - status.at > silence_s:
+        return f"the housekeeper came to a stand {now - status.at:.0f} s ago"
+    if one.stopping_for() is not None:
+        return ""
+    if beat.phase is Phase.CONNECTING and status.broker_since is not None:
+        alone = now - max(beat.at, status.broker_since)
+        return f"not connected for {alone:.0f} s, and the broker answers" if alone > RECONNECT_S else ""
+    if status.starving_since is not None and (idle := now - status.starving_since) > _STARVING_FACTOR * silence_s:
+        return f"took nothing for {idle:.0f} s, with messages waiting and children free"
+    return ""
+
+
+def _not_ready(one: RunDir) -> str:
+    beat, status = one.last_beat(), one.parent_status()
+    if one.stopping_for() is not None:
+        return "it stops"
+    if beat is None or status is None or beat.phase in (Phase.STARTING, Phase.LOADING):
+        return "it is loading the model"
+    if beat.phase is Phase.CONNECTING:
+        return "no connection to the broker"
+    if status.ready < status.children or not status.children:
+        return f"{status.ready} of {status.children} children have loaded the model"
+    for reason in one.holds().values():
+        return f"it waits: {reason}"
+    return ""

@@ -1,0 +1,1 @@
+"""Comparing a bucket with the results, and enqueueing what is missing."""
