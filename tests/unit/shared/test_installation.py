@@ -39,7 +39,7 @@ def test_a_checkout_is_installed_again_with_the_extra(monkeypatch: pytest.Monkey
 
 
 def test_an_editable_checkout_stays_editable(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    direct_url = {"url": folder.as_uri(), "dir_info": {"editable": True}}
+    direct_url: dict[str, object] = {"url": folder.as_uri(), "dir_info": {"editable": True}}
 
     assert line_for(monkeypatch, direct_url) == f"pip install -e '{folder}[store]'"
 
