@@ -1,7 +1,7 @@
 """The documents' commands are real: every verb, option and make target exists, and the marked blocks run.
 
 A block under ``<!-- runs beside the demo -->`` is run, in order with the others of that kind, beside a demo that is
-kept. Job ids in it stand for the last one that was printed.
+kept. Job ids in it stand for the last one that was printed. ``test_tutorial.py`` runs the tutorial in the same way.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from tussis.shared.errors import NotInstalled, TussisError
+from tussis.shared.installation import pip_line
 from tussis.shared.text import printable
 
 _GROUP = "tussis.commands"
@@ -196,8 +197,8 @@ def _not_installed(error: ModuleNotFoundError, verb: str | None) -> NotInstalled
     if module not in EXTRAS:
         raise error
     extras = VERB_EXTRAS.get(verb or "", EXTRAS[module])
-    other = " (or tussis[gpu])" if extras == "cpu" else ""
-    return NotInstalled(f"this command needs {module}, which is not installed: pip install 'tussis[{extras}]'{other}")
+    other = " (on a GPU worker: the extra gpu instead of cpu)" if extras == "cpu" else ""
+    return NotInstalled(f"this command needs {module}, which is not installed: {pip_line(extras)}{other}")
 
 
 @click.group(

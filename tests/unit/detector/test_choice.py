@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from onnx import numpy_helper
 
 from tests.support.convolutions import Convolutions, convolutions, write_convolutions
 from tussis.shared.errors import ModelRefused, NotInstalled, SettingsInvalid
+from tussis.shared.installation import pip_line
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.openvino_session import openvino_version
@@ -359,12 +361,12 @@ def test_without_openvino_auto_is_onnxruntime_and_openvino_is_refused(
     monkeypatch.setattr(choosing, "openvino_version", lambda: None)
 
     assert chosen(model, tmp_path, "auto").provider == "cpu"
-    with pytest.raises(NotInstalled, match=r"pip install 'tussis\[cpu,openvino\]'"):
+    with pytest.raises(NotInstalled, match=re.escape(pip_line("cpu,openvino"))):
         chosen(model, tmp_path, "openvino")
 
 
 needs_openvino = pytest.mark.skipif(
-    openvino_version() is None, reason="the extra openvino is not installed: pip install 'tussis[cpu,openvino]'"
+    openvino_version() is None, reason="the extra openvino is not installed: pip install '.[cpu,openvino]'"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 
 from tests.unit.device.test_device_engine import order
 from tussis.shared.errors import DeviceUnavailable, NotInstalled, TussisError
+from tussis.shared.installation import pip_line
 from tussis.shared.queues import Device
 from tussis.worker.device.order import DeviceOrder, Provider
 from tussis.worker.device.places import CudaPlace, HostPlace, cuda_execution, find_place
@@ -26,7 +28,7 @@ def wanted(tiny_model: Path) -> DeviceOrder:
 
 def test_the_build_for_cpus_is_refused(wanted: DeviceOrder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(NotInstalled, match=r"has no CUDAExecutionProvider .* install 'tussis\[gpu\]'"):
+    with pytest.raises(NotInstalled, match=rf"has no CUDAExecutionProvider .* {re.escape(pip_line('gpu'))}$"):
         find_place(wanted)
 
 

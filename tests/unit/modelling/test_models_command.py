@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from tests.support.models import Tiny, tiny_bytes, write_tiny
 from tussis.shared.errors import ModelRefused, OutputUnwritable, TussisError
+from tussis.shared.installation import pip_line
 from tussis.worker.cli.models import models
 from tussis.worker.detector.manifest import read_manifest, sha256_of
 from tussis.worker.modelling import export as exporting
@@ -167,7 +168,7 @@ def test_export_needs_the_extra_models(tmp_path: Path) -> None:
         timeout=60,
     )
 
-    assert done.stdout == "the export needs torchvision: pip install 'tussis[models]'\n"
+    assert done.stdout == f"the export needs torchvision: {pip_line('models')}\n"
     assert not list(tmp_path.iterdir())
 
 

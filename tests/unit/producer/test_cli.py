@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from tussis.producer.cli import EXTRAS, Root, root
 from tussis.shared.errors import ObjectMissing
+from tussis.shared.installation import pip_line
 
 PYPROJECT = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -73,14 +74,18 @@ def test_an_error_of_ours_brings_no_control_characters(broken: Root) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "extra"),
-    [("sqlalchemy", "[store]'"), ("torch", "[cpu]' (or tussis[gpu])"), ("torchvision", "[models]'")],
+    ("module", "extra", "other"),
+    [
+        ("sqlalchemy", "store", ""),
+        ("torch", "cpu", " (on a GPU worker: the extra gpu instead of cpu)"),
+        ("torchvision", "models", ""),
+    ],
 )
-def test_a_missing_extra_comes_with_its_pip_line(broken: Root, module: str, extra: str) -> None:
+def test_a_missing_extra_comes_with_its_pip_line(broken: Root, module: str, extra: str, other: str) -> None:
     status, said = run(broken, ModuleNotFoundError("no", name=f"{module}.deep"))
 
     assert status == 1
-    assert said == f"tussis: this command needs {module}, which is not installed: pip install 'tussis{extra}\n"
+    assert said == f"tussis: this command needs {module}, which is not installed: {pip_line(extra)}{other}\n"
 
 
 def test_another_missing_module_is_a_fault_of_ours_and_keeps_its_trace(broken: Root) -> None:

@@ -21,6 +21,7 @@ from tests.support.models import write_tiny
 from tests.support.processes import ROOT
 from tests.support.sounds import wav
 from tussis.shared.errors import FileUnreadable, ModelRefused, OutputUnwritable, TooFewRecordings, TussisError
+from tussis.shared.installation import pip_line
 from tussis.worker.cli.models import models
 from tussis.worker.detector import probe as probing
 from tussis.worker.detector.detector import Detector
@@ -245,7 +246,7 @@ def test_it_needs_the_extra_cpu(small: Path, tmp_path: Path) -> None:
         [sys.executable, "-c", script, str(small)], capture_output=True, text=True, check=True, timeout=120
     )
 
-    assert done.stdout == "quantising needs onnx: pip install 'tussis[cpu]'\n"
+    assert done.stdout == f"quantising needs onnx: {pip_line('cpu')}\n"
     assert left(tmp_path) == ["small.json", "small.onnx"]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tussis.shared.errors import NotInstalled, OutputUnwritable
+from tussis.shared.installation import pip_line
 from tussis.shared.text import printable, probability
 from tussis.worker.cli.models_quantize import quantize
 
@@ -147,7 +148,7 @@ def export(
         from tussis.worker.modelling.export import export_random, load_checkpoint
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
-        raise NotInstalled(f"the export needs {missing}: pip install 'tussis[models]'") from None
+        raise NotInstalled(f"the export needs {missing}: {pip_line('models')}") from None
 
     if checkpoint is None:
         assert seed is not None

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from tussis.shared.errors import NotInstalled
+from tussis.shared.installation import pip_line
 from tussis.shared.text import printable
 
 _TARGETS = ("int8", "float16")
@@ -63,7 +64,7 @@ def quantize(
         from tussis.worker.modelling.quantization.quantize import quantize as run
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
-        raise NotInstalled(f"quantising needs {missing}: pip install 'tussis[cpu]'") from None
+        raise NotInstalled(f"quantising needs {missing}: {pip_line('cpu')}") from None
     import torch
 
     from tussis.shared.dsp.profiles import profile_named

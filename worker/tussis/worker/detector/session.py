@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tussis.shared.errors import ModelRefused, NotInstalled, SettingsInvalid
+from tussis.shared.installation import pip_line
 from tussis.worker.detector.contract import Graph, check_contract
 from tussis.worker.detector.mels import as_contract
 from tussis.worker.detector.onnx_file import NotOnnx, read_facts
@@ -133,5 +134,5 @@ def _onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise NotInstalled("onnxruntime is not installed: pip install 'tussis[cpu]'") from None
+        raise NotInstalled(f"onnxruntime is not installed: {pip_line('cpu')}") from None
     return onnxruntime

@@ -12,6 +12,7 @@ import torch
 
 from tussis.shared.dsp.constants import IMAGE_SIZE, MAX_SEGMENTS
 from tussis.shared.errors import DeviceUnavailable, NotInstalled
+from tussis.shared.installation import pip_line
 from tussis.worker.detector.contract import SEGMENT_MASK, SPECTROGRAMS
 from tussis.worker.detector.session import Execution
 from tussis.worker.device.order import DeviceOrder, Provider
@@ -120,14 +121,14 @@ def find_place(order: DeviceOrder) -> Place:
     try:
         import onnxruntime
     except ImportError:
-        raise NotInstalled("onnxruntime is not installed: pip install 'tussis[gpu]'") from None
+        raise NotInstalled(f"onnxruntime is not installed: {pip_line('gpu')}") from None
     if order.provider is Provider.CPU:
         return HostPlace([(_CPU, {})])
     available = onnxruntime.get_available_providers()
     if _CUDA not in available:
         raise NotInstalled(
-            f"onnxruntime {onnxruntime.__version__} has no {_CUDA} (it has {', '.join(available)}): install"
-            " 'tussis[gpu]' into an environment of its own, where the package onnxruntime for CPUs is not"
+            f"onnxruntime {onnxruntime.__version__} has no {_CUDA} (it has {', '.join(available)}): in an"
+            f" environment of its own, without the package onnxruntime: {pip_line('gpu')}"
         )
     if order.provider is Provider.TENSORRT and _TENSORRT not in available:
         raise NotInstalled(f"onnxruntime {onnxruntime.__version__} has no {_TENSORRT}: use --provider cuda")

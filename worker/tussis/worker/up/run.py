@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -23,11 +22,12 @@ from tussis.worker.embedded.ports import free_ports
 from tussis.worker.embedded.room import naming_full_disk
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.bucket import bucket_client
+from tussis.worker.local.environment_file import export_lines, source_command, write_environment
 from tussis.worker.local.interrupts import Interrupted, interrupts
 from tussis.worker.local.model import Choice, choose_model
 from tussis.worker.local.screen import Screen
-from tussis.worker.local.serving import DemoWorker
-from tussis.worker.local.surroundings import forget_deployments, shown_command, write_whole, writing
+from tussis.worker.local.serving import DemoWorker, run_dir
+from tussis.worker.local.surroundings import forget_deployments, writing
 from tussis.worker.up.events import LogTail
 
 BUCKET: Final = "tussis"
@@ -133,25 +133,17 @@ class Up:
 
     def _tell(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
         """The addresses, for people and for shells."""
-        environment = servers.endpoints.environment()
-        # The AWS command line and plain boto3 find the store by this one.
-        environment["AWS_ENDPOINT_URL_S3"] = servers.endpoints.s3_endpoint_url
-        # What `tussis sweep` and `tussis analyze` take for the workers' model.
-        environment["TUSSIS_MODEL"] = str(choice.path)
-        environment["TUSSIS_RUN_DIR"] = str(self._data / "run")
-        lines = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
-        file = self._data / "environment"
-        write_whole(file, "".join(f"{line}\n" for line in lines).encode(), mode=0o600)
+        variables = write_environment(self._data, servers.endpoints, choice.path, run_dir(self._data))
         screen = self._screen
         screen.show("")
-        for line in lines:
+        for line in export_lines(variables):
             screen.console.print(line, markup=False, highlight=False, soft_wrap=True)
         screen.show("")
         screen.line("bucket", f"s3://{BUCKET}")
         for name, served in serving.items():
             screen.line("metrics", f"http://127.0.0.1:{served.metrics_port}/metrics ({name})")
-        source = f". {shlex.quote(str(self._wishes.data / 'environment'))}"
-        screen.line("use it", f"in another terminal: {source}; {shown_command()} enqueue s3://{BUCKET}/KEY")
+        source = source_command(self._wishes.data)
+        screen.line("use it", f"in another terminal: {source}; tussis enqueue s3://{BUCKET}/KEY")
         screen.line("running", "until Ctrl-C")
 
     def _watch(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tussis.shared.errors import InferenceFailed, ModelRefused, NotInstalled, SettingsInvalid
+from tussis.shared.installation import pip_line
 from tussis.worker import logs
 from tussis.worker.detector.detector import Detector, Scores
 from tussis.worker.detector.manifest import Manifest, check_sha256, read_manifest, read_model, sha256_of
@@ -55,7 +56,7 @@ def decide(path: Path, *, intra_op_threads: int, provider: str, cache_dir: Path)
     if provider not in PROVIDERS:
         raise SettingsInvalid(f"no provider {provider!r}: use one of {', '.join(PROVIDERS)}")
     if provider == OPENVINO and openvino_version() is None:
-        raise NotInstalled("OpenVINO is not installed: pip install 'tussis[cpu,openvino]'")
+        raise NotInstalled(f"OpenVINO is not installed: {pip_line('cpu,openvino')}")
     manifest = read_manifest(path)
     facts = facts_of(manifest, intra_op_threads=intra_op_threads, provider=provider)
     cache = GraphCache(cache_dir)
