@@ -206,7 +206,7 @@ def _not_installed(error: ModuleNotFoundError, verb: str | None) -> NotInstalled
     cls=Root,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Settings are environment variables: TUSSIS_BROKER_URL, TUSSIS_DATABASE_URL, TUSSIS_S3_ENDPOINT_URL, "
-    "TUSSIS_MODEL and more (docs/operate.md). 'tussis COMMAND --help' has each command's options and examples.",
+    "TUSSIS_MODEL and more (docs/settings.md). 'tussis COMMAND --help' has each command's options and examples.",
 )
 @click.version_option(package_name="tussis", prog_name="tussis", message="%(prog)s %(version)s")
 def root() -> None:

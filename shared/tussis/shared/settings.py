@@ -1,7 +1,7 @@
 """Every setting, read once from ``TUSSIS_*`` environment variables into a frozen object. Never read at import.
 
 A name that starts with ``TUSSIS_`` and is none of ours is refused: a setting that is mistyped would otherwise be
-ignored in silence. ``docs/operate.md`` lists them; a test holds the list to this file.
+ignored in silence. ``docs/settings.md`` lists them; a test holds the list to this file.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
-    broker_url: str | None = Field(None, description="the broker: redis://[:password@]host:port/db")
+    broker_url: str | None = Field(None, description="URL of the broker: redis://[:password@]host:port/db")
     database_url: str | None = Field(
-        None, description="PostgreSQL, as libpq reads it: postgresql://user:password@host:port/database"
+        None, description="PostgreSQL's address in libpq's form: postgresql://user:password@host:port/database"
     )
     database_direct: bool = Field(
-        False, description="no pooler between here and PostgreSQL: statements are prepared, which saves time"
+        False, description="true: there is no pooler in front of PostgreSQL, so statements are prepared"
     )
     s3_endpoint_url: str | None = Field(
-        None, description="the S3 endpoint; unset: Amazon's. Credentials and region are boto3's own (AWS_*)"
+        None, description="URL of the S3 endpoint; unset: Amazon S3. Credentials and region: boto3's own AWS_*"
     )
-    model: str | None = Field(None, description="the model a worker serves: a path or s3:// URI of an ONNX file")
+    model: str | None = Field(None, description="the model that a worker serves: path or s3:// URI of an ONNX file")
     model_cache_dir: Path = Field(
         default_factory=_cache_dir,
         description="where models and graphs are kept; unset: tussis in the user's cache",
@@ -65,46 +65,54 @@ class Settings(BaseSettings):
         default_factory=lambda: min(256, available_cores()),
         ge=1,
         le=256,
-        description="child processes of a worker; unset: one a core that it may use (affinity, CPU quota)",
+        description="number of child processes of a worker; unset: one per usable core (affinity, CPU quota)",
     )
     batch_segments: int = Field(
-        256, ge=32, le=8192, description="the most segments of one run on a GPU, of all recordings that share it"
+        256,
+        ge=32,
+        le=8192,
+        description="largest number of segments in one run on a GPU, over all recordings in the run",
     )
     batch_wait_ms: float = Field(
-        2.0, ge=0, le=1000, description="how long a recording waits for company before its run on a GPU, milliseconds"
+        2.0,
+        ge=0,
+        le=1000,
+        description="longest wait of a recording for others that share its run on a GPU, milliseconds",
     )
-    log_format: Literal["json", "console"] = Field("json", description="json: one object a line; console: for people")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="the least level logged")
+    log_format: Literal["json", "console"] = Field("json", description="json: one object per line; console: for people")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
 
     metrics_port: int | None = Field(
-        None, ge=0, le=65_535, description="the port of a worker's Prometheus metrics; unset: none, 0: any free one"
+        None, ge=0, le=65_535, description="port of a worker's Prometheus metrics; unset: no metrics, 0: any free port"
     )
-    metrics_host: str = Field("0.0.0.0", description="the address that the metrics are served on")
+    metrics_host: str = Field("0.0.0.0", description="address on which the metrics are served")
 
-    max_bytes: int = Field(104_857_600, ge=1, description="the largest object, bytes")
-    max_duration_s: float = Field(3600.0, gt=0, description="the longest recording, seconds")
-    min_rate_hz: int = Field(4_000, ge=1, description="the lowest sample rate, Hz")
-    max_rate_hz: int = Field(192_000, ge=1, description="the highest sample rate, Hz")
-    max_channels: int = Field(8, ge=1, description="the most channels")
+    max_bytes: int = Field(104_857_600, ge=1, description="largest object that is accepted, bytes")
+    max_duration_s: float = Field(3600.0, gt=0, description="longest recording that is accepted, seconds")
+    min_rate_hz: int = Field(4_000, ge=1, description="lowest sample rate that is accepted, Hz")
+    max_rate_hz: int = Field(192_000, ge=1, description="highest sample rate that is accepted, Hz")
+    max_channels: int = Field(8, ge=1, description="largest number of channels that is accepted")
 
     verify_md5: bool = Field(
-        True, description="compare a download with an entity tag that looks like an MD5; false: the store's are none"
+        True, description="compare a download with an entity tag that looks like an MD5 sum; false: do not"
     )
     download_timeout_s: float = Field(60.0, gt=0, description="deadline of one download, seconds")
-    decode_timeout_s: float = Field(120.0, gt=0, description="deadline of decoding and preprocessing, seconds")
+    decode_timeout_s: float = Field(
+        120.0, gt=0, description="deadline of decoding, and again of preprocessing, seconds"
+    )
     inference_timeout_s: float = Field(120.0, gt=0, description="deadline of one inference, seconds")
     visibility_timeout_s: int = Field(
-        60, ge=5, description="how long a message may stay unacknowledged without a heartbeat, seconds"
+        60, ge=5, description="time after which a message without a heartbeat goes to another worker, seconds"
     )
     soft_shutdown_s: float = Field(
-        20.0, gt=0, description="how long a stopping worker lets its recordings finish before it hands them back, s"
+        20.0, gt=0, description="time that a stopping worker gives its recordings before it hands them back, seconds"
     )
-    max_attempts: int = Field(3, ge=1, description="attempts that may end without a word before worker_crashed")
+    max_attempts: int = Field(3, ge=1, description="crashed attempts after which a recording fails as worker_crashed")
     retry_total_s: float = Field(
-        86_400.0, gt=0, description="how long transient faults are retried: the sum of all delays, seconds"
+        86_400.0, gt=0, description="largest sum of the delays between attempts after transient errors, seconds"
     )
-    retry_base_s: float = Field(2.0, gt=0, description="first delay after a transient fault, seconds")
-    retry_cap_s: float = Field(300.0, gt=0, description="longest delay between attempts, seconds")
+    retry_base_s: float = Field(2.0, gt=0, description="first delay after a transient error, seconds")
+    retry_cap_s: float = Field(300.0, gt=0, description="longest delay between two attempts, seconds")
 
     @property
     def lease_s(self) -> float:

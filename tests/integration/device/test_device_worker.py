@@ -42,7 +42,7 @@ def test_recordings_share_runs_and_the_answers_are_the_cpu_worker_s(deployment: 
         for family in families(worker)
         if family.name.startswith("tussis_device_")
     }
-    assert served == {(code(row[0]), row[1]) for row in table(ROOT / "docs" / "operate.md", "device metric")}
+    assert served == {(code(row[0]), row[1]) for row in table(ROOT / "docs" / "metrics.md", "device metric")}
     living = [worker.pid, *worker.children()]
     assert device in living
     worker.signal(signal.SIGTERM)

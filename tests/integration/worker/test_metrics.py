@@ -44,7 +44,7 @@ def documented() -> set[tuple[str, str, frozenset[str]]]:
     """Name, type and labels of the metrics in the document."""
     return {
         (code(row[0]), row[1], frozenset(code(label.strip()) for label in row[2].split(",") if label.strip()))
-        for row in table(ROOT / "docs" / "operate.md", "metric")
+        for row in table(ROOT / "docs" / "metrics.md", "metric")
     }
 
 

@@ -110,7 +110,7 @@ def test_what_is_no_error_of_a_database_passes_through() -> None:
 def test_the_operators_table_says_the_same() -> None:
     told: dict[str, type[TussisError]] = {}
     kinds = {kind.error_class: kind for kind in DECIDED} | {DatabaseFault.error_class: DatabaseFault}
-    for error_class, states, _ in table(ROOT / "docs" / "operate.md", "class of error"):
+    for error_class, states, _ in table(ROOT / "docs" / "errors.md", "class of error"):
         told |= dict.fromkeys(re.findall(r"\b[0-9A-Z]{2}(?:[0-9A-Z]{3})?\b", states), kinds[code(error_class)])
     expected = {state: kind for state, kind in (BY_CLASS | BY_STATE).items() if kind is not DatabaseFault}
     assert told == expected

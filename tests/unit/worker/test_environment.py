@@ -59,7 +59,7 @@ def test_every_variable_is_decided() -> None:
 
 
 def test_the_document_has_them_all() -> None:
-    rows = table(ROOT / "docs" / "operate.md", "variable of Celery's")
+    rows = table(ROOT / "docs" / "settings.md", "variable of Celery's")
     named = {name for row in rows for name in re.findall(r"`([A-Za-z_]+)\*?`", row[0])}
     assert named == {*PREFIXES, *NAMES, *HARMLESS}
 

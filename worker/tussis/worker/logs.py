@@ -1,4 +1,4 @@
-"""Structured logs: one event a line, with a stable name in ``event``. ``docs/operate.md`` lists the events."""
+"""Structured logs: one event a line, with a stable name in ``event``. ``docs/events.md`` lists the events."""
 
 from __future__ import annotations
 

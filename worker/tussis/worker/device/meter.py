@@ -1,4 +1,4 @@
-"""Counting what the device process does. ``docs/operate.md`` has the table; a test compares the two."""
+"""Counting what the device process does. ``docs/metrics.md`` has the table; a test compares the two."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 They are set for another application of the host, or by mistake: ``CELERY_BROKER_URL`` alone made a worker read another
 broker than ``TUSSIS_BROKER_URL``, and say that it is ready. Most are read when the libraries are imported, so that they
-are taken out of the environment before that. ``docs/operate.md`` has the table; a test holds it to the installed
+are taken out of the environment before that. ``docs/settings.md`` has the table; a test holds it to the installed
 sources.
 """
 

@@ -1,4 +1,4 @@
-"""Counting what a worker does: every metric, in one place. ``docs/operate.md`` has the table; a test compares the two.
+"""Counting what a worker does: every metric, in one place. ``docs/metrics.md`` has the table; a test compares the two.
 
 Children count into memory-mapped files of the run directory (prometheus-client's multiprocess mode), so that what a
 child counted survives it. Whoever serves them (:mod:`tussis.worker.parent.exposition`) sits in the parent.
