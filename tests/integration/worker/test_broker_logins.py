@@ -1,4 +1,4 @@
-"""The logins of docs/wire-format.md and docs/operate.md are enough for a producer and a worker, and for nothing else."""
+"""The logins of docs/wire-format.md and docs/operate.md: each is enough for its program, and for nothing else."""
 
 from __future__ import annotations
 
