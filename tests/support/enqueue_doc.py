@@ -1,4 +1,4 @@
-"""What ``docs/enqueue.md`` says, for tests that hold the code to it."""
+"""Sections of ``docs/enqueue.md`` and ``docs/wire-format.md``, for tests that compare them with the code."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import re
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
-ENQUEUE = DOCS / "enqueue.md"
+DOCUMENTS = (DOCS / "enqueue.md", DOCS / "wire-format.md")
 SCHEMA = DOCS / "message.schema.json"
 
 
 def section(title: str) -> str:
-    """The text under a heading, up to the next heading of its own or a higher level."""
-    text = ENQUEUE.read_text(encoding="utf-8")
-    heading = re.search(rf"^(#+) {re.escape(title)}.*$", text, re.MULTILINE)
-    assert heading, title
-    rest = text[heading.end() :]
+    """The text under a heading of one of the documents, up to the next heading of the same or a higher level."""
+    texts = [document.read_text(encoding="utf-8") for document in DOCUMENTS]
+    [heading] = [match for text in texts for match in re.finditer(rf"^(#+) {re.escape(title)}.*$", text, re.MULTILINE)]
+    rest = heading.string[heading.end() :]
     following = re.search(rf"^#{{1,{len(heading[1])}}} ", rest, re.MULTILINE)
     return rest[: following.start()] if following else rest
 

@@ -49,7 +49,7 @@ NOT_SERVING: Final[dict[str, tuple[str, bool]]] = {
 #: Error codes after which only the operator can help: the reason, and what to do.
 _REFUSED: Final[dict[str, str]] = {
     "OOM": "is full (maxmemory) and takes no new jobs: try again when workers have done some, or raise its maxmemory",
-    "NOPERM": "denies a right ({error}): grant it to the login (docs/operate.md, docs/enqueue.md)",
+    "NOPERM": "denies a right ({error}): grant it to the login (docs/operate.md, docs/wire-format.md)",
     "NOAUTH": "wants a password: check TUSSIS_BROKER_URL",
     "WRONGPASS": "refuses the login ({error}): check TUSSIS_BROKER_URL",
     "no Redis": "is no Redis or Valkey ({error}): check TUSSIS_BROKER_URL",

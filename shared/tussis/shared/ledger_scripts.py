@@ -1,4 +1,4 @@
-"""What the ledger does in one step on the broker, in Lua. ``docs/enqueue.md`` holds the first script to the letter."""
+"""The ledger's atomic steps on the broker, as Lua scripts. ``docs/wire-format.md`` has the first script verbatim."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wire format: one job as JSON, and the Celery envelope around it. ``docs/enqueue.md`` is its specification.
+"""The wire format: one job as JSON, and the Celery envelope around it. ``docs/wire-format.md`` is its specification.
 
 Version rule: a message whose ``v`` is not :data:`MESSAGE_VERSION` is refused as ``unknown_message_version``; a field
 that version 1 does not define is refused as ``malformed_message`` (an option that a worker would ignore in silence

@@ -1,4 +1,4 @@
-"""Names on the broker: queues, priorities and every key that is ours. Documented in ``docs/enqueue.md``."""
+"""Names on the broker: queues, priorities and every key that is ours. Documented in ``docs/wire-format.md``."""
 
 from __future__ import annotations
 

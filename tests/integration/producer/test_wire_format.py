@@ -1,4 +1,4 @@
-"""The wire format: what ``docs/enqueue.md`` says, what Celery puts, and what we put are one thing."""
+"""The wire format: ``docs/wire-format.md``, Celery and the producer send the same messages."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def transaction(broker: redis.Redis, values: dict[str, str]) -> list[Any]:
 
 def test_the_documents_producer_works_as_it_stands(broker: redis.Redis, broker_url: str) -> None:
     written: dict[str, Any] = {}
-    exec(compile(block("A whole producer", "python"), "docs/enqueue.md", "exec"), written)
+    exec(compile(block("A complete producer", "python"), "docs/enqueue.md", "exec"), written)
 
     job_id = written["enqueue"](broker, "clinic", "2026/ä.wav", "9b2c", 3, "gpu", {"site": "Süd"})
     theirs = snapshot(broker)

@@ -1,8 +1,9 @@
-"""``docs/query.md``: its tables are the schema's own words, and its questions run and answer."""
+"""``docs/schema.md`` lists the schema with its comments. The queries of ``docs/query.md`` give the right rows."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -19,8 +20,9 @@ from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import metadata
 from tussis.shared.store.views import VIEWS
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs" / "query.md"
-TEXT = DOCUMENT.read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+TEXT = (DOCS / "query.md").read_text(encoding="utf-8")
+SCHEMA = (DOCS / "schema.md").read_text(encoding="utf-8")
 
 
 def sections(text: str) -> dict[str, str]:
@@ -46,35 +48,52 @@ QUESTIONS = {
 _DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 
 
+def as_table(columns: Iterable[tuple[str, str, str | None]]) -> str:
+    """Name, type and comment of each column as the document shows them."""
+    lines = ["| column | type | |", "| --- | --- | --- |"]
+    lines += [f"| `{name}` | {kind} | {comment} |" for name, kind, comment in columns]
+    return "\n".join(lines) + "\n"
+
+
+def short(kind: str) -> str:
+    return kind.replace("timestamp with time zone", "timestamptz").removesuffix(' collate "c"')
+
+
 def described(table: Table) -> str:
     """The table's columns as the document shows them."""
-    lines = ["| column | type | |", "| --- | --- | --- |"]
-    for column in table.columns:
-        kind = column.type.compile(dialect=_DIALECT).lower()
-        kind = kind.replace("timestamp with time zone", "timestamptz").removesuffix(' collate "c"')
-        words = column.comment or "number of the row"
-        null = ", null" if column.nullable else ""
-        lines.append(f"| `{column.name}` | {kind}{null} | {words} |")
-    return "\n".join(lines) + "\n"
+    kinds = [short(column.type.compile(dialect=_DIALECT).lower()) for column in table.columns]
+    return as_table(
+        (column.name, kind + (", null" if column.nullable else ""), column.comment)
+        for column, kind in zip(table.columns, kinds, strict=True)
+    )
 
 
 @pytest.mark.parametrize("table", metadata.sorted_tables, ids=lambda table: str(table.name))
 def test_each_table_stands_in_the_document(table: Table) -> None:
-    assert f"### `{table.name}`\n\n{table.comment}\n\n{described(table)}" in TEXT
+    assert f"### `{table.name}`\n\n{table.comment}\n\n{described(table)}" in SCHEMA
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_each_view_and_its_columns_stand_in_the_document(shared_store_url: str, view: str) -> None:
-    section = SECTIONS[f"`{view}`"]
-    assert VIEWS[view][1] in section.replace("\n", " ")
+    section = sections(SCHEMA)[f"`{view}`"]
+    [(comment,)] = rows(shared_store_url, "SELECT obj_description(%s::text::regclass, 'pg_class')", view)
+    assert comment in section.replace("\n", " ")
+    columns = columns_of(shared_store_url, view)
     if view == "analyses_newest":
+        assert "It has the columns of [`analyses`]" in section
+        assert columns == columns_of(shared_store_url, "analyses")
         return
-    columns = rows(
-        shared_store_url,
-        "SELECT attname FROM pg_attribute WHERE attrelid = %s::text::regclass AND attnum > 0 ORDER BY attnum",
-        view,
+    assert as_table((name, short(kind), words) for name, kind, words in columns) in section + "\n"
+
+
+def columns_of(url: str, relation: str) -> list[tuple[Any, ...]]:
+    """Name, type and comment of each column in the database."""
+    return rows(
+        url,
+        "SELECT attname, format_type(atttypid, atttypmod), col_description(attrelid, attnum) FROM pg_attribute "
+        "WHERE attrelid = %s::text::regclass AND attnum > 0 ORDER BY attnum",
+        relation,
     )
-    assert re.findall(r"^\| `(\w+)` \|", section, re.M) == [name for (name,) in columns]
 
 
 @pytest.fixture(scope="module")

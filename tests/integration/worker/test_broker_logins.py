@@ -1,4 +1,4 @@
-"""The logins of docs/enqueue.md and docs/operate.md are enough for a producer and a worker, and for nothing else."""
+"""The logins of docs/wire-format.md and docs/operate.md: each is enough for its program, and for nothing else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tussis.shared.queues import UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY
 LOGIN = re.compile(r"^ACL SETUSER (producer|worker) on >PASSWORD (.+)$", re.MULTILINE)
 RIGHTS = {
     name: rights.split()
-    for document in ("enqueue.md", "operate.md")
+    for document in ("wire-format.md", "operate.md")
     for name, rights in LOGIN.findall((ROOT / "docs" / document).read_text(encoding="utf-8"))
 }
 

@@ -270,7 +270,7 @@ def test_an_older_producer_s_messages_are_sent_again_once_at_most(
 
 
 def test_a_login_for_the_older_script_opens_jobs(client: Any, broker_url: str) -> None:
-    """Given the rights that docs/enqueue.md named before, when a job is opened, then it is."""
+    """Given the rights that the documents named before, when a job is opened, then it is."""
     rights = "resetkeys ~tussis.* -@all +eval +hsetnx +zadd +lpush +time +ping +select"
     client.execute_command("ACL", "SETUSER", "older", "on", ">pw", *rights.split())
     parts = urlsplit(broker_url)

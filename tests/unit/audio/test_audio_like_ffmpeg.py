@@ -28,9 +28,9 @@ DECIBELS_APART: Final = 0.5
 
 #: Refused though the program plays it, and the sentence of ``docs/formats.md`` that says so.
 REFUSED: Final = {
-    "format-behind.wav": ("corrupt", "format chunk comes behind the sound"),
-    "two-sounds.wav": ("corrupt", "two chunks of"),
-    "format-cut.wav": ("corrupt", "or is cut"),
+    "format-behind.wav": ("corrupt", "its format chunk comes after the audio data"),
+    "two-sounds.wav": ("corrupt", "it has two audio chunks"),
+    "format-cut.wav": ("corrupt", "chunk is truncated"),
     "int64.wav": ("codec_unsupported", "a codec outside the tables"),
     "not-a-number.wav": ("non_finite", "NaN or infinity among the samples"),
     "ultrasound.wav": ("unsupported_rate", "recorders of ultrasound"),
@@ -46,13 +46,13 @@ REFUSED: Final = {
     "all_nan_f32.wav": ("non_finite", "NaN or infinity among the samples"),
     "nan_inf_f32.wav": ("non_finite", "NaN or infinity among the samples"),
     "silence_2h_8k.flac": ("too_long", "over the limit on duration"),
-    "wav_64_channels.wav": ("too_many_channels", "over the limit"),
-    "wav_rate_1hz.wav": ("unsupported_rate", "below, little of a cough is left"),
+    "wav_64_channels.wav": ("too_many_channels", "the number of channels is over the limit"),
+    "wav_rate_1hz.wav": ("unsupported_rate", "little of a cough remains below this rate"),
 }
 #: Decoded to another length, and why.
-SHORTER: Final = {"flac_corrupt_middle.flac": "so\nis a FLAC frame whose checksum is wrong"}
+SHORTER: Final = {"flac_corrupt_middle.flac": "a FLAC frame whose checksum is wrong"}
 
-PAGE: Final = (Path(__file__).parents[3] / "docs" / "formats.md").read_text(encoding="utf-8")
+PAGE: Final = " ".join((Path(__file__).parents[3] / "docs" / "formats.md").read_text(encoding="utf-8").split())
 
 
 def by_ffmpeg(path: Path) -> tuple[npt.NDArray[np.float64], int] | None:

@@ -182,7 +182,7 @@ class Exhausted:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """One analysis with its recording and model, flat. Units as in ``docs/query.md``; times are in UTC.
+    """One analysis with its recording and model, flat. Units as in ``docs/schema.md``; times are in UTC.
 
     ``model`` is name@version, or the model that the message asked for and nobody serves, or None.
     """

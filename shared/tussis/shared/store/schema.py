@@ -1,7 +1,7 @@
-"""The tables, declared. ``migrations/`` makes the same ones; a test compares the two catalogues.
+"""The tables and their comments. ``migrations/`` creates the same tables; a test compares the two schemas.
 
-All times are ``timestamptz``; all times inside a recording are seconds from its first sample; probabilities are 0 to 1.
-PostgreSQL 15 or newer (``NULLS NOT DISTINCT``).
+``docs/schema.md`` lists the tables with these comments. Times of day are ``timestamptz``. Times inside a recording are
+seconds from its first sample. Probabilities are between 0 and 1. PostgreSQL 15 or newer (``NULLS NOT DISTINCT``).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from tussis.shared.states import AnalysisState, AttemptOutcome
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
-SCHEMA_REVISION = "0002"
-#: Alembic's table, under a name of our own: upstream may keep its own migrations in the same database.
+SCHEMA_REVISION = "0003"
+#: Alembic's table. It has a name of its own because the database can also hold the migrations of another system.
 VERSION_TABLE = "tussis_revision"
 #: Coverage of an analysis: the first 32 segments, in one bag.
 COVERAGE_HEAD = "head"
@@ -60,28 +60,39 @@ def _one_of(column: str, values: Iterable[StrEnum]) -> str:
 recordings = Table(
     "recordings",
     metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    # Collation C is S3's own order, and lets the unique index serve LIKE 'prefix%' as well.
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="primary key"),
+    # Collation C is the order of S3, and with it the unique index also serves LIKE 'prefix%'.
     Column("bucket", Text(collation="C"), nullable=False, comment="S3 bucket"),
-    Column("key", Text(collation="C"), nullable=False, comment="S3 object key, as it is (not percent-encoded)"),
-    Column("version_id", Text, comment="S3 version id; null where the bucket keeps no versions or none was seen"),
-    Column("etag", Text, nullable=False, comment="S3 entity tag without quotes; '' when no object was ever seen"),
-    Column("size_bytes", BigInteger, comment="size of the object, bytes"),
-    Column("duration_s", Double, comment="length of the decoded audio, seconds"),
-    Column("rate_hz", Integer, comment="sample rate of the source, Hz"),
-    Column("channels", Integer, comment="channels of the source"),
-    Column("codec", Text, comment="audio codec, as the decoder names it"),
-    Column("container", Text, comment="container format, sniffed from the bytes"),
-    Column("decoder", Text, comment="the decoder that read it last; see analyses.decoder for each answer's"),
+    Column("key", Text(collation="C"), nullable=False, comment="S3 object key, not percent-encoded"),
+    Column("version_id", Text, comment="S3 version id; null if the bucket has no versions or the version is unknown"),
+    Column(
+        "etag",
+        Text,
+        nullable=False,
+        comment="S3 entity tag without quotes; empty if it is unknown because no object was found",
+    ),
+    Column("size_bytes", BigInteger, comment="size of the object in bytes"),
+    Column("duration_s", Double, comment="duration of the decoded audio in seconds"),
+    Column("rate_hz", Integer, comment="sample rate of the source in Hz"),
+    Column("channels", Integer, comment="number of channels of the source"),
+    Column("codec", Text, comment="audio codec, as named by the decoder"),
+    Column("container", Text, comment="container format, detected from the content"),
+    Column(
+        "decoder",
+        Text,
+        comment="decoder of the most recent analysis; analyses.decoder has the decoder of each analysis",
+    ),
     Column(
         "metadata",
         JSONB,
         nullable=False,
         server_default=text("'{}'::jsonb"),
-        comment="upstream's own words: the metadata of the latest message that had any",
+        comment="metadata of the most recent message that had any, as JSON",
     ),
-    Column("created_at", _Time, nullable=False, server_default=func.now(), comment="when the row was made"),
-    Column("updated_at", _Time, nullable=False, server_default=func.now(), comment="when the row last changed"),
+    Column("created_at", _Time, nullable=False, server_default=func.now(), comment="time at which the row was created"),
+    Column(
+        "updated_at", _Time, nullable=False, server_default=func.now(), comment="time at which the row last changed"
+    ),
     UniqueConstraint("bucket", "key", "etag"),
     CheckConstraint("bucket <> '' AND key <> ''", name="address"),
     CheckConstraint("size_bytes >= 0", name="size_bytes"),
@@ -89,90 +100,129 @@ recordings = Table(
     CheckConstraint("rate_hz > 0", name="rate_hz"),
     CheckConstraint("channels > 0", name="channels"),
     CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
-    comment="One row for each content of each object: another entity tag is another recording.",
+    comment="One row for each content of an object in S3. The same key with another entity tag is another recording.",
 )
 
 models = Table(
     "models",
     metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="primary key"),
     Column("name", Text, nullable=False, comment="name in the manifest"),
     Column("version", Text, nullable=False, comment="version in the manifest"),
-    Column("sha256", Text, nullable=False, comment="SHA-256 of the ONNX file, lower-case hex"),
-    Column("profile", Text, nullable=False, comment="preprocessing profile that the manifest names"),
+    Column("sha256", Text, nullable=False, comment="SHA-256 of the ONNX file, in lower-case hexadecimal digits"),
+    Column("profile", Text, nullable=False, comment="preprocessing profile in the manifest"),
     Column(
-        "threshold", Double, nullable=False, comment="cough above this bag probability; what the manifest last said"
+        "threshold",
+        Double,
+        nullable=False,
+        comment="threshold in the most recent manifest; the decision is cough if the bag probability is above it",
     ),
-    Column("provenance", Text, nullable=False, comment="where the model comes from, in words"),
-    Column("parent", Text, comment="the model this one was made from (quantised, specialised), if any"),
+    Column("provenance", Text, nullable=False, comment="origin of the model, as text"),
+    Column("parent", Text, comment="name@version of the model from which this model was made; null if there is none"),
     Column(
-        "first_seen_at", _Time, nullable=False, server_default=func.now(), comment="first start of a worker with it"
+        "first_seen_at",
+        _Time,
+        nullable=False,
+        server_default=func.now(),
+        comment="time at which a worker first started with this model",
     ),
     UniqueConstraint("sha256"),
     UniqueConstraint("name", "version"),
     CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
     CheckConstraint("threshold BETWEEN 0 AND 1", name="threshold"),
-    comment="The models that workers have served.",
+    comment="One row for each model that a worker has served.",
 )
 
 analyses = Table(
     "analyses",
     metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("created_at", _Time, nullable=False, server_default=func.now(), comment="when the first attempt claimed it"),
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="primary key"),
+    Column("created_at", _Time, nullable=False, server_default=func.now(), comment="time of the first claim"),
     Column("recording_id", BigInteger, ForeignKey(recordings.c.id), nullable=False, comment="recordings.id"),
-    Column("model_id", BigInteger, ForeignKey(models.c.id), comment="models.id; null when refused before a model"),
-    Column("model_requested", Text, comment="the model that the message named, only where no worker serves it"),
-    Column("profile", Text, nullable=False, comment="preprocessing profile; '' when refused before one was known"),
+    Column(
+        "model_id",
+        BigInteger,
+        ForeignKey(models.c.id),
+        comment="models.id; null if the job failed before a model was known",
+    ),
+    Column("model_requested", Text, comment="model named in the message, only if the worker does not serve it"),
+    Column(
+        "profile",
+        Text,
+        nullable=False,
+        comment="preprocessing profile; empty if the job failed before a profile was known",
+    ),
     Column(
         "profile_overridden",
         Boolean,
         nullable=False,
-        comment="the job asked for another profile than the model's manifest: left out of the view current",
+        comment="true if the job requested another profile than the manifest; the view current omits such rows",
     ),
-    Column("coverage", Text, nullable=False, comment="what was analysed; head: the first 32 segments, in one bag"),
+    Column(
+        "coverage",
+        Text,
+        nullable=False,
+        comment="part of the recording that was analysed; head: the first 32 segments, in one bag",
+    ),
     Column(
         "forced_by",
         Text,
         nullable=False,
         server_default="",
-        comment="'' or the id of the job that asked for an analysis beside the old ones (again)",
+        comment="id of the job that requested an additional analysis (again); otherwise empty",
     ),
-    Column("job_id", Uuid(as_uuid=False), nullable=False, comment="the job that claimed it last; jobs has them all"),
+    Column(
+        "job_id",
+        Uuid(as_uuid=False),
+        nullable=False,
+        comment="id of the job that last claimed this analysis; the table jobs has all of them",
+    ),
     Column("state", Text, nullable=False, comment="running, waiting, succeeded, failed or discarded"),
-    Column("attempt_token", Uuid, nullable=False, comment="token of the newest attempt: only its holder may finish"),
-    Column("bag_probability", Double, comment="probability that the recording holds a cough, 0 to 1"),
-    Column("bag_logit", Double, comment="the same as a logit (natural logarithm of the odds)"),
-    Column("decision", Boolean, comment="true: cough, that is bag_probability > threshold"),
-    Column("threshold", Double, comment="the threshold that the decision used"),
-    Column("segments", Integer, comment="segments analysed"),
-    Column("segments_total", Integer, comment="segments before the cap of 32"),
-    Column("analyzed_s", Double, comment="audio that was heard, seconds from the start"),
-    Column("truncated", Boolean, comment="audio lies beyond the last analysed segment"),
-    Column("attempts", Integer, nullable=False, comment="attempts so far, refusals included"),
+    Column(
+        "attempt_token",
+        Uuid,
+        nullable=False,
+        comment="token of the newest attempt; only the attempt with this token can complete the analysis",
+    ),
+    Column("bag_probability", Double, comment="probability that the recording contains a cough, 0 to 1"),
+    Column("bag_logit", Double, comment="logit of bag_probability (natural logarithm of the odds)"),
+    Column("decision", Boolean, comment="true: cough (bag_probability > threshold); false: no cough"),
+    Column("threshold", Double, comment="threshold used for the decision"),
+    Column("segments", Integer, comment="number of analysed segments"),
+    Column("segments_total", Integer, comment="number of segments before the limit of 32"),
+    Column("analyzed_s", Double, comment="length of the analysed audio in seconds, from the start of the recording"),
+    Column("truncated", Boolean, comment="true if the recording has audio after the last analysed segment"),
+    Column(
+        "attempts",
+        Integer,
+        nullable=False,
+        comment="number of attempts; a failure that was recorded without a claim counts as one",
+    ),
     Column(
         "first_attempt",
         Integer,
         nullable=False,
         server_default="1",
-        comment="number of the first attempt since the analysis was last taken up again",
+        comment="number of the first attempt since the analysis was created or last reopened",
     ),
-    Column("error_class", Text, comment="why it failed, or why it waits: a stable word to group by"),
-    Column("error_message", Text, comment="the same in a sentence"),
+    Column("error_class", Text, comment="class of the error that made the analysis fail or wait; a stable identifier"),
+    Column("error_message", Text, comment="description of the error"),
     Column(
         "timings_ms",
         JSONB,
         nullable=False,
         server_default=text("'{}'::jsonb"),
-        comment="stage -> milliseconds, of the attempt that ended it",
+        comment="duration of each stage of the last attempt in milliseconds, as JSON",
     ),
-    Column("worker", Text, nullable=False, comment="worker of the newest attempt"),
+    Column("worker", Text, nullable=False, comment="name of the worker of the newest attempt"),
     Column("device", Text, nullable=False, comment="cpu or gpu"),
-    Column("decoder", Text, comment="the decoder that gave this analysis its samples"),
-    Column("enqueued_at", _Time, nullable=False, comment="when the job was enqueued (the producer's clock)"),
+    Column("decoder", Text, comment="decoder used for this analysis"),
+    Column(
+        "enqueued_at", _Time, nullable=False, comment="time at which the job was enqueued, by the clock of the producer"
+    ),
     Column("started_at", _Time, nullable=False, comment="start of the newest attempt"),
-    Column("finished_at", _Time, comment="when it succeeded or failed"),
-    # One analysis for each question. A null model is a value like any other here.
+    Column("finished_at", _Time, comment="time at which the analysis succeeded or failed; null if it is open"),
+    # One analysis for each combination. NULL in model_id counts as a value.
     UniqueConstraint(
         "recording_id",
         "model_id",
@@ -210,7 +260,7 @@ analyses = Table(
         name="scores_only_of_success",
     ),
     Index(None, "created_at", "id"),
-    # Counting (tussis status) reads this index alone.
+    # `tussis status` counts with an index-only scan of this index.
     Index(None, "state", "decision", "error_class"),
     Index(
         "analyses_open_failures_idx",
@@ -219,24 +269,35 @@ analyses = Table(
         postgresql_where=text("state = 'failed'"),
     ),
     Index(None, "model_id"),
-    comment="One row for each question asked of a recording (model, profile, coverage), and its answer.",
+    comment="One row for each analysis: one run of one model and profile on one recording, with its outcome.",
 )
 
 jobs = Table(
     "jobs",
     metadata,
-    Column("job_id", Uuid(as_uuid=False), primary_key=True, comment="the id that enqueue returned"),
+    Column("job_id", Uuid(as_uuid=False), primary_key=True, comment="job id returned by enqueue"),
     Column(
         "analysis_id",
         BigInteger,
         ForeignKey(analyses.c.id, ondelete="CASCADE"),
         nullable=False,
-        comment="analyses.id: the analysis that answers this job",
+        comment="analyses.id of the analysis that answers this job",
     ),
-    Column("enqueued_at", _Time, nullable=False, comment="when the job was enqueued, the last time (producer's clock)"),
-    Column("received_at", _Time, nullable=False, server_default=func.now(), comment="when a worker first had it"),
+    Column(
+        "enqueued_at",
+        _Time,
+        nullable=False,
+        comment="time at which the job was last enqueued, by the clock of the producer",
+    ),
+    Column(
+        "received_at",
+        _Time,
+        nullable=False,
+        server_default=func.now(),
+        comment="time at which a worker first received the job",
+    ),
     Index(None, "analysis_id"),
-    comment="Which analysis answers a job. Several jobs may share one.",
+    comment="One row for each job, with the analysis that answers it. Several jobs can share one analysis.",
 )
 
 attempts = Table(
@@ -249,25 +310,40 @@ attempts = Table(
         nullable=False,
         comment="analyses.id",
     ),
-    Column("number", Integer, nullable=False, comment="1 is the first"),
-    Column("token", Uuid, nullable=False, comment="what the attempt shows to finish"),
-    Column("worker", Text, nullable=False, comment="the worker that made it"),
-    Column("alone", Boolean, nullable=False, comment="ran with no other recording in its process: its crash counts"),
-    Column("started_at", _Time, nullable=False, server_default=func.now(), comment="when it claimed the analysis"),
-    Column("ended_at", _Time, comment="when it ended; for vanished ones, when that was noticed; null: it still runs"),
+    Column("number", Integer, nullable=False, comment="number of the attempt; the first is 1"),
+    Column("token", Uuid, nullable=False, comment="token that the attempt needs to complete the analysis"),
+    Column("worker", Text, nullable=False, comment="name of the worker"),
+    Column(
+        "alone",
+        Boolean,
+        nullable=False,
+        comment="true if the process worked on no other recording; only such an attempt counts when it crashes",
+    ),
+    Column(
+        "started_at",
+        _Time,
+        nullable=False,
+        server_default=func.now(),
+        comment="time at which the attempt claimed the analysis",
+    ),
+    Column(
+        "ended_at",
+        _Time,
+        comment="time at which the attempt ended, or at which its crash was detected; null: still running",
+    ),
     Column(
         "outcome",
         Text,
-        comment="succeeded, failed, transient, handed_back, superseded or vanished; null: it still runs",
+        comment="succeeded, failed, transient, handed_back, superseded or vanished (crashed); null: still running",
     ),
-    Column("error_class", Text, comment="the error that ended it, a stable word"),
-    Column("error_message", Text, comment="the same in a sentence"),
+    Column("error_class", Text, comment="class of the error that ended the attempt; a stable identifier"),
+    Column("error_message", Text, comment="description of the error"),
     Column(
         "lease_expires_at",
         _Time,
         nullable=False,
         server_default=func.now(),
-        comment="until when the attempt holds its analysis; its worker renews it while the attempt lives",
+        comment="time until which the attempt holds the analysis; the worker renews it while the attempt runs",
     ),
     PrimaryKeyConstraint("analysis_id", "number"),
     UniqueConstraint("token"),
@@ -275,7 +351,7 @@ attempts = Table(
     CheckConstraint(_one_of("outcome", AttemptOutcome), name="outcome"),
     CheckConstraint("(outcome IS NULL) = (ended_at IS NULL)", name="ended"),
     CheckConstraint("outcome <> 'failed' OR num_nulls(error_class, error_message) = 0", name="failed"),
-    comment="Every attempt at an analysis, also those that a crash ended.",
+    comment="One row for each attempt at an analysis, including attempts that crashed.",
 )
 
 bags = Table(
@@ -288,19 +364,19 @@ bags = Table(
         nullable=False,
         comment="analyses.id",
     ),
-    Column("bag_index", Integer, nullable=False, comment="0 is the first; coverage head has one bag"),
-    Column("start_s", Double, nullable=False, comment="start in the recording, seconds"),
-    Column("end_s", Double, nullable=False, comment="end of the audio in the bag, seconds (without padding)"),
-    Column("probability", Double, nullable=False, comment="probability of a cough in the bag, 0 to 1"),
-    Column("logit", Double, nullable=False, comment="the same as a logit"),
-    Column("segments", Integer, nullable=False, comment="segments in the bag"),
+    Column("bag_index", Integer, nullable=False, comment="index of the bag in the analysis; the first is 0"),
+    Column("start_s", Double, nullable=False, comment="start of the bag in the recording, in seconds"),
+    Column("end_s", Double, nullable=False, comment="end of the audio in the bag, in seconds, without padding"),
+    Column("probability", Double, nullable=False, comment="probability that the bag contains a cough, 0 to 1"),
+    Column("logit", Double, nullable=False, comment="logit of probability (natural logarithm of the odds)"),
+    Column("segments", Integer, nullable=False, comment="number of segments in the bag"),
     PrimaryKeyConstraint("analysis_id", "bag_index"),
     CheckConstraint("bag_index >= 0", name="bag_index"),
     CheckConstraint("0 <= start_s AND start_s <= end_s AND end_s < 'Infinity'", name="span"),
     CheckConstraint("probability BETWEEN 0 AND 1", name="probability"),
     CheckConstraint("logit <> 'NaN'", name="logit"),
     CheckConstraint("segments >= 1", name="segments"),
-    comment="What the model scored at once: a run of segments. One row for each analysis for now.",
+    comment="One row for each bag: consecutive segments that the model scores together. Coverage head has one bag.",
 )
 
 segments = Table(
@@ -308,47 +384,68 @@ segments = Table(
     metadata,
     Column("analysis_id", BigInteger, nullable=False, comment="analyses.id"),
     Column("bag_index", Integer, nullable=False, comment="bags.bag_index"),
-    Column("segment_index", Integer, nullable=False, comment="0 is the first; counted within the bag"),
+    Column("segment_index", Integer, nullable=False, comment="index of the segment in its bag; the first is 0"),
     Column(
         "analysis_created_at",
         _Time,
         nullable=False,
-        comment="analyses.created_at, in the key so that the table can be partitioned by it",
+        comment="analyses.created_at; part of the key so that the table can be partitioned by it",
     ),
-    Column("start_s", Double, nullable=False, comment="start in the recording, seconds"),
-    Column("end_s", Double, nullable=False, comment="end, seconds; the last segments' reach into their padding"),
-    Column("probability", Double, nullable=False, comment="probability of a cough in the segment, 0 to 1"),
-    Column("logit", Double, nullable=False, comment="the same as a logit"),
+    Column("start_s", Double, nullable=False, comment="start of the segment in the recording, in seconds"),
+    Column(
+        "end_s",
+        Double,
+        nullable=False,
+        comment="end of the segment in seconds, including padding after the end of the recording",
+    ),
+    Column("probability", Double, nullable=False, comment="probability that the segment contains a cough, 0 to 1"),
+    Column("logit", Double, nullable=False, comment="logit of probability (natural logarithm of the odds)"),
     PrimaryKeyConstraint("analysis_id", "bag_index", "segment_index", "analysis_created_at"),
     ForeignKeyConstraint(["analysis_id", "bag_index"], [bags.c.analysis_id, bags.c.bag_index], ondelete="CASCADE"),
     CheckConstraint("segment_index >= 0", name="segment_index"),
     CheckConstraint("0 <= start_s AND start_s < end_s AND end_s < 'Infinity'", name="span"),
     CheckConstraint("probability BETWEEN 0 AND 1", name="probability"),
     CheckConstraint("logit <> 'NaN'", name="logit"),
-    comment="One row for each two-second segment of a succeeded analysis.",
+    comment="One row for each segment of two seconds in a succeeded analysis.",
 )
 
 dead_letters = Table(
     "dead_letters",
     metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("raw_sha256", Text, nullable=False, comment="SHA-256 of the whole message, lower-case hex"),
-    Column("raw", Text, nullable=False, comment="the message as it came, cut at 65536 characters"),
-    Column("job_id", Text, comment="what stood where a job's id belongs, if anything did"),
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="primary key"),
+    Column(
+        "raw_sha256", Text, nullable=False, comment="SHA-256 of the complete message, in lower-case hexadecimal digits"
+    ),
+    Column("raw", Text, nullable=False, comment="the message as it was received, limited to 65536 characters"),
+    Column("job_id", Text, comment="value of the field job_id in the message; null if there is none"),
     Column("error_class", Text, nullable=False, comment="malformed_message or unknown_message_version"),
-    Column("error_message", Text, nullable=False, comment="what is wrong with it"),
-    Column("received_at", _Time, nullable=False, server_default=func.now(), comment="when it came first"),
-    Column("last_received_at", _Time, nullable=False, server_default=func.now(), comment="when it came last"),
-    Column("deliveries", Integer, nullable=False, server_default="1", comment="how often it came"),
+    Column("error_message", Text, nullable=False, comment="description of the error"),
+    Column(
+        "received_at",
+        _Time,
+        nullable=False,
+        server_default=func.now(),
+        comment="time at which the message was first received",
+    ),
+    Column(
+        "last_received_at",
+        _Time,
+        nullable=False,
+        server_default=func.now(),
+        comment="time at which the message was last received",
+    ),
+    Column(
+        "deliveries", Integer, nullable=False, server_default="1", comment="number of times the message was received"
+    ),
     Column(
         "ended_job",
         Boolean,
         nullable=False,
         server_default=text("false"),
-        comment="the message was the one that the ledger held for job_id: the job ended with it",
+        comment="true if the ledger held this message for job_id; the message then ended the job",
     ),
     UniqueConstraint("raw_sha256"),
     Index(None, "received_at"),
     Index("dead_letters_ended_job_idx", "job_id", postgresql_where=text("ended_job")),
-    comment="Messages that could not be read, and so belong to no recording.",
+    comment="One row for each message that could not be read and therefore belongs to no recording.",
 )

@@ -1,6 +1,10 @@
-"""The views, declared. They are an interface for analysts: ``docs/query.md`` documents their columns."""
+"""The views and their comments. The views are the interface for analysts; ``docs/schema.md`` lists their columns."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tussis.shared.store.schema import analyses
 
 _ANALYSES_NEWEST = """
 SELECT DISTINCT ON (recording_id, model_id, model_requested, profile, coverage) *
@@ -8,8 +12,8 @@ FROM analyses
 ORDER BY recording_id, model_id, model_requested, profile, coverage, created_at DESC, id DESC
 """
 
-# bucket and key stand in DISTINCT ON, so a condition on them reaches the index below the view. A message that came late
-# (for bytes that were replaced since, or a model that is gone) must not take the place of what is known of the object.
+# bucket and key are in DISTINCT ON, so PostgreSQL can use the index for a condition on them. A late message (for
+# replaced bytes or for a model that is no longer served) must not hide the result for the object.
 _CURRENT = """
 SELECT DISTINCT ON (recordings.bucket, recordings.key)
     's3://' || recordings.bucket || '/' || recordings.key AS uri,
@@ -81,17 +85,86 @@ FROM current
 JOIN segments ON segments.analysis_id = current.analysis_id AND segments.analysis_created_at = current.created_at
 """
 
-#: Name -> (definition, comment), each after those it reads.
-VIEWS: dict[str, tuple[str, str]] = {
-    "analyses_newest": (
+
+@dataclass(frozen=True)
+class View:
+    """A view: its SELECT statement, its comment, and the comment of each column."""
+
+    definition: str
+    comment: str
+    columns: dict[str, str]
+
+
+#: Name -> view. A view comes after the views that it reads.
+VIEWS: dict[str, View] = {
+    "analyses_newest": View(
         _ANALYSES_NEWEST,
-        "Of each recording, model, profile and coverage the newest analysis, in whatever state it is.",
+        "The newest analysis of each combination of recording, model, profile and coverage, in any state.",
+        {column.name: column.comment or "" for column in analyses.columns},
     ),
-    "current": (
+    "current": View(
         _CURRENT,
-        "One row for each bucket and key: the newest answer that is final (a result or a failure), leaving out "
-        "analyses whose job asked for another profile than that of the model. A failure that tells of a job and not "
-        "of the object (object_changed, model_not_served, job_moved) hides no other answer.",
+        "One row for each bucket and key: the newest result or failure. Analyses whose job requested another profile "
+        "than the manifest are omitted. A failure of the job and not of the object (object_changed, model_not_served, "
+        "job_moved) is shown only if the object has no other result or failure.",
+        {
+            "uri": "s3://bucket/key",
+            "bucket": "S3 bucket",
+            "key": "S3 object key",
+            "etag": "S3 entity tag of the analysed content; empty if it is unknown because no object was found",
+            "version_id": "S3 version id; null if the bucket has no versions or the version is unknown",
+            "state": "succeeded, failed or discarded",
+            "decision": "true: cough; false: no cough; null: no result",
+            "bag_probability": "probability that the recording contains a cough, 0 to 1",
+            "bag_logit": "logit of bag_probability (natural logarithm of the odds)",
+            "threshold": "threshold used for the decision; cough if bag_probability is above it",
+            "model": "name@version; in a failed row, the requested model if the worker does not serve it",
+            "profile": "preprocessing profile",
+            "coverage": "part of the recording that was analysed; head: the first 32 segments",
+            "segments": "number of analysed segments",
+            "segments_total": "number of segments before the limit of 32",
+            "duration_s": "duration of the recording in seconds",
+            "analyzed_s": "length of the analysed audio in seconds, from the start of the recording",
+            "truncated": "true if the recording has audio after the last analysed segment",
+            "rate_hz": "sample rate of the source in Hz",
+            "channels": "number of channels of the source",
+            "codec": "audio codec",
+            "container": "container format, detected from the content",
+            "decoder": "decoder used; another decoder can give slightly different samples",
+            "size_bytes": "size of the object in bytes",
+            "error_class": "class of the error; a stable identifier",
+            "error_message": "description of the error",
+            "attempts": "number of attempts",
+            "enqueued_at": "time at which the job was enqueued, by the clock of the producer",
+            "started_at": "start of the last attempt",
+            "finished_at": "time at which the analysis succeeded or failed",
+            "created_at": "time of the first claim",
+            "metadata": "metadata of the most recent message that had any, as JSON",
+            "job_id": "id of the job that last claimed this analysis",
+            "analysis_id": "analyses.id",
+            "recording_id": "recordings.id",
+        },
     ),
-    "current_segments": (_CURRENT_SEGMENTS, "The segments of the results in the view current, one row each."),
+    "current_segments": View(
+        _CURRENT_SEGMENTS,
+        "One row for each segment of the results in the view current.",
+        {
+            "uri": "s3://bucket/key",
+            "bucket": "S3 bucket",
+            "key": "S3 object key",
+            "bag_index": "index of the bag; 0, because coverage head has one bag",
+            "segment_index": "index of the segment in its bag; the first is 0",
+            "start_s": "start of the segment in the recording, in seconds",
+            "end_s": "end of the segment in seconds, including padding after the end of the recording",
+            "probability": "probability that the segment contains a cough, 0 to 1",
+            "logit": "logit of probability (natural logarithm of the odds)",
+            "decision": "decision for the recording",
+            "bag_probability": "probability that the recording contains a cough, 0 to 1",
+            "threshold": "threshold for bag_probability; it does not apply to segments",
+            "model": "name@version",
+            "profile": "preprocessing profile",
+            "finished_at": "time at which the analysis ended",
+            "analysis_id": "analyses.id",
+        },
+    ),
 }
