@@ -10,16 +10,16 @@ from typing import Any, Final
 
 from training import speech
 
-#: What the card says of the version before.
-_VERSION_1: Final = """Version 1 (149,039 parameters,
-7,200 scenes, a run that was broken off several times) reached 0.9700 on the same test split, with 34.8 false alarms of
-everyday background an hour, 36.7 % of the digits taken for coughs, and the highest segment on the cough in 95.5 % of the
-mixtures at 10 dB."""
+#: The results of the version before, for the card.
+_VERSION_1: Final = """Version 1 (149,039
+parameters, 7,200 scenes, a run that was interrupted several times) reached 0.9700 on the same test split. It had 34.8
+false alarms per hour of everyday background, classified 36.7 % of the digits as coughs, and had the highest segment on
+the cough in 95.5 % of the mixtures at 10 dB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Aim:
-    """What the model was to reach."""
+    """A target for the model."""
 
     text: str
     value: Callable[[dict[str, Any]], float]
@@ -82,11 +82,11 @@ def _head(m: dict[str, Any]) -> str:
     model = m["model"]
     return f"""# Model card: {model["label"]}
 
-A small detector of cough sounds in the audio contract of Tussis. It makes `tussis analyze`, the demo and the tests
-answer sensibly out of the box. Your own model is the one that counts: give it with `--model`.
+A small detector of cough sounds for the preprocessing of Tussis. With it, `tussis analyze`, the demo and the tests give
+meaningful results without further setup. For your application use a model of your own (`--model`).
 
-**It detects the sound of a cough. It diagnoses nothing.** All numbers below are written by
-`python -m training evaluate` from the file with SHA-256 `{model["sha256"]}`; `docs/model-card.json` holds them.
+**It detects the sound of a cough. It is not a diagnosis.** `python -m training evaluate` measured all numbers below
+with the file with SHA-256 `{model["sha256"]}`. The file `docs/model-card.json` has the numbers.
 
 | | |
 | --- | --- |
@@ -101,15 +101,20 @@ answer sensibly out of the box. Your own model is the one that counts: give it w
 
 
 def _use() -> str:
-    return """## What it is for, and what it must not be used for
+    return """## Intended use and excluded use
 
-For trying out Tussis, for tests, audits, quantisation and benchmarks that need a model whose answers mean something,
-and as a baseline for a model of your own.
+Intended use: trying out Tussis; tests, audits, quantisation and benchmarks that need a model with meaningful results;
+and a baseline for a model of your own.
 
-Not for diagnosis, triage, screening or monitoring of patients; not for telling one disease, person or kind of cough
-from another; not for counting coughs in a study, unless you have measured it on recordings like yours; not for
-watching people without their knowledge. It has learnt from induced coughs that people recorded themselves; nothing
-is known of its behaviour on children, on spontaneous coughs, on whooping cough, or at a distance in a ward."""
+Do not use it:
+
+- for diagnosis, triage, screening or monitoring of patients
+- to distinguish diseases, persons or kinds of cough
+- to count coughs in a study, unless you have measured it on recordings like yours
+- to monitor people without their knowledge
+
+It was trained on induced coughs that people recorded themselves. Its behaviour on children, on spontaneous coughs, on
+whooping cough, or at a distance in a ward is unknown."""
 
 
 def _data(m: dict[str, Any]) -> str:
@@ -126,9 +131,9 @@ def _data(m: dict[str, Any]) -> str:
 | Free Spoken Digit Dataset | CC BY-SA 4.0 | evaluation only: threshold (one speaker) and test (another) |
 | librosa's example clips: read speech, music, bird, whale | CC BY 3.0 and 4.0, public domain | test only |
 
-No recording is in this repository or in the weights' file. The measured split holds {r["coughs"]} coughs and
-{r["backgrounds"]} backgrounds. It was measured once for each version, for its card, and nothing was chosen by it. The source of the coughs has no
-speaker identities: one person may be in two splits."""
+Neither this repository nor the file with the weights contains recordings. The measured split has {r["coughs"]} coughs and
+{r["backgrounds"]} backgrounds. It was measured once for each version, for its card. No choice was based on it. The source of the coughs has no
+speaker identities, so one person may be in two splits."""
 
 
 def _training(m: dict[str, Any]) -> str:
@@ -136,23 +141,24 @@ def _training(m: dict[str, Any]) -> str:
     return f"""## Training
 
 `python -m training` (seed {trained["seed"]}, {trained["scenes"]:,} scenes, {trained["epochs"]} epochs; on CPU, resumable). A scene is 0.35 to
-16 s long and holds one to six events over silence, a noise floor, the quiet part of a cough recording, or everyday
-sound. Half of the scenes hold a cough. Length, bed, number of events, fades and cuts are drawn by the same rules for
-both classes, and both pass the same rooms, microphone responses, band-passes, noises, clipping and telephone and
-messenger codecs (MP3 at 8, 44.1 and 48 kHz, Opus, AMR, GSM, Vorbis, AAC, A-law, mu-law, G.722, G.726, ADPCM), because
-the pack's coughs came through such channels and its backgrounds did not. Where the coughs are was found by their
-level. Losses: recording, loudest segment, and each segment whose label is certain; the weights are averaged.
+16 s long. It has one to six events over silence, a noise floor, the quiet part of a cough recording, or everyday sound.
+Half of the scenes contain a cough. Length, background, number of events, fades and cuts are drawn by the same rules for
+both classes. Both classes pass through the same rooms, microphone responses, band-passes, noises, clipping, and telephone
+and messenger codecs (MP3 at 8, 44.1 and 48 kHz, Opus, AMR, GSM, Vorbis, AAC, A-law, mu-law, G.722, G.726, ADPCM). The
+reason is that the coughs of the pack were recorded through such channels and its backgrounds were not. The positions of
+the coughs were found by their level. The losses are those of the recording, of the loudest segment, and of each segment
+with a certain label. The weights are averaged.
 
-An epoch hears half of the scenes: of those without a cough, the worst mistaken ones always. Each time they are moved
-in level and pitch, a third of them laid over another scene. A last stage of a minute trains what stands behind the
-features on recordings of up to 32 segments. These weights are one run of that command from beginning to end: 46 minutes
-on two cores (AMD EPYC), synthesis included. {_VERSION_1}
+An epoch uses half of the scenes. The scenes without a cough that were classified worst are always included. Each time,
+level and pitch are changed, and a third of the scenes is mixed with another scene. A last stage of one minute trains the
+layers after the features on recordings of up to 32 segments. These weights are from one complete run of that command: 46
+minutes on two cores (AMD EPYC), including synthesis. {_VERSION_1}
 
-Threshold, temperatures and the segments' offset come from `val`: the threshold balances the two classes over
-recordings, scenes and probes; the offset brings the alarms in `val`'s background without sneezes to at most 6 an hour,
-as far as 95 % of the coughs keep a segment above the threshold. It makes segment probabilities lower than the
-frequencies in a training scene, because coughs are rarer in an hour. There the network had an AUROC of {trained["recording_auroc"]:.4f} on
-recordings, {trained["scene_auroc"]:.4f} on scenes, {trained["segment_auroc"]:.4f} on their segments, and {trained["probe_auroc"]:.4f} of the probes below
+The threshold, the temperatures and the offset of the segments were chosen on `val`. The threshold balances the two
+classes over recordings, scenes and probes. The offset limits the alarms in the background of `val` without sneezes to at
+most 6 per hour, provided that 95 % of the coughs keep a segment above the threshold. It makes segment probabilities lower
+than the frequencies in a training scene, because coughs are rarer in an hour of audio. On `val` the network had an AUROC of {trained["recording_auroc"]:.4f} on
+recordings, {trained["scene_auroc"]:.4f} on scenes, {trained["segment_auroc"]:.4f} on their segments, and {trained["probe_auroc"]:.4f} for the probes below
 against recordings without a cough."""
 
 
@@ -206,8 +212,8 @@ def _localisation(m: dict[str, Any]) -> str:
     )
     return f"""## Coughs at known places
 
-One cough of at most 0.8 s somewhere in 8 s of background, every class in turn, sneezes included. The ratio compares
-the cough's power while it lasts with the background's over all 8 s.
+One cough of at most 0.8 s at a random position in 8 s of background, for every class of background including sneezes.
+The ratio is the power of the cough during the cough to the power of the background over all 8 s.
 
 | ratio | mixtures | AUROC of segments | highest segment on the cough | recording called a cough |
 | --- | --- | --- | --- | --- |
@@ -232,10 +238,10 @@ def _alarms(m: dict[str, Any]) -> str:
     ]
     return f"""## False alarms an hour
 
-{hours:.2f} hours of seeded scenes of 15 s, the same time for each class, over 15 to 30 dB weaker sound of other
-classes; and {noisy:.2f} hours at each ratio of steady noise. Neighbouring segments above the threshold are one alarm. `everyday` is
-all without sneezes ({everyday:.2f} hours). The clips of a class are few and come again and again, so the real uncertainty is
-larger than these intervals say, and a class's rate is that of its few clips.
+{hours:.2f} hours of seeded scenes of 15 s, with the same time for each class, over sound of other classes that is 15 to
+30 dB weaker; and {noisy:.2f} hours at each ratio of steady noise. Adjacent segments above the threshold are one alarm. `everyday` is
+all classes without sneezes ({everyday:.2f} hours). Each class has few clips, which are repeated. So the real uncertainty is larger
+than these intervals, and the rate of a class is the rate of its few clips.
 
 {head}
 | --- | --- | {" | ".join("---" for _ in levels)} | --- |
@@ -249,9 +255,9 @@ def _probes(m: dict[str, Any]) -> str:
     )
     return f"""## Probes
 
-The same coughs altered so that only the cough can explain the answer: its loudest 0.46 s alone, in digital silence,
-over noise 50 dB under the peak; the whole recording with silence or faint noise for 2 s before and after; with a
-noise floor 35 dB under its peak; with nothing outside 300 to 3400 Hz.
+The same coughs, changed so that only the cough can explain the result: the loudest 0.46 s alone, in digital silence, and
+over noise 50 dB below the peak; the whole recording with silence or faint noise for 2 s before and after; with a noise
+floor 35 dB below its peak; and limited to 300 to 3400 Hz.
 
 | probe | recordings | of those called a cough before, still so | of all, called a cough |
 | --- | --- | --- | --- |
@@ -266,10 +272,11 @@ def _formats(m: dict[str, Any]) -> str:
         return "## Formats\n\nMeasured on the test split only."
     return f"""## Formats
 
-The pack's one cough in {len(m["formats"])} files under `documented`. The {len(plain)} plain transcodings score from
-{min(plain.values()):.3f} to {max(plain.values()):.3f}, the variant at -30 dB {m["formats"]["variant_quiet_minus30db.wav"]:.3f}.
-Not called a cough: {", ".join(low) if low else "none"}. (In `variant_antiphase_stereo.wav` the mean of the channels is
-silence, and `variant_late_cough_20s.wav` coughs behind the 17.5 s that are analysed: nothing is there to be heard.)"""
+One cough of the pack in {len(m["formats"])} files, with `documented`. The {len(plain)} plain transcodings have probabilities from
+{min(plain.values()):.3f} to {max(plain.values()):.3f}, and the variant at -30 dB has {m["formats"]["variant_quiet_minus30db.wav"]:.3f}.
+Not classified as cough: {", ".join(low) if low else "none"}. In `variant_antiphase_stereo.wav` the
+mean of the channels is silence, and in `variant_late_cough_20s.wav` the cough is after the 17.5 s that are analysed, so
+neither has an audible cough."""
 
 
 def _profiles(m: dict[str, Any]) -> str:
@@ -277,9 +284,9 @@ def _profiles(m: dict[str, Any]) -> str:
         f"| `{name}` | {_number(one['auroc'])} | {one['mean']:.3f} | {one['p99']:.2f} | {one['flipped']} of {one['recordings']} | {one['refused']} |"
         for name, one in m["profiles"].items()
     )
-    return f"""## Under other profiles
+    return f"""## Other profiles
 
-The model was trained under `documented`. Asked under another profile, its bag probability moves:
+The model was trained with `documented`. With another profile its bag probability changes:
 
 | profile | AUROC | mean shift | p99 shift | decisions flipped | refused |
 | --- | --- | --- | --- | --- | --- |
@@ -300,31 +307,31 @@ def _failures(m: dict[str, Any]) -> str:
     digits = flagged.get("spoken_digit")
     speech = (
         f"- Human speech is mistaken for coughs: of {digits['recordings']} spoken digits, all of one speaker,\n"
-        f"  {_share(digits['flagged'])} were called a cough. The training heard synthesisers only.\n"
+        f"  {_share(digits['flagged'])} were classified as cough. The training used only synthesised speech.\n"
         if digits
         else ""
     )
     return f"""## Known failures
 
-- Most false alarms an hour: {named}.
-- Classes of which more than a tenth of the recordings were called a cough: {", ".join(misread) if misread else "none"}.
-- False alarms of everyday background go from {noisy[0]:.1f} an hour without added noise to {noisy[1]:.1f} with noise as loud as
+- Most false alarms per hour: {named}.
+- Classes of which more than a tenth of the recordings were classified as cough: {", ".join(misread) if misread else "none"}.
+- False alarms of everyday background change from {noisy[0]:.1f} per hour without added noise to {noisy[1]:.1f} with noise as loud as
   the background.
-  Coughs are lost there too: of the mixtures at 0 dB above, {_share(m["localisation"]["0"]["detected"])} are called a
+  Noise also hides coughs: of the mixtures at 0 dB above, {_share(m["localisation"]["0"]["detected"])} are classified as
   cough.
-- Of recordings with one cough 10 dB above the background's power, {_share(m["localisation"]["10"]["detected"])} are
-  called a cough; the highest segment finds the cough far oftener than the recording's decision does.
-{speech}- The probe that loses most coughs: {probe} ({_share(m["probes"][probe]["kept"])} keep their decision).
-- Everything is normalised to the recording's peak before the model sees it: one click louder than the cough makes
-  the cough fainter.
-- The channels' mean is taken after the peak is: a second channel that is silent makes everything 6 dB fainter, as in
-  many telephone recordings here. Of every second recording of `val`, 163, 54 have two channels; the decision about one
-  of them changed when the mean was brought back to the full level.
-- No laughter, throat clearing, snoring or conversation was recorded for training or test; the formulas and
-  synthesisers that stand for them are not people. Read speech and digits are all the human speech that was measured.
-- The coughs come from two channels. Coughs of other sources were not measured; the probes are the nearest thing here.
-- Some recordings in the cough set hold speech or breath or little else, and count as coughs all the same.
-- Where coughs are was found by level, so a loud word in a cough recording was learnt as a cough."""
+- Of recordings with one cough 10 dB above the power of the background, {_share(m["localisation"]["10"]["detected"])} are
+  classified as cough. The highest segment finds the cough far more often than the decision for the recording.
+{speech}- The probe with the most lost coughs: {probe} ({_share(m["probes"][probe]["kept"])} keep their decision).
+- Every recording is normalised to its peak before the model runs. A click that is louder than the cough makes the cough
+  quieter.
+- The mean of the channels is taken after the normalisation. A silent second channel makes the recording 6 dB quieter, as
+  in many telephone recordings of this data. In a sample of every second recording of `val` (163), 54 have two channels.
+  The decision for one of them changed when the mean was scaled back to the full level.
+- No laughter, throat clearing, snoring or conversation of people was used for training or test, only formulas and
+  synthesisers. The only human speech that was measured is read speech and digits.
+- The coughs come from two channels. Coughs of other sources were not measured. The probes are the nearest substitute.
+- Some recordings in the cough set contain mainly speech or breath. They count as coughs.
+- The positions of coughs were found by level, so a loud word in a cough recording was learnt as a cough."""
 
 
 def _number(interval: dict[str, float]) -> str:
