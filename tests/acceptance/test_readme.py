@@ -24,7 +24,10 @@ from tests.support.processes import ROOT, Spawn
 from tests.support.servers import server_folder
 from tussis.producer.cli import root
 
-DOCUMENTS: Final = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS: Final = (
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+)
 RUNS: Final = "<!-- runs beside the demo -->"
 #: Languages of fenced blocks in which lines with a prompt are commands.
 SHELLS: Final = ("console", "sh", "shell", "bash")
@@ -156,6 +159,13 @@ def anchors(document: Path) -> set[str]:
     """The headings as links name them: lower case, hyphens for spaces, other punctuation dropped."""
     headings = re.findall(r"^#+ (.+)$", prose(document), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_nothing_is_installed_from_an_index_where_tussis_is_not(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+
+    assert not re.search(r"pip install '?tussis(?!\S* @ )", text), "install from a checkout, or name its folder after @"
 
 
 def test_the_readme_leads_each_user_on_in_five_minutes() -> None:
