@@ -25,17 +25,17 @@ def manifest_of(data: bytes) -> Manifest:
 
 
 def original(data: bytes) -> Way:
-    return Way("cpu", "original", Detector(manifest_of(data), open_session(data, "original", intra_op_threads=1)))
+    return Way("original", Detector(manifest_of(data), open_session(data, "original", intra_op_threads=1)))
 
 
-def rewritten(data: bytes, *, winograd: bool = False) -> Rewritten:
-    """The first that is offered."""
-    return next(iter(rewritings(data, winograd=winograd)))
+def rewritten(data: bytes) -> Rewritten:
+    """The one without Winograd's convolutions."""
+    return list(rewritings(data))[-1]
 
 
 def way_of(made: Rewritten) -> Way:
     session = open_session(made.data, made.form, intra_op_threads=1)
-    return Way("cpu", made.form, MelDetector(manifest_of(made.data), session), made.data)
+    return Way(made.form, MelDetector(manifest_of(made.data), session), made.data)
 
 
 def operators(data: bytes) -> list[str]:
@@ -241,7 +241,7 @@ def test_what_is_no_model_is_not_recognised() -> None:
 def test_convolutions_in_fewer_multiplications_answer_the_same() -> None:
     data = convolutions()
 
-    fast, plain = list(rewritings(data, winograd=True))
+    fast, plain = list(rewritings(data))
 
     assert (fast.form, plain.form) == ("folded+winograd", "folded")
     # The first is 7 x 7, and the last one's image has 7 rows; the two on 28 rows are products now.
@@ -268,14 +268,14 @@ def stride(model: onnx.ModelProto) -> None:
 def test_other_convolutions_stay() -> None:
     data = convolutions(Convolutions(change=stride))
 
-    fast = rewritten(data, winograd=True)
+    fast = next(rewritings(data))
 
     assert operators(fast.data).count("Conv") == 3
     compare(answers(way_of(fast)), answers(original(data)))
 
 
 def test_where_no_convolution_pays_none_is_offered() -> None:
-    assert [made.form for made in rewritings(tiny_bytes(), winograd=True)] == ["front"]
+    assert [made.form for made in rewritings(tiny_bytes())] == ["front"]
 
 
 # --- the comparison itself ---

@@ -69,10 +69,10 @@ class Rewritten:
     """The ONNX file."""
 
 
-def rewritings(data: bytes, *, winograd: bool) -> Iterator[Rewritten]:
+def rewritings(data: bytes) -> Iterator[Rewritten]:
     """What a model that follows the contract can be rewritten to, the fastest first; each one made when asked for.
 
-    Needs the package ``onnx``. ``winograd`` offers its convolutions rewritten as well, for onnxruntime.
+    Needs the package ``onnx``.
 
     Raises :class:`NotRecognised`.
     """
@@ -88,7 +88,7 @@ def rewritings(data: bytes, *, winograd: bool) -> Iterator[Rewritten]:
         raise NotRecognised(f"onnx cannot read it: {error}") from None
     form = _rewrite(GraphEdit(model.graph))
     plain = _file(model)
-    if winograd and filter_fewer(model):
+    if filter_fewer(model):
         yield Rewritten(f"{form}+winograd", _file(model))
     yield Rewritten(form, plain)
 
