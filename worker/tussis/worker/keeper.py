@@ -89,7 +89,7 @@ class Keeper:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         url = order.settings.need_broker()
-        self._client = connect(url, bulk=True)
+        self._client = connect(url)
         self._where = redact(url)
         self._beat_script = self._client.register_script(BEAT_SCRIPT)
         self._report_script = self._client.register_script(REPORT_SCRIPT)
