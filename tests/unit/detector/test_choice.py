@@ -108,7 +108,23 @@ def test_a_graph_that_is_hardly_faster_is_not_taken(
 
     assert (choice.form, choice.file_sha256, choice.ratio) == ("original", None, 1.0)
     assert isinstance(opened(model, choice, tmp_path), Detector)
-    assert log.of("graph_measured") == [{"form": "folded+winograd", "ratio": ratio}]
+    assert log.of("graph_measured") == [{"form": form, "ratio": ratio} for form in ("folded+winograd", "folded")]
+
+
+@pytest.mark.parametrize("fastest", ["folded", "folded+winograd"])
+def test_the_fastest_graph_is_taken(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log, fastest: str
+) -> None:
+    monkeypatch.setattr(
+        choosing, "ratios", lambda original, ways: [3.0 if way.form == fastest else 1.5 for way in ways]
+    )
+
+    choice = chosen(model, tmp_path)
+
+    assert (choice.form, choice.ratio) == (fastest, 3.0)
+    detector = opened(model, choice, tmp_path)
+    assert isinstance(detector, MelDetector)
+    np.testing.assert_allclose(logits(detector), logits(opened(model, None, tmp_path)), atol=1e-3)
 
 
 @pytest.mark.usefixtures("always_faster")

@@ -95,7 +95,7 @@ def costs_of(path: Path, *, threads: int, rounds: int, quick: bool) -> list[Cost
     manifest = read_manifest(path)
     data = read_model(path)
     check_sha256(data, manifest, str(path))
-    original, others = sound_ways(data, manifest, str(path), threads=threads, every=True)
+    original, others = sound_ways(data, manifest, str(path), threads=threads)
     ways = [original, *others]
     costs = []
     for segments in _QUICK_SEGMENTS if quick else SEGMENTS:

@@ -90,12 +90,10 @@ def facts_of(manifest: Manifest, *, intra_op_threads: int) -> Facts:
     return Facts(manifest.sha256, REWRITE_VERSION, runtimes, intra_op_threads, _processor())
 
 
-def sound_ways(
-    data: bytes, manifest: Manifest, where: str, *, threads: int, every: bool = False
-) -> tuple[Way, list[Way]]:
+def sound_ways(data: bytes, manifest: Manifest, where: str, *, threads: int) -> tuple[Way, list[Way]]:
     """The original, and the ways whose answers are its own: those that a decision is made between.
 
-    ``every``: all rewritten graphs, not just the first that is sound. Raises :class:`ModelRefused`.
+    Raises :class:`ModelRefused`.
     """
     original = Way(ORIGINAL, Detector(manifest, open_session(data, where, intra_op_threads=threads)))
     expected = answers(original)
@@ -105,8 +103,6 @@ def sound_ways(
             way = _sound(rewritten, manifest, where, threads, expected)
             if way is not None:
                 ways.append(way)
-                if not every:
-                    break
     except NotRecognised as reason:
         _log.info("graph_not_recognised", reason=str(reason))
     return original, ways

@@ -20,7 +20,7 @@ from tussis.worker.detector.graph_cache import Choice
 
 _log = logs.get("choice")
 
-#: Seconds. It takes five with the ResNet-18; another worker on the same cache folder may be waited for.
+#: Seconds. The ResNet-18 takes fewer than ten; another worker on the same cache folder may be waited for.
 _PATIENCE_S: Final = 120.0
 
 
