@@ -68,14 +68,9 @@ def rewritings(data: bytes) -> Iterator[Rewritten]:
 
     Which one is faster depends on the processor (docs/performance.md).
 
-    Needs the package ``onnx``.
-
     Raises :class:`NotRecognised`.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise NotRecognised("the package onnx is not installed") from None
+    import onnx
     from google.protobuf.message import DecodeError
 
     try:
