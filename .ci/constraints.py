@@ -15,13 +15,11 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 OURSELVES = "tussis"
-#: For Python before 3.11.3, for 3.13, for the extra openvino, which `make install` leaves out, and in the place of the
-#: setuptools that Python 3.11's venv brings, which does not run on 3.12.
+#: For Python before 3.11.3, for 3.13, and in the place of the setuptools that Python 3.11's venv brings, which does not
+#: run on 3.12.
 ELSEWHERE = {
     "async-timeout": "5.0.1",
     "audioop-lts": "0.2.2",
-    "openvino": "2026.4.1",
-    "openvino-telemetry": "2025.2.0",
     "setuptools": "80.9.0",
 }
 #: Excludes another of the extras, so it is in no environment together with the rest.

@@ -26,7 +26,7 @@ _PAUSE_S = 0.5
 
 @pytest.mark.performance
 def test_lists_that_are_lost_with_200_000_jobs_are_repaired_in_2_minutes(deployment: Deployment) -> None:
-    client = connect(deployment.environment["TUSSIS_BROKER_URL"], bulk=True)
+    client = connect(deployment.environment["TUSSIS_BROKER_URL"])
     ledger = Ledger(client)
     for first in range(0, JOBS, 1000):
         ledger.open_many([_a_job(first + number) for number in range(1000)])

@@ -204,7 +204,7 @@ class Producer:
         with self._lock:
             if self._ledger is None:
                 url = self._settings().need_broker() if self._broker_url is None else self._broker_url
-                self._redis = connect(url, bulk=True)
+                self._redis = connect(url)
                 self._ledger = Ledger(self._redis, redact(url))
             return self._ledger
 

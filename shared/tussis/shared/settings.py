@@ -55,9 +55,6 @@ class Settings(BaseSettings):
         default_factory=_cache_dir,
         description="where models and graphs are kept; unset: tussis in the user's cache",
     )
-    provider: Literal["auto", "cpu", "openvino"] = Field(
-        "auto", description="what runs the model on a CPU: onnxruntime (cpu), openvino, or the faster of them (auto)"
-    )
     run_dir: Path = Field(
         default_factory=lambda: Path(tempfile.gettempdir()), description="where a worker keeps its readiness files"
     )

@@ -32,7 +32,7 @@ def served(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     cache = tmp_path / "cache"
     monkeypatch.setattr(choosing, "ratios", lambda original, ways: [2.0 for _ in ways])
     threads = len(os.sched_getaffinity(0))
-    choice = choosing.decide(model, intra_op_threads=threads, provider="auto", cache_dir=cache)
+    choice = choosing.decide(model, intra_op_threads=threads, cache_dir=cache)
     deployment.environment |= {"TUSSIS_MODEL": str(model), "TUSSIS_MODEL_CACHE_DIR": str(cache)}
     return choice
 
@@ -93,7 +93,7 @@ def test_analyze_runs_a_model_as_a_worker_would_when_asked_to(
     recording.write_bytes(wav(2.6, seed=5))
 
     plain = deployment.tussis("analyze", str(recording), "--json", concurrency=1)
-    fast = deployment.tussis("analyze", str(recording), "--json", "--provider", "cpu", concurrency=1)
+    fast = deployment.tussis("analyze", str(recording), "--json", "--tuned", concurrency=1)
     assert (plain.wait(90), fast.wait(90)) == (0, 0), plain.text + fast.text
 
     (one,), (other,) = plain.events, fast.events

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -119,7 +120,8 @@ def test_a_restart_is_clean(servers: Servers) -> None:
     for handle in (servers.postgres, servers.broker, servers.s3):
         former = handle.pid
         said_before = handle.log.stat().st_size
-        handle.restart()
+        handle.stop()
+        handle.start()
         handle.wait_healthy(SOON_S)
         assert handle.pid != former
         if handle is servers.postgres:
@@ -232,11 +234,13 @@ def test_a_stale_pid_file_with_a_living_pid_is_no_obstacle(servers: Servers) -> 
 
 
 def test_the_password_of_other_data_is_refused(folder: Path) -> None:
-    with Servers(folder) as servers:
+    began = time.monotonic()
+    with Servers(folder):
+        started_s = time.monotonic() - began
         secrets = json.loads((folder / "credentials.json").read_text())
         words = [word for process in psutil.process_iter(["cmdline"]) for word in process.info["cmdline"] or []]
         assert not [word for word in words for secret in secrets.values() if secret in word]
-        assert servers.start_seconds < 60 * PATIENCE
+        assert started_s < 60 * PATIENCE
     (folder / "credentials.json").write_text(json.dumps({**secrets, "postgres_password": "foreign"}))
 
     with pytest.raises(ServerFailed, match="is not that of the data"), Servers(folder):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,11 +14,9 @@ import pytest
 from onnx import numpy_helper
 
 from tests.support.convolutions import Convolutions, convolutions, write_convolutions
-from tussis.shared.errors import ModelRefused, NotInstalled, SettingsInvalid
-from tussis.shared.installation import pip_line
+from tussis.shared.errors import ModelRefused
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest
-from tussis.worker.detector.openvino_session import openvino_version
 from tussis.worker.detector.tuning import choice as choosing
 from tussis.worker.detector.tuning import deciding
 from tussis.worker.detector.tuning.choice import decide, facts_of, open_chosen
@@ -63,8 +60,8 @@ def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing, "ratios", lambda original, ways: [2.0 for _ in ways])
 
 
-def chosen(model: Path, cache: Path, provider: str = "cpu") -> Choice:
-    return decide(model, intra_op_threads=1, provider=provider, cache_dir=cache)
+def chosen(model: Path, cache: Path) -> Choice:
+    return decide(model, intra_op_threads=1, cache_dir=cache)
 
 
 def opened(model: Path, choice: Choice | None, cache: Path) -> Detector | MelDetector:
@@ -80,7 +77,7 @@ MASK = np.ones((1, 3), dtype=bool)
 
 
 def logits(detector: Detector | MelDetector, *, rounded: bool = False) -> np.ndarray:
-    scores = Way("", "", detector).score(MELS, MASK, rounded=rounded)
+    scores = Way("", detector).score(MELS, MASK, rounded=rounded)
     return np.append(scores.segment_logits, scores.bag_logit)
 
 
@@ -98,7 +95,7 @@ def test_a_faster_graph_answers_in_the_original_s_place(model: Path, tmp_path: P
     np.testing.assert_allclose(
         logits(detector, rounded=rounded), logits(opened(model, None, tmp_path), rounded=rounded), atol=1e-3
     )
-    assert log.of("graph_chosen") == [{"provider": "cpu", "form": "folded+winograd", "ratio": 2.0, "known": False}]
+    assert log.of("graph_chosen") == [{"form": "folded+winograd", "ratio": 2.0, "known": False}]
 
 
 @pytest.mark.parametrize("ratio", [0.5, 1.0, 1.01])
@@ -109,17 +106,33 @@ def test_a_graph_that_is_hardly_faster_is_not_taken(
 
     choice = chosen(model, tmp_path)
 
-    assert (choice.provider, choice.form, choice.file_sha256, choice.ratio) == ("cpu", "original", None, 1.0)
+    assert (choice.form, choice.file_sha256, choice.ratio) == ("original", None, 1.0)
     assert isinstance(opened(model, choice, tmp_path), Detector)
-    assert log.of("graph_measured") == [{"provider": "cpu", "form": "folded+winograd", "ratio": ratio}]
+    assert log.of("graph_measured") == [{"form": form, "ratio": ratio} for form in ("folded+winograd", "folded")]
+
+
+@pytest.mark.parametrize("fastest", ["folded", "folded+winograd"])
+def test_the_fastest_graph_is_taken(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log, fastest: str
+) -> None:
+    monkeypatch.setattr(
+        choosing, "ratios", lambda original, ways: [3.0 if way.form == fastest else 1.5 for way in ways]
+    )
+
+    choice = chosen(model, tmp_path)
+
+    assert (choice.form, choice.ratio) == (fastest, 3.0)
+    detector = opened(model, choice, tmp_path)
+    assert isinstance(detector, MelDetector)
+    np.testing.assert_allclose(logits(detector), logits(opened(model, None, tmp_path)), atol=1e-3)
 
 
 @pytest.mark.usefixtures("always_faster")
 def test_a_wrong_rewriting_is_dropped_for_the_next_one_and_said(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
-    def wrong_first(data: bytes, *, winograd: bool) -> Iterator[Rewritten]:
-        for index, made in enumerate(rewritings(data, winograd=winograd)):
+    def wrong_first(data: bytes) -> Iterator[Rewritten]:
+        for index, made in enumerate(rewritings(data)):
             yield damaged(made) if index == 0 else made
 
     monkeypatch.setattr(choosing, "rewritings", wrong_first)
@@ -135,8 +148,8 @@ def test_a_wrong_rewriting_is_dropped_for_the_next_one_and_said(
 def test_with_every_rewriting_wrong_the_original_answers(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
-    def all_wrong(data: bytes, *, winograd: bool) -> Iterator[Rewritten]:
-        return (damaged(made) for made in rewritings(data, winograd=winograd))
+    def all_wrong(data: bytes) -> Iterator[Rewritten]:
+        return (damaged(made) for made in rewritings(data))
 
     monkeypatch.setattr(choosing, "rewritings", all_wrong)
 
@@ -148,7 +161,7 @@ def test_with_every_rewriting_wrong_the_original_answers(
 def test_a_rewriting_that_no_runtime_loads_is_dropped(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
-    monkeypatch.setattr(choosing, "rewritings", lambda data, winograd: iter([Rewritten("broken", b"no model")]))
+    monkeypatch.setattr(choosing, "rewritings", lambda data: iter([Rewritten("broken", b"no model")]))
 
     assert chosen(model, tmp_path).form == "original"
     assert log.of("graph_dropped")[0]["form"] == "broken"
@@ -192,30 +205,27 @@ def test_a_decision_is_made_once(model: Path, tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("always_faster", "log")
-def test_another_model_thread_count_provider_or_version_is_decided_anew(
+def test_another_thread_count_version_or_processor_is_decided_anew(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = read_manifest(model)
-    facts = facts_of(manifest, intra_op_threads=1, provider="cpu")
+    facts = facts_of(manifest, intra_op_threads=1)
     cache = GraphCache(tmp_path)
     chosen(model, tmp_path)
     assert cache.find(facts) is not None
 
-    others = [
-        facts_of(manifest, intra_op_threads=2, provider="cpu"),
-        facts_of(manifest, intra_op_threads=1, provider="auto"),
-    ]
+    others = [facts_of(manifest, intra_op_threads=2)]
     monkeypatch.setattr(choosing, "REWRITE_VERSION", -1)
-    others.append(facts_of(manifest, intra_op_threads=1, provider="cpu"))
+    others.append(facts_of(manifest, intra_op_threads=1))
     monkeypatch.undo()
     monkeypatch.setattr(choosing, "_processor", lambda: "another")
-    others.append(facts_of(manifest, intra_op_threads=1, provider="cpu"))
+    others.append(facts_of(manifest, intra_op_threads=1))
     monkeypatch.undo()
     monkeypatch.setattr(choosing, "_version", lambda package: "0.0")
-    others.append(facts_of(manifest, intra_op_threads=1, provider="cpu"))
+    others.append(facts_of(manifest, intra_op_threads=1))
 
-    assert len({facts.key, *(other.key for other in others)}) == 6
-    assert [cache.find(other) for other in others] == [None] * 5
+    assert len({facts.key, *(other.key for other in others)}) == 5
+    assert [cache.find(other) for other in others] == [None] * 4
 
 
 @pytest.mark.usefixtures("always_faster", "log")
@@ -261,7 +271,7 @@ def test_a_file_that_is_not_its_manifest_s_is_refused_however_it_is_run(model: P
     with pytest.raises(ModelRefused, match="is not the file that its manifest describes"):
         opened(model, choice, tmp_path)
     with pytest.raises(ModelRefused, match="is not the file that its manifest describes"):
-        decide(model, intra_op_threads=2, provider="cpu", cache_dir=tmp_path)
+        decide(model, intra_op_threads=2, cache_dir=tmp_path)
 
 
 def test_without_a_place_to_keep_it_the_original_answers(model: Path, tmp_path: Path, log: Log) -> None:
@@ -269,7 +279,7 @@ def test_without_a_place_to_keep_it_the_original_answers(model: Path, tmp_path: 
 
     choice = chosen(model, tmp_path / "file")
 
-    assert (choice.provider, choice.form) == ("cpu", "original")
+    assert choice.form == "original"
     assert log.of("graph_cache_unusable")
     assert isinstance(opened(model, choice, tmp_path / "file"), Detector)
 
@@ -310,7 +320,7 @@ def test_processes_that_decide_at_once_decide_the_same(
 
 @pytest.mark.usefixtures("always_faster", "log")
 def test_the_parent_loads_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = deciding.decide_apart(model, intra_op_threads=1, provider="cpu", cache_dir=tmp_path)
+    choice = deciding.decide_apart(model, intra_op_threads=1, cache_dir=tmp_path)
     monkeypatch.setattr(choosing, "_fastest", never)
 
     assert choice is not None
@@ -322,77 +332,17 @@ def test_a_process_that_dies_costs_speed_only(
 ) -> None:
     monkeypatch.setattr(deciding, "decide", lambda *_, **__: __import__("os")._exit(7))
 
-    assert deciding.decide_apart(model, intra_op_threads=1, provider="auto", cache_dir=tmp_path) is None
+    assert deciding.decide_apart(model, intra_op_threads=1, cache_dir=tmp_path) is None
 
     assert log.of("graph_not_decided") == [{"reason": "its process ended with 7"}]
-    with pytest.raises(ModelRefused, match="its process ended with 7"):
-        deciding.decide_apart(model, intra_op_threads=1, provider="openvino", cache_dir=tmp_path)
 
 
 def test_a_model_that_cannot_be_loaded_is_left_to_whoever_loads_it(model: Path, tmp_path: Path) -> None:
     model.write_bytes(convolutions(Convolutions(bias=False)))
 
-    assert deciding.decide_apart(model, intra_op_threads=1, provider="auto", cache_dir=tmp_path) is None
+    assert deciding.decide_apart(model, intra_op_threads=1, cache_dir=tmp_path) is None
     with pytest.raises(ModelRefused, match="is not the file that its manifest describes"):
         opened(model, None, tmp_path)
-
-
-def test_what_openvino_was_asked_for_and_cannot_is_raised_in_the_parent(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choosing, "openvino_version", lambda: None)
-
-    with pytest.raises(NotInstalled, match="OpenVINO is not installed"):
-        deciding.decide_apart(model, intra_op_threads=1, provider="openvino", cache_dir=tmp_path)
-
-
-# --- providers ---
-
-
-def test_an_unknown_provider_is_refused(model: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsInvalid, match="no provider 'tpu': use one of auto, cpu, openvino"):
-        chosen(model, tmp_path, "tpu")
-
-
-@pytest.mark.usefixtures("always_faster", "log")
-def test_without_openvino_auto_is_onnxruntime_and_openvino_is_refused(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(choosing, "openvino_version", lambda: None)
-
-    assert chosen(model, tmp_path, "auto").provider == "cpu"
-    with pytest.raises(NotInstalled, match=re.escape(pip_line("cpu,openvino"))):
-        chosen(model, tmp_path, "openvino")
-
-
-needs_openvino = pytest.mark.skipif(
-    openvino_version() is None, reason="the extra openvino is not installed: pip install '.[cpu,openvino]'"
-)
-
-
-@needs_openvino
-@pytest.mark.usefixtures("log")
-def test_openvino_answers_as_onnxruntime_does(model: Path, tmp_path: Path) -> None:
-    choice = chosen(model, tmp_path, "openvino")
-    detector = opened(model, choice, tmp_path)
-    detector.warm_up()
-
-    assert choice.provider == "openvino"
-    np.testing.assert_allclose(logits(detector), logits(opened(model, None, tmp_path)), atol=1e-3)
-
-
-@needs_openvino
-@pytest.mark.parametrize("fastest", ["cpu", "openvino"])
-def test_auto_takes_what_measures_faster(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log, fastest: str
-) -> None:
-    def measured(original: Way, ways: Sequence[Way]) -> list[float]:
-        return [3.0 if way.provider == fastest else 1.5 for way in ways]
-
-    monkeypatch.setattr(choosing, "ratios", measured)
-
-    assert chosen(model, tmp_path, "auto").provider == fastest
-    assert log.of("graph_chosen")[0]["ratio"] == 3.0
 
 
 def test_a_mel_image_becomes_the_contract_s_input() -> None:

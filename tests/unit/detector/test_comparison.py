@@ -42,7 +42,7 @@ def compared(monkeypatch: pytest.MonkeyPatch, original: tuple[float, float], oth
     monkeypatch.setattr(comparison, "time", clock)
     first, second = Costs(clock, *original), Costs(clock, other)
     detectors: list[Any] = [first, second]
-    ways = [Way("cpu", "form", detector) for detector in detectors]
+    ways = [Way("form", detector) for detector in detectors]
     [ratio] = ratios(ways[0], ways[1:])
     return ratio, first
 

@@ -13,8 +13,8 @@ from tussis.worker.detector.manifest import sha256_of
 from tussis.worker.detector.tuning.graph_cache import Choice, Facts, GraphCache
 
 GRAPH = b"a rewritten graph" * 1000
-FACTS = Facts("a" * 64, 1, "onnxruntime 1.32.0", "auto", 1, "a processor")
-CHOICE = Choice("a" * 64, "cpu", "folded", sha256_of(GRAPH), 1.25)
+FACTS = Facts("a" * 64, 1, "onnxruntime 1.32.0", 1, "a processor")
+CHOICE = Choice("a" * 64, "folded", sha256_of(GRAPH), 1.25)
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_what_was_kept_is_found(cache: GraphCache) -> None:
 
 def test_a_decision_for_the_original_needs_no_file(tmp_path: Path) -> None:
     cache = GraphCache(tmp_path)
-    choice = Choice("a" * 64, "cpu", "original", None, 1.0)
+    choice = Choice("a" * 64, "original", None, 1.0)
 
     assert cache.find(FACTS) is None
     cache.keep(FACTS, choice, None)
@@ -73,7 +73,7 @@ def test_a_damaged_decision_counts_as_missing(cache: GraphCache, text: str) -> N
         ("file_sha256", 7),
         ("model_sha256", "0" * 64),
         ("ratio", "fast"),
-        ("provider", None),
+        ("form", None),
     ],
 )
 def test_a_foreign_decision_counts_as_missing(cache: GraphCache, name: str, value: object) -> None:

@@ -10,14 +10,15 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.convolutions import Convolutions, convolutions
-from tests.support.models import Tiny, tiny_bytes
+from tests.support.models import tiny_bytes
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import Manifest, sha256_of
 from tussis.worker.detector.session import open_session
+from tussis.worker.detector.tuning import winograd
 from tussis.worker.detector.tuning.comparison import TOLERANCE, Differs, Way, answers, compare
 from tussis.worker.detector.tuning.graph_edit import NotRecognised
 from tussis.worker.detector.tuning.mel_detector import MelDetector
-from tussis.worker.detector.tuning.specialise import Form, Rewritten, rewritings
+from tussis.worker.detector.tuning.specialise import FOLDED, WINOGRAD, Rewritten, rewritings
 
 
 def manifest_of(data: bytes) -> Manifest:
@@ -25,17 +26,17 @@ def manifest_of(data: bytes) -> Manifest:
 
 
 def original(data: bytes) -> Way:
-    return Way("cpu", "original", Detector(manifest_of(data), open_session(data, "original", intra_op_threads=1)))
+    return Way("original", Detector(manifest_of(data), open_session(data, "original", intra_op_threads=1)))
 
 
-def rewritten(data: bytes, *, winograd: bool = False) -> Rewritten:
-    """The first that is offered."""
-    return next(iter(rewritings(data, winograd=winograd)))
+def rewritten(data: bytes) -> Rewritten:
+    """The one without Winograd's convolutions."""
+    return list(rewritings(data))[-1]
 
 
 def way_of(made: Rewritten) -> Way:
     session = open_session(made.data, made.form, intra_op_threads=1)
-    return Way("cpu", made.form, MelDetector(manifest_of(made.data), session), made.data)
+    return Way(made.form, MelDetector(manifest_of(made.data), session), made.data)
 
 
 def operators(data: bytes) -> list[str]:
@@ -65,7 +66,7 @@ def test_the_first_convolution_takes_the_image_once(how: Convolutions) -> None:
 
     made = rewritten(data)
 
-    assert made.form == Form.FOLDED
+    assert made.form == FOLDED
     model = onnx.load_from_string(made.data)
     first = next(node for node in model.graph.node if node.op_type == "Conv")
     weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
@@ -73,39 +74,6 @@ def test_the_first_convolution_takes_the_image_once(how: Convolutions) -> None:
     assert "first_weights" not in {name for node in model.graph.node for name in node.input}
     compare(answers(way_of(made)), answers(original(data)))
     assert way_of(made).detector.graph == original(data).detector.graph
-
-
-def test_a_graph_that_picks_a_channel_gets_that_one() -> None:
-    """The three channels differ by ImageNet's statistics: the second is not the first."""
-    data = convolutions(Convolutions(change=pick_second_channel))
-
-    made = rewritten(data)
-
-    assert made.form == Form.PICKED
-    assert "Gather" not in operators(made.data)
-    compare(answers(way_of(made)), answers(original(data)))
-
-
-@pytest.mark.parametrize("data", [tiny_bytes(), tiny_bytes(Tiny(batch=1, segments=32))], ids=["dynamic", "fixed"])
-def test_any_other_graph_stays_as_it_is_behind_the_contract_s_steps(data: bytes) -> None:
-    made = rewritten(data)
-
-    assert made.form == Form.FRONT
-    before, after = operators(data), operators(made.data)
-    assert after[-len(before) :] == before
-    compare(answers(way_of(made)), answers(original(data)))
-
-
-def pick_second_channel(model: onnx.ModelProto) -> None:
-    """Gather channel 1 and take it three times."""
-    nodes = model.graph.node
-    model.graph.initializer.append(numpy_helper.from_array(np.array(1), "channel_one"))
-    model.graph.initializer.append(numpy_helper.from_array(np.array([-1, 1, 224, 224]), "flat_one"))
-    index = next(i for i, node in enumerate(nodes) if node.op_type == "Reshape")
-    del nodes[index]
-    nodes.insert(index, helper.make_node("Concat", ["one_image"] * 3, ["images"], axis=1))
-    nodes.insert(index, helper.make_node("Reshape", ["picked", "flat_one"], ["one_image"]))
-    nodes.insert(index, helper.make_node("Gather", ["spectrograms", "channel_one"], ["picked"], axis=2))
 
 
 @pytest.mark.parametrize(("start", "end"), [(None, None), (0, 3), (-2, None), (1, 1)])
@@ -174,18 +142,37 @@ def replace(model: onnx.ModelProto, name: str, value: np.ndarray) -> None:
     tensor.CopyFrom(numpy_helper.from_array(value, name))
 
 
-@pytest.mark.parametrize("change", [grouped, computed_weights, second_user, second_user_of_the_images])
-def test_a_convolution_that_is_another_than_it_seems_is_left_alone(change: object) -> None:
-    data = convolutions(Convolutions(change=change))  # type: ignore[arg-type]
+def pick_second_channel(model: onnx.ModelProto) -> None:
+    """Gather channel 1 and take it three times."""
+    nodes = model.graph.node
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1), "channel_one"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([-1, 1, 224, 224]), "flat_one"))
+    index = next(i for i, node in enumerate(nodes) if node.op_type == "Reshape")
+    del nodes[index]
+    nodes.insert(index, helper.make_node("Concat", ["one_image"] * 3, ["images"], axis=1))
+    nodes.insert(index, helper.make_node("Reshape", ["picked", "flat_one"], ["one_image"]))
+    nodes.insert(index, helper.make_node("Gather", ["spectrograms", "channel_one"], ["picked"], axis=2))
 
-    made = rewritten(data)
 
-    assert made.form == Form.FRONT
-    compare(answers(way_of(made)), answers(original(data)))
+@pytest.mark.parametrize(
+    "change",
+    [
+        grouped,
+        computed_weights,
+        weights_by_the_caller,
+        second_user,
+        second_user_of_the_images,
+        pick_second_channel,
+    ],
+)
+def test_a_graph_that_begins_otherwise_is_not_recognised(change: object) -> None:
+    with pytest.raises(NotRecognised, match="does not begin with a float32 convolution over the three channels"):
+        rewritten(convolutions(Convolutions(change=change)))  # type: ignore[arg-type]
 
 
-def test_weights_that_a_caller_may_replace_are_no_constants() -> None:
-    assert rewritten(convolutions(Convolutions(change=weights_by_the_caller))).form == Form.FRONT
+def test_a_graph_without_convolutions_is_not_recognised() -> None:
+    with pytest.raises(NotRecognised, match="does not begin with a float32 convolution over the three channels"):
+        rewritten(tiny_bytes())
 
 
 def branches(model: onnx.ModelProto) -> None:
@@ -241,9 +228,9 @@ def test_what_is_no_model_is_not_recognised() -> None:
 def test_convolutions_in_fewer_multiplications_answer_the_same() -> None:
     data = convolutions()
 
-    fast, plain = list(rewritings(data, winograd=True))
+    fast, plain = list(rewritings(data))
 
-    assert (fast.form, plain.form) == ("folded+winograd", "folded")
+    assert (fast.form, plain.form) == (WINOGRAD, FOLDED)
     # The first is 7 x 7, and the last one's image has 7 rows; the two on 28 rows are products now.
     assert operators(fast.data).count("Conv") == 2
     assert operators(plain.data).count("Conv") == 4
@@ -268,14 +255,16 @@ def stride(model: onnx.ModelProto) -> None:
 def test_other_convolutions_stay() -> None:
     data = convolutions(Convolutions(change=stride))
 
-    fast = rewritten(data, winograd=True)
+    fast = next(rewritings(data))
 
     assert operators(fast.data).count("Conv") == 3
     compare(answers(way_of(fast)), answers(original(data)))
 
 
-def test_where_no_convolution_pays_none_is_offered() -> None:
-    assert [made.form for made in rewritings(tiny_bytes(), winograd=True)] == ["front"]
+def test_where_no_convolution_pays_none_is_offered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(winograd, "LEAST_CHANNELS", 65)
+
+    assert [made.form for made in rewritings(convolutions())] == [FOLDED]
 
 
 # --- the comparison itself ---

@@ -16,8 +16,8 @@ from tests.support.tables import code, table
 from tussis.shared import errors
 from tussis.shared.s3_refusals import CODES, STATUSES
 from tussis.shared.settings import Settings
-from tussis.worker.status.metrics import outcome_name
 from tussis.worker.outcome import Outcome
+from tussis.worker.status.metrics import outcome_name
 
 DOCS = ROOT / "docs"
 METRICS = DOCS / "metrics.md"

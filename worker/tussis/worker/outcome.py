@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tussis.shared.errors import OperatorError, PermanentError, TransientError, TussisError
+from tussis.shared.errors import TussisError
 from tussis.shared.states import AnalysisState
 
 
@@ -71,11 +71,3 @@ class Stopping(TussisError):
     """The worker stops before this recording is done."""
 
     error_class = "stopping"
-
-
-def kind_of(error: BaseException) -> str:
-    """``transient``, ``permanent``, ``operator`` or ``internal``: for logs."""
-    for kind, base in (("transient", TransientError), ("permanent", PermanentError), ("operator", OperatorError)):
-        if isinstance(error, base):
-            return kind
-    return "internal"

@@ -21,7 +21,7 @@ from tussis.worker.detector.session import open_session
 from tussis.worker.modelling.quantization.equalise import equalised
 from tussis.worker.modelling.quantization.float16 import in_float16
 from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplified
-from tussis.worker.modelling.quantization.int8 import MAX_WEIGHT, Calibrated
+from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.modelling.quantization.ranges import ranges_over
 from tussis.worker.modelling.quantization.search import by_sensitivity, candidates, opened
 
@@ -89,7 +89,7 @@ def test_no_pair_of_products_overflows_sixteen_bits(small: Calibrated) -> None:
     assert len(kernels) == 4
     assert all(weight.dtype == np.int8 for weight in kernels)
     largest = max(int(np.abs(weight.astype(int)).max()) for weight in kernels)
-    assert largest == MAX_WEIGHT
+    assert largest == 64
     assert 2 * 255 * largest <= np.iinfo(np.int16).max
 
 

@@ -1,4 +1,4 @@
-"""What a segment costs in the model: the original graph, its rewritten forms, other runtimes and other files."""
+"""What a segment costs in the model: the original graph, its rewritten forms, and other files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from tussis.shared.dsp.constants import FRAMES, MEL_BANDS
 from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import check_sha256, read_manifest, read_model
-from tussis.worker.detector.openvino_session import openvino_version
-from tussis.worker.detector.tuning.choice import AUTO, sound_ways
+from tussis.worker.detector.tuning.choice import sound_ways
 from tussis.worker.detector.tuning.comparison import Way, spectrograms_of
 
 #: Segments of a recording: the shortest, 2 s, 10 s, and the cap.
@@ -37,7 +36,6 @@ class Cost:
     """CPU milliseconds a segment, medians over rounds that alternate between the ways."""
 
     model: str
-    provider: str
     form: str
     threads: int
     segments: int
@@ -66,13 +64,11 @@ def measure(models: Sequence[Path], *, threads: Sequence[int] | None, rounds: in
     for path in models:
         for count in counts[:1] if quick else counts:
             costs += costs_of(path, threads=count, rounds=rounds, quick=quick)
-    version = openvino_version()
     return Report(
         title="Inference: CPU milliseconds a segment",
         command=command,
         columns=(
             Column("model"),
-            Column("runtime"),
             Column("graph"),
             Column("threads"),
             Column("segments"),
@@ -85,12 +81,11 @@ def measure(models: Sequence[Path], *, threads: Sequence[int] | None, rounds: in
         notes=(
             "run: session.run alone, tensors ready; the original's is the floor",
             "from mel images: letterbox, channels and ImageNet's step as well, which rewritten graphs hold",
-            f"OpenVINO {version}" if version else "OpenVINO is not installed here",
         ),
         verdicts=tuple(
             Verdict(f"{cost.model}: {cost.form}, {cost.segments} segments, against the original", cost.ratio, LEAST)
             for cost in costs
-            if cost.provider == "cpu" and cost.form != "original" and cost.threads == 1
+            if cost.form != "original" and cost.threads == 1
         ),
     )
 
@@ -100,7 +95,7 @@ def costs_of(path: Path, *, threads: int, rounds: int, quick: bool) -> list[Cost
     manifest = read_manifest(path)
     data = read_model(path)
     check_sha256(data, manifest, str(path))
-    original, others = sound_ways(data, manifest, str(path), threads=threads, provider=AUTO, every=True)
+    original, others = sound_ways(data, manifest, str(path), threads=threads)
     ways = [original, *others]
     costs = []
     for segments in _QUICK_SEGMENTS if quick else SEGMENTS:
@@ -109,7 +104,7 @@ def costs_of(path: Path, *, threads: int, rounds: int, quick: bool) -> list[Cost
         for way, (run, whole) in zip(ways, spent, strict=True):
             ratio = statistics.median(a / b for a, b in zip(spent[0][1], whole, strict=True))
             run_ms, whole_ms = (1000 * statistics.median(values) / segments for values in (run, whole))
-            costs.append(Cost(path.stem, way.provider, way.form, threads, segments, run_ms, whole_ms, ratio))
+            costs.append(Cost(path.stem, way.form, threads, segments, run_ms, whole_ms, ratio))
     return costs
 
 
@@ -153,7 +148,6 @@ def _timed(step: Callable[[], object]) -> float:
 def _row(cost: Cost) -> tuple[Cell, ...]:
     return (
         cost.model,
-        cost.provider,
         cost.form,
         cost.threads,
         cost.segments,

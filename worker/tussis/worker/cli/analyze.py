@@ -15,9 +15,9 @@ from tussis.shared.text import printable, probability
 @click.option("--model", help="Path or s3:// URI of an ONNX file [TUSSIS_MODEL, else the one shipped].")
 @click.option("--profile", help="The preprocessing profile [the model's manifest].")
 @click.option(
-    "--provider",
-    type=click.Choice(["auto", "cpu", "openvino"]),
-    help="Run the model as a worker with this provider would [as it is, in onnxruntime]; tries for some seconds, once.",
+    "--tuned",
+    is_flag=True,
+    help="Run the model as a CPU worker does; the first time, this takes some seconds [the original graph].",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_context
@@ -26,7 +26,7 @@ def analyze(
     sources: tuple[str, ...],
     model: str | None,
     profile: str | None,
-    provider: str | None,
+    tuned: bool,
     as_json: bool,
 ) -> None:
     """Say of each recording whether there is a cough, and where.
@@ -52,9 +52,9 @@ def analyze(
     shipped = default_model() if settings.model is None else None
     path = shipped or resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
     threads, choice = settings.concurrency, None
-    if provider is not None:
+    if tuned:
         logs.configure("console", "warning")
-        choice = decide(path, intra_op_threads=threads, provider=provider, cache_dir=settings.model_cache_dir)
+        choice = decide(path, intra_op_threads=threads, cache_dir=settings.model_cache_dir)
     detector = open_chosen(path, choice, intra_op_threads=threads, cache_dir=settings.model_cache_dir)
     analyzer = Analyzer.of(detector, profile, settings, lambda: s3_client(settings))
     failed = False

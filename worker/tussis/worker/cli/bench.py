@@ -214,7 +214,7 @@ def inference(
     json_file: Path | None,
     quick: bool,
 ) -> None:
-    """What a segment costs in the model: the original graph, its rewritten forms, and OpenVINO where installed."""
+    """What a segment costs in the model: the original graph, and its rewritten forms."""
     models = [_original(original), *(path.absolute() for path in others)]
     from tussis.worker.bench.inference import measure
 

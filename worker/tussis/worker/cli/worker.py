@@ -35,11 +35,6 @@ def worker() -> None:
 
 @worker.command()
 @_shared_options
-@click.option(
-    "--provider",
-    type=click.Choice(["auto", "cpu", "openvino"]),
-    help="What runs the model: onnxruntime (cpu), OpenVINO, or the faster of them [TUSSIS_PROVIDER, else auto].",
-)
 @click.pass_context
 def cpu(ctx: click.Context, /, **flags: Any) -> None:
     """Serve on the CPU, one recording a child process at a time.

@@ -105,11 +105,6 @@ class EmbeddedServer(ABC):
             self._process.kill()
             self._process = None
 
-    def restart(self) -> None:
-        """Stop it, and start it on the same ports and data."""
-        self.stop()
-        self.start()
-
     def wait_healthy(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until it answers an authenticated request.
 

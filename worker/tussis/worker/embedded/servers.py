@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,13 +60,10 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        #: How long the last start took, seconds.
-        self.start_seconds = 0.0
         self._owner = os.getpid()
         self._held: Folder | None = None
 
     def __enter__(self) -> Self:
-        began = time.monotonic()
         self._held = Folder(self.folder)
         self.postgres = Postgres(self._held)
         self.broker = Broker(self._held)
@@ -77,7 +73,6 @@ class Servers:
         except BaseException:
             self._close()
             raise
-        self.start_seconds = time.monotonic() - began
         return self
 
     def __exit__(

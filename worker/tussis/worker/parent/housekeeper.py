@@ -57,7 +57,7 @@ class Housekeeper:
         self._device = device
         self._run_dir = order.run_dir
         url = order.settings.need_broker()
-        self._client = connect(url, bulk=True)
+        self._client = connect(url)
         self._where = redact(url)
         self._beat_script = self._client.register_script(BEAT_SCRIPT)
         self._reconciler = Reconciler(self._client, Ledger(self._client, self._where), order.worker)

@@ -105,7 +105,7 @@ def _find_model(settings: Settings) -> Path:
 
 
 def _choose(settings: Settings, model: Path, threads: int) -> Choice | None:
-    return decide_apart(model, intra_op_threads=threads, provider=settings.provider, cache_dir=settings.model_cache_dir)
+    return decide_apart(model, intra_op_threads=threads, cache_dir=settings.model_cache_dir)
 
 
 def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> DeviceHost:

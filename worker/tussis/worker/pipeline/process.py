@@ -18,13 +18,7 @@ from tussis.worker import logs
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.samples import Audio
 from tussis.worker.detector.detector import Scores
-from tussis.worker.outcome import (
-    Failed,
-    Outcome,
-    Settled,
-    Succeeded,
-    Superseded,
-)
+from tussis.worker.outcome import Failed, Outcome, Settled, Succeeded, Superseded
 from tussis.worker.pipeline import objects
 from tussis.worker.pipeline.context import Plan, WorkerContext
 from tussis.worker.pipeline.failure_policy import end_attempt, held_elsewhere, retry_while_unavailable

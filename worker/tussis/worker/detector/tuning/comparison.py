@@ -40,7 +40,6 @@ class Differs(Exception):
 class Way:
     """One way to run a model."""
 
-    provider: str
     form: str
     detector: Detector | MelDetector
     data: bytes | None = None

@@ -13,25 +13,22 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
-from tussis.shared.errors import ModelRefused, TussisError
+from tussis.shared.errors import TussisError
 from tussis.worker import logs
-from tussis.worker.detector.tuning.choice import AUTO, CPU, decide
+from tussis.worker.detector.tuning.choice import decide
 from tussis.worker.detector.tuning.graph_cache import Choice
 
 _log = logs.get("choice")
 
-#: Seconds. It takes five with the ResNet-18; another worker on the same cache folder may be waited for.
+#: Seconds. The ResNet-18 takes fewer than ten; another worker on the same cache folder may be waited for.
 _PATIENCE_S: Final = 120.0
 
 
-def decide_apart(path: Path, *, intra_op_threads: int, provider: str, cache_dir: Path) -> Choice | None:
-    """As :func:`~tussis.worker.detector.tuning.choice.decide`; None, the original in onnxruntime, when that fails.
-
-    For ``openvino`` it raises what that raises, and :class:`ModelRefused` when the process fails.
-    """
+def decide_apart(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice | None:
+    """As :func:`~tussis.worker.detector.tuning.choice.decide`; None, the original, when that fails."""
     context = multiprocessing.get_context("fork")  # what the parent has imported needs not be imported again
     ours, theirs = context.Pipe(duplex=False)
-    arguments = (theirs, path, intra_op_threads, provider, cache_dir)
+    arguments = (theirs, path, intra_op_threads, cache_dir)
     process = context.Process(target=_decide, args=arguments, name="tussis-deciding", daemon=True)
     process.start()
     theirs.close()
@@ -46,18 +43,13 @@ def decide_apart(path: Path, *, intra_op_threads: int, provider: str, cache_dir:
         ours.close()
     if isinstance(answer, Choice):
         return answer
-    required = provider not in (AUTO, CPU)
     if isinstance(answer, TussisError):
-        if required:
-            raise answer
         return None  # who loads the original says it in the same words
-    if required:
-        raise ModelRefused(f"{path} cannot be tried with {provider}: {answer}: use --provider cpu")
     _log.warning("graph_not_decided", reason=answer)
     return None
 
 
-def _decide(pipe: Connection, path: Path, threads: int, provider: str, cache_dir: Path) -> None:
+def _decide(pipe: Connection, path: Path, threads: int, cache_dir: Path) -> None:
     import torch
 
     # Ctrl-C reaches the whole group; the parent ends this process.
@@ -65,7 +57,7 @@ def _decide(pipe: Connection, path: Path, threads: int, provider: str, cache_dir
     torch.set_num_threads(threads)
     answer: Choice | TussisError
     try:
-        answer = decide(path, intra_op_threads=threads, provider=provider, cache_dir=cache_dir)
+        answer = decide(path, intra_op_threads=threads, cache_dir=cache_dir)
     except TussisError as error:
         answer = error
     with suppress(BrokenPipeError):  # the parent was ended meanwhile

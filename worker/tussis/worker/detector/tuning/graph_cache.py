@@ -33,8 +33,6 @@ class Facts:
     """Version of the rewriting."""
     runtimes: str
     """Names and versions."""
-    provider: str
-    """As asked for: ``auto``, ``cpu`` or ``openvino``."""
     threads: int
     """Of one run."""
     processor: str
@@ -50,14 +48,12 @@ class Choice:
     """How a model is run."""
 
     model_sha256: str
-    provider: str
-    """``cpu`` (onnxruntime's own) or ``openvino``."""
     form: str
     """``original``, or what was rewritten."""
     file_sha256: str | None
     """Of the rewritten ONNX file; None: the original."""
     ratio: float
-    """How many times faster than the original in onnxruntime, images to scores; 1.0 where nothing was faster."""
+    """How many times faster than the original, images to scores; 1.0 where nothing was faster."""
 
 
 class GraphCache:
@@ -75,7 +71,7 @@ class GraphCache:
             known = Facts(**document["facts"]) == facts
         except (OSError, ValueError, TypeError, KeyError):
             return None
-        sound = isinstance(choice.provider, str) and isinstance(choice.form, str) and isinstance(choice.ratio, float)
+        sound = isinstance(choice.form, str) and isinstance(choice.ratio, float)
         if not known or not sound or choice.model_sha256 != facts.model_sha256:
             return None
         return choice if choice.file_sha256 is None or self.read(choice.file_sha256) is not None else None

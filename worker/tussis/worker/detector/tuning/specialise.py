@@ -2,7 +2,7 @@
 
 The contract's ``spectrograms`` hold one image three times, letterboxed and put through ImageNet's affine step. A graph
 that is known to be fed nothing else can take the image as it comes from the mel filters, (B, S, 160, 201), and do the
-rest itself; and where its first operation is a convolution over the three channels, one channel is enough:
+rest itself. Its first operation has to be a convolution over the three channels. One channel is enough for it:
 
     sum over c of W_c * (p / (2 std_c) + (0.5 - mean_c) / std_c)  =  U * p + V * 1,   p in [-1, 1],
 
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
@@ -40,7 +39,7 @@ from tussis.worker.detector.tuning.graph_edit import GraphEdit, NotRecognised
 from tussis.worker.detector.tuning.winograd import filter_fewer
 
 #: Counts up with every change of what is written, or of how it is measured: what is cached under another is not used.
-REWRITE_VERSION: Final = 3
+REWRITE_VERSION: Final = 4
 
 _CHANNELS: Final = len(IMAGENET_MEAN)
 # x_c = p * _SCALE[c] + _SHIFT[c] is ImageNet's step on p in [-1, 1].
@@ -48,15 +47,10 @@ _SCALE: Final = 0.5 / np.array(IMAGENET_STD)
 _SHIFT: Final = (0.5 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
 
 
-class Form(StrEnum):
-    """How much of a graph was rewritten."""
-
-    FOLDED = "folded"
-    """The first convolution takes the image once."""
-    PICKED = "picked"
-    """The graph picks one channel; it gets that one."""
-    FRONT = "front"
-    """The graph is as it was, behind letterbox and ImageNet's step."""
+#: What a rewritten graph is called: its first convolution takes the image once.
+FOLDED: Final = "folded"
+#: The same, and some of its other convolutions multiply fewer times (:mod:`tussis.worker.detector.tuning.winograd`).
+WINOGRAD: Final = "folded+winograd"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,33 +58,30 @@ class Rewritten:
     """A graph that takes ``mels`` in place of ``spectrograms``."""
 
     form: str
-    """A :class:`Form`, and ``+winograd`` where convolutions were rewritten too."""
+    """:data:`FOLDED` or :data:`WINOGRAD`."""
     data: bytes
     """The ONNX file."""
 
 
-def rewritings(data: bytes, *, winograd: bool) -> Iterator[Rewritten]:
-    """What a model that follows the contract can be rewritten to, the fastest first; each one made when asked for.
+def rewritings(data: bytes) -> Iterator[Rewritten]:
+    """What a model that follows the contract can be rewritten to; each one is made when it is asked for.
 
-    Needs the package ``onnx``. ``winograd`` offers its convolutions rewritten as well, for onnxruntime.
+    Which one is faster depends on the processor (docs/performance.md).
 
     Raises :class:`NotRecognised`.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise NotRecognised("the package onnx is not installed") from None
+    import onnx
     from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load_from_string(data)
     except DecodeError as error:
         raise NotRecognised(f"onnx cannot read it: {error}") from None
-    form = _rewrite(GraphEdit(model.graph))
+    _rewrite(GraphEdit(model.graph))
     plain = _file(model)
-    if winograd and filter_fewer(model):
-        yield Rewritten(f"{form}+winograd", _file(model))
-    yield Rewritten(form, plain)
+    if filter_fewer(model):
+        yield Rewritten(WINOGRAD, _file(model))
+    yield Rewritten(FOLDED, plain)
 
 
 def _file(model: Any) -> bytes:
@@ -104,26 +95,19 @@ def _file(model: Any) -> bytes:
     return data
 
 
-def _rewrite(graph: GraphEdit) -> Form:
+def _rewrite(graph: GraphEdit) -> None:
     users = graph.users(SPECTROGRAMS)
     shapes = [node for node in users if node.op_type == "Shape"]
     others = [node for node in users if node.op_type != "Shape"]
     if not others:
         raise NotRecognised(f'nothing uses "{SPECTROGRAMS}"')
     convolution = _first_convolution(graph, others)
-    picked = None if convolution is not None else _picked_channel(graph, others)
+    if convolution is None:
+        raise NotRecognised("it does not begin with a float32 convolution over the three channels")
     _replace_input(graph)
     for node in shapes:
         _reshape_question(graph, node)
-    image = _letterbox(graph)
-    if convolution is not None:
-        _fold(graph, convolution, image)
-        return Form.FOLDED
-    if picked is not None:
-        _pick(graph, picked, image)
-        return Form.PICKED
-    _front(graph, image)
-    return Form.FRONT
+    _fold(graph, convolution, _letterbox(graph))
 
 
 # --- recognising ------------------------------------------------------------------------------------------------------
@@ -135,12 +119,6 @@ class _Convolution:
     node: Any
     weights: NDArray[np.float64]
     """(filters, 3, height, width)."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Picked:
-    node: Any
-    channel: int
 
 
 def _first_convolution(graph: GraphEdit, users: Sequence[Any]) -> _Convolution | None:
@@ -159,18 +137,6 @@ def _first_convolution(graph: GraphEdit, users: Sequence[Any]) -> _Convolution |
     if "group" in attributes and attributes["group"].i != 1:
         return None
     return _Convolution(reshape, node, weights.astype(np.float64))
-
-
-def _picked_channel(graph: GraphEdit, users: Sequence[Any]) -> _Picked | None:
-    """``spectrograms`` -> Gather of one constant index on the channel axis, and nothing beside it."""
-    if len(users) != 1 or users[0].op_type != "Gather":
-        return None
-    node = users[0]
-    axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 0)
-    index = graph.constant(node.input[1])
-    if axis not in (2, -3) or index is None or index.shape != () or not -_CHANNELS <= int(index) < _CHANNELS:
-        return None
-    return _Picked(node, int(index) % _CHANNELS)
 
 
 # --- rewriting --------------------------------------------------------------------------------------------------------
@@ -200,31 +166,6 @@ def _fold(graph: GraphEdit, convolution: _Convolution, image: str) -> None:
     graph.remove(convolution.reshape)
     node.input[0] = ones
     node.input[1] = graph.put(both.astype(np.float32))
-
-
-def _pick(graph: GraphEdit, picked: _Picked, image: str) -> None:
-    scaled, shifted = graph.fresh("scaled"), graph.fresh("shifted")
-    channel = picked.channel
-    graph.front("Mul", [image, graph.put(np.float32(_SCALE[channel]))], scaled)
-    graph.front("Add", [scaled, graph.put(np.float32(_SHIFT[channel]))], shifted)
-    graph.replace(picked.node, "Reshape", [shifted, _sizes_like_input(graph, IMAGE_SIZE, IMAGE_SIZE)])
-
-
-def _front(graph: GraphEdit, image: str) -> None:
-    # Step by step as the contract has it: an int8 graph rounds what it gets, and another last bit may round otherwise.
-    steps = (
-        ("Add", np.float32(1.0)),
-        ("Div", np.float32(2.0)),
-        ("Sub", np.array(IMAGENET_MEAN, dtype=np.float32).reshape(1, _CHANNELS, 1, 1)),
-        ("Div", np.array(IMAGENET_STD, dtype=np.float32).reshape(1, _CHANNELS, 1, 1)),
-    )
-    current = image
-    for operator, value in steps:
-        upcoming = graph.fresh("channels")
-        graph.front(operator, [current, graph.put(value)], upcoming)
-        current = upcoming
-    sizes = _sizes_like_input(graph, _CHANNELS, IMAGE_SIZE, IMAGE_SIZE)
-    graph.front("Reshape", [current, sizes], SPECTROGRAMS)
 
 
 def _replace_input(graph: GraphEdit) -> None:
@@ -261,14 +202,6 @@ def _letterbox(graph: GraphEdit) -> str:
     margins = np.array([0, 0, MARGIN_ROWS, 0, 0, 0, MARGIN_ROWS, 0])
     graph.front("Pad", [rounded, graph.put(margins), graph.put(np.float32(MARGIN_VALUE))], image)
     return image
-
-
-def _sizes_like_input(graph: GraphEdit, *behind: int) -> str:
-    """The shape (B, S, ...) as a value."""
-    leading, sizes = graph.fresh("leading_sizes"), graph.fresh("sizes")
-    graph.front("Shape", [MELS], leading, start=0, end=2)
-    graph.front("Concat", [leading, graph.put(np.array(behind))], sizes, axis=0)
-    return sizes
 
 
 def _stretch(source: int, target: int) -> NDArray[np.float32]:

@@ -11,16 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import onnx
 
 from tussis.worker.modelling.quantization.graph import Backbone, in_eight_bits, serialised
 from tussis.worker.modelling.quantization.ranges import Ranges
-
-#: The largest magnitude of a weight: twice 255 times it fits into 16 signed bits.
-MAX_WEIGHT: Final = 64
 
 
 @dataclass(frozen=True, slots=True)

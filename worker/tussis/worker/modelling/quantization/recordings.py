@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +65,3 @@ def read(path: Path, reading: Reading) -> Recording | None:
     except (PermanentError, FileUnreadable) as error:
         reading.skipped(path, str(error))
         return None
-
-
-def read_all(paths: tuple[Path, ...], reading: Reading) -> Iterator[Recording]:
-    """Those that can be read, one at a time."""
-    for path in paths:
-        recording = read(path, reading)
-        if recording is not None:
-            yield recording
