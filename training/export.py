@@ -34,7 +34,7 @@ PROVENANCE: Final = (
 TRAINING_KEY: Final = "tussis.training"
 
 
-def exported(reference: Reference, decision: Decision, trained: Mapping[str, object], model: Path) -> Manifest:
+def export(reference: Reference, decision: Decision, trained: Mapping[str, object], model: Path) -> Manifest:
     """Write ``model`` and its manifest, over older ones. ``trained`` becomes metadata of the file.
 
     Raises ``OSError`` and :class:`tussis.shared.errors.OutputUnwritable`.

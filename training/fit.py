@@ -42,7 +42,7 @@ class Plan:
     seed: int = 1
 
 
-def fitted(
+def fit(
     scenes: Scenes,
     plan: Plan,
     processes: int,

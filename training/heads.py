@@ -30,7 +30,7 @@ LEARNING_RATE: Final = 1e-3
 DROPOUT: Final = 0.2
 
 
-def refined(network: Reference, scenes: Scenes, plan: Plan, say: Callable[[str], None]) -> None:
+def refine(network: Reference, scenes: Scenes, plan: Plan, say: Callable[[str], None]) -> None:
     """Train everything behind the features of ``network``, in place; a minute or two. Leaves it in eval mode."""
     steps = min(STEPS, 10 * scenes.counts.size)  # few scenes, as in a trial, are learnt sooner
     torch.manual_seed(plan.seed)

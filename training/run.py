@@ -12,8 +12,8 @@ import torch
 
 from training import cache, card, decide, figure, heads, results, scenes, validation
 from training.evaluate import Effort, measured
-from training.export import exported
-from training.fit import Plan, fitted
+from training.export import export
+from training.fit import Plan, fit
 from tussis.worker.detector.manifest import read_manifest
 
 Say = Callable[[str], None]
@@ -47,7 +47,7 @@ def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> N
     held = validation.validation(data, work, size.seed, size.checks)
     learnt_from = cache.loaded(folder, size.scenes)
     plan = Plan(epochs=size.epochs, seed=size.seed)
-    reference = fitted(
+    reference = fit(
         learnt_from,
         plan,
         size.processes,
@@ -55,12 +55,12 @@ def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> N
         lambda network: str(decide.report(held, decide.answers(network, held))),
         say,
     )
-    heads.refined(reference, learnt_from, plan, say)
+    heads.refine(reference, learnt_from, plan, say)
     given = decide.answers(reference, held)
     quiet = [decide.answer(reference, one) for one in validation.hours(data, work, size.seed, size.checks // 2)]
     decision = decide.decided(held, given, quiet)
     report = decide.report(held, given)
-    manifest = exported(reference, decision, {**asdict(size), **asdict(report), **asdict(decision)}, model)
+    manifest = export(reference, decision, {**asdict(size), **asdict(report), **asdict(decision)}, model)
     say(f"{report}; {decision}")
     say(f"{manifest.label}: {model}, {model.stat().st_size} bytes")
 

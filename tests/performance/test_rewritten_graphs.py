@@ -8,7 +8,7 @@ import pytest
 
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.tuning.choice import ORIGINAL, decide, open_chosen
-from tussis.worker.detector.tuning.comparison import Way, ratios
+from tussis.worker.detector.tuning.comparison import Candidate, ratios
 
 pytestmark = [pytest.mark.performance, pytest.mark.timeout(600)]
 
@@ -21,8 +21,8 @@ TRIES = 3
 def test_what_is_chosen_is_not_slower_than_the_original(random_resnet: Path, tmp_path: Path) -> None:
     """Measured for the ResNet-18: 1.16 times faster (docs/performance.md). Another machine may choose the original."""
     choice = decide(random_resnet, intra_op_threads=1, cache_dir=tmp_path)
-    original = Way(ORIGINAL, Detector.load(random_resnet, intra_op_threads=1))
-    chosen = Way(
+    original = Candidate(ORIGINAL, Detector.load(random_resnet, intra_op_threads=1))
+    chosen = Candidate(
         choice.form,
         open_chosen(random_resnet, choice, intra_op_threads=1, cache_dir=tmp_path),
     )

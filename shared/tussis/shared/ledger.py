@@ -96,7 +96,7 @@ class Opening:
     arguments: list[str]
 
     @property
-    def words(self) -> list[Any]:
+    def eval_args(self) -> list[Any]:
         """Of the command EVAL."""
         return [OPEN_SCRIPT, len(self.keys), *self.keys, *self.arguments]
 
@@ -160,7 +160,7 @@ class Ledger:
     def open_prepared(self, opening: Opening) -> list[bool]:
         """The second half of :meth:`open_many`: only sends, and waits for the answer."""
         with broker_errors(self._where):
-            opened = self._client.eval(*opening.words)
+            opened = self._client.eval(*opening.eval_args)
         return [bool(answer) for answer in _replies(opened)]
 
     def send_prepared(self, opening: Opening) -> SentOpening:
@@ -176,7 +176,7 @@ class Ledger:
             except _LOST:
                 return SentOpening(self, opening, None)
             try:
-                connection.send_command("EVAL", *opening.words)  # type: ignore[no-untyped-call]  # redis-py's
+                connection.send_command("EVAL", *opening.eval_args)  # type: ignore[no-untyped-call]  # redis-py's
             except _LOST:
                 pool.release(connection)
                 return SentOpening(self, opening, None)

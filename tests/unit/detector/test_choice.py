@@ -18,9 +18,9 @@ from tussis.shared.errors import ModelRefused
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.tuning import choice as choosing
-from tussis.worker.detector.tuning import deciding
+from tussis.worker.detector.tuning import tuning_process
 from tussis.worker.detector.tuning.choice import decide, facts_of, open_chosen
-from tussis.worker.detector.tuning.comparison import Way, spectrograms_of
+from tussis.worker.detector.tuning.comparison import Candidate, spectrograms_of
 from tussis.worker.detector.tuning.graph_cache import Choice, GraphCache
 from tussis.worker.detector.tuning.mel_detector import MelDetector
 from tussis.worker.detector.tuning.specialise import Rewritten, rewritings
@@ -45,7 +45,7 @@ class Log:
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
     monkeypatch.setattr(choosing, "_log", log)
-    monkeypatch.setattr(deciding, "_log", log)
+    monkeypatch.setattr(tuning_process, "_log", log)
     return log
 
 
@@ -77,7 +77,7 @@ MASK = np.ones((1, 3), dtype=bool)
 
 
 def logits(detector: Detector | MelDetector, *, rounded: bool = False) -> np.ndarray:
-    scores = Way("", detector).score(MELS, MASK, rounded=rounded)
+    scores = Candidate("", detector).score(MELS, MASK, rounded=rounded)
     return np.append(scores.segment_logits, scores.bag_logit)
 
 
@@ -297,7 +297,7 @@ def test_processes_that_decide_at_once_decide_the_same(
     gate, answers, measured = context.Barrier(3), context.Queue(), context.Value("i", 0)
     fastest = choosing._fastest
 
-    def counted(*arguments: object) -> tuple[Way, float]:
+    def counted(*arguments: object) -> tuple[Candidate, float]:
         with measured.get_lock():
             measured.value += 1
         return fastest(*arguments)  # type: ignore[arg-type]
@@ -320,7 +320,7 @@ def test_processes_that_decide_at_once_decide_the_same(
 
 @pytest.mark.usefixtures("always_faster", "log")
 def test_the_parent_loads_nothing(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    choice = deciding.decide_apart(model, intra_op_threads=1, cache_dir=tmp_path)
+    choice = tuning_process.decide_in_own_process(model, intra_op_threads=1, cache_dir=tmp_path)
     monkeypatch.setattr(choosing, "_fastest", never)
 
     assert choice is not None
@@ -330,9 +330,9 @@ def test_the_parent_loads_nothing(model: Path, tmp_path: Path, monkeypatch: pyte
 def test_a_process_that_dies_costs_speed_only(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
 ) -> None:
-    monkeypatch.setattr(deciding, "decide", lambda *_, **__: __import__("os")._exit(7))
+    monkeypatch.setattr(tuning_process, "decide", lambda *_, **__: __import__("os")._exit(7))
 
-    assert deciding.decide_apart(model, intra_op_threads=1, cache_dir=tmp_path) is None
+    assert tuning_process.decide_in_own_process(model, intra_op_threads=1, cache_dir=tmp_path) is None
 
     assert log.of("graph_not_decided") == [{"reason": "its process ended with 7"}]
 
@@ -340,7 +340,7 @@ def test_a_process_that_dies_costs_speed_only(
 def test_a_model_that_cannot_be_loaded_is_left_to_whoever_loads_it(model: Path, tmp_path: Path) -> None:
     model.write_bytes(convolutions(Convolutions(bias=False)))
 
-    assert deciding.decide_apart(model, intra_op_threads=1, cache_dir=tmp_path) is None
+    assert tuning_process.decide_in_own_process(model, intra_op_threads=1, cache_dir=tmp_path) is None
     with pytest.raises(ModelRefused, match="is not the file that its manifest describes"):
         opened(model, None, tmp_path)
 

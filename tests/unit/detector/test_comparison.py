@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tussis.worker.detector.tuning import comparison
-from tussis.worker.detector.tuning.comparison import Way, ratios
+from tussis.worker.detector.tuning.comparison import Candidate, ratios
 
 
 class Clock:
@@ -42,7 +42,7 @@ def compared(monkeypatch: pytest.MonkeyPatch, original: tuple[float, float], oth
     monkeypatch.setattr(comparison, "time", clock)
     first, second = Costs(clock, *original), Costs(clock, other)
     detectors: list[Any] = [first, second]
-    ways = [Way("form", detector) for detector in detectors]
+    ways = [Candidate("form", detector) for detector in detectors]
     [ratio] = ratios(ways[0], ways[1:])
     return ratio, first
 

@@ -15,7 +15,7 @@ from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import Manifest, sha256_of
 from tussis.worker.detector.session import open_session
 from tussis.worker.detector.tuning import winograd
-from tussis.worker.detector.tuning.comparison import TOLERANCE, Differs, Way, answers, compare
+from tussis.worker.detector.tuning.comparison import TOLERANCE, Candidate, Differs, answers, compare
 from tussis.worker.detector.tuning.graph_edit import NotRecognised
 from tussis.worker.detector.tuning.mel_detector import MelDetector
 from tussis.worker.detector.tuning.specialise import FOLDED, WINOGRAD, Rewritten, rewritings
@@ -25,8 +25,8 @@ def manifest_of(data: bytes) -> Manifest:
     return Manifest("some", "1", sha256_of(data), "documented", 0.5, "")
 
 
-def original(data: bytes) -> Way:
-    return Way("original", Detector(manifest_of(data), open_session(data, "original", intra_op_threads=1)))
+def original(data: bytes) -> Candidate:
+    return Candidate("original", Detector(manifest_of(data), open_session(data, "original", intra_op_threads=1)))
 
 
 def rewritten(data: bytes) -> Rewritten:
@@ -34,16 +34,16 @@ def rewritten(data: bytes) -> Rewritten:
     return list(rewritings(data))[-1]
 
 
-def way_of(made: Rewritten) -> Way:
+def way_of(made: Rewritten) -> Candidate:
     session = open_session(made.data, made.form, intra_op_threads=1)
-    return Way(made.form, MelDetector(manifest_of(made.data), session), made.data)
+    return Candidate(made.form, MelDetector(manifest_of(made.data), session), made.data)
 
 
 def operators(data: bytes) -> list[str]:
     return [node.op_type for node in onnx.load_from_string(data).graph.node]
 
 
-def gap(one: Way, other: Way) -> float:
+def gap(one: Candidate, other: Candidate) -> float:
     pairs = zip(answers(one), answers(other), strict=True)
     return max(float(np.nanmax(np.abs(a.segment_logits - b.segment_logits))) for a, b in pairs)
 

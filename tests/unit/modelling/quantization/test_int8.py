@@ -18,8 +18,8 @@ from tussis.worker.detector.contract import SEGMENT_MASK, SPECTROGRAMS
 from tussis.worker.detector.manifest import Manifest
 from tussis.worker.detector.probe import TOLERANCE, probe
 from tussis.worker.detector.session import open_session
-from tussis.worker.modelling.quantization.equalise import equalised
-from tussis.worker.modelling.quantization.float16 import in_float16
+from tussis.worker.modelling.quantization.equalise import equalise
+from tussis.worker.modelling.quantization.float16 import to_float16
 from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplified
 from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.modelling.quantization.ranges import ranges_over
@@ -34,7 +34,7 @@ def calibrated(data: bytes) -> Calibrated:
     backbone = backbone_of(model, "small")
     nodes = in_eight_bits(model, backbone)
     ranges = ranges_over(model, nodes, RECORDINGS, threads=1, where="small")
-    return Calibrated(*equalised(model, backbone, ranges), backbone)
+    return Calibrated(*equalise(model, backbone, ranges), backbone)
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_equalising_changes_no_answer_and_evens_the_channels() -> None:
     backbone = backbone_of(model, "small")
     ranges = ranges_over(model, in_eight_bits(model, backbone), RECORDINGS, threads=1, where="small")
 
-    evened, narrowed = equalised(model, backbone, ranges)
+    evened, narrowed = equalise(model, backbone, ranges)
 
     np.testing.assert_allclose(bag_logits(evened.SerializeToString()), bag_logits(convolutional_bytes()), atol=1e-5)
     measured = ranges_over(evened, in_eight_bits(evened, backbone), RECORDINGS, threads=1, where="small")
@@ -143,7 +143,7 @@ def test_ranges_hold_every_recording() -> None:
 
 @pytest.mark.parametrize("kind", ["int8", "float16"])
 def test_neighbours_and_padding_change_nothing(small: Calibrated, kind: str) -> None:
-    data = small.quantised() if kind == "int8" else in_float16(small.model, small.backbone)
+    data = small.quantised() if kind == "int8" else to_float16(small.model, small.backbone)
     detector = opened(data, MANIFEST)
 
     found = probe(detector)
@@ -158,7 +158,7 @@ def test_neighbours_and_padding_change_nothing(small: Calibrated, kind: str) -> 
 
 
 def test_float16_keeps_its_inputs_its_outputs_and_the_attention_in_float32(small: Calibrated) -> None:
-    data = in_float16(small.model, small.backbone)
+    data = to_float16(small.model, small.backbone)
 
     model = onnx.load_model_from_string(data)
     kernels = [weight for weight in model.graph.initializer if len(weight.dims) == 4]
@@ -194,4 +194,4 @@ def test_a_model_that_was_made_smaller_already_is_refused(small: Calibrated) -> 
     with pytest.raises(ModelRefused, match="quantised already: give the float32 model"):
         simplified(small.quantised(), "small-int8.onnx")
     with pytest.raises(ModelRefused, match="float16 weights: give the float32 model"):
-        simplified(in_float16(small.model, small.backbone), "small-float16.onnx")
+        simplified(to_float16(small.model, small.backbone), "small-float16.onnx")

@@ -284,7 +284,7 @@ def test_a_model_that_has_no_answer_is_not_written(
                 weight.CopyFrom(numpy_helper.from_array(np.full((8, 1), np.nan, dtype=np.float32), weight.name))
         return serialised(model)
 
-    monkeypatch.setattr(quantizing, "in_float16", overflowing)
+    monkeypatch.setattr(quantizing, "to_float16", overflowing)
 
     with pytest.raises(ModelRefused, match=r"small@1-float16 gives no usable answer for .*: nothing is written"):
         run(small, "--to", "float16", "--validate", folders[1])

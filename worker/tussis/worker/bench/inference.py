@@ -17,8 +17,8 @@ from tussis.shared.dsp.constants import FRAMES, MEL_BANDS
 from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import check_sha256, read_manifest, read_model
-from tussis.worker.detector.tuning.choice import sound_ways
-from tussis.worker.detector.tuning.comparison import Way, spectrograms_of
+from tussis.worker.detector.tuning.choice import valid_candidates
+from tussis.worker.detector.tuning.comparison import Candidate, spectrograms_of
 
 #: Segments of a recording: the shortest, 2 s, 10 s, and the cap.
 SEGMENTS = (1, 4, 20, 32)
@@ -95,7 +95,7 @@ def costs_of(path: Path, *, threads: int, rounds: int, quick: bool) -> list[Cost
     manifest = read_manifest(path)
     data = read_model(path)
     check_sha256(data, manifest, str(path))
-    original, others = sound_ways(data, manifest, str(path), threads=threads)
+    original, others = valid_candidates(data, manifest, str(path), threads=threads)
     ways = [original, *others]
     costs = []
     for segments in _QUICK_SEGMENTS if quick else SEGMENTS:
@@ -109,18 +109,18 @@ def costs_of(path: Path, *, threads: int, rounds: int, quick: bool) -> list[Cost
 
 
 def _spent(
-    ways: Sequence[Way], mels: NDArray[np.float32], rounds: int, least_s: float
+    ways: Sequence[Candidate], mels: NDArray[np.float32], rounds: int, least_s: float
 ) -> list[tuple[list[float], list[float]]]:
     """Seconds of each way and round: of the run alone, and of the whole."""
     mask = np.ones(mels.shape[:2], dtype=np.bool_)
     ready = spectrograms_of(mels, rounded=False)
 
-    def run(way: Way) -> object:
+    def run(way: Candidate) -> object:
         if isinstance(way.detector, Detector):
             return way.detector.score(ready, mask)
         return way.score(mels, mask, rounded=False)
 
-    def whole(way: Way) -> object:
+    def whole(way: Candidate) -> object:
         return way.score(mels, mask, rounded=False)
 
     for way in ways:
@@ -134,7 +134,7 @@ def _spent(
     return spent
 
 
-def _repeated(step: Callable[[Way], object], way: Way, repeats: int) -> float:
+def _repeated(step: Callable[[Candidate], object], way: Candidate, repeats: int) -> float:
     return _timed(lambda: [step(way) for _ in range(repeats)]) / repeats
 
 

@@ -40,7 +40,7 @@ class DeviceScorer:
     recording, this process exits at once: the claim counts that as a crash if the recording had the run to itself.
     """
 
-    apart = True
+    remote = True
 
     def __init__(self, manifest: Manifest, run_dir: RunDir, grace_s: float) -> None:
         """``grace_s``: seconds for which a stopping worker lets its recordings finish."""

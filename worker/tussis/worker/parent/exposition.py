@@ -106,7 +106,7 @@ class _State:
         url = order.settings.need_broker()
         self._ledger = Ledger(connect(url), redact(url))
         self._run_dir: RunDir = order.run_dir
-        self._apart = order.apart
+        self._remote = order.remote
         self._labels = [order.worker, order.device.value, Path(order.model).name]
 
     def describe(self) -> list[Metric]:
@@ -130,7 +130,7 @@ class _State:
         yield _gauge("tussis_worker_children_ready", "Child processes that have loaded the model.", ready)
         yield _gauge("tussis_worker_children_holding", "Child processes that something holds up.", holding)
         yield _gauge("tussis_worker_ready", "Whether this worker takes work.", float(self._is_ready()))
-        if self._apart:
+        if self._remote:
             device = self._run_dir.device()
             up = float(device is not None and device.state == "ready")
             yield _gauge("tussis_device_ready", "Whether the device process answers.", up)

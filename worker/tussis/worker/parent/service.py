@@ -23,8 +23,8 @@ from tussis.shared.settings import Settings
 from tussis.worker import logs, standard_error
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.source import resolve_model
-from tussis.worker.detector.tuning.deciding import decide_apart
 from tussis.worker.detector.tuning.graph_cache import Choice
+from tussis.worker.detector.tuning.tuning_process import decide_in_own_process
 from tussis.worker.device.host import DeviceHost
 from tussis.worker.device.order import DeviceOrder, OnDevice, Provider
 from tussis.worker.parent.app import build_app
@@ -61,7 +61,7 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
         meter = prometheus_meter(run_dir.path / FILES) if metered else NoMeter()
         threads = max(1, cores // children)
         choice = _choose(settings, model, threads) if on is None else None
-        order = Start(settings, device, name, model, threads, run_dir, meter, choice, apart=on is not None)
+        order = Start(settings, device, name, model, threads, run_dir, meter, choice, remote=on is not None)
         exposition = Exposition(order) if metered else None
         host = None if on is None else _device_host(order, on, exposition)
         leases = Leases(settings, run_dir)
@@ -105,7 +105,7 @@ def _find_model(settings: Settings) -> Path:
 
 
 def _choose(settings: Settings, model: Path, threads: int) -> Choice | None:
-    return decide_apart(model, intra_op_threads=threads, cache_dir=settings.model_cache_dir)
+    return decide_in_own_process(model, intra_op_threads=threads, cache_dir=settings.model_cache_dir)
 
 
 def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> DeviceHost:

@@ -55,7 +55,7 @@ class Start:
     meter: Meter = field(default_factory=NoMeter)
     choice: Choice | None = None
     """How a child runs the model; None: as it is, in onnxruntime."""
-    apart: bool = False
+    remote: bool = False
     """The model is in the worker's device process; the children only carry."""
 
 
@@ -131,7 +131,7 @@ def make_context(order: Start) -> WorkerContext:
 
 
 def _scorer(order: Start) -> OwnProcess | DeviceScorer:
-    if order.apart:
+    if order.remote:
         return DeviceScorer(read_manifest(order.model), order.run_dir, order.settings.soft_shutdown_s)
     detector = open_chosen(
         order.model, order.choice, intra_op_threads=order.threads, cache_dir=order.settings.model_cache_dir

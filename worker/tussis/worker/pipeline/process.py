@@ -67,7 +67,7 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
             cut = cut_audio(audio, plan.profile)
             inputs = context.scorer.inputs(cut, plan.profile)
         context.check_stop()
-        with stages.stage("inference", None if context.scorer.apart else settings.inference_timeout_s):
+        with stages.stage("inference", None if context.scorer.remote else settings.inference_timeout_s):
             scores = context.scorer.score(inputs, alone=claim.vanished > 0)
         result = _result(context, len(data), audio, cut, scores, stages)
         with stages.stage("commit", None):
@@ -95,7 +95,7 @@ def _claim_request(job: Job, context: WorkerContext, plan: Plan, version: Object
         max_attempts=settings.max_attempts,
         lease_s=settings.lease_s,
         # A child has one recording at a time; who shares runs is told by the claim when it has to be alone.
-        alone=not context.scorer.apart,
+        alone=not context.scorer.remote,
     )
 
 

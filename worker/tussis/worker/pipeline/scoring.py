@@ -29,7 +29,7 @@ class Scorer(Protocol[Inputs]):
     """
 
     @property
-    def apart(self) -> bool:
+    def remote(self) -> bool:
         """Whether the model is in another process, which shares its runs out and holds each to its own deadline.
 
         Otherwise the caller holds :meth:`score` to one, and every recording has the process to itself.
@@ -65,7 +65,7 @@ class OwnProcess:
     """The model in the calling process. Every recording has it to itself."""
 
     detector: Detector | MelDetector
-    apart: bool = False
+    remote: bool = False
 
     @property
     def manifest(self) -> Manifest:

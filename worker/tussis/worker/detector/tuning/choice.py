@@ -20,7 +20,7 @@ from tussis.worker import logs
 from tussis.worker.detector.detector import Detector, Scores
 from tussis.worker.detector.manifest import Manifest, check_sha256, read_manifest, read_model, sha256_of
 from tussis.worker.detector.session import open_session
-from tussis.worker.detector.tuning.comparison import Differs, Way, answers, compare, ratios
+from tussis.worker.detector.tuning.comparison import Candidate, Differs, answers, compare, ratios
 from tussis.worker.detector.tuning.graph_cache import Choice, Facts, GraphCache
 from tussis.worker.detector.tuning.graph_edit import NotRecognised
 from tussis.worker.detector.tuning.mel_detector import MelDetector
@@ -90,14 +90,14 @@ def facts_of(manifest: Manifest, *, intra_op_threads: int) -> Facts:
     return Facts(manifest.sha256, REWRITE_VERSION, runtimes, intra_op_threads, _processor())
 
 
-def sound_ways(data: bytes, manifest: Manifest, where: str, *, threads: int) -> tuple[Way, list[Way]]:
+def valid_candidates(data: bytes, manifest: Manifest, where: str, *, threads: int) -> tuple[Candidate, list[Candidate]]:
     """The original, and the ways whose answers are its own: those that a decision is made between.
 
     Raises :class:`ModelRefused`.
     """
-    original = Way(ORIGINAL, Detector(manifest, open_session(data, where, intra_op_threads=threads)))
+    original = Candidate(ORIGINAL, Detector(manifest, open_session(data, where, intra_op_threads=threads)))
     expected = answers(original)
-    ways: list[Way] = []
+    ways: list[Candidate] = []
     try:
         for rewritten in rewritings(data):
             way = _sound(rewritten, manifest, where, threads, expected)
@@ -108,9 +108,9 @@ def sound_ways(data: bytes, manifest: Manifest, where: str, *, threads: int) -> 
     return original, ways
 
 
-def _fastest(data: bytes, manifest: Manifest, where: str, facts: Facts) -> tuple[Way, float]:
+def _fastest(data: bytes, manifest: Manifest, where: str, facts: Facts) -> tuple[Candidate, float]:
     """The way to take, and how many times faster than the original it is."""
-    original, ways = sound_ways(data, manifest, where, threads=facts.threads)
+    original, ways = valid_candidates(data, manifest, where, threads=facts.threads)
     found = ratios(original, ways)
     for way, ratio in zip(ways, found, strict=True):
         _log.info("graph_measured", form=way.form, ratio=round(ratio, 3))
@@ -122,11 +122,11 @@ def _fastest(data: bytes, manifest: Manifest, where: str, facts: Facts) -> tuple
 
 def _sound(
     rewritten: Rewritten, manifest: Manifest, where: str, threads: int, expected: Sequence[Scores]
-) -> Way | None:
+) -> Candidate | None:
     """The way, if it loads and its answers are the expected ones; otherwise None, and a line in the log."""
     try:
         session = open_session(rewritten.data, f"{where} ({rewritten.form})", intra_op_threads=threads)
-        way = Way(rewritten.form, MelDetector(manifest, session), rewritten.data)
+        way = Candidate(rewritten.form, MelDetector(manifest, session), rewritten.data)
         compare(answers(way), expected)
     except (ModelRefused, InferenceFailed, Differs) as reason:
         _log.warning("graph_dropped", form=rewritten.form, reason=str(reason))

@@ -37,7 +37,7 @@ class Differs(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Way:
+class Candidate:
     """One way to run a model."""
 
     form: str
@@ -68,7 +68,7 @@ def spectrograms_of(mels: NDArray[np.float32], *, rounded: bool) -> NDArray[np.f
     return found
 
 
-def answers(way: Way) -> list[Scores]:
+def answers(way: Candidate) -> list[Scores]:
     """What a way says of images that are hard in different ways, some of them rounded to float16."""
     return [way.score(mels.astype(np.float32), mask, rounded=rounded) for mels, mask, rounded in _cases()]
 
@@ -100,7 +100,7 @@ def compare(found: Sequence[Scores], expected: Sequence[Scores]) -> None:
                 raise Differs(f"{name} differs from the original's by {np.nanmax(gap):.2g}, at most {TOLERANCE:g}")
 
 
-def ratios(original: Way, ways: Sequence[Way]) -> list[float]:
+def ratios(original: Candidate, ways: Sequence[Candidate]) -> list[float]:
     """How many times less processor time than the original each way takes: medians of alternating rounds."""
     if not ways:
         return []
@@ -113,7 +113,7 @@ def ratios(original: Way, ways: Sequence[Way]) -> list[float]:
         torch.set_num_threads(threads)
 
 
-def _ratios(original: Way, ways: Sequence[Way]) -> list[float]:
+def _ratios(original: Candidate, ways: Sequence[Candidate]) -> list[float]:
     noise = np.random.default_rng(_SEED)
     mels = [noise.uniform(-1, 1, size=(1, count, MEL_BANDS, FRAMES)).astype(np.float32) for count in _TIMED]
     rounds: list[list[float]] = []
@@ -130,7 +130,7 @@ def _ratios(original: Way, ways: Sequence[Way]) -> list[float]:
     return found
 
 
-def _pass(way: Way, mels: Sequence[NDArray[np.float32]], times: int) -> float:
+def _pass(way: Candidate, mels: Sequence[NDArray[np.float32]], times: int) -> float:
     """Processor seconds of this process. Wall time would count whatever else the machine does."""
     began = time.process_time()
     for _ in range(times):

@@ -38,7 +38,7 @@ class _Group:
     """Whether nothing else makes or reads them."""
 
 
-def equalised(model: Any, backbone: Backbone, ranges: Ranges) -> tuple[Any, Ranges]:
+def equalise(model: Any, backbone: Backbone, ranges: Ranges) -> tuple[Any, Ranges]:
     """A copy of a simplified model with equalised channels, and its tensors' ranges.
 
     A group of tensors is left as it is when anything but convolutions makes it or reads it, as the last one, which goes

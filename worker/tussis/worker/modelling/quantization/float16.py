@@ -9,7 +9,7 @@ import onnx
 from tussis.worker.modelling.quantization.graph import Backbone, serialised
 
 
-def in_float16(model: Any, backbone: Backbone) -> bytes:
+def to_float16(model: Any, backbone: Backbone) -> bytes:
     """The ONNX file of a simplified float32 model with its convolutions, and what they depend on, in float16."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 

@@ -27,8 +27,8 @@ from tussis.worker.detector.manifest import (
     write_manifest,
 )
 from tussis.worker.detector.probe import Probe, probe
-from tussis.worker.modelling.quantization.equalise import equalised
-from tussis.worker.modelling.quantization.float16 import in_float16
+from tussis.worker.modelling.quantization.equalise import equalise
+from tussis.worker.modelling.quantization.float16 import to_float16
 from tussis.worker.modelling.quantization.gate import MIN_VALIDATION, Answers, Comparison, compare
 from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplified
 from tussis.worker.modelling.quantization.int8 import Calibrated
@@ -156,12 +156,12 @@ class _Work:
         model = simplified(self.data, where)
         backbone = backbone_of(model, where)
         if self.order.target is Target.FLOAT16:
-            yield Candidate(in_float16(model, backbone), ())
+            yield Candidate(to_float16(model, backbone), ())
             return
         nodes = in_eight_bits(model, backbone)
         ranges = ranges_over(model, nodes, self._calibration(), threads=self.order.threads, where=where)
         _enough(len(self.calibrated_on), MIN_CALIBRATION, "calibrate on")
-        yield from candidates(Calibrated(*equalised(model, backbone, ranges), backbone), self.parent, self.samples)
+        yield from candidates(Calibrated(*equalise(model, backbone, ranges), backbone), self.parent, self.samples)
 
     def _calibration(self) -> Iterator[NDArray[np.float32]]:
         """Their ``spectrograms``, one recording at a time."""

@@ -14,7 +14,7 @@ from tussis.shared.errors import OutputUnwritable
 from tussis.worker.atomic import replace_file
 from tussis.worker.detector.manifest import read_manifest, read_model, sha256_of, write_manifest
 from tussis.worker.modelling.calibrate import synthetic_images
-from tussis.worker.modelling.quantization.equalise import equalised
+from tussis.worker.modelling.quantization.equalise import equalise
 from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplified
 from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.modelling.quantization.ranges import ranges_over
@@ -40,7 +40,7 @@ def int8_for_measuring(model: Path, output: Path, *, threads: int = 1) -> Path:
     backbone = backbone_of(simple, str(model))
     recordings = (sound.numpy()[None] for sound in synthetic_images(_SEED, _SOUNDS))
     ranges = ranges_over(simple, in_eight_bits(simple, backbone), recordings, threads=threads, where=str(model))
-    quantised = Calibrated(*equalised(simple, backbone, ranges), backbone).quantised()
+    quantised = Calibrated(*equalise(simple, backbone, ranges), backbone).quantised()
     try:
         replace_file(output, quantised, durable=True)
     except OSError as error:

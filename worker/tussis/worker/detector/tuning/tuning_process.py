@@ -24,7 +24,7 @@ _log = logs.get("choice")
 _PATIENCE_S: Final = 120.0
 
 
-def decide_apart(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice | None:
+def decide_in_own_process(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice | None:
     """As :func:`~tussis.worker.detector.tuning.choice.decide`; None, the original, when that fails."""
     context = multiprocessing.get_context("fork")  # what the parent has imported needs not be imported again
     ours, theirs = context.Pipe(duplex=False)
