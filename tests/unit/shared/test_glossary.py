@@ -22,8 +22,9 @@ ROWS: Final = [
 ]
 #: What the glossary names: the word before the name, if any, and the name.
 NAMES: Final = sorted({found for _, _, names in ROWS for found in re.findall(r"(?:\b([a-z]+) )?`([^`]+)`", names)})
-OPERATE: Final = (DOCS / "operate.md").read_text(encoding="utf-8")
-ENQUEUE: Final = (DOCS / "enqueue.md").read_text(encoding="utf-8")
+EVENTS: Final = (DOCS / "events.md").read_text(encoding="utf-8")
+METRICS: Final = (DOCS / "metrics.md").read_text(encoding="utf-8")
+WIRE_FORMAT: Final = (DOCS / "wire-format.md").read_text(encoding="utf-8")
 
 
 def exists(kind: str, name: str) -> bool:
@@ -38,22 +39,22 @@ def exists(kind: str, name: str) -> bool:
         case "outcome":
             return name in list(AttemptOutcome)
         case "event":
-            return f"\n| `{name}` |" in OPERATE
+            return f"\n| `{name}` |" in EVENTS
         case "label":
-            return f"`{name}`" in OPERATE
+            return f"`{name}`" in METRICS
         case "extra":
             return f"\n{name} = [" in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     if name.startswith("TUSSIS_"):
         return name.removeprefix("TUSSIS_").lower() in Settings.model_fields
     if name.startswith("tussis_"):
-        return f"\n| `{name}` |" in OPERATE
+        return f"\n| `{name}` |" in METRICS
     if name.startswith("tussis "):
         return True  # test_readme.py holds the commands of all documents to the code
     if re.fullmatch(r"tussis(\.\w+){2,}", name):
         return found_in_code(name)
     table, _, column = name.partition(".")
     if table == "tussis":
-        return f"`{name}`" in ENQUEUE
+        return f"`{name}`" in WIRE_FORMAT
     return table in metadata.tables and column in metadata.tables[table].columns
 
 
