@@ -66,7 +66,7 @@ class Detector:
         Raises:
             ModelRefused: the file or the manifest is missing or invalid, or the checksum does not match.
             NotInstalled: onnxruntime is missing.
-            SettingsInvalid: the provider is unknown, or there are fewer than 1 threads.
+            SettingsInvalid: the provider is unknown, or ``intra_op_threads`` is less than 1.
         """
         manifest = read_manifest(path)
         data = read_model(path)

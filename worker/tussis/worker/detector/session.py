@@ -76,7 +76,7 @@ def open_session(
     Raises:
         ModelRefused: the bytes are not an ONNX model, or the model breaks the contract.
         NotInstalled: onnxruntime is missing.
-        SettingsInvalid: the provider is unknown, or there are fewer than 1 threads.
+        SettingsInvalid: the provider is unknown, or ``intra_op_threads`` is less than 1.
     """
     if provider not in _PROVIDERS:
         raise SettingsInvalid(f"no provider {provider!r}: use one of {', '.join(_PROVIDERS)}")

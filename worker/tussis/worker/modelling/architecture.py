@@ -23,7 +23,7 @@ _DROPOUT: Final = 0.5
 
 
 class Answers(NamedTuple):
-    """The network's outputs for B recordings of up to S segments, float32. Names and order are those of the ONNX file."""
+    """The network's outputs for B recordings of up to S segments, float32, named and ordered as in the ONNX file."""
 
     bag_probability: Tensor
     """(B,)"""

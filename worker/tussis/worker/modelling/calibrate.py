@@ -31,9 +31,9 @@ THRESHOLD: Final = 0.61
 _SOUNDS: Final = 20
 #: Threads of torch, on every machine. Two were not faster on a machine with other load.
 _THREADS: Final = 1
-#: Standard deviation of bag and segment logits over the calibration sounds. Probabilities range from about 0.07 to 0.97.
+#: Standard deviation of bag and segment logits over the calibration sounds. Probabilities are about 0.07 to 0.97.
 _LOGIT_STD: Final = 1.5
-#: Standard deviation of the attention's scores. Some segments get several times the weight of others, but none gets all.
+#: Standard deviation of the attention's scores. Some segments get several times the weight of others; none gets all.
 _ATTENTION_STD: Final = 1.0
 #: The number of directions of largest variance in feature space that the heads use. More directions distinguish
 #: recordings better, but their means over 20 sounds do not transfer to other sounds. With 4, 32 to 66 % of 50 real
@@ -107,7 +107,7 @@ def _calibrate(network: CoughNet, calibration: list[Tensor]) -> None:
 
 
 def _pooled_beginnings(network: CoughNet, sound: Tensor) -> Tensor:
-    """Pool a sound's features (S, 512) up to each of its segments, (S, 512). This gives more bags from the same images."""
+    """Pool a sound's features (S, 512) up to each of its segments, (S, 512): more bags from the same images."""
     mask = torch.ones(len(sound), len(sound), dtype=torch.bool).tril()
     return network.pooled(sound.expand(len(sound), -1, -1), mask)
 

@@ -21,7 +21,7 @@ from tussis.worker.detector.tuning.mel_detector import MelDetector
 #: The largest allowed difference between a logit and the original's.
 TOLERANCE: Final = 1e-3
 
-#: Segments of the recordings that are timed: the images of 4 and of 8. More would delay a worker's first start.
+#: Segments of the timed recordings, which last 2 s and 4 s. More would delay a worker's first start.
 _TIMED: Final = (4, 8)
 _ROUNDS: Final = 3
 #: The least processor time in seconds for a candidate in a round. The two recordings take a small model 0.01 s. In that

@@ -31,7 +31,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The differences of two models' outputs on the same recordings. Shifts are absolute differences of probabilities."""
+    """How two models' outputs for the same recordings differ. Shifts are absolute differences of probabilities."""
 
     recordings: int
     coughs: int

@@ -15,7 +15,7 @@ from tussis.worker.detector.session import open_session
 from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.pipeline.prepare import whole_mask
 
-#: The number of most sensitive convolutions that stay in float32, by candidate. In the last candidate it is half of all.
+#: The number of most sensitive convolutions that stay in float32, by candidate. In the last candidate it is half.
 _STEPS: Final = (1, 2, 4, 8, 16)
 
 
