@@ -1,4 +1,4 @@
-"""How a migration runs: one at a time in a database, in one transaction, never waiting long for a busy table."""
+"""Run migrations: one at a time in a database, in one transaction, with a short wait for a busy table."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tussis.shared.settings import load_settings
 from tussis.shared.store.connection import connect_engine
 from tussis.shared.store.schema import VERSION_TABLE, metadata
 
-# Any number of ours: "tussis" in ASCII.
+# An arbitrary number: "tussis" in ASCII.
 _LOCK = 0x747573736973
-#: Another migration may be at work; a big one takes minutes.
+#: Wait for another migration. A large one takes minutes.
 _WAIT_FOR_OTHERS = "10min"
-#: ALTER TABLE waits behind running queries, and every later query waits behind it: give up soon.
+#: ALTER TABLE waits for running queries, and every later query waits for ALTER TABLE. So the wait is short.
 _WAIT_FOR_TABLES = "5s"
 
 

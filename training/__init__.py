@@ -1,15 +1,15 @@
-"""Trains and measures the reference detector that ships with Tussis: ``python -m training``.
+"""Train and measure the reference detector that ships with Tussis: ``python -m training``.
 
-Not part of the wheel. ``docs/model-card.md`` says what came out; each module's first line says what it does::
+It is not part of the wheel. ``docs/model-card.md`` has the results. The modules::
 
     pack        the recordings and their splits
-    events      where a cough recording is loud, uncertain or quiet
+    events      loud, uncertain and quiet parts of a cough recording
     speech      speech from synthesisers        sounds   music, drums, knocks, breath, laughter from formulas
-    codecs      what phones and messengers do   degrade  rooms, equalisers, noise, clipping
-    scenes      draws one training scene        cache    computes scenes once, resumable
+    codecs      phone and messenger codecs      degrade  rooms, equalisers, noise, clipping
+    scenes      one training scene              cache    computes scenes once, resumable
     network     the architecture                fit      the training loop, resumable
-    batches     what a step sees                heads    attention on long recordings
-    validation  what val is asked                decide   threshold and temperature
+    batches     the input of a step             heads    attention on long recordings
+    validation  the validation data             decide   threshold and temperature
     export      ONNX and manifest
-    evaluate    the measurements                card     writes them down
+    evaluate    the measurements                card     the model card
 """

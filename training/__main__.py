@@ -1,4 +1,4 @@
-"""``python -m training``: train the reference detector and write it where the product takes it from."""
+"""``python -m training``: train the reference detector and write it into the package's model folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ work_option = click.option(
 
 
 class _TrainByDefault(click.Group):
-    """``python -m training`` alone, or with options only, trains."""
+    """Runs the command ``train`` if no command is given."""
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
         if not args or (args[0].startswith("-") and args[0] != "--help"):
@@ -67,7 +67,7 @@ def train(
     seed: int,
     processes: int,
 ) -> None:
-    """Compute scenes, learn, choose the threshold on val, export."""
+    """Compute scenes, train, choose the threshold on val, export."""
     from training import speech
     from training.run import Size, run_training
 
@@ -111,7 +111,7 @@ def evaluate(
 @main.command("card")
 @click.option("--card", default=CARD, type=click.Path(dir_okay=False, path_type=Path))
 def write_card(card: Path) -> None:
-    """Write the card anew from the numbers beside it."""
+    """Write the card again from the numbers in the JSON file beside it."""
     from training.card import rendered
     from training.results import read
 

@@ -1,4 +1,4 @@
-"""The samples of a file, through the product's own decoders."""
+"""Decode a file with the decoders of Tussis."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from tussis.worker.audio.limits import Limits
 
 
 def decoded(path: Path) -> tuple[npt.NDArray[np.float32], int]:
-    """All channels of a recording, float32 (channels, n), and its rate, Hz. Raises what ``decode`` raises."""
+    """All channels of a recording, float32 (channels, n), and its rate in Hz. Raises the errors of ``decode``."""
     audio = decode(path.read_bytes(), Limits())
     return audio.samples, audio.rate_hz

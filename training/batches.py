@@ -1,4 +1,4 @@
-"""What a step of the training sees: which scenes, which of their segments, and how they are altered."""
+"""The input of a training step: the choice of scenes and segments, and their augmentation."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from torch import Tensor
 
 from training.cache import COUGH, UNCERTAIN, Scenes
 
-#: Segments of a scene that a step sees, other ones in every epoch: neighbours share three quarters of their audio.
+#: The most segments of a scene in a step. Every epoch draws others. Adjacent segments share three quarters of their
+#: audio.
 MOST_SEGMENTS: Final = 4
-#: Of the scenes with a cough an epoch draws this share; of those without as many: some for being the worst mistaken
-#: when last seen, the others at random.
+#: An epoch draws the share SHARE of the scenes with a cough, and the same share of those without. Of the latter, it
+#: takes the share HARDEST with the largest mistakes in their last step, and the others at random.
 SHARE: Final = 0.5
 HARDEST: Final = 0.2
-#: By how much a scene becomes louder.
+#: The range of the random level change of a scene.
 LEVEL_DB: Final = (-13.0, 5.0)
-#: How often the images of a scene get those of another one, without a cough, beneath them, and how much weaker.
+#: The probability that a scene is mixed with another one without a cough, and the level of the other one.
 OVER_ANOTHER: Final = 0.35
 WEAKER_DB: Final = (-22.0, -4.0)
 
@@ -28,7 +29,7 @@ WEAKER_DB: Final = (-22.0, -4.0)
 def order_of(
     truth: npt.NDArray[np.bool_], mistakes: npt.NDArray[np.float32], rng: np.random.Generator
 ) -> npt.NDArray[np.int64]:
-    """The scenes of one epoch. Hard ones come oftener only without a cough: a hard cough may be none."""
+    """The scenes of one epoch. Difficult scenes are preferred only without a cough: a label "cough" may be wrong."""
     coughs, others = rng.permutation(np.flatnonzero(truth)), rng.permutation(np.flatnonzero(~truth))
     others = others[np.argsort(-mistakes[others], kind="stable")]
     hardest = math.ceil(others.size * HARDEST)
@@ -40,7 +41,7 @@ def order_of(
 def batch(
     scenes: Scenes, chosen: npt.NDArray[np.int64], others: npt.NDArray[np.int64], rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (N, 178, 224), labels (B, S) int8 and mask (B, S) of some scenes."""
+    """Images (N, 178, 224), labels (B, S) int8 and mask (B, S) of the chosen scenes."""
     spans = zip(scenes.starts[chosen], scenes.counts[chosen], strict=True)
     parts = [_some(scenes.labels, int(start), int(count), rng) for start, count in spans]
     counts = np.array([part.shape[0] for part in parts])
@@ -55,7 +56,7 @@ def batch(
 
 
 def _some(labels: npt.NDArray[np.int8], start: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Rows of at most ``MOST_SEGMENTS`` segments of a scene, in order, a cough among them where the scene has one."""
+    """Rows of at most ``MOST_SEGMENTS`` segments of a scene, in order, one with a cough included if there is one."""
     rows = np.arange(start, start + count)
     if count <= MOST_SEGMENTS:
         return rows
@@ -67,13 +68,13 @@ def _some(labels: npt.NDArray[np.int8], start: int, count: int, rng: np.random.G
 
 
 def _varied(images: Tensor, counts: npt.NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-    """Images of 0 to 255 to [-1, 1], in place: moved in level and pitch, scene by scene, and with bars blanked."""
+    """Scale images from 0 to 255 to [-1, 1], in place. Change level and pitch of each scene and blank bars."""
     at = 0
     for count in counts:
         part = images[at : at + count]
         at += int(count)
-        # The peak sets the level, so a click beside the cough moves it, and so does a second channel that is silent
-        # (the mean of the channels is taken after the peak): 2 / 80 a decibel.
+        # A recording is normalised to its peak, so a click beside the cough changes the level. A silent second channel
+        # does too (the mean of the channels is taken after the normalisation). A decibel is 2 / 80.
         part.mul_(1 / 127.5).add_(float(rng.uniform(*LEVEL_DB)) / 40 - 1)
         if rng.random() < 0.4:
             part[:] = part.roll(int(rng.integers(-5, 6)), dims=1)
@@ -81,7 +82,7 @@ def _varied(images: Tensor, counts: npt.NDArray[np.int64], rng: np.random.Genera
             row, rows = int(rng.integers(0, 165)), int(rng.integers(2, 22))
             part[:, row : row + rows] = -1
         if rng.random() < 0.15:
-            # Blanked frames could hide the cough that the label speaks of: only short bars.
+            # Only short bars: blanked frames could hide the cough of the label.
             frame, frames = int(rng.integers(0, 212)), int(rng.integers(2, 13))
             part[:, :, frame : frame + frames] = -1
     return images.clamp_(-1, 1)
@@ -94,7 +95,7 @@ def over_others(
     others: npt.NDArray[np.int64],
     rng: np.random.Generator,
 ) -> None:
-    """Some scenes with another one beneath, in place: powers added, as if the phases did not matter."""
+    """Mix some scenes with another scene, in place. The powers are added; phases are ignored."""
     starts = scenes.starts
     at = 0
     for count in counts:
@@ -107,7 +108,7 @@ def over_others(
         rows = first + (np.arange(count) + int(rng.integers(length))) % length
         beneath = torch.from_numpy(scenes.images[rows]).float().mul_(1 / 127.5)
         beneath.add_(float(rng.uniform(*WEAKER_DB)) / 40 - 1).clamp_(-1, 1)
-        # [-1, 1] is 80 dB; the floor at -1 stands for nothing and adds nothing.
+        # [-1, 1] is 80 dB. The floor at -1 is treated as no power.
         a_neper = 8 * math.log(10) / 2
         power = torch.exp(a_neper * (part + 1)) + torch.exp(a_neper * (beneath + 1)) - 1
         part.copy_((torch.log(power) / a_neper - 1).clamp_(-1, 1))

@@ -1,4 +1,4 @@
-"""Computes scenes once and keeps their images, in shards, so that a broken run goes on where it stopped."""
+"""Compute scenes once and keep their images in shards, so that an interrupted run can be resumed."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tussis.shared.dsp.images import scaled_images
 from tussis.shared.dsp.recording import cut_recording
 
 SHARD: Final = 400
-"""Scenes a shard."""
+"""Scenes per shard."""
 HEARD_S: Final = 0.12
-"""A segment holds a cough when it holds this much of it, or 60 % of a shorter one."""
+"""A segment is labelled cough if it contains this much of a cough, in seconds, or 60 % of a shorter one."""
 
 COUGH: Final = 1
 NO_COUGH: Final = 0
@@ -37,29 +37,29 @@ Images = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scenes:
-    """The images of many scenes, one behind the other."""
+    """The images of many scenes, concatenated."""
 
     images: Images
     """uint8 (N, 178, 224): the content of the contract's letterbox, [-1, 1] in 255 steps of 0.31 dB."""
     labels: npt.NDArray[np.int8]
-    """int8 (N,): 1 holds a cough, 0 does not, -1 uncertain."""
+    """int8 (N,): 1 cough, 0 no cough, -1 uncertain."""
     counts: npt.NDArray[np.int64]
-    """int64 (scenes,): segments of each."""
+    """int64 (scenes,): segments of each scene."""
 
     @property
     def starts(self) -> npt.NDArray[np.int64]:
-        """int64 (scenes,): where each begins."""
+        """int64 (scenes,): index of each scene's first segment."""
         return np.cumsum(self.counts) - self.counts
 
     @property
     def bags(self) -> npt.NDArray[np.bool_]:
-        """bool (scenes,): whether a cough is in it."""
+        """bool (scenes,): whether the scene has a cough."""
         flags: npt.NDArray[np.bool_] = np.maximum.reduceat(self.labels, self.starts) == COUGH
         return flags
 
 
 def plain_images(wave: Wave) -> torch.Tensor:
-    """The images of one recording under ``documented``, before the letterbox: float32 (S, 160, 201), [-1, 1].
+    """The images of one recording with ``documented``, before the letterbox: float32 (S, 160, 201), [-1, 1].
 
     Args:
         wave: float32 (n,) at 16 kHz.
@@ -69,20 +69,20 @@ def plain_images(wave: Wave) -> torch.Tensor:
 
 
 def file_images(path: Path) -> torch.Tensor:
-    """The same of a file, at the level at which the product hears it."""
+    """The images of a file, as :func:`plain_images`, at the level that Tussis uses."""
     profile = profile_named("documented")
     samples, rate_hz = decoded(path)
     return scaled_images(cut_recording(torch.from_numpy(samples), rate_hz, profile))
 
 
 def quantised(images: torch.Tensor) -> Images:
-    """[-1, 1] to 0..255."""
+    """Convert [-1, 1] to 0..255."""
     stored: Images = ((images + 1) * 127.5).round().to(torch.uint8).numpy()
     return stored
 
 
 def segment_labels(count: int, coughs: tuple[Span, ...], uncertain: tuple[Span, ...]) -> npt.NDArray[np.int8]:
-    """What each of ``count`` segments holds: int8 (count,)."""
+    """The labels of ``count`` segments: int8 (count,)."""
     labels = np.zeros(count, np.int8)
     for index in range(count):
         start = index * HOP_SECONDS
@@ -101,14 +101,14 @@ def _overlap(span: Span, start: float, end: float) -> float:
 
 
 def computed(material: scenes.Material, count: int, folder: Path, seed: int, processes: int) -> Iterator[int]:
-    """Compute what of ``count`` scenes is missing in ``folder``; yields the number of scenes that are there."""
+    """Compute those of ``count`` scenes that are missing in ``folder``. Yields the number of scenes done so far."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = -(-count // SHARD)
     missing = [shard for shard in range(shards) if not _file(folder, shard).exists()]
     done = shards - len(missing)
     yield min(count, done * SHARD)
     global _material
-    _material = material  # inherited by the processes, not sent to them
+    _material = material  # inherited by the forked processes, not sent to them
     work = [(shard, min(SHARD, count - shard * SHARD), folder, seed) for shard in missing]
     if not work:
         return
@@ -138,16 +138,16 @@ def _shard(work: tuple[int, int, Path, int]) -> None:
     np.save(_counts_file(folder, shard), np.array(counts, np.int64))
     partial = file.with_suffix(".partial.npy")
     np.save(partial, np.concatenate(images))
-    partial.replace(file)  # last, and whole: its presence says that the shard is done
+    partial.replace(file)  # last, and atomically: a shard with this file is complete
 
 
 def complete(folder: Path, count: int) -> bool:
-    """Whether all of ``count`` scenes are there."""
+    """Whether all of ``count`` scenes are in the folder."""
     return all(_file(folder, shard).exists() for shard in range(-(-count // SHARD)))
 
 
 def loaded(folder: Path, count: int) -> Scenes:
-    """All shards of ``count`` scenes, stretched to the letterbox's content: 40 kB a segment, mapped from a file."""
+    """All shards of ``count`` scenes, stretched to the letterbox's content: memory-mapped, 40 kB per segment."""
     shards = range(-(-count // SHARD))
     parts = [np.load(_file(folder, shard), mmap_mode="r") for shard in shards]
     whole = folder / f"stretched-{count}.npy"

@@ -1,6 +1,6 @@
 # ruff: noqa: E501
 # Rows of Markdown tables cannot be wrapped.
-"""``docs/model-card.md`` from ``docs/model-card.json``: no number in the card is typed by hand."""
+"""Render ``docs/model-card.md`` from ``docs/model-card.json``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from training import speech
 
-#: The results of the version before, for the card.
+#: The results of the previous version, for the card.
 _VERSION_1: Final = """Version 1 (149,039
 parameters, 7,200 scenes, a run that was interrupted several times) reached 0.9700 on the same test split. It had 34.8
 false alarms per hour of everyday background, classified 36.7 % of the digits as coughs, and had the highest segment on
@@ -56,7 +56,7 @@ AIMS: Final = (
 
 
 def rendered(measured: dict[str, Any]) -> str:
-    """The card's text from the numbers of an evaluation."""
+    """The text of the card, from the numbers of an evaluation."""
     return (
         "\n\n".join(
             [

@@ -1,7 +1,7 @@
-"""What phones, messengers and recorders do to sound: encoded and decoded again, in memory.
+"""Encode and decode sound in memory with the codecs of phones, messengers and recorders.
 
-Coughs of the pack came through a telephone exchange and a messenger, backgrounds did not. Both classes pass the
-same draw from these, so that the codec tells nothing about the class.
+The coughs of the pack were recorded through a telephone exchange and a messenger, the backgrounds were not. The codec
+is drawn by the same rules for both classes, so that it carries no information about the class.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Codec:
     library: str = "ffmpeg"
 
 
-#: Twice as often the two that the coughs came through.
+#: The codecs of the coughs' recordings are drawn twice as often.
 CODECS: Final = (
     Codec("libmp3lame", 8_000, "mp3", 16_000, weight=2.0),
     Codec("libmp3lame", 8_000, "mp3", 32_000, weight=2.0),
@@ -63,7 +63,7 @@ def draw(rng: np.random.Generator) -> Codec:
 
 
 def round_trip(wave: Wave, codec: Codec) -> Wave:
-    """Through the codec and back: float32 (n,) at 16 kHz to the same length, in time with the input."""
+    """Encode and decode: float32 (n,) at 16 kHz to the same length, without delay."""
     coded = _coded(wave, codec)
     delay = _delay(codec)
     shifted = np.zeros_like(wave)
@@ -114,11 +114,11 @@ def _ffmpeg(source: Wave, codec: Codec) -> Wave:
 
 @lru_cache(maxsize=64)
 def _delay(codec: Codec) -> int:
-    """By how many samples at 16 kHz the decoded sound comes late, found with a burst of noise."""
+    """The codec's delay in samples at 16 kHz, measured with a burst of noise."""
     rng = np.random.default_rng(0)
     probe = np.zeros(2 * SAMPLE_RATE, np.float32)
     burst = rng.normal(0, 0.2, SAMPLE_RATE // 2).astype(np.float32)
-    burst = np.convolve(burst, np.ones(8) / 8, mode="same").astype(np.float32)  # inside every codec's band
+    burst = np.convolve(burst, np.ones(8) / 8, mode="same").astype(np.float32)  # within the band of every codec
     probe[8_000 : 8_000 + burst.shape[0]] = burst
     coded = _coded(probe, codec)
     size = 1 << (coded.shape[0] + probe.shape[0]).bit_length()
@@ -127,7 +127,7 @@ def _delay(codec: Codec) -> int:
 
 
 def resample(wave: Wave, from_hz: int, to_hz: int) -> Wave:
-    """torchaudio's default interpolation: float32 (n,) to (m,)."""
+    """Resample with torchaudio's default interpolation: float32 (n,) to (m,)."""
     if from_hz == to_hz:
         return wave
     resampled: Wave = _resampler(from_hz, to_hz)(torch.from_numpy(wave)).numpy()

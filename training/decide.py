@@ -1,4 +1,4 @@
-"""Everything that ``val`` decides: how good the network is while it learns, temperature, threshold."""
+"""Evaluate the network on ``val``, and choose temperatures, threshold and segment offset on it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Answer:
 
 
 def answer(network: Reference, images: npt.NDArray[np.uint8]) -> Answer:
-    """What the network says of one recording's images, uint8 (S, 160, 201)."""
+    """The network's logits for one recording's images, uint8 (S, 160, 201)."""
     with torch.inference_mode():
         plain = torch.from_numpy(images).float() / 127.5 - 1
         features = network.features(stretched(plain))[None]
@@ -38,13 +38,13 @@ def answer(network: Reference, images: npt.NDArray[np.uint8]) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The validation's numbers."""
+    """The results of a validation."""
 
     recording_auroc: float
     scene_auroc: float
     segment_auroc: float
     probe_auroc: float
-    """The probes against the recordings without a cough."""
+    """AUROC of the probes against the recordings without a cough."""
 
     def __str__(self) -> str:
         return (
@@ -55,7 +55,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """What a network says of all of :class:`Validation`, in its order."""
+    """A network's logits for all items of :class:`Validation`, in its order."""
 
     recordings: tuple[Answer, ...]
     scenes: tuple[Answer, ...]
@@ -63,13 +63,13 @@ class Answers:
 
 
 def answers(network: Reference, validation: Validation) -> Answers:
-    """Ask it all."""
+    """Run the network on all validation data."""
     parts = (validation.recordings, validation.scenes, validation.probes)
     return Answers(*(tuple(answer(network, item.images) for item in part) for part in parts))
 
 
 def report(validation: Validation, given: Answers) -> Report:
-    """The numbers of one network."""
+    """The results of one network's logits."""
     truth = np.array([item.is_cough for item in validation.recordings])
     bags = _bags(given.recordings)
     labels, logits = _segments(validation, given)
@@ -84,29 +84,29 @@ def report(validation: Validation, given: Answers) -> Report:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the shipped model takes over from ``val``."""
+    """The values that are chosen on ``val`` for the shipped model."""
 
     threshold: float
     bag_temperature: float
     segment_temperature: float
     segment_offset: float
-    """Added to a segment's logit after its temperature: coughs are rarer in an hour than in a training scene."""
+    """Added to a segment's logit after the temperature. Coughs are rarer in real audio than in a training scene."""
 
 
 _CANDIDATES: Final = np.linspace(0.05, 0.95, 181)
-#: Alarms an hour that ``val`` may have; the aim is 10 on sounds that were not chosen on.
+#: The limit of alarms per hour on ``val``. The aim is 10 on sounds that were not used for the choice.
 ALARMS_AN_HOUR: Final = 6.0
-#: Of the coughs that the recording's probability finds, at least this share keeps a segment above the threshold.
+#: At least this share of the coughs whose bag is above the threshold must keep a segment above it.
 KEPT_SEGMENTS: Final = 0.95
 
 
 def decided(validation: Validation, given: Answers, quiet: Sequence[Answer]) -> Decision:
-    """Temperatures by likelihood, the threshold by balance, the segments' offset by alarms an hour.
+    """Choose temperatures by likelihood, the threshold by balance, and the segment offset by alarms per hour.
 
     Args:
-        validation: truth.
-        given: the network's answers.
-        quiet: its answers for :func:`training.validation.hours`.
+        validation: the truth.
+        given: the network's logits.
+        quiet: its logits for :func:`training.validation.hours`.
     """
     truth = np.array([item.is_cough for item in (*validation.recordings, *validation.scenes)])
     bags = np.concatenate([_bags(given.recordings), _bags(given.scenes)])
@@ -114,7 +114,7 @@ def decided(validation: Validation, given: Answers, quiet: Sequence[Answer]) -> 
     segment_t = measures.temperature(*_segments(validation, given))
     balance = np.array([_balance(validation, given, quiet, bag_t * _logit(cut)) for cut in _CANDIDATES])
     best = np.flatnonzero(balance >= balance.max() - 0.001)
-    # Of equals the middle one: it has room on both sides.
+    # Of equally good thresholds take the middle one, which has a margin on both sides.
     threshold = round(float(_CANDIDATES[best[len(best) // 2]]), 3)
     level = _logit(threshold)
     coughs = [
@@ -131,7 +131,7 @@ def decided(validation: Validation, given: Answers, quiet: Sequence[Answer]) -> 
 
 
 def alarms_an_hour(quiet: Sequence[Answer], temperature: float, offset: float, level: float) -> float:
-    """Runs of segments above ``level`` an hour of scenes without a cough."""
+    """Runs of segments above ``level`` per hour, in scenes without a cough."""
     runs = sum(trials.merged([bool(flag) for flag in one.segments / temperature + offset > level]) for one in quiet)
     return runs / (len(quiet) * trials.SCENE_S / 3_600)
 

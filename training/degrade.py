@@ -1,4 +1,4 @@
-"""What lies between a sound and its file, drawn without a look at the class: room, filter, noise, level, codec."""
+"""Simulate the recording of a sound: room, filter, noise, level, codec. The draw does not depend on the class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tussis.shared.dsp import SAMPLE_RATE
 
 @dataclass(frozen=True, slots=True)
 class Strength:
-    """How likely each step is."""
+    """The probability of each step."""
 
     room: float = 0.35
     filter: float = 0.55
@@ -26,15 +26,15 @@ class Strength:
 
 
 def degraded(wave: Wave, rng: np.random.Generator, strength: Strength = Strength()) -> tuple[Wave, float]:
-    """The wave as a file would hold it, and how many seconds were put before it.
+    """Apply random steps of a recording to a wave.
 
     Args:
-        wave: float32 (n,) at 16 kHz, not silent beyond recognition; not changed.
-        rng: the draw.
-        strength: of each step.
+        wave: float32 (n,) at 16 kHz, not silent; not changed.
+        rng: random generator.
+        strength: the probability of each step.
 
     Returns:
-        float32 (m,) with a peak of at most 1, and the shift of all times, seconds.
+        float32 (m,) with a peak of at most 1, and the length of the padding at the start, seconds.
     """
     if rng.random() < strength.room:
         wave = reverberant(wave, rng)
@@ -51,14 +51,14 @@ def degraded(wave: Wave, rng: np.random.Generator, strength: Strength = Strength
     if rng.random() < strength.codec:
         wave = codecs.round_trip(wave, codecs.draw(rng))
     before = 0
-    if rng.random() < strength.padding:  # digital silence, as editors and recorders leave it
+    if rng.random() < strength.padding:  # digital silence, as added by editors and recorders
         before, after = (int(s * SAMPLE_RATE) for s in rng.uniform(0, 1.5, 2) * (rng.random(2) < 0.6))
         wave = np.pad(wave, (before, after))
     return wave.astype(np.float32), before / SAMPLE_RATE
 
 
 def reverberant(wave: Wave, rng: np.random.Generator) -> Wave:
-    """In a room: noise that decays by 60 dB in 0.08 to 0.8 s behind the direct sound, which stays in place."""
+    """Add reverberation: noise after the direct sound that decays by 60 dB in 0.08 to 0.8 s. Adds no delay."""
     decay_s = float(np.exp(rng.uniform(np.log(0.08), np.log(0.8))))
     length = int(decay_s * SAMPLE_RATE)
     response = rng.normal(size=length) * np.exp(-6.9 * np.arange(length) / length)
@@ -73,7 +73,7 @@ def reverberant(wave: Wave, rng: np.random.Generator) -> Wave:
 
 
 def filtered(wave: Wave, rng: np.random.Generator) -> Wave:
-    """Through a microphone's uneven response of up to 10 dB, and often a band-pass like the telephone's."""
+    """Apply an uneven microphone response of up to 10 dB, and in half of the cases a band-pass, as of a telephone."""
     frequency = np.fft.rfftfreq(wave.shape[0], 1 / SAMPLE_RATE)
     knots = _knots()
     gain_db = np.interp(np.log(np.maximum(frequency, 20)), knots, rng.normal(0, 3.5, knots.shape[0]).clip(-10, 10))

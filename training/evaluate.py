@@ -1,4 +1,4 @@
-"""Measures the exported model the way the worker asks it, on a split that it has not learnt from."""
+"""Measure the exported model with the worker's code, on a split that was not used for training."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much is measured."""
+    """The amount of data that is measured."""
 
     processes: int = 2
     scenes_a_class: int = 33
-    """15 s each, without added noise: with 15 classes, 2.06 hours."""
+    """Scenes of 15 s per class without added noise: with 15 classes, 2.06 hours."""
     noisy_scenes_a_class: int = 16
-    """At each of the three levels of noise: an hour each."""
+    """Scenes per class at each of the three levels of noise: with 15 classes, 1 hour per level."""
     coughs: int | None = None
-    """At most so many coughs are mixed and altered; None: all of the split."""
+    """The most coughs that are mixed and altered. None: all of the split."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """What the figure is drawn from: the split's recordings."""
+    """The data of the figure, over the split's recordings."""
 
     truth: Truth
-    """bool (n,), coughs."""
+    """bool (n,), true for coughs."""
     bag_logits: Floats
     """(n,)."""
 
 
 def measured(model: Path, data: Path, split: str, effort: Effort, say: Say) -> tuple[Measured, Curve]:
-    """Everything, of the recordings of one split."""
+    """Make all measurements on the recordings of one split."""
     with Askers(model, effort.processes) as ask:
         return _measured(ask, model, data, split, effort, say)
 
@@ -187,7 +187,7 @@ def _score_mixture(detector: Detector, task: _Mixture) -> tuple[Scored, Span]:
 def _localisation(
     ask: Askers, manifest: Manifest, coughs: Sequence[Wave], backgrounds: dict[str, list[Wave]], snr_db: float
 ) -> Localisation:
-    # Every class in turn, sneezes too: which of the two is the cough is the question.
+    # Every class in turn, including sneezes: the model must distinguish them from the cough.
     pool = [kind for kind in sorted(backgrounds) if kind != pack.EVALUATION_ONLY]
     tasks = []
     for index, cough in enumerate(coughs):
@@ -210,7 +210,7 @@ def _localisation(
 
 
 def _heard(place: Span, index: int) -> float:
-    """1: at least half of the cough lies in the segment; 0: none of it; 0.5: between."""
+    """1: at least half of the cough is in the segment. 0: none of it. 0.5: in between."""
     start = index * HOP_SECONDS
     inside = min(place[1], start + SEGMENT_SECONDS) - max(place[0], start)
     if inside <= 0:
@@ -240,7 +240,7 @@ def _score_background(detector: Detector, task: _Background) -> tuple[bool, int]
 def _alarms(ask: Askers, backgrounds: dict[str, list[Wave]], noise_db: float | None, count: int) -> dict[str, Alarms]:
     def tasks() -> Iterator[_Background]:
         for number, kind in enumerate(kinds):
-            # Beneath it no sneezes and no digits: the alarm belongs to the class in front.
+            # The weaker sound is neither a sneeze nor a digit, so that an alarm can be attributed to the class.
             apart = (kind, trials.SNEEZE, pack.EVALUATION_ONLY)
             others = [wave for other in kinds if other not in apart for wave in backgrounds[other]]
             for index in range(count):

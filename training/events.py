@@ -1,7 +1,7 @@
-"""Where a recording is loud, where it is quiet, and where that is uncertain.
+"""Find the loud, the quiet and the uncertain parts of a recording.
 
-The pack's coughs carry no times. Their short-term level gives them: a cough is the loudest thing in a recording of
-a cough, rises in tens of milliseconds and lasts a quarter to three quarters of a second.
+The pack has no times for its coughs. They are found by the short-term level: a cough is the loudest sound in its
+recording, rises within tens of milliseconds and lasts 0.25 to 0.75 s.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from training.pack import Wave
 from tussis.shared.dsp import SAMPLE_RATE
 
 FRAME: Final = SAMPLE_RATE // 100
-"""10 ms, samples."""
+"""10 ms in samples."""
 PEAK_DB: Final = -12.0
-"""An event holds a frame above this, relative to the loudest frame."""
+"""An event has a frame above this level, relative to the loudest frame."""
 EDGE_DB: Final = -22.0
-"""It reaches to both sides while frames stay above this."""
+"""An event extends to both sides while frames are above this level."""
 UNCERTAIN_DB: Final = -32.0
-"""What is louder than this and no event is neither labelled cough nor background."""
+"""Parts above this level that are not events are uncertain: labelled neither cough nor background."""
 MIN_EVENT_S: Final = 0.08
 BRIDGED_S: Final = 0.06
-"""Shorter gaps inside an event are part of it."""
+"""Gaps in an event up to this length, in seconds, are part of it."""
 MIN_QUIET_S: Final = 0.4
 
 Span = tuple[float, float]
@@ -34,7 +34,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Spans:
-    """What a recording holds, in seconds from its start."""
+    """The parts of a recording, in seconds from its start."""
 
     events: tuple[Span, ...]
     uncertain: tuple[Span, ...]
@@ -42,11 +42,11 @@ class Spans:
 
 
 def levels_db(wave: Wave) -> npt.NDArray[np.float32]:
-    """Level of each 10 ms frame relative to the loudest: float32 (frames,), at most 0. Silence is -120."""
+    """Level of each 10 ms frame in dB relative to the loudest: float32 (frames,), at most 0. Silence is -120."""
     frames = max(1, -(-wave.shape[0] // FRAME))
     padded = np.zeros(frames * FRAME, np.float32)
     padded[: wave.shape[0]] = wave
-    # The first difference takes away rumble and DC, which would hide where the sound begins.
+    # The first difference removes rumble and DC, which would hide the start of the sound.
     edged = np.diff(padded, prepend=padded[:1])
     power = np.square(edged.reshape(frames, FRAME)).mean(axis=1)
     smooth = np.convolve(power, np.ones(3) / 3, mode="same")
@@ -58,7 +58,7 @@ def levels_db(wave: Wave) -> npt.NDArray[np.float32]:
 
 
 def spans(wave: Wave) -> Spans:
-    """Events, uncertain and quiet parts of float32 (n,) at 16 kHz."""
+    """The events, uncertain parts and quiet parts of float32 (n,) at 16 kHz."""
     level = levels_db(wave)
     if level.max() <= -120:
         return Spans((), (), ((0.0, wave.shape[0] / SAMPLE_RATE),))
@@ -72,7 +72,7 @@ def spans(wave: Wave) -> Spans:
     for start, end in events:
         inside[start:end] = True
     uncertain = _runs((level > UNCERTAIN_DB) & ~inside)
-    # Coughs end in a tail: what follows one closely is not called quiet.
+    # Coughs have a tail: the part directly after one is not quiet.
     near = np.convolve((level > UNCERTAIN_DB).astype(np.float32), np.ones(21), mode="same") > 0
     quiet = [run for run in _runs(~near) if run[1] - run[0] >= MIN_QUIET_S * 100]
     return Spans(_seconds(events), _seconds(uncertain), _seconds(quiet))

@@ -1,4 +1,4 @@
-"""The network as the product takes it: an ONNX file in the contract, and the manifest beside it."""
+"""Export the network to an ONNX file that follows the contract, with its manifest."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ PROVENANCE: Final = (
 )
 
 
-#: Key of the file's own metadata that holds how it was trained, as JSON.
+#: The key in the ONNX file's metadata for the training parameters, as JSON.
 TRAINING_KEY: Final = "tussis.training"
 
 
 def export(reference: Reference, decision: Decision, trained: Mapping[str, object], model: Path) -> Manifest:
-    """Write ``model`` and its manifest, over older ones. ``trained`` becomes metadata of the file.
+    """Write ``model`` and its manifest, and replace older ones. ``trained`` is stored in the file's metadata.
 
     Raises ``OSError`` and :class:`tussis.shared.errors.OutputUnwritable`.
     """
@@ -56,20 +56,20 @@ def export(reference: Reference, decision: Decision, trained: Mapping[str, objec
 
 
 def training_of(model: Path) -> dict[str, Any]:
-    """What :func:`exported` was told of the training of this file."""
+    """The training parameters that :func:`export` stored in this file."""
     metadata = {entry.key: entry.value for entry in onnx.load(model).metadata_props}
     trained: dict[str, Any] = json.loads(metadata[TRAINING_KEY])
     return trained
 
 
 def onnx_bytes(reference: Reference, decision: Decision, trained: Mapping[str, object]) -> bytes:
-    """The graph with its weights inside, batch and segments dynamic."""
+    """The ONNX file with its weights, batch and segments dynamic."""
     scale = (decision.bag_temperature, decision.segment_temperature, decision.segment_offset)
     wrapped = Exported(reference, *scale).eval()
     images, mask = torch.zeros(2, 3, 3, IMAGE_SIZE, IMAGE_SIZE), torch.ones(2, 3, dtype=torch.bool)
     batch, segments = torch.export.Dim("batch_size", min=1), torch.export.Dim("num_segments", min=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own, about its own future
+        warnings.simplefilter("ignore")  # deprecation warnings from the exporter itself
         program = torch.onnx.export(
             wrapped,
             (images, mask),
@@ -85,7 +85,7 @@ def onnx_bytes(reference: Reference, decision: Decision, trained: Mapping[str, o
         )
     assert program is not None
     proto = program.model_proto
-    # Source lines of the machine that exported it: of no use to anyone, and most of a small file.
+    # Remove the source lines of the exporting machine, which would be most of a small file.
     for node in proto.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""

@@ -11,10 +11,10 @@ def drawn(truth: Truth, scores: Floats, threshold_logit: float, file: Path) -> N
     """Write the figure as PNG.
 
     Args:
-        truth: bool (n,), coughs.
+        truth: bool (n,), true for coughs.
         scores: (n,), bag logits.
-        threshold_logit: where the manifest cuts; marked on both curves.
-        file: to write.
+        threshold_logit: logit of the manifest's threshold, marked on both curves.
+        file: the PNG file.
     """
     import matplotlib
 

@@ -1,4 +1,4 @@
-"""The training loop: three losses, hard scenes oftener, weights averaged, a checkpoint after each epoch."""
+"""The training loop: three losses, preference for difficult scenes, averaged weights, a checkpoint per epoch."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ VALIDATED: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how fast to learn."""
+    """The parameters of the training."""
 
     epochs: int = 36
-    """Of half the scenes each."""
+    """Each uses half of the scenes."""
     batch: int = 48
-    """Scenes a step."""
+    """Scenes per step."""
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
     average: float = 0.995
-    """Share of the averaged weights that a step keeps."""
+    """Share of the old value in the averaged weights after a step."""
     smoothing: float = 0.02
     forgiveness: float = 0.3
-    """How little a cough counts that the network is sure not to hear: some "coughs" of the pack are speech or breath.
-    0 is cross entropy, 1 the mean absolute error."""
+    """Reduces the loss of coughs with a very low output, because some "coughs" of the pack are speech or breath. 0 is
+    cross entropy, 1 the mean absolute error."""
     seed: int = 1
 
 
@@ -50,16 +50,16 @@ def fit(
     validate: Callable[[Reference], str],
     say: Callable[[str], None],
 ) -> Reference:
-    """The averaged network after ``plan.epochs``; goes on from ``checkpoint`` when it exists.
+    """Train for ``plan.epochs`` and return the averaged network. Resumes from ``checkpoint`` if it exists.
 
     Args:
-        scenes: to learn from.
-        plan: seed and lengths.
-        processes: that share every step, one thread each. They meet once a step: on a busy machine threads, which
-            meet in every operation, were several times slower.
+        scenes: the training data.
+        plan: the parameters.
+        processes: number of processes that share every step, one thread each. They synchronise once per step. Threads
+            synchronise in every operation, and were several times slower on a busy machine.
         checkpoint: written after every epoch.
-        validate: called with the averaged network after some epochs and the last; its words go to ``say``.
-        say: takes the progress, one line at a time.
+        validate: called with the averaged network after some epochs and the last. Its result is passed to ``say``.
+        say: called with each line of progress.
     """
     context = multiprocessing.get_context("fork")  # the scenes are inherited, not copied
     gradients = Gradients(processes, context, scenes.counts.shape[0])
@@ -79,26 +79,26 @@ def fit(
     return averaged
 
 
-#: More wrong than any scene that was seen.
+#: The initial mistake of a scene: larger than any real one, so that scenes that were not used yet come first.
 UNSEEN: Final = 1e6
 
 
 class Gradients:
-    """Where the processes of a training meet: each leaves its gradients, and takes everyone's mean."""
+    """Shares the gradients between the processes of a training, in shared memory. Each process gets their mean."""
 
-    #: Seconds after which a process that does not come is taken for dead.
+    #: Timeout of the barrier in seconds. A process that does not arrive in this time is considered dead.
     PATIENCE_S = 1_800
 
     def __init__(self, processes: int, context: ForkContext, scenes: int) -> None:
         size = sum(weight.numel() for weight in Reference().parameters())
         self.slots = [np.frombuffer(context.RawArray("f", size), np.float32) for _ in range(processes)]
-        #: How wrong each scene was when it was last seen; every process writes those that it has seen.
+        #: The mistake of each scene in its last step. Every process writes those of its own scenes.
         self.mistakes = np.frombuffer(context.RawArray("f", scenes), np.float32)
         self.mistakes[:] = UNSEEN
         self._barrier = context.Barrier(processes)
 
     def meet(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has arrived."""
         self._barrier.wait(self.PATIENCE_S)
 
     def shared(self, network: Reference, rank: int) -> None:
@@ -109,7 +109,7 @@ class Gradients:
         self.slots[rank][:] = torch.cat([grad.flatten() for grad in grads]).numpy()
         self._barrier.wait(self.PATIENCE_S)
         mean = torch.from_numpy(np.mean(self.slots, axis=0))
-        self._barrier.wait(self.PATIENCE_S)  # no slot is written before all have read
+        self._barrier.wait(self.PATIENCE_S)  # no slot is overwritten before all processes have read it
         at = 0
         for grad in grads:
             part = mean[at : at + grad.numel()]
@@ -126,7 +126,7 @@ def _learn(
     validate: Callable[[Reference], str] | None,
     say: Callable[[str], None] | None,
 ) -> Reference:
-    """One process's training; rank 0 averages the weights, keeps the checkpoint and speaks."""
+    """The training in one process. Rank 0 also averages the weights, writes the checkpoint and reports progress."""
     torch.set_num_threads(1)
     torch.manual_seed(plan.seed)
     network, averaged = Reference(), Reference()
@@ -149,7 +149,7 @@ def _learn(
     bfloat16 = torch.cpu._is_avx512_bf16_supported()  # slower than float32 elsewhere
     for epoch in range(first, plan.epochs):
         order = batches.order_of(truth, gradients.mistakes, np.random.default_rng([plan.seed, epoch]))
-        gradients.meet()  # nobody learns, and writes mistakes, before all have their order
+        gradients.meet()  # no process changes the mistakes before all have their order
         steps = order.shape[0] // plan.batch or 1
         rng = np.random.default_rng([plan.seed, epoch, rank])
         torch.manual_seed(plan.seed * 10_000 + epoch * 100 + rank)
@@ -170,7 +170,7 @@ def _learn(
             optimiser.step()
             losses.append(loss.item())
             if rank == 0:
-                done = epoch * steps + step  # all epochs have equally many
+                done = epoch * steps + step  # all epochs have the same number of steps
                 _average(averaged, network, min(plan.average, (1 + done) / (10 + done)))
             if say is not None and step % 25 == 24:
                 spent = time.monotonic() - began
@@ -197,7 +197,7 @@ def _logits(network: Reference, images: Tensor, mask: Tensor) -> Logits:
 
 
 def loss_of(logits: Logits, labels: Tensor, mask: Tensor, plan: Plan) -> Tensor:
-    """Recording, loudest segment, and every segment whose label is certain."""
+    """The sum of the losses of the recording, the highest segment, and every segment with a certain label."""
     bags = (labels == COUGH).any(dim=1)
     peak = logits.segments.masked_fill(~mask, -30.0).amax(dim=1)
     known = labels != UNCERTAIN
@@ -207,7 +207,7 @@ def loss_of(logits: Logits, labels: Tensor, mask: Tensor, plan: Plan) -> Tensor:
 
 
 def mistake(logits: Tensor, truth: Tensor, plan: Plan) -> Tensor:
-    """Loss of each answer: cross entropy where there is no cough, a forgiving one where there is said to be one."""
+    """The loss of each logit: cross entropy for the label no cough, a robust loss (``forgiveness``) for cough."""
     missed = (1 - torch.exp(plan.forgiveness * nn.functional.logsigmoid(logits))) / plan.forgiveness
     alarm = nn.functional.binary_cross_entropy_with_logits(
         logits, torch.full_like(logits, plan.smoothing), reduction="none"

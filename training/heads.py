@@ -1,7 +1,7 @@
-"""A second, short stage: the heads alone learn on long recordings, whose features are computed once.
+"""The second, short training stage: only the heads are trained, on long recordings with features computed once.
 
-The first stage sees four segments of a scene at a time. A recording has up to 32, and attention that was never asked
-to find one cough among thirty segments loses it there.
+The first stage uses at most four segments of a scene per step. A recording has up to 32 segments. After the first stage
+alone, the attention misses a single cough among thirty segments.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from training.fit import Plan, loss_of
 from training.network import EMBEDDING, Reference
 from tussis.shared.dsp.constants import MAX_SEGMENTS
 
-#: Of the recordings of this stage, the share that is one scene as it is; the others are several in a row.
+#: The share of this stage's recordings that are a single scene. The others are several scenes, concatenated.
 WHOLE: Final = 0.5
 
 
 STEPS: Final = 2_500
-#: Recordings a step.
+#: Recordings per step.
 BATCH: Final = 64
 LEARNING_RATE: Final = 1e-3
 DROPOUT: Final = 0.2
 
 
 def refine(network: Reference, scenes: Scenes, plan: Plan, say: Callable[[str], None]) -> None:
-    """Train everything behind the features of ``network``, in place; a minute or two. Leaves it in eval mode."""
-    steps = min(STEPS, 10 * scenes.counts.size)  # few scenes, as in a trial, are learnt sooner
+    """Train all layers after the features of ``network``, in place, in 1 to 2 minutes. Leaves it in eval mode."""
+    steps = min(STEPS, 10 * scenes.counts.size)  # few scenes, as in a test run, need fewer steps
     torch.manual_seed(plan.seed)
     network.eval()
     features = _features(network, scenes)
@@ -69,7 +69,7 @@ def refine(network: Reference, scenes: Scenes, plan: Plan, say: Callable[[str], 
 
 
 def _features(network: Reference, scenes: Scenes) -> Tensor:
-    """float16 (N, 64) of all segments."""
+    """The features of all segments, float16 (N, 64)."""
     found = []
     with torch.inference_mode():
         for start in range(0, scenes.images.shape[0], 256):
@@ -79,7 +79,7 @@ def _features(network: Reference, scenes: Scenes) -> Tensor:
 
 
 def long_bags(scenes: Scenes, count: int, rng: np.random.Generator) -> tuple[npt.NDArray[np.int64], Tensor, Tensor]:
-    """Rows of some recordings' segments, one behind the other, their labels (B, S) int8 and mask (B, S)."""
+    """The concatenated rows of ``count`` recordings' segments, the labels (B, S) int8 and the mask (B, S)."""
     truth, starts, counts = scenes.bags, scenes.starts, scenes.counts
     others = np.flatnonzero(~truth)
     parts = []

@@ -1,4 +1,4 @@
-"""Numbers from scores: AUROC, curves, intervals, temperature. Plain numpy."""
+"""Measures of scores: AUROC, curves, intervals, temperature. Needs only numpy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A number and where it lies with 95 % confidence."""
+    """A number and its 95 % confidence interval."""
 
     value: float
     low: float
@@ -22,7 +22,7 @@ class Interval:
 
 
 def auroc(truth: Truth, scores: Floats) -> float:
-    """Chance that a positive scores above a negative, ties half. NaN when one class is missing."""
+    """The probability that a positive scores above a negative. Ties count half. NaN if one class is missing."""
     positives, negatives = scores[truth], np.sort(scores[~truth])
     if not positives.size or not negatives.size:
         return math.nan
@@ -32,7 +32,7 @@ def auroc(truth: Truth, scores: Floats) -> float:
 
 
 def auroc_interval(truth: Truth, scores: Floats, seed: int = 0, draws: int = 2_000) -> Interval:
-    """Bootstrap over recordings, each class by itself."""
+    """AUROC with a bootstrap interval over recordings, resampled within each class."""
     rng = np.random.default_rng(seed)
     positives, negatives = scores[truth], scores[~truth]
     flags = np.concatenate([np.ones(positives.size, bool), np.zeros(negatives.size, bool)])
@@ -44,7 +44,7 @@ def auroc_interval(truth: Truth, scores: Floats, seed: int = 0, draws: int = 2_0
 
 
 def share(flags: npt.NDArray[np.bool_]) -> Interval:
-    """A share of yes, with Wilson's interval."""
+    """The share of true flags, with Wilson's interval."""
     n, p, z = flags.size, float(flags.mean()), 1.96
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
@@ -52,13 +52,13 @@ def share(flags: npt.NDArray[np.bool_]) -> Interval:
 
 
 def rate(events: int, hours: float) -> Interval:
-    """Events an hour with the exact Poisson interval."""
+    """Events per hour with the exact Poisson interval."""
     low = 0.0 if events == 0 else _poisson_bound(events - 1, 0.975)
     return Interval(events / hours, low / hours, _poisson_bound(events, 0.025) / hours)
 
 
 def _poisson_bound(events: int, chance: float) -> float:
-    """The mean at which ``events`` or fewer come with this chance, by bisection."""
+    """The mean at which ``events`` or fewer have this probability, by bisection."""
     low, high = 0.0, 10.0 + 5 * (events + 1)
     for _ in range(100):
         middle = (low + high) / 2
@@ -71,17 +71,17 @@ def _poisson_bound(events: int, chance: float) -> float:
 
 
 def temperature(truth: Truth, logits: Floats) -> float:
-    """What logits are divided by so that their probabilities are the likeliest."""
+    """The divisor of the logits that maximises the likelihood."""
     grid = np.exp(np.linspace(math.log(0.2), math.log(5), 161))
     signed = np.where(truth, -logits, logits)
-    # Both classes count alike: the share of coughs among the recordings is an accident of the pack.
+    # Both classes have the same total weight: the share of coughs in the pack is arbitrary.
     weights = np.where(truth, 0.5 / max(1, int(truth.sum())), 0.5 / max(1, int((~truth).sum())))
     losses = [float((weights * np.logaddexp(0, signed / t)).sum()) for t in grid]
     return round(float(grid[int(np.argmin(losses))]), 3)
 
 
 def calibration_error(truth: Truth, probabilities: Floats, bins: int = 10) -> float:
-    """Mean distance of confidence and frequency over bins of equal width, weighted by their size."""
+    """The mean difference of probability and frequency over bins of equal width, weighted by their size."""
     index = np.minimum((probabilities * bins).astype(int), bins - 1)
     gaps = [
         abs(float(probabilities[index == one].mean()) - float(truth[index == one].mean()))
@@ -93,7 +93,7 @@ def calibration_error(truth: Truth, probabilities: Floats, bins: int = 10) -> fl
 
 
 def roc(truth: Truth, scores: Floats) -> tuple[Floats, Floats]:
-    """False and true positive shares at every threshold, rising."""
+    """False and true positive rates at every threshold, ascending."""
     order = np.argsort(-scores)
     hits = np.cumsum(truth[order])
     misses = np.cumsum(~truth[order])
@@ -101,12 +101,12 @@ def roc(truth: Truth, scores: Floats) -> tuple[Floats, Floats]:
 
 
 def precision_recall(truth: Truth, scores: Floats) -> tuple[Floats, Floats]:
-    """Recall and precision at every threshold, recall rising."""
+    """Recall and precision at every threshold, with ascending recall."""
     hits = np.cumsum(truth[np.argsort(-scores)])
     return hits / hits[-1], hits / np.arange(1, hits.size + 1)
 
 
 def average_precision(truth: Truth, scores: Floats) -> float:
-    """Area under precision over recall, by steps."""
+    """The area under the stepwise curve of precision over recall."""
     recall, precision = precision_recall(truth, scores)
     return float((np.diff(recall, prepend=0.0) * precision).sum())

@@ -24,7 +24,7 @@ class Logits(NamedTuple):
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a 1 x 1 shortcut."""
+    """Two 3 x 3 convolutions with a 1 x 1 shortcut."""
 
     def __init__(self, before: int, after: int, stride: tuple[int, int]) -> None:
         super().__init__()
@@ -47,10 +47,10 @@ class Reference(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         stem, one, two, three = WIDTHS
-        # No normalisation here: on the largest maps it would cost a fifth of the training, and the input is in [-1, 1].
+        # No normalisation: on the largest maps it would take a fifth of the training time. The input is in [-1, 1].
         self.stem = nn.Sequential(nn.Conv2d(1, stem, 7, 4, 2), nn.ReLU())
         self.blocks = nn.Sequential(Block(stem, one, (2, 2)), Block(one, two, (2, 2)), Block(two, three, (2, 1)))
-        # 178 rows became 6: a weight for each, so that low and high frequencies differ.
+        # The 178 rows are reduced to 6. Each has its own weight, which distinguishes low and high frequencies.
         self.rows = nn.Conv2d(three, three, (6, 1), groups=three, bias=False)
         self.embed = nn.Sequential(nn.Linear(2 * three, EMBEDDING), nn.ReLU(), nn.Dropout(_DROPOUT))
         self.attention = nn.Sequential(nn.Linear(EMBEDDING, ATTENTION), nn.Tanh(), nn.Linear(ATTENTION, 1))
@@ -58,7 +58,7 @@ class Reference(nn.Module):
         self.bag_head = nn.Sequential(
             nn.Linear(EMBEDDING, EMBEDDING), nn.ReLU(), nn.Dropout(_DROPOUT), nn.Linear(EMBEDDING, 1)
         )
-        # The highest segment's logit counts beside the attention's mean: on long recordings it is the better one.
+        # The highest segment logit is added to the attention's result. On long recordings it is the better measure.
         self.peak_gain = nn.Parameter(torch.tensor(0.5))
 
     def features(self, images: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ class Reference(nn.Module):
         return cast(Tensor, self.embed(torch.cat((maps.mean(dim=2), maps.amax(dim=2)), dim=1)))
 
     def heads(self, features: Tensor, mask: Tensor) -> Logits:
-        """Logits from features (B, S, 64) and a mask (B, S), bool; finite also for a row that keeps no segment."""
+        """Logits from features (B, S, 64) and a mask (B, S), bool. They are finite also for a row without segments."""
         lowest = torch.finfo(torch.float32).min
         scores = self.attention(features).squeeze(-1).float().masked_fill(~mask, lowest)
         weights = torch.softmax(scores, dim=1) * mask
@@ -78,7 +78,7 @@ class Reference(nn.Module):
 
 
 class Exported(nn.Module):
-    """The contract's inputs and outputs around :class:`Reference`, probabilities calibrated."""
+    """:class:`Reference` with the contract's inputs and outputs and calibrated probabilities."""
 
     def __init__(
         self, reference: Reference, bag_temperature: float, segment_temperature: float, segment_offset: float
@@ -92,7 +92,7 @@ class Exported(nn.Module):
     def forward(self, spectrograms: Tensor, segment_mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(B, S, 3, 224, 224) and bool (B, S) to bag and segment probabilities, segment and bag logits."""
         batch, segments = spectrograms.shape[0], spectrograms.shape[1]
-        # The three channels hold the same image: the first is taken back to [-1, 1], without the letterbox's margins.
+        # The three channels are the same image. The first is converted back to [-1, 1] without the letterbox's margins.
         inside = slice(MARGIN_ROWS, MARGIN_ROWS + CONTENT_ROWS)
         image = spectrograms[:, :, 0, inside, :].reshape(-1, CONTENT_ROWS, IMAGE_SIZE)
         plain = (image * IMAGENET_STD[0] + IMAGENET_MEAN[0]) * 2.0 - 1.0
@@ -104,7 +104,7 @@ class Exported(nn.Module):
 
 
 def stretched(plain: Tensor) -> Tensor:
-    """The letterbox's content: float32 (N, 160, 201) to (N, 178, 224), as the contract stretches it."""
+    """Stretch images to the letterbox's content as in the contract: float32 (N, 160, 201) to (N, 178, 224)."""
     return nn.functional.interpolate(plain[:, None], (CONTENT_ROWS, IMAGE_SIZE), mode="bilinear", align_corners=False)[
         :, 0
     ]

@@ -1,6 +1,7 @@
-"""The recordings: which there are, in which split, and their samples.
+"""The recordings of the audio pack, their splits and their samples.
 
-The splits are the pack's own (its README): ``train`` is trained on, ``val`` chooses, ``test`` is measured once.
+The splits are defined by the pack (see its README): ``train`` for training, ``val`` for choices, ``test`` for one final
+measurement.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tussis.shared.dsp.waveform import downmixed, normalised
 
 Wave = npt.NDArray[np.float32]
 
-#: Evaluation only: CC BY-SA 4.0 asks adapted versions to carry the same licence, and the weights are Apache-2.0.
+#: For evaluation only: CC BY-SA 4.0 requires the same licence for adapted versions, and the weights are Apache-2.0.
 EVALUATION_ONLY: Final = "spoken_digit"
 
 
@@ -35,11 +36,11 @@ class Clip:
     kind: str
     """``cough``, or the class of the background."""
     channel: str
-    """How a cough reached its collector: ``telephone`` or ``messenger``; empty for backgrounds."""
+    """The channel of a cough's recording: ``telephone`` or ``messenger``. Empty for backgrounds."""
 
 
 def clips(root: Path, split: str) -> list[Clip]:
-    """The coughs and backgrounds of one split, in the manifest's order; without ``formats`` and ``adversarial``."""
+    """The coughs and backgrounds of one split, in the order of the pack's manifest, without other labels."""
     with (root / "manifest.csv").open(newline="", encoding="utf-8") as file:
         rows = [
             row for row in csv.DictReader(file) if row["split"] == split and row["label"] in ("cough", "background")
@@ -57,9 +58,9 @@ def clips(root: Path, split: str) -> list[Clip]:
 
 
 def wave(path: Path) -> Wave:
-    """The recording at its own level relative to its peak: float32 (n,) at 16 kHz, peak near 1, not filtered.
+    """The recording normalised to its peak: float32 (n,) at 16 kHz, peak near 1, not filtered.
 
-    The high-pass of the profile is left to the finished scene, so that it runs once.
+    The profile's high-pass filter is applied to the complete scene, so that it runs only once.
     """
     samples, rate_hz = decoded(path)
     one = resampled(downmixed(normalised(torch.from_numpy(samples), profile_named("documented"))), rate_hz)

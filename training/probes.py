@@ -1,6 +1,6 @@
-"""Recordings of a cough altered so that only the cough can explain the answer.
+"""Altered recordings of a cough, in which only the cough can explain the result.
 
-A network that has learnt the channel, the length or the noise floor keeps its score on the pack and loses it here.
+A network that has learnt the channel, the length or the noise floor scores well on the pack, but not on the probes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def variants(wave: Wave, rng: np.random.Generator) -> Iterator[tuple[str, Wave]]
 
 
 def loudest(wave: Wave) -> Wave:
-    """The 0.46 s around the loudest event, or the whole of a shorter recording."""
+    """0.46 s from just before the loudest event, with fades, or all of a shorter recording."""
     length = int(CROPPED_S * SAMPLE_RATE)
     level = levels_db(wave)
     top = int(level.argmax()) / 100
@@ -42,17 +42,17 @@ def loudest(wave: Wave) -> Wave:
 
 
 def padded(wave: Wave, before_s: float, after_s: float) -> Wave:
-    """With digital silence around it."""
+    """Add digital silence before and after."""
     return np.pad(wave, (int(before_s * SAMPLE_RATE), int(after_s * SAMPLE_RATE)))
 
 
 def over_noise(wave: Wave, rng: np.random.Generator, peak_db: float) -> Wave:
-    """With steady noise beneath all of it, its peak so many dB under the recording's."""
+    """Add steady noise with its peak at ``peak_db`` relative to the recording's peak."""
     return wave + coloured_at(rng, wave.shape[0], peak_db) * np.float32(np.abs(wave).max())
 
 
 def telephone(wave: Wave) -> Wave:
-    """300 to 3400 Hz and nothing else."""
+    """Limit the band to 300 to 3400 Hz."""
     spectrum = np.fft.rfft(wave)
     frequency = np.fft.rfftfreq(wave.shape[0], 1 / SAMPLE_RATE)
     spectrum[(frequency < 300) | (frequency > 3_400)] = 0

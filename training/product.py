@@ -1,4 +1,4 @@
-"""Asks the shipped model the way the worker does: bytes or samples in, scores out."""
+"""Run the shipped model with the worker's code: bytes or samples in, scores out."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Done = TypeVar("Done")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scored:
-    """The model's answer for one recording."""
+    """The model's scores for one recording."""
 
     bag: float
     """Probability."""
@@ -38,18 +38,18 @@ class Scored:
 
 
 def score_file(detector: Detector, path: Path, profile: Profile) -> Scored:
-    """A file under a profile. Raises what ``decode`` raises."""
+    """Score a file with a profile. Raises the errors of ``decode``."""
     audio = decode(path.read_bytes(), Limits(), profile.decoder)
     return score(detector, torch.from_numpy(audio.samples), audio.rate_hz, profile)
 
 
 def score_wave(detector: Detector, wave: Wave) -> Scored:
-    """Samples at 16 kHz, float32 (n,), under the model's own profile."""
+    """Score samples at 16 kHz, float32 (n,), with the model's own profile."""
     return score(detector, torch.from_numpy(wave)[None], SAMPLE_RATE, profile_named(detector.manifest.profile))
 
 
 def score(detector: Detector, samples: torch.Tensor, rate_hz: int, profile: Profile) -> Scored:
-    """Decoded samples, float32 (channels, n)."""
+    """Score decoded samples, float32 (channels, n)."""
     cut = cut_recording(samples, rate_hz, profile)
     spectrograms = images(cut, profile)[None].numpy()
     found = detector.score(spectrograms, np.ones(spectrograms.shape[:2], dtype=np.bool_))
@@ -62,11 +62,11 @@ def score(detector: Detector, samples: torch.Tensor, rate_hz: int, profile: Prof
 
 
 class Askers:
-    """Processes that hold the model loaded, for many recordings. A context manager: leaving it ends them."""
+    """Processes with a loaded model, for many recordings. A context manager that ends them on exit."""
 
     def __init__(self, model: Path, processes: int) -> None:
-        # Spawned, not forked: an inference session does not survive a fork. Not ``multiprocessing.Pool``: that one
-        # waits for ever for the answer of a process that died.
+        # Spawned, not forked: an inference session does not survive a fork. ``multiprocessing.Pool`` would wait forever
+        # for the result of a process that died.
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(processes, context, initializer=_load, initargs=(model,))
 
@@ -77,7 +77,7 @@ class Askers:
         self._pool.shutdown(cancel_futures=True)
 
     def each(self, work: Callable[[Detector, Task], Done], tasks: Iterable[Task]) -> list[Done]:
-        """``work`` for every task, in order. ``work`` is a function of a module; tasks travel to the processes."""
+        """Run ``work`` on every task and return the results in order. Function and tasks must be picklable."""
         return list(self._pool.map(_Work(work), tasks, chunksize=4))
 
 

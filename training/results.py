@@ -1,4 +1,4 @@
-"""What an evaluation finds, as it stands in ``docs/model-card.json``."""
+"""The results of an evaluation, as stored in ``docs/model-card.json``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from training.measures import Interval
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What was measured."""
+    """The measured model."""
 
     label: str
     sha256: str
@@ -23,14 +23,14 @@ class Model:
     segment_temperature: float
     segment_offset: float
     ms_a_segment: float
-    """Inference of one segment in a bag of 16, one thread; median."""
+    """Milliseconds per segment of inference with a bag of 16 segments and one thread; median."""
     trained: dict[str, Any]
-    """Seed, scenes, epochs and the validation's numbers."""
+    """Seed, scenes, epochs and the results of the validation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A share of recordings that were flagged."""
+    """The share of a group's recordings that were flagged."""
 
     recordings: int
     flagged: Interval
@@ -38,7 +38,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Recordings:
-    """The split's recordings as they are."""
+    """Results of the split's unaltered recordings."""
 
     coughs: int
     backgrounds: int
@@ -56,7 +56,7 @@ class Recordings:
 
 @dataclass(frozen=True, slots=True)
 class Localisation:
-    """Mixtures at one level."""
+    """Results of mixtures at one signal-to-noise ratio."""
 
     mixtures: int
     segment_auroc: Interval
@@ -66,29 +66,29 @@ class Localisation:
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """Hours without a cough."""
+    """False alarms in hours without a cough."""
 
     hours: float
     alarms: int
     an_hour: Interval
     scenes_flagged: Interval
-    """Share of the 15 s scenes whose recording as a whole was called a cough."""
+    """The share of the 15 s scenes with the decision cough."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Altered coughs."""
+    """Results of one kind of altered coughs."""
 
     recordings: int
     kept: Interval
-    """Of those that were called a cough before, the share that still is."""
+    """The share with the decision cough, of those that had it before the alteration."""
     flagged: Interval
-    """Of all."""
+    """The share with the decision cough, of all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Another profile against ``documented``."""
+    """The differences between another profile and ``documented``."""
 
     auroc: Interval
     mean: float
@@ -100,7 +100,7 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All of it."""
+    """All results of an evaluation."""
 
     split: str
     model: Model
@@ -108,19 +108,19 @@ class Measured:
     localisation: dict[str, Localisation]
     """By the mixture's signal-to-noise ratio."""
     alarms: dict[str, dict[str, Alarms]]
-    """By noise, then by class; ``all`` and ``everyday`` (without sneezes) are sums."""
+    """By noise level, then by class. ``all`` and ``everyday`` (without sneezes) are sums over classes."""
     probes: dict[str, Probe]
     profiles: dict[str, Shift]
     formats: dict[str, float]
-    """Bag probability of the pack's one cough in each format; empty for splits other than test."""
+    """Bag probability of one cough of the pack in each format. Empty for splits other than test."""
 
     def to_json(self) -> str:
-        """Numbers to five places: enough for any table, few enough for a diff."""
+        """The results as JSON, with numbers rounded to five decimal places."""
         return json.dumps(_rounded(asdict(self)), indent=1) + "\n"
 
 
 def read(path: Path) -> Any:
-    """The numbers as plain dictionaries, for the card."""
+    """Read the results as plain dictionaries, for the card."""
     return json.loads(path.read_text("utf-8"))
 
 

@@ -1,4 +1,4 @@
-"""The two commands: training from the recordings to the shipped file, and its measurement."""
+"""The two commands: the training from the recordings to the ONNX file, and its evaluation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much of everything."""
+    """The size of a training."""
 
     scenes: int
     utterances: int
@@ -32,7 +32,7 @@ class Size:
 
 
 def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> None:
-    """The whole training, each step kept in ``work``; writes ``model``, its manifest and its training log."""
+    """Run the whole training and write ``model`` and its manifest. Each step's result is kept in ``work``."""
     torch.set_num_threads(1)
     keep_memory()
     work.mkdir(parents=True, exist_ok=True)
@@ -66,16 +66,16 @@ def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> N
 
 
 def keep_memory() -> None:
-    """Tell glibc to keep what is freed: a step frees and takes tens of megabytes, a third of its time elsewhere."""
+    """Make glibc keep freed memory. A step frees and allocates tens of megabytes, which took a third of its time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # glibc has it
+    if mallopt is not None:  # only glibc has mallopt
         mmap_max, trim_threshold = -4, -1  # malloc.h
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, 2**31 - 1)
 
 
 def run_evaluation(effort: Effort, model: Path, data: Path, split: str, file: Path, say: Say) -> None:
-    """Measure ``model`` and write the card, its numbers and its figure."""
+    """Measure ``model`` and write the card, the JSON file and the figure."""
     found, curve = measured(model, data, split, effort, say)
     file.with_suffix(".json").write_text(found.to_json(), "utf-8")
     threshold = read_manifest(model).threshold

@@ -1,7 +1,7 @@
-"""Draws one training scene: sounds at known places over a bed, for both classes by the same rules.
+"""Draw one training scene: sounds at known times over a bed, by the same rules for both classes.
 
-The class must show in nothing but the sound: length, number of events, noise floor, padding and codec are drawn
-before, or without a look at, the class. An event is a cough in half of the scenes, and something else in the others.
+Only the sound may reveal the class. Length, number of events, noise floor, padding and codec do not depend on it. Half
+of the scenes have at least one cough among their events. The others have only other sounds.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from training.events import Span, Spans, spans
 from training.pack import Wave
 from tussis.shared.dsp import SAMPLE_RATE
 
-#: How much oftener a class is drawn as a foreign event than the others: those that were mistaken for coughs.
+#: Relative frequency of the classes that were mistaken for coughs, as background or as event. Other classes have 1.
 CONFUSED: Final = {"person_sneeze": 2.5, "dog_bark": 2.5, "rooster": 1.5, "baby_cry": 1.5}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sound:
-    """One recording and what its level says of it."""
+    """One recording and its parts by level."""
 
     wave: Wave
     spans: Spans
@@ -33,7 +33,7 @@ class Sound:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Material:
-    """All that scenes of one split are drawn from."""
+    """The sounds from which the scenes of one split are drawn."""
 
     coughs: tuple[Sound, ...]
     backgrounds: tuple[Sound, ...]
@@ -42,7 +42,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """A recording with its truth."""
+    """A recording with the times of its coughs."""
 
     wave: Wave
     """float32 (n,) at 16 kHz, before the profile's normalisation and filter."""
@@ -51,12 +51,12 @@ class Scene:
 
     @property
     def is_cough(self) -> bool:
-        """Whether any cough is in it."""
+        """Whether the scene has a cough."""
         return bool(self.coughs)
 
 
 def material(root: Path, split: str, utterances: int, folder: Path, seed: int, processes: int = 1) -> Material:
-    """Decode a split and make its speech. ``folder`` keeps the speech between runs."""
+    """Decode a split and synthesise its speech. The speech is kept in ``folder``."""
     found = [clip for clip in pack.clips(root, split) if clip.kind != pack.EVALUATION_ONLY]
     loaded = [(clip, pack.wave(clip.path)) for clip in found]
     analysed = [(clip, Sound(wave, spans(wave), clip.kind)) for clip, wave in loaded if np.abs(wave).max() > 0]
@@ -70,7 +70,7 @@ def material(root: Path, split: str, utterances: int, folder: Path, seed: int, p
 
 
 def draw(material: Material, rng: np.random.Generator) -> Scene:
-    """One scene, a cough in it or not with equal chance."""
+    """Draw one scene, which has a cough with probability 0.5."""
     with_cough = rng.random() < 0.5
     length = int(_length_s(rng) * SAMPLE_RATE)
     bed = _bed(material, rng, length)
@@ -83,13 +83,13 @@ def draw(material: Material, rng: np.random.Generator) -> Scene:
     is_cough = np.zeros(count, bool)
     if with_cough:
         is_cough[: 1 + (int(rng.integers(count)) if rng.random() < 0.6 else 0)] = True
-    # The bed's level is set against a nominal event, so that the first event does not have to be a cough.
+    # The level of the bed is relative to a nominal event, so that the first event need not be a cough.
     for cough in rng.permutation(is_cough):
         _place(wave, material, rng, bool(cough), coughs, uncertain)
     if with_cough and not coughs:
         return draw(material, rng)
     if not with_cough and rng.random() < 0.12:
-        wave = bed  # nothing happens
+        wave = bed  # no event
     finished, shift = degraded(wave, rng)
     return Scene(finished, _shifted(coughs, shift), _shifted(uncertain, shift))
 
@@ -103,12 +103,12 @@ def _length_s(rng: np.random.Generator) -> float:
 def _place(
     wave: Wave, material: Material, rng: np.random.Generator, cough: bool, coughs: list[Span], uncertain: list[Span]
 ) -> None:
-    """Add one event to ``wave`` in place, and its times to the lists."""
+    """Add one event to ``wave`` in place. For a cough, add its times to the lists."""
     room = wave.shape[0]
     sound = _cough(material, rng) if cough else _foreign(material, rng)
     start, end = _cut(sound, rng, room, cough)
     part = sound.wave[start:end].astype(np.float32)
-    # Smaller and larger throats, dogs and rooms than the few that were recorded.
+    # Simulate smaller and larger sound sources than the few in the recordings.
     factor = float(np.exp(rng.uniform(-0.18, 0.18))) if rng.random() < 0.5 else 1.0
     part = _stretched(part, factor)[:room]
     part = part * _edges(part.shape[0])
@@ -131,14 +131,14 @@ def _place(
 
 
 def _cut(sound: Sound, rng: np.random.Generator, room: int, cough: bool) -> tuple[int, int]:
-    """Which part of a sound is used, samples: the whole, a stretch, or one short event. The same for both classes."""
+    """The part of a sound that is used, in samples: all, a section, or one event. Same rules for both classes."""
     length = sound.wave.shape[0]
     style = rng.random()
     if style < 0.35 and length <= room:
         return 0, length
     if style < 0.55 or not sound.spans.events:
         size = min(length, room, int(rng.uniform(0.8, 5) * SAMPLE_RATE))
-        if cough:  # around an event, so that there is one
+        if cough:  # around an event, so that the section has one
             begin, finish = sound.spans.events[int(rng.integers(len(sound.spans.events)))]
             middle = int((begin + finish) / 2 * SAMPLE_RATE)
             start = middle - int(rng.uniform(0.2, 0.8) * size)
@@ -156,7 +156,7 @@ def _cut(sound: Sound, rng: np.random.Generator, room: int, cough: bool) -> tupl
 
 
 def _stretched(wave: Wave, factor: float) -> Wave:
-    """Played slower (factor above 1, lower) or faster: float32 (n,) to (n * factor,)."""
+    """Play slower and lower (factor above 1) or faster and higher: float32 (n,) to (n * factor,)."""
     length = round(wave.shape[0] * factor)
     if length in (wave.shape[0], 0):
         return wave
@@ -186,19 +186,19 @@ def _background(material: Material, rng: np.random.Generator) -> Sound:
 
 
 def _bed(material: Material, rng: np.random.Generator, length: int) -> Wave:
-    """What is heard beneath the events: float32 (length,), against events with a peak near 1."""
+    """The background of the events: float32 (length,), with a level for events with a peak near 1."""
     kind = rng.random()
     if kind < 0.2:
         return np.zeros(length, np.float32)
     if kind < 0.42:  # a noise floor
         return coloured_at(rng, length, rng.uniform(-75, -30))
-    if kind < 0.62:  # the quiet of a cough recording: its channel without its cough
+    if kind < 0.62:  # a quiet part of a cough recording: its channel without the cough
         quiet = _quiet(material, rng)
         if quiet is not None:
             bed = _repeated(quiet, length, rng)
             peak = float(np.abs(bed).max(initial=0)) + 1e-9
             return (bed / peak * 10 ** (rng.uniform(-55, -20) / 20)).astype(np.float32)
-    # Everyday sound, at times as loud as the events: with less of it, coughs in rain were not found.
+    # Everyday sound, sometimes as loud as the events. With less of it, coughs in rain were not found.
     sound = (
         material.speech[int(rng.integers(len(material.speech)))] if rng.random() < 0.25 else _background(material, rng)
     )
@@ -210,7 +210,7 @@ def _bed(material: Material, rng: np.random.Generator, length: int) -> Wave:
 
 
 def coloured_at(rng: np.random.Generator, length: int, peak_db: float) -> Wave:
-    """Steady noise with this peak, dB below full scale: float32 (length,)."""
+    """Steady noise with this peak, in dB relative to full scale: float32 (length,)."""
     return (sounds.coloured(rng, length) * 10 ** (peak_db / 20)).astype(np.float32)
 
 
@@ -232,7 +232,7 @@ def _repeated(wave: Wave, length: int, rng: np.random.Generator) -> Wave:
 
 
 def _edges(length: int) -> Wave:
-    ramp = np.arange(length, dtype=np.float32) / 80  # 5 ms, so that no cut clicks
+    ramp = np.arange(length, dtype=np.float32) / 80  # 5 ms, so that cuts do not click
     return np.minimum(1, np.minimum(ramp, ramp[::-1]))
 
 

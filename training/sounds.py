@@ -1,6 +1,6 @@
-"""Sounds from formulas that are no coughs: music, drums, knocks, tones, breath, laughter, rustle.
+"""Synthetic sounds from formulas, without coughs: music, drums, knocks, tones, breath, laughter, rustle.
 
-Each function draws its parameters from ``rng`` and gives float32 (n,) at 16 kHz with a peak of 1.
+Each function draws its parameters from ``rng`` and returns float32 (n,) at 16 kHz with a peak of 1.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ Floats = npt.NDArray[np.float64]
 
 
 def draw(rng: np.random.Generator) -> Wave:
-    """One of all the kinds."""
+    """Draw a sound of any kind."""
     return KINDS[int(rng.integers(len(KINDS)))](rng)
 
 
 def short(rng: np.random.Generator) -> Wave:
-    """One of those that are over within a second."""
+    """Draw a sound of a short kind."""
     return SHORT[int(rng.integers(len(SHORT)))](rng)
 
 
 def beep(rng: np.random.Generator) -> Wave:
-    """A tone, a chirp, or a ring of two tones."""
+    """A tone, a chirp, or a ringing of two tones."""
     seconds = _time(rng, 0.05, 1.5)
     low, high = np.exp(rng.uniform(np.log(150), np.log(3_800), 2))
     frequency = low if rng.random() < 0.5 else np.linspace(low, high, seconds.shape[0])
@@ -43,7 +43,7 @@ def beep(rng: np.random.Generator) -> Wave:
 
 
 def knock(rng: np.random.Generator) -> Wave:
-    """Something hit: a few decaying modes and a click, once or several times."""
+    """A hit object: a few decaying modes and a click, once or several times."""
     hits = int(rng.choice([1, 1, 2, 3, 4]))
     gap = rng.uniform(0.09, 0.4)
     wave = np.zeros(int((0.35 + gap * (hits - 1)) * SAMPLE_RATE))
@@ -98,7 +98,7 @@ def music(rng: np.random.Generator) -> Wave:
 
 
 def breath(rng: np.random.Generator) -> Wave:
-    """Air through a throat: band noise that swells and ebbs slowly, unlike a cough's burst. Also a snore."""
+    """Breath: band-limited noise that rises and falls slowly, unlike the burst of a cough. Sometimes a snore."""
     seconds = _time(rng, 0.4, 1.8)
     length = seconds.shape[0]
     rise = rng.uniform(0.3, 0.7)
@@ -111,7 +111,7 @@ def breath(rng: np.random.Generator) -> Wave:
 
 
 def laughter(rng: np.random.Generator) -> Wave:
-    """Syllables of a voice, three to six a second: pulses through formants, each with an aspirated start."""
+    """Syllables of a voice, 3 to 6.5 per second: pulses through formants, each with an aspirated start."""
     rate, count = rng.uniform(3, 6.5), int(rng.integers(2, 9))
     f0 = rng.uniform(120, 450)
     formants = (rng.uniform(500, 950), rng.uniform(1_100, 2_100), rng.uniform(2_300, 3_200))
@@ -129,7 +129,7 @@ def laughter(rng: np.random.Generator) -> Wave:
 
 
 def syllables(rng: np.random.Generator) -> Wave:
-    """One to three consonants and vowels of a voice that nobody has: a burst or hiss, then pulses, formants gliding."""
+    """One to three consonants and vowels of a synthetic voice: a burst or hiss, and pulses with gliding formants."""
     f0 = float(np.exp(rng.uniform(np.log(80), np.log(350))))
     tract = np.exp(rng.uniform(-0.2, 0.25))
     parts = []
@@ -172,7 +172,7 @@ def _vowel(rng: np.random.Generator, f0: float, tract: float) -> Floats:
 
 
 def bark(rng: np.random.Generator) -> Wave:
-    """A dog, up to four times: a rough voice that rises and falls within a quarter of a second, through a muzzle."""
+    """One to four barks of a dog: a rough voice through formants that rises and falls within 0.08 to 0.3 s."""
     f0 = float(np.exp(rng.uniform(np.log(150), np.log(900))))
     length = int(rng.uniform(0.08, 0.3) * SAMPLE_RATE)
     formants = (rng.uniform(400, 1_200), rng.uniform(1_200, 2_600), rng.uniform(2_600, 4_500))
@@ -189,7 +189,7 @@ def bark(rng: np.random.Generator) -> Wave:
 
 
 def clap(rng: np.random.Generator) -> Wave:
-    """Hands, once or in a row: a millisecond of noise, ringing between the palms."""
+    """One or several hand claps: short, decaying, band-limited noise."""
     claps, gap = int(rng.choice([1, 1, 2, 4, 8])), rng.uniform(0.12, 0.5)
     wave = np.zeros(int((0.25 + gap * (claps - 1)) * SAMPLE_RATE))
     seconds = np.arange(int(0.2 * SAMPLE_RATE)) / SAMPLE_RATE
@@ -204,7 +204,7 @@ def clap(rng: np.random.Generator) -> Wave:
 
 
 def slam(rng: np.random.Generator) -> Wave:
-    """A door or a dropped thing: a thud, a crack, and what rattles after it."""
+    """A door or a dropped object: a thud, a crack and a rattle."""
     seconds = np.arange(int(rng.uniform(0.3, 0.9) * SAMPLE_RATE)) / SAMPLE_RATE
     wave = np.sin(2 * np.pi * rng.uniform(50, 180) * seconds) * np.exp(-seconds * rng.uniform(8, 30))
     wave = wave + rng.uniform(0.2, 1.2) * banded(_white(rng, seconds.shape[0]), *_band(rng, 80, 5_000)) * np.exp(
@@ -216,7 +216,7 @@ def slam(rng: np.random.Generator) -> Wave:
 
 
 def rustle(rng: np.random.Generator) -> Wave:
-    """Cloth, paper, handling: noise whose level wanders, or a train of clicks."""
+    """Cloth, paper, handling: noise with a varying level, or a series of clicks."""
     length = _time(rng, 0.2, 3.0).shape[0]
     if rng.random() < 0.5:
         wave = _white(rng, length) * (rng.random(length) < rng.uniform(2e-4, 3e-3))
@@ -228,13 +228,13 @@ def rustle(rng: np.random.Generator) -> Wave:
 
 
 def hiss(rng: np.random.Generator) -> Wave:
-    """A stretch of steady noise that begins and ends softly or at once."""
+    """Steady noise with soft or abrupt edges."""
     length = _time(rng, 0.2, 1.5).shape[0]
     return _finished(coloured(rng, length) * _fades(length, rng.uniform(0.005, 0.15)))
 
 
 def siren(rng: np.random.Generator) -> Wave:
-    """A voice-like cry or siren: harmonics that glide for half a second or longer."""
+    """A voice-like cry or a siren: gliding harmonics for 0.4 to 2 s."""
     seconds = _time(rng, 0.4, 2.0)
     knots = np.exp(rng.uniform(np.log(200), np.log(1_200), int(rng.integers(2, 5))))
     glide = np.interp(np.linspace(0, 1, seconds.shape[0]), np.linspace(0, 1, knots.shape[0]), knots)
@@ -244,14 +244,14 @@ def siren(rng: np.random.Generator) -> Wave:
 
 
 def coloured(rng: np.random.Generator, length: int) -> Wave:
-    """Steady noise with a power that falls by 0 to 2 decades a decade: white, pink, brown and between."""
+    """Steady noise with a power that falls by 0 to 2 decades per decade: from white through pink to brown."""
     spectrum = np.fft.rfft(rng.normal(size=length))
     spectrum = spectrum / np.maximum(np.arange(spectrum.shape[0]), 1 + length / 400) ** rng.uniform(0, 1)
     return _finished(np.fft.irfft(spectrum, length))
 
 
 def banded(wave: Floats, low_hz: float, high_hz: float) -> Floats:
-    """Third-order slopes outside the band, in one transform."""
+    """Apply a band-pass with third-order slopes, in one transform."""
     frequency = np.fft.rfftfreq(wave.shape[0], 1 / SAMPLE_RATE)
     with np.errstate(divide="ignore"):
         gain = 1 / np.sqrt((1 + (low_hz / np.maximum(frequency, 1e-3)) ** 6) * (1 + (frequency / high_hz) ** 6))
@@ -259,7 +259,7 @@ def banded(wave: Floats, low_hz: float, high_hz: float) -> Floats:
 
 
 def resonant(wave: Floats, formants: tuple[float, ...], rng: np.random.Generator) -> Floats:
-    """Through a vocal tract of these resonances, Hz."""
+    """Apply a vocal tract with these resonances, Hz."""
     frequency = np.fft.rfftfreq(wave.shape[0], 1 / SAMPLE_RATE)
     gain = np.full(frequency.shape, 0.03)
     for index, formant in enumerate(formants):

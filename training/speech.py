@@ -1,8 +1,8 @@
-"""Speech from synthesisers: espeak-ng with its many voices, and flite and festival when they are there.
+"""Speech from synthesisers: espeak-ng with its many voices, and flite and festival if they are installed.
 
-They are programs of the operating system (Debian: ``espeak-ng``, ``flite``, ``festival`` and the ``festvox-`` packages
-of :data:`FESTIVAL_VOICES`), wanted for training only. espeak-ng speaks from formulas; the voices of the other two were
-cut from people. ``val`` is spoken by voices that ``train`` never hears.
+They are packages of the operating system (Debian: ``espeak-ng``, ``flite``, ``festival`` and the ``festvox-`` packages
+of :data:`FESTIVAL_VOICES`) and are needed for training only. espeak-ng generates speech from formulas. The voices of
+the other two were made from recordings of people. ``val`` and ``train`` have different voices.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ ESPEAK_VARIANTS: Final = (
     "grandma", "grandpa", "iven", "travis", "anikaRobot",
 )  # fmt: skip
 FLITE_VOICES: Final = ("kal16", "awb", "slt", "rms")
-#: Names in festival, without ``voice_``: three Americans, two Finns, a Catalan, a Russian. Voices under the GPL (the
-#: Italian and Czech ones) are left out: what they say is made of their recordings, and the weights are Apache-2.0.
+#: Names in festival, without ``voice_``: three American, two Finnish, one Catalan and one Russian voice. The Italian
+#: and Czech voices are left out: they are under the GPL, their output is made of their recordings, and the weights are
+#: Apache-2.0.
 FESTIVAL_VOICES: Final = (
     "kal_diphone", "ked_diphone", "cmu_us_slt_arctic_hts", "suo_fi_lj_diphone", "hy_fi_mv_diphone",
     "upc_ca_ona_hts", "msu_ru_nsh_clunits",
@@ -46,19 +47,19 @@ FESTIVAL_VOICES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Voices:
-    """Who may speak."""
+    """The voices of a split."""
 
     languages: tuple[str, ...]
     variants: tuple[str, ...]
-    """Of espeak-ng; any of them speaks any of its languages."""
+    """Variants of espeak-ng. Every variant can speak every language."""
     flite: tuple[str, ...]
     festival: tuple[str, ...]
 
 
-#: The last of each list speak in ``val``, the others in ``train``.
+#: ``val`` has the last voices of each list, ``train`` has the others.
 TRAIN_VOICES: Final = Voices(ESPEAK_LANGUAGES[:-3], ESPEAK_VARIANTS[:-6], FLITE_VOICES[:-1], FESTIVAL_VOICES[:-2])
 VAL_VOICES: Final = Voices(ESPEAK_LANGUAGES[-3:], ESPEAK_VARIANTS[-6:], FLITE_VOICES[-1:], FESTIVAL_VOICES[-2:])
-#: Words to make sentences of, one behind the other.
+#: The words of the sentences.
 WORDS: Final = (
     "zero one two three four five six seven eight nine ten twenty hundred monday morning water table "
     "house window paper doctor telephone please record after the tone yes no maybe thanks hello okay "
@@ -68,7 +69,7 @@ WORDS: Final = (
     "because although between through without against chicken cake pocket take keep kick cough drops hot "
     "ha hat heart house who how home half help happy hope "
 )
-#: Laughter, hesitation, breath and interjections, as far as a synthesiser can say them.
+#: Laughter, hesitation, breath and interjections that a synthesiser can pronounce.
 INTERJECTIONS: Final = (
     "ha ha ha ha", "he he he", "ho ho ho", "ah ha", "uh huh", "hmm", "huh", "ah", "oh", "eh", "ugh", "psst", "shh",
     "tsk tsk", "hey", "wow", "aaah", "ooh", "mmm", "hah", "ha", "hehehe", "achoo", "pfff", "brrr", "hi", "k k k",
@@ -77,25 +78,25 @@ INTERJECTIONS: Final = (
 
 
 def missing() -> str | None:
-    """What to install before training, or None."""
+    """A message about a missing program that the training needs, or None."""
     if shutil.which("espeak-ng") is None:
         return "espeak-ng is not installed: apt-get install espeak-ng (flite and festival add voices)"
     return None
 
 
 def utterance(rng: np.random.Generator, voices: Voices) -> Wave:
-    """One utterance of a random voice, rate and pitch: float32 (n,) at 16 kHz, peak 1."""
+    """One utterance with random voice, rate and pitch: float32 (n,) at 16 kHz, peak 1."""
     kind = rng.random()
     if kind < 0.2:
         text = " ".join(rng.choice(INTERJECTIONS, size=int(rng.integers(1, 4))))
-    elif kind < 0.5:  # one or two words alone are what a cough is most often confused with
+    elif kind < 0.5:  # one or two words alone are most often mistaken for a cough
         text = " ".join(rng.choice(WORDS.split(), size=int(rng.integers(1, 3))))
     else:
         text = " ".join(rng.choice(WORDS.split(), size=int(rng.integers(3, 14))))
         if rng.random() < 0.3:
             text = text.replace(" ", ", ", 1 + int(rng.integers(3)))
     wave = _said(rng, text, voices)
-    # Another length of the vocal tract: a synthesiser's few voices would be learnt by heart.
+    # Vary the length of the vocal tract. Otherwise the network would memorise the few voices.
     wave = resample(wave, SAMPLE_RATE, int(SAMPLE_RATE * np.exp(rng.uniform(-0.22, 0.22)) // 100 * 100))
     peak = float(np.abs(wave).max(initial=0))
     return wave / peak if peak > 0 else wave
@@ -117,7 +118,7 @@ def _espeak(rng: np.random.Generator, text: str, voices: Voices) -> Wave:
     voice = f"{rng.choice(voices.languages)}+{rng.choice(voices.variants)}"
     command = ["espeak-ng", "-v", voice, "-s", str(rng.integers(90, 300)), "-p", str(rng.integers(5, 95)), "--stdout"]
     done = subprocess.run([*command, text], capture_output=True, check=True, timeout=60)
-    # Piped, the header's lengths are placeholders: the samples follow its 44 bytes.
+    # In a pipe, the lengths in the WAV header are placeholders. The samples start after its 44 bytes.
     samples = np.frombuffer(done.stdout[44 : len(done.stdout) // 2 * 2], "<i2").astype(np.float32) / np.float32(32_768)
     return resample(samples, 22_050, SAMPLE_RATE)
 
@@ -132,7 +133,7 @@ def _flite(rng: np.random.Generator, text: str, voices: Voices) -> Wave:
 
 
 def _festival(rng: np.random.Generator, text: str, voice: str) -> Wave | None:
-    """None: the voice cannot say it (each was made for one language, and these words are English)."""
+    """None if the voice cannot pronounce the text: each voice was made for one language, and the text is English."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "said.wav"
         steps = (
@@ -156,7 +157,7 @@ def _installed_in_festival() -> frozenset[str]:
 
 
 def library(seed: int, count: int, folder: Path, voices: Voices, processes: int) -> list[Wave]:
-    """``count`` utterances, made once and kept in ``folder``."""
+    """The longer ones of ``count`` utterances (more than 0.1 s), synthesised once and kept in ``folder``."""
     file = folder / f"speech-{seed}-{count}.npz"
     if not file.exists():
         context = multiprocessing.get_context("fork")

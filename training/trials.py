@@ -1,4 +1,4 @@
-"""Recordings for the measurement, seeded: coughs at known places, and hours in which nobody coughs."""
+"""Seeded recordings for the evaluation: coughs at known times, and hours without a cough."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from training.pack import Wave
 from tussis.shared.dsp import SAMPLE_RATE
 
 MIXTURE_S: Final = 8.0
-#: Every scene is heard whole: 32 segments end at 17.5 s.
+#: All of a scene is analysed: 32 segments end at 17.5 s.
 SCENE_S: Final = 15.0
 JOIN_S: Final = 0.05
 SNEEZE: Final = "person_sneeze"
 
 
 def mixture(cough: Wave, background: Wave, snr_db: float, rng: np.random.Generator) -> tuple[Wave, Span]:
-    """One cough of at most 0.8 s somewhere in 8 s of background.
+    """One cough of at most 0.8 s at a random time in 8 s of background.
 
-    ``snr_db`` compares the cough's power while it lasts with the background's over all 8 s.
+    ``snr_db`` is the ratio of the cough's power during the cough to the background's power over all 8 s.
 
     Returns:
-        float32 (128000,) and where the cough is, seconds.
+        float32 (128000,) and the start and end of the cough, seconds.
     """
     found = spans(cough).events
     begin, finish = max(found, key=lambda span: float(np.abs(cough[_samples(span)]).max()))
@@ -41,7 +41,7 @@ def mixture(cough: Wave, background: Wave, snr_db: float, rng: np.random.Generat
 
 
 def scene(own: Sequence[Wave], other: Wave, rng: np.random.Generator) -> Wave:
-    """15 s of one class in random order and at random levels, over another sound, 15 to 30 dB weaker."""
+    """15 s of one class in random order and at random levels, over another sound that is 15 to 30 dB weaker."""
     order = [own[int(index)] * np.float32(10 ** (rng.uniform(-12, 0) / 20)) for index in rng.permutation(len(own))]
     front = joined(order, SCENE_S, rng)
     back = joined([other], SCENE_S, rng)
@@ -49,7 +49,7 @@ def scene(own: Sequence[Wave], other: Wave, rng: np.random.Generator) -> Wave:
 
 
 def with_noise(wave: Wave, snr_db: float | None, rng: np.random.Generator) -> Wave:
-    """Steady coloured noise so many dB under the wave's power; None: as it is."""
+    """Add steady coloured noise ``snr_db`` below the wave's power. None: add nothing."""
     if snr_db is None:
         return wave
     noise = sounds.coloured(rng, wave.shape[0])
@@ -58,7 +58,7 @@ def with_noise(wave: Wave, snr_db: float | None, rng: np.random.Generator) -> Wa
 
 
 def joined(waves: Sequence[Wave], seconds: float, rng: np.random.Generator) -> Wave:
-    """Waves one behind the other, again and again, from a random place on, with soft joins: float32 (n,)."""
+    """Concatenate and repeat waves with soft joins, and take ``seconds`` from a random start: float32 (n,)."""
     length = int(seconds * SAMPLE_RATE)
     parts = []
     total = 0
@@ -73,7 +73,7 @@ def joined(waves: Sequence[Wave], seconds: float, rng: np.random.Generator) -> W
 
 
 def merged(flags: Sequence[bool]) -> int:
-    """Runs of neighbouring flagged segments: what a person would call one alarm."""
+    """The number of runs of adjacent flagged segments. A run is one alarm."""
     return sum(flag and not before for before, flag in zip([False, *flags], flags, strict=False))
 
 

@@ -1,4 +1,4 @@
-"""What a network is judged by while it learns: ``val``'s recordings, scenes from them, and probes. Computed once."""
+"""The validation data, computed once: the recordings of ``val``, scenes made from them, and probes."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Item:
     """uint8 (S, 160, 201)."""
     is_cough: bool
     labels: npt.NDArray[np.int8]
-    """(S,): of the segments; all 0 where they are not known, in recordings and probes."""
+    """(S,), labels of the segments. All 0 for recordings and probes, where they are unknown."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Validation:
-    """The recordings of ``val``, scenes from them, and the probes that an in-domain measure hides."""
+    """The recordings of ``val``, scenes made from them, and probes, which test for shortcuts (``training.probes``)."""
 
     recordings: tuple[Item, ...]
     scenes: tuple[Item, ...]
@@ -34,7 +34,7 @@ class Validation:
 
 
 def validation(root: Path, folder: Path, seed: int, count: int) -> Validation:
-    """``count`` scenes, and every probe of up to ``count / 6`` coughs of ``val``; kept in ``folder``."""
+    """The recordings, ``count`` scenes, and all probes of up to ``max(10, count // 6)`` coughs; kept in ``folder``."""
     file = folder / f"validation-{seed}-{count}.npz"
     if not file.exists():
         partial = file.with_suffix(".partial.npz")
@@ -44,7 +44,7 @@ def validation(root: Path, folder: Path, seed: int, count: int) -> Validation:
 
 
 def hours(root: Path, folder: Path, seed: int, count: int) -> list[npt.NDArray[np.uint8]]:
-    """Images of ``count`` scenes of 15 s without a cough, from ``val``'s classes but sneezes in turn; kept."""
+    """Images of ``count`` scenes of 15 s without a cough, kept in ``folder``. Uses ``val``'s classes except sneezes."""
     file = folder / f"hours-{seed}-{count}.npz"
     if not file.exists():
         backgrounds: dict[str, list[Wave]] = {}

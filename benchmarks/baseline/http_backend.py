@@ -1,4 +1,4 @@
-"""The old backend's serving loop: an upload in, the answer out, nothing stored. gunicorn loads it in every worker."""
+"""The old backend: it answers an upload with the result and stores nothing. Each gunicorn worker loads this module."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ session = onnxruntime.InferenceSession(os.environ["BASELINE_MODEL"], providers=[
 
 @app.get("/health")
 def health() -> dict[str, str]:
-    """Whether the model is loaded: this module's import did that."""
+    """Report that the model is loaded. The import of this module loads it."""
     return {"status": "ok"}
 
 
 @app.post("/analyze")
 def analyze() -> dict[str, object]:
-    """The answer for the file in the body."""
+    """The result for the file in the request body."""
     images = spectrograms(request.get_data())
     mask = np.ones(images.shape[:2], dtype=bool)
     bag, each = session.run(

@@ -1,4 +1,4 @@
-"""A cough pipeline as one writes it in an afternoon: Celery, boto3, onnxruntime, SQLAlchemy."""
+"""A simple cough pipeline for comparison, without Tussis: Celery, boto3, onnxruntime, SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ engine = create_engine(os.environ["BASELINE_DATABASE_URL"])
 
 
 class Base(DeclarativeBase):
-    """The tables below."""
+    """The base class of the tables."""
 
 
 class Recording(Base):
-    """One answer."""
+    """The result of one recording."""
 
     __tablename__ = "recordings"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -35,7 +35,7 @@ class Recording(Base):
 
 
 class Segment(Base):
-    """One segment's answer."""
+    """The result of one segment."""
 
     __tablename__ = "segments"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -45,7 +45,7 @@ class Segment(Base):
 
 
 class Child:
-    """What each child process makes for itself after the fork."""
+    """The objects that each child process creates after the fork."""
 
     session: Any
     s3: Any
@@ -54,7 +54,7 @@ class Child:
 
 @worker_process_init.connect  # type: ignore[untyped-decorator]  # Celery ships no types
 def start(**_: object) -> None:
-    """Load the model, connect. torch is imported here: its threads, made before the fork, would hang the children."""
+    """Load the model and connect. torch is imported here: threads that it starts before the fork hang the children."""
     from signal_path import spectrograms
 
     Child.spectrograms = spectrograms
@@ -67,7 +67,7 @@ def start(**_: object) -> None:
 
 @app.task(name="plain.analyze")  # type: ignore[untyped-decorator]  # as above
 def analyze(batch: str, bucket: str, key: str) -> None:
-    """Download, prepare, ask the model, store."""
+    """Download and preprocess a recording, run the model on it, store the result."""
     data = Child.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     images = Child.spectrograms(data)
     mask = np.ones(images.shape[:2], dtype=bool)

@@ -1,4 +1,4 @@
-"""A file to the model's input, one transform call a segment."""
+"""Converts a file to the model's input, with one call of the transform for each segment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # mel bands narrower than a bin
+    warnings.simplefilter("ignore")  # torchaudio warns about mel bands narrower than a bin
     MEL = torchaudio.transforms.MelSpectrogram(
         sample_rate=RATE, n_fft=1024, win_length=1024, hop_length=160, f_min=50.0, f_max=4000.0, n_mels=160
     )
@@ -26,12 +26,12 @@ DECIBELS = torchaudio.transforms.AmplitudeToDB(stype="power", top_db=80.0)
 
 @lru_cache
 def resampler(rate: int) -> torchaudio.transforms.Resample:
-    """The transform for one source rate, Hz."""
+    """The resampling transform for one source rate, in Hz."""
     return torchaudio.transforms.Resample(rate, RATE)
 
 
 def read(data: bytes) -> torch.Tensor:
-    """A file's bytes to one channel at 16 kHz, float32 (m,)."""
+    """Decode the bytes of a file to one channel at 16 kHz, float32 (m,)."""
     samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     wave = torch.from_numpy(samples.T)
     peak = wave.abs().max()
@@ -45,7 +45,7 @@ def read(data: bytes) -> torch.Tensor:
 
 
 def image(piece: torch.Tensor) -> torch.Tensor:
-    """Two seconds, float32 (32000,), to what the network sees, float32 (3, 224, 224)."""
+    """Convert two seconds, float32 (32000,), to the image for the network, float32 (3, 224, 224)."""
     db = DECIBELS(MEL(piece[None]))[0]
     scaled = ((db + 80.0) / 80.0).clamp(0.0, 1.0) * 2.0 - 1.0
     stretched = torch.nn.functional.interpolate(
@@ -56,7 +56,7 @@ def image(piece: torch.Tensor) -> torch.Tensor:
 
 
 def spectrograms(data: bytes) -> npt.NDArray[np.float32]:
-    """A file's bytes to the model's input, float32 (1, S, 3, 224, 224)."""
+    """Convert the bytes of a file to the model's input, float32 (1, S, 3, 224, 224)."""
     with torch.no_grad():
         wave = read(data)
         images = []

@@ -15,7 +15,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Frozen: later revisions change the views by their own text.
+# Do not change these definitions. Later revisions have their own.
 _ANALYSES_NEWEST = """
 CREATE VIEW analyses_newest AS
 SELECT DISTINCT ON (recording_id, model_id, model_requested, profile, coverage) *

@@ -16,8 +16,8 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # A default that is the same for all rows rewrites no table. Workers of revision 0001 have stopped by now, so that
-    # the lease of an attempt that they left open is over.
+    # PostgreSQL does not rewrite the table, because the default is the same for all rows. Workers of revision 0001 have
+    # stopped, so the lease of an attempt that they left open has expired.
     op.add_column(
         "attempts",
         sa.Column(

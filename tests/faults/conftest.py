@@ -1,4 +1,4 @@
-"""The scenarios: which test holds which, the table at the end, and the line that counts."""
+"""The scenarios of the fault tests, the table at the end, and the line with the total."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """The last line of all, behind pytest's own."""
+    """Write the total as the last line, after pytest's own output."""
     results = config.stash.get(_RESULTS, None)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if results and reporter is not None:

@@ -96,7 +96,7 @@ def test_a_half_open_connection_is_noticed(deployment: Deployment, broker_url: s
 @pytest.mark.scenario(20)
 def test_depth_is_the_sum_over_the_steps_and_what_is_in_flight(deployment: Deployment, starts_file: Path) -> None:
     order = [9, 2, 5, 0, 7, 2]
-    # Before the slow one begins: on a busy machine uploads could outlast it.
+    # Upload before the slow recording starts: on a busy machine, the uploads could take longer than the recording.
     for number in range(len(order)):
         deployment.bucket.put(f"{number}.wav", wav(0.3, seed=number))
     deployment.enqueue("slow.wav", with_fault("slow-5", wav(0.5)), priority=0)

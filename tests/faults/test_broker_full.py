@@ -18,7 +18,7 @@ MEGABYTE = 1024 * 1024
 
 @pytest.mark.scenario(26)
 def test_a_full_broker_is_drained_and_takes_new_jobs_again(deployment: Deployment) -> None:
-    """The limit lies under what is in use, so that every step of a worker, its start too, is taken on a full broker."""
+    """The limit is below the memory in use, so that every step of a worker, including its start, has a full broker."""
     with own_broker() as broker:
         deployment.environment["TUSSIS_BROKER_URL"] = broker.url
         client = connect(broker.url)

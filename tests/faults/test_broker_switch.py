@@ -1,4 +1,4 @@
-"""A planned failover behind one address: the old primary stays, as a replica that refuses every write."""
+"""A planned failover behind one address: the old primary becomes a replica that refuses every write."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def on_the_pair(deployment: Deployment, pair: Pair) -> None:
 
 @pytest.mark.scenario(27)
 def test_a_shared_producer_goes_on_after_a_failover(pair: Pair) -> None:
-    """One job, and a stream with a batch on its way when the roles change."""
+    """One call, and a stream that is between two batches when the roles change."""
     with Producer(pair.url, head=False) as producer:
         producer.enqueue("s3://clinic/before.wav")
         stream = producer.enqueue_many([f"s3://clinic/{n}.wav" for n in range(4)], batch=1)
@@ -57,7 +57,7 @@ def test_a_producer_is_told_in_one_line_that_a_replica_answers(pair: Pair) -> No
 
 @pytest.mark.scenario(27)
 def test_an_idle_and_a_busy_worker_go_on_after_a_failover(deployment: Deployment, pair: Pair, tmp_path: Path) -> None:
-    """One slot is idle, so that its connection waits in BRPOP; the other one closes its job after the switch."""
+    """One slot is idle, so that its connection waits in BRPOP. The other slot closes its job after the failover."""
     starts = tmp_path / "starts"
     deployment.environment[STARTS_FILE] = str(starts)
     on_the_pair(deployment, pair)
@@ -78,7 +78,7 @@ def test_an_idle_and_a_busy_worker_go_on_after_a_failover(deployment: Deployment
 @pytest.mark.scenario(27)
 @pytest.mark.faults_only
 def test_a_worker_waits_while_the_address_leads_to_a_replica(deployment: Deployment, pair: Pair) -> None:
-    """The address is switched before the replica is promoted: every new connection meets a replica for a while."""
+    """The address is switched before the replica is promoted: for a while every new connection goes to a replica."""
     on_the_pair(deployment, pair)
     worker = deployment.worker(concurrency=1, visibility_timeout_s=10)
     pair.proxy.switch("127.0.0.1", pair.second.connection_pool.connection_kwargs["port"])

@@ -1,4 +1,4 @@
-"""Who may work on a recording: many deliveries of one question, workers that stop, a database that was restored."""
+"""Claims on a recording: many deliveries for one analysis, workers that stop, a database that was restored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tussis.shared.messages import Job, envelope
 from tussis.shared.queues import UNACKED_INDEX_KEY, list_key
 from tussis.shared.states import AttemptOutcome
 
-#: Short, so that a lease (half of it) can be waited for; the default is 60 s.
+#: Short, so that a test can wait for the end of a lease (half of it); the default is 60 s.
 VISIBILITY_S = 8
 
 
@@ -32,7 +32,7 @@ def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
 
 
 def starts(file: Path) -> int:
-    """How many recordings were begun."""
+    """Return how many recordings were started."""
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
@@ -44,7 +44,7 @@ def outcomes(deployment: Deployment, job: Job) -> list[AttemptOutcome | None]:
 def test_a_job_that_is_pushed_many_times_is_one_attempt(
     deployment: Deployment, broker_url: str, starts_file: Path
 ) -> None:
-    """Given work that takes longer than a lease, when its message comes a hundred times, then one attempt is made."""
+    """Given work that takes longer than a lease, when its message comes a hundred times, then there is one attempt."""
     job = deployment.enqueue("slow.wav", with_fault("slow-6", wav(1.0)))
     redis.Redis.from_url(broker_url).lpush(list_key(job.queue, job.priority), *(envelope(job) for _ in range(99)))
     for _ in range(2):
@@ -74,7 +74,7 @@ def test_jobs_that_ask_one_question_at_once_are_one_attempt(deployment: Deployme
 def test_a_message_that_is_taken_from_a_living_worker_counts_nowhere(
     deployment: Deployment, broker_url: str, starts_file: Path
 ) -> None:
-    """What happens when a worker's clock is behind by more than the visibility timeout: its messages look old."""
+    """The messages look old, as when the worker's clock is behind by more than the visibility timeout."""
     job = deployment.enqueue("slow.wav", with_fault("slow-10", wav(1.0)))
     for _ in range(2):
         deployment.worker(concurrency=1, faulty=True, visibility_timeout_s=VISIBILITY_S, max_attempts=1)
@@ -93,7 +93,7 @@ def test_a_message_that_is_taken_from_a_living_worker_counts_nowhere(
 
 
 def stopped_in_turn(deployment: Deployment, starts_file: Path, count: int) -> None:
-    """Start workers one by one, and stop each in the middle of the recording."""
+    """Start workers one by one, and stop each one in the middle of the recording."""
     for number in range(1, count + 1):
         worker = deployment.worker(concurrency=1, faulty=True, soft_shutdown_s=1, max_attempts=1)
         wait_until(lambda number=number: starts(starts_file) == number, 60, f"start {number}")  # type: ignore[misc]
@@ -103,7 +103,7 @@ def stopped_in_turn(deployment: Deployment, starts_file: Path, count: int) -> No
 
 @pytest.mark.scenario(22)
 def test_workers_that_are_stopped_in_a_recording_make_it_no_crash(deployment: Deployment, starts_file: Path) -> None:
-    """Given native work that no stop can interrupt, when workers are stopped in it, then none of that is a crash."""
+    """Given native code that a stop cannot interrupt, when workers are stopped in it, then no attempt is a crash."""
     job = deployment.enqueue("slow.wav", with_fault("slow-60", wav(0.5)))
     stopped_in_turn(deployment, starts_file, 2)
     assert outcomes(deployment, job) == [AttemptOutcome.HANDED_BACK] * 2
@@ -134,7 +134,7 @@ def test_a_stop_in_a_recording_while_the_database_is_away_is_no_crash(
 
 @pytest.mark.scenario(22)
 def test_a_stop_breaks_a_slow_download_off(deployment: Deployment) -> None:
-    """The recording is small and its download slow: the stop comes between two reads, and hands it back."""
+    """The recording is small, its download slow. The stop comes between two reads, and the message is handed back."""
     with S3Proxy(deployment.servers.endpoints.s3_endpoint_url, slow_s=45.0) as proxy:
         deployment.environment["TUSSIS_S3_ENDPOINT_URL"] = proxy.url
         job = deployment.enqueue("a.wav", wav(4.0))
@@ -153,7 +153,7 @@ def test_a_stop_breaks_a_slow_download_off(deployment: Deployment) -> None:
 def test_a_recording_without_enough_memory_costs_its_child_and_nothing_else(
     deployment: Deployment, starts_file: Path, fault: str
 ) -> None:
-    """Given a recording for which memory is never enough, then its neighbours finish, and it fails by that name."""
+    """Given a recording that never gets enough memory, then the other jobs finish, and it fails as `needs_memory`."""
     good = [deployment.enqueue(f"{number}.wav", wav(0.5, seed=number)) for number in range(4)]
     short = deployment.enqueue("short.wav", with_fault(fault), priority=4)
     worker = deployment.worker(concurrency=1, faulty=True, max_attempts=1, retry_base_s=0.1, retry_total_s=0.25)
@@ -188,7 +188,7 @@ def test_a_dead_letter_outlives_a_stop_while_the_database_is_away(deployment: De
 
 @pytest.mark.scenario(32)
 def test_a_database_that_was_restored_under_a_worker_keeps_the_models_apart(deployment: Deployment) -> None:
-    """Given that another model has the number by now that the worker's model had, then results name the worker's."""
+    """Given another model with the number that the worker's model had, then results have the worker's model."""
     before = deployment.enqueue("before.wav", wav(0.5, seed=1))
     deployment.worker(concurrency=1)
     deployment.wait_drained(60)

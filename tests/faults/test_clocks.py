@@ -1,4 +1,4 @@
-"""Clocks that are off: the broker's is set back, a worker's is an hour behind or ahead."""
+"""Wrong clocks: the broker's is set back, a worker's is an hour behind or ahead."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
 
 @pytest.mark.scenario(30)
 def test_a_broker_s_clock_that_was_set_back_multiplies_no_message(deployment: Deployment, starts_file: Path) -> None:
-    """The message next in line was pushed "an hour after" those behind it, for several looks of the reconciler."""
+    """For several looks of the reconciler, the next message appears pushed an hour after the ones behind it."""
     client: Any = connect(deployment.environment["TUSSIS_BROKER_URL"])
     deployment.enqueue("first.wav", with_fault("slow-12", wav(0.5)))
     for number in range(4):
@@ -49,7 +49,7 @@ def test_a_broker_s_clock_that_was_set_back_multiplies_no_message(deployment: De
 def test_a_worker_whose_clock_is_off_keeps_its_messages_and_leaves_others_theirs(
     deployment: Deployment, starts_file: Path, off_s: int
 ) -> None:
-    """Each of two recordings outlasts the visibility timeout; one worker's clock is off, the other one's is right."""
+    """Two recordings last longer than the visibility timeout. One worker's clock is wrong, the other's is right."""
     for number in range(2):
         deployment.enqueue(f"{number}.wav", with_fault(f"slow-{24 + number}", wav(0.5, seed=number)))
     right = deployment.worker(concurrency=2, faulty=True, visibility_timeout_s=10)

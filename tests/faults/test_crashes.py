@@ -1,4 +1,4 @@
-"""Processes that die: children, workers, and recordings that kill them."""
+"""Processes that die: children, workers, and recordings that crash them."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from tests.support.sounds import wav
 from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.states import AttemptOutcome
 
-#: Short, so that redelivery can be waited for; the default is 60 s.
+#: Short, so that a test can wait for the second delivery; the default is 60 s.
 VISIBILITY_S = 10
 
 
 def starts(file: Path) -> list[tuple[int, str]]:
-    """Pid and fault of every recording that was begun."""
+    """Return pid and fault of every recording that was started."""
     if not file.exists():
         return []
     return [(int(pid), name) for pid, name in (line.split() for line in file.read_text().splitlines())]
 
 
 def children(worker: Running) -> list[int]:
-    """The pids of the worker's children that are ready."""
+    """Return the pids of the worker's children that are ready."""
     living = set(worker.children())
     return [e["pid"] for e in worker.events if e.get("event") == "child_ready" and e["pid"] in living]
 
 
 def stop_with_a_message(deployment: Deployment, worker: Running) -> None:
-    """Stop a worker whose question for work stands at the broker, and have the broker answer it.
+    """Stop a worker that waits for a message, and have the broker deliver one to it.
 
-    The message is then in no list and nobody has filed it. The question is asked for a second at a time: between two of
-    them, or while the worker still settles the message before, the broker has nobody to hand it to.
+    The message is then in no list, and not yet recorded as in flight. The worker waits for one second at a time. The
+    broker cannot deliver between two of these waits, or while the worker still settles the message before.
     """
     for number in range(30):
         deployment.bucket.put(f"{number}.wav", wav(1.0, seed=number))
         worker.signal(signal.SIGSTOP)
         deployment.enqueue(f"{number}.wav", None)
-        # Handed over within the push, or not at all.
+        # The broker delivers within the push, or not at all.
         if deployment.ledger.depth().total_waiting == 0:
             return
         worker.signal(signal.SIGCONT)
@@ -70,7 +70,7 @@ def test_a_killed_child_s_recording_runs_again_within_10_s(deployment: Deploymen
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
     wait_until(lambda: len(starts(starts_file)) == 2, 30, "the second start")
-    # The budget; it holds the load of the model in the new child.
+    # The limit includes the load of the model in the new child.
     assert time.monotonic() - killed < 10 * PATIENCE
     deployment.wait_drained(60)
     deployment.assert_accounted()
@@ -89,7 +89,7 @@ def test_a_killed_worker_s_recording_runs_on_another(deployment: Deployment, sta
     holder.signal(signal.SIGKILL, group=True)
     killed = time.monotonic()
     wait_until(lambda: len(starts(starts_file)) == 2, 60, "the second start")
-    # Visibility timeout, a beat before the kill, the restore interval.
+    # Visibility timeout, a heartbeat before the kill, the restore interval.
     assert time.monotonic() - killed < (VISIBILITY_S + 5 + 5 + 5) * PATIENCE
     deployment.wait_drained(60)
     deployment.assert_accounted()
@@ -211,7 +211,7 @@ def test_a_fault_of_our_own_making_is_a_visible_failure(deployment: Deployment, 
 
 @pytest.mark.scenario(37)
 def test_8_channels_and_odd_speakers_are_analysed_beside_others(deployment: Deployment, tmp_path: Path) -> None:
-    """PyAV ended the process on both; ``tests/unit/audio/test_audio_channels.py`` has every codec."""
+    """PyAV crashed the process on both; ``tests/unit/audio/test_audio_channels.py`` has every codec."""
     surround = muxed(tmp_path / "surround.m4a", 48_000, (cough_like(1.0, 48_000, channels=8), "aac"))
     odd = muxed(
         tmp_path / "odd.mov", 48_000, (cough_like(1.0, 48_000, channels=2), "pcm_s16le"),

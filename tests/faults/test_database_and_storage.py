@@ -1,4 +1,4 @@
-"""PostgreSQL and S3 away, slow, cut or refusing."""
+"""PostgreSQL and S3 down, slow, cut or refusing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_database_away_for_long_costs_nothing(deployment: Deployment) -> None:
     deployment.servers.postgres.stop()
     worker.wait_for_event("holding", 30)
     before = deployment.ledger.depth()
-    # Ten times the limit, the visibility timeout four times over; a condition that cannot come is waited for.
+    # Ten times the retry limit, four times the visibility timeout. The condition must not become true in that time.
     with pytest.raises(TimeoutError):
         wait_until(
             lambda: deployment.ledger.depth().open < before.open - 2, 20 / PATIENCE, "jobs to end without a database"
@@ -102,7 +102,7 @@ def test_storage_faults_are_waited_out_and_a_missing_object_is_not(deployment: D
     }
 
     def plan(method: str, path: str, count: int) -> S3Fault | None:
-        # boto3 asks twice before it gives up on a 503.
+        # boto3 sends two requests before it gives up on a 503.
         return faults.get(path.rsplit("/", 1)[-1].split("?")[0]) if count < 3 else None
 
     with S3Proxy(deployment.servers.endpoints.s3_endpoint_url, plan, slow_s=8) as proxy:
@@ -161,7 +161,7 @@ def test_access_denied_for_one_is_deferred_and_for_twenty_in_a_row_pauses(deploy
 
 @pytest.mark.scenario(28)
 def test_jobs_of_a_bucket_elsewhere_fail_and_hold_up_no_other(deployment: Deployment) -> None:
-    """Nor do recordings whose requests a gateway signs wrongly: they are tried again, and nothing pauses for them."""
+    """Recordings whose requests a gateway signs wrongly are tried again, and the worker does not pause for them."""
     faults = {"elsewhere": S3Fault.ELSEWHERE, "odd": S3Fault.SIGNATURE}
 
     def plan(method: str, path: str, count: int) -> S3Fault | None:
@@ -184,7 +184,7 @@ def test_jobs_of_a_bucket_elsewhere_fail_and_hold_up_no_other(deployment: Deploy
 
 @pytest.mark.scenario(34)
 def test_a_body_cut_with_a_length_of_its_own_becomes_no_answer(deployment: Deployment) -> None:
-    """Given a gateway that gives half of each recording at first, then every answer is about the whole one."""
+    """Given a gateway that first returns half of each recording, then every answer is for the whole recording."""
 
     def plan(method: str, path: str, count: int) -> S3Fault | None:
         return S3Fault.SHORT if method == "GET" and (count == 0 or "always" in path) else None

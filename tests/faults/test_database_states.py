@@ -1,4 +1,4 @@
-"""What the database says in passing, and what it refuses for ever."""
+"""Transient errors of the database, and rows that it always refuses."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tussis.shared.store.repository import Store
 def test_good_recordings_behind_a_pooler_in_transaction_mode_all_succeed(
     deployment: Deployment, pooled_url: str
 ) -> None:
-    """Given more children than sessions of the server, when good recordings are analysed, then none fails, and none is
-    even tried twice."""
+    """Given more children than sessions of the server, when good recordings are analysed, then none fails, and each one
+    has one attempt."""
     deployment.environment |= {"TUSSIS_DATABASE_URL": pooled_url, "TUSSIS_DATABASE_DIRECT": "false"}
     for command in (["migrate"], ["migrate", "--check"]):
         assert deployment.tussis(*command).wait(60) == 0
@@ -44,8 +44,8 @@ def test_good_recordings_behind_a_pooler_in_transaction_mode_all_succeed(
 def test_a_recording_that_the_database_refuses_for_ever_ends_as_a_dead_letter(
     deployment: Deployment, store_url: str
 ) -> None:
-    """Given a trigger that lets nothing of one recording in, when it is analysed, then it ends, visibly, and its
-    neighbours are answered."""
+    """Given a trigger that refuses all rows of one recording, when it is analysed, then it ends as a dead letter, and
+    the other jobs get results."""
     execute(
         store_url,
         """

@@ -1,6 +1,6 @@
-"""A GPU worker's device process that dies, and who takes the blame. On the CPU: everything but CUDA itself.
+"""A GPU worker's device process that dies, and which recordings count a crash. On the CPU: all code but CUDA.
 
-Faults meet a recording inside the device process (tests.soak.faulty_device).
+Faults occur inside the device process (tests.soak.faulty_device).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
 
 
 def test_a_crash_with_three_in_the_run_counts_against_none(deployment: Deployment, starts_file: Path) -> None:
-    """Given three recordings in one run, when the device process is killed, then all three end as results."""
+    """Given three recordings in one run, when the device process is killed, then all three get results."""
     worker = trial(deployment, concurrency=3, batch_wait_ms=1000, max_attempts=1)
     (device,) = device_pids(worker)
     jobs = [
@@ -44,7 +44,7 @@ def test_a_crash_with_three_in_the_run_counts_against_none(deployment: Deploymen
     wait_until(lambda: len(device_pids(worker)) == 2, DRAINED_S, "the next process's word")
     ended = [outcomes(deployment, job) for job in jobs]
     assert all(one[-1][0] is AttemptOutcome.SUCCEEDED for one in ended)
-    # Who was in the run vanished, not alone; who was not yet in it went on with the new process.
+    # A recording in the run vanished, not alone. A recording not yet in the run continued with the new process.
     vanished = [one for one in ended if len(one) > 1]
     assert vanished
     assert {one[0] for one in vanished} == {(AttemptOutcome.VANISHED, False)}
@@ -81,7 +81,7 @@ def test_a_recording_that_crashes_a_carrier_leaves_the_device_process_alone(depl
 
 @pytest.mark.faults_only
 def test_a_run_that_hangs_is_ended_with_its_stacks(deployment: Deployment, starts_file: Path) -> None:
-    """Given a run that holds the interpreter's lock for ever, then it ends at the deadline, and others finish."""
+    """Given a run that holds the GIL forever, then the run ends at the deadline, and other recordings finish."""
     good = deployment.enqueue("good.wav", wav(1.0))
     hung = deployment.enqueue("hung.wav", with_fault("device-hang", wav(1.0)))
     worker = trial(deployment, concurrency=2, max_attempts=1, inference_timeout_s=5)
@@ -95,7 +95,7 @@ def test_a_run_that_hangs_is_ended_with_its_stacks(deployment: Deployment, start
 
 @pytest.mark.faults_only
 def test_a_failed_run_is_the_failure_of_one(deployment: Deployment, starts_file: Path) -> None:
-    """Given a run that fails, then each of its recordings runs alone; a device that stays broken is replaced."""
+    """Given a run that fails, then each of its recordings runs alone. A device that keeps failing is replaced."""
     good = [deployment.enqueue(f"{n}.wav", wav(1.0, seed=n)) for n in range(4)]
     failing = deployment.enqueue("failing.wav", with_fault("device-fail", wav(1.0)))
     worker = trial(deployment, concurrency=3, max_attempts=1, batch_wait_ms=500)
@@ -114,7 +114,7 @@ def test_a_failed_run_is_the_failure_of_one(deployment: Deployment, starts_file:
     worker.wait_for_event("device_broken", DRAINED_S)
 
 
-#: Those that a carrier sees at once; the other ones have it wait for the rest of a message, for 30 s.
+#: A carrier notices these at once. With the other ones it waits 30 s for the rest of a message.
 _SEEN_AT_ONCE = [name for name in DISTURBANCES if not name.startswith("stop")]
 _WAITED_FOR = [name for name in DISTURBANCES if name.startswith("stop")]
 
@@ -125,7 +125,7 @@ _WAITED_FOR = [name for name in DISTURBANCES if name.startswith("stop")]
 def test_disturbed_connections_to_the_device_process_change_no_answer(
     deployment: Deployment, starts_file: Path, chosen: list[str]
 ) -> None:
-    """Given replies that are cut, repeated, swapped or damaged, then the stored answers are those of a run without."""
+    """Given replies that are cut, repeated, swapped or damaged, then the stored answers equal those of a normal run."""
     sounds = {f"{number}.wav": wav(0.5 + number % 3, seed=number) for number in range(3 * len(chosen) + 4)}
     deployment.environment[DISTURBED] = ",".join(chosen)
     disturbed = trial(deployment, concurrency=4)
@@ -133,7 +133,7 @@ def test_disturbed_connections_to_the_device_process_change_no_answer(
     deployment.wait_drained(DRAINED_S)
     assert set(met(starts_file)) == {f"wire-{name}" for name in chosen}
     assert len(device_pids(disturbed)) == 1
-    # None counts as a crash; one that was disturbed on every connection of its attempt was deferred.
+    # No recording counts a crash. One that was disturbed on every connection of its attempt was deferred.
     ended = {outcome for job in first for outcome, _ in outcomes(deployment, job)}
     assert ended <= {AttemptOutcome.SUCCEEDED, AttemptOutcome.TRANSIENT}
     disturbed.signal(signal.SIGTERM)
@@ -158,7 +158,7 @@ def test_disturbed_connections_to_the_device_process_change_no_answer(
 
 @pytest.mark.faults_only
 def test_a_run_that_lacks_memory_is_repeated_in_smaller_ones(deployment: Deployment, starts_file: Path) -> None:
-    """Given memory for one recording a run, and one that never fits, then that one is tried later and fails at last."""
+    """Given memory for one recording per run, and one that never fits, then that one is deferred and fails at last."""
     worker = trial(
         deployment,
         concurrency=3,
@@ -193,5 +193,5 @@ def test_a_killed_parent_leaves_no_process(deployment: Deployment, starts_file: 
 def _lives(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:  # it ended between the two looks
+    except psutil.NoSuchProcess:  # it ended between the two calls
         return False

@@ -1,4 +1,4 @@
-"""A worker obeys its own settings, whatever is set for another Celery application of the host."""
+"""A worker uses its own settings, whatever is set for another Celery application of the host."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.deployment import READY_S, Deployment
 from tests.support.sounds import wav
 from tussis.worker.parent.environment import NAMES
 
-#: Each one breaks, or misleads, a worker of stock Celery.
+#: Each variable breaks or misconfigures a worker of stock Celery.
 WRONG = {
     "CELERY_BROKER_URL": "amqp://nobody@127.0.0.1:1//",
     "CELERY_BROKER_READ_URL": "redis://127.0.0.1:1/0",

@@ -1,4 +1,4 @@
-"""What somebody with a producer's rights, or an older version, put into the broker ends no worker."""
+"""No entry that a client with a producer's rights, or an older version, writes to the broker ends a worker."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.support.sounds import wav
 from tussis.shared.messages import Job, envelope
 from tussis.shared.queues import UNACKED_INDEX_KEY, UNACKED_KEY
 
-#: Each ended a worker, and the next one at its start.
+#: Each one ended a worker, and the next worker at its start.
 POISON: list[dict[str, Any]] = [
     {"stamped_headers": 5},
     {"timelimit": "xx"},
     {"timelimit": [1, 2, 3]},
     {"retries": {}, "stamps": {"__type__": "uuid", "__value__": 5}},
 ]
-#: A message that the worker published for its sender, once the task was done.
+#: A message that the worker published for the sender after the task.
 CALLBACK: dict[str, Any] = {
     "task": "foreign.task",
     "args": [],
@@ -67,7 +67,7 @@ def test_a_poisoned_envelope_is_processed_as_its_message_says(deployment: Deploy
 
 @pytest.mark.scenario(36)
 def test_a_poisoned_entry_filed_by_an_older_version_ends_no_worker(deployment: Deployment, broker_url: str) -> None:
-    """It stood there unacknowledged, and ended the next worker at its start."""
+    """The entry stayed unacknowledged and ended the next worker at its start."""
     client: Any = redis.Redis.from_url(broker_url)
     job = deployment.enqueue("a.wav", wav(0.5))
     places: list[list[Any]] = [["", "tussis.any"], ["foreign", "foreign"], [5, {}], [None, None]]
@@ -89,10 +89,10 @@ def test_remote_control_through_the_broker_has_no_effect(deployment: Deployment,
     worker = deployment.worker(concurrency=1)
     job = deployment.enqueue("a.wav", wav(0.5, seed=1))
     deployment.wait_drained(60)
-    # Nothing listens for broadcasts, and nothing of kombu's own is kept in the broker.
+    # No subscriber for broadcasts, and no keys of kombu in the broker.
     assert (client.pubsub_numpat(), client.pubsub_channels()) == (0, [])
     assert [key for key in client.scan_iter() if not key.startswith(b"tussis.")] == []
-    # Celery's own application on the same broker, its remote control as it comes.
+    # Another Celery application on the same broker, with remote control at its defaults.
     with Celery("theirs", broker=broker_url, set_as_current=False) as theirs:
         theirs.control.revoke(job.job_id, terminate=True)
         theirs.control.cancel_consumer("tussis.any")

@@ -23,7 +23,7 @@ from tussis.shared.states import AttemptOutcome
 
 
 def lives(pid: int) -> bool:
-    """Whether a process runs; one that nobody has collected does not."""
+    """Return whether a process runs. A zombie does not."""
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -44,7 +44,7 @@ def test_unreadable_messages_are_visible_and_the_queue_moves_on(deployment: Depl
 
 
 def open_malformed(deployment: Deployment, client: redis.Redis, **changes: object) -> str:
-    """Enqueue a job as a producer of another language may: by the ledger and a list, with something wrong in it."""
+    """Enqueue a job as a producer in another language may do: through the ledger and a list, with an error in it."""
     job_id = str(uuid.uuid4())
     message = {"v": 1, "job_id": job_id, "bucket": deployment.bucket.name, "key": "a.wav", "enqueued_at": 1.7e9}
     message |= changes
@@ -56,7 +56,7 @@ def open_malformed(deployment: Deployment, client: redis.Redis, **changes: objec
 
 @pytest.mark.scenario(33)
 def test_a_malformed_job_is_a_failure_for_whoever_holds_its_id(deployment: Deployment, broker_url: str) -> None:
-    """Given jobs that cannot be read, and a message that only uses the id of a good one, then the former end."""
+    """Given unreadable jobs, and a message with only the id of a good job, then the unreadable jobs end as failures."""
     client = redis.Redis.from_url(broker_url)
     good = deployment.enqueue("a.wav", wav(0.5, seed=1))
     malformed = open_malformed(deployment, client, priority=99)
@@ -81,7 +81,7 @@ def test_a_malformed_job_is_a_failure_for_whoever_holds_its_id(deployment: Deplo
 
 
 def told(deployment: Deployment, job_id: str) -> dict[str, Any]:
-    """What ``tussis job`` says."""
+    """Return the output of ``tussis job``."""
     command = deployment.tussis("job", job_id, "--json")
     assert command.wait(60) in (0, 1), command.text
     answer: dict[str, Any] = json.loads(command.stdout[0])
@@ -110,7 +110,7 @@ def test_rolling_restarts_under_load_lose_nothing(deployment: Deployment) -> Non
 def test_a_recording_that_outlasts_the_grace_period_is_run_by_another(deployment: Deployment, tmp_path: Path) -> None:
     starts_file = tmp_path / "starts"
     deployment.environment[STARTS_FILE] = str(starts_file)
-    # The next one finds the recording quick.
+    # The fault is slow only once: the next worker finishes the recording fast.
     job = deployment.enqueue("slow.wav", with_fault("once-60", wav(0.5)))
     worker = deployment.worker(concurrency=1, faulty=True, soft_shutdown_s=1, visibility_timeout_s=10)
     wait_until(starts_file.exists, 30, "the recording to be begun")

@@ -1,4 +1,4 @@
-"""The soak itself: a short one adds up, and its exit status says so."""
+"""The soak itself: the totals of a short soak match, and its exit status is 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The broker loses its data, some of it or all: a sweep of the bucket brings the recordings back."""
+"""The broker loses some or all of its data: a sweep of the bucket enqueues the recordings again."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tussis.shared.messages import Job, job_id_for, normalise_etag
 from tussis.shared.states import AnalysisState
 from tussis.worker.embedded.servers import Servers
 
-#: Bytes at the end of the append-only file that a power cut takes along: some fifteen jobs.
+#: Bytes at the end of the append-only file that a power failure loses: about fifteen jobs.
 CUT_BYTES = 60_000
 
 
 def sweep(deployment: Deployment, *arguments: str) -> dict[str, Any]:
-    """Run the command; its summary."""
+    """Run the command and return its summary."""
     run = deployment.tussis("sweep", f"s3://{deployment.bucket.name}", "--json", *arguments)
     assert run.wait(90) == 0, run.text
     summary: dict[str, Any] = json.loads(run.stdout[0])
@@ -31,7 +31,7 @@ def sweep(deployment: Deployment, *arguments: str) -> dict[str, Any]:
 
 
 def upload(deployment: Deployment, count: int) -> list[Job]:
-    """Store recordings; the jobs of their addresses, not enqueued."""
+    """Store recordings, and return jobs for them that are not enqueued."""
     jobs = []
     for number in range(count):
         key = f"{number:03d}.wav"
@@ -55,7 +55,7 @@ def test_a_wiped_broker_s_recordings_come_back_with_one_sweep(
     deployment.worker(concurrency=2, faulty=True, visibility_timeout_s=10)
     deployment.wait_drained(60)
     deployment.store.discard([deployment.analysis(aside).id])
-    # Now more: one is in work, the others wait.
+    # Add more: one is in flight, the others wait.
     slow = deployment.enqueue("slow.wav", with_fault("slow-5", wav(0.3, seed=90)), priority=0)
     waiting = [
         deployment.enqueue(f"w{number}.wav", with_fault("slow-1", wav(0.3, seed=100 + number))) for number in range(8)
@@ -101,7 +101,7 @@ def test_what_enqueue_returned_for_survives_kill_9_of_the_broker(deployment: Dep
 @pytest.mark.scenario(11)
 @pytest.mark.faults_only
 def test_with_everysec_the_loss_is_reported_by_one_sweep_and_all_end(deployment: Deployment, broker_url: str) -> None:
-    """kill -9 alone leaves what the broker wrote in the kernel's hands; what a power cut takes of it is cut off."""
+    """After kill -9 the kernel still has what the broker wrote. The test cuts off what a power failure loses."""
     jobs = upload(deployment, 40)
     client = redis.Redis.from_url(broker_url)
     client.config_set("appendfsync", "everysec")
@@ -111,7 +111,7 @@ def test_with_everysec_the_loss_is_reported_by_one_sweep_and_all_end(deployment:
     deployment.servers.broker.kill()
     cut_append_only_file(deployment.servers)
     deployment.servers.broker.start()
-    # It is read from its own file again.
+    # The broker has read its own configuration file again.
     assert client.config_get("appendfsync") == {"appendfsync": "always"}
 
     lost = len(jobs) - deployment.ledger.depth().open
@@ -125,7 +125,7 @@ def test_with_everysec_the_loss_is_reported_by_one_sweep_and_all_end(deployment:
 
 
 def cut_append_only_file(servers: Servers) -> None:
-    """Take the last bytes off the file that the broker writes at the moment."""
+    """Cut the last bytes off the file that the broker writes at present."""
     files = sorted(
         (servers.broker.log.parent).rglob("appendonly.aof.*.incr.aof"), key=lambda file: int(file.name.split(".")[2])
     )

@@ -1,4 +1,4 @@
-"""``python -m tests.soak``: the pipeline under random faults, with an account at the end."""
+"""``python -m tests.soak``: run the pipeline under random faults, then compare jobs and answers."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from tussis.shared.text import printable
 @click.option("--data", type=click.Path(path_type=Path), help="Where servers and logs lie [a new temporary folder].")
 @click.pass_context
 def main(ctx: click.Context, minutes: float, seed: int, workers: int, model: Path | None, data: Path | None) -> None:
-    """Run the real pipeline on embedded servers while a random fault strikes every few seconds.
+    """Run the real pipeline on embedded servers, with a random fault every few seconds.
 
-    Recordings good, broken, long, slow, missing and poisonous are enqueued; children, workers, broker and database are
-    killed, connections cut and frozen, the object store answers with errors. Then everything drains, and the account is
-    made: enqueued = results + failures, no duplicates, nothing open. The exit status is 1 when it does not add up.
+    Good, broken, long, slow, missing and crashing recordings are enqueued. Children, workers, broker and database are
+    killed, connections are cut and frozen, and the object store answers with errors. Then the queues drain, and the
+    totals are checked: enqueued = results + failures, no duplicates, nothing open. The exit status is 1 when a check
+    fails.
 
     \b
     Example:
@@ -43,7 +44,7 @@ def main(ctx: click.Context, minutes: float, seed: int, workers: int, model: Pat
     chosen = model or default_model()
     if chosen is None:
         raise ModelRefused("no model ships with this version: pass --model cough.onnx")
-    read_manifest(chosen)  # a wrong model says so now, and not a minute later in a worker's log
+    read_manifest(chosen)  # report a wrong model here, not a minute later in a worker's log
     folder = data or Path(tempfile.mkdtemp(prefix="tussis-soak-"))
     click.echo(f"soak of {minutes:g} minutes, seed {seed}, logs in {printable(str(folder))}")
     with interrupts() as handled:

@@ -1,4 +1,4 @@
-"""The faults of a soak: each a function that hurts the plant, and undoes what does not mend itself."""
+"""The faults of a soak. Each function injects one fault, and repairs what does not recover without help."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from tests.soak.plant import Plant
 from tests.soak.s3_proxy import S3Fault
 
-#: Seconds for which a server is away, or the store misbehaves.
+#: Seconds for which a server is down, or the store returns faults.
 _AWAY_S: Final = (0.5, 4.0)
 _S3_FAULTS: Final = (S3Fault.UNAVAILABLE, S3Fault.CUT, S3Fault.SHORT, S3Fault.SLOW, S3Fault.DENIED, S3Fault.EXPIRED)
 

@@ -1,7 +1,8 @@
-"""A device process with faults on demand: the real one, with its engine's run wrapped.
+"""A device process with faults on demand: the real process, with its engine's run wrapped.
 
-A faulty worker's carrier stamps the fault into a recording's first samples; here it is read, met, and taken out.
-With ``DISTURBED`` set the connections to the carriers are disturbed as well: every third reply with scores.
+The carrier of a faulty worker writes the fault into the first samples of a recording. This process reads it, injects
+the fault, and sets these samples to zero. With ``DISTURBED`` set, it also changes every third reply with scores to the
+carriers.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ import numpy as np
 from tests.soak.faulty_worker import note
 from tussis.worker.device.wire import Kind, Reply, Wave
 
-#: No recording holds such a sample: they are at most 2.
+#: Marks a recording with a fault. Samples of recordings are at most 2.
 _STAMP: Final = np.float32(31_337.0)
 _FAULTS: Final = ("segfault", "hang", "fail", "break", "slow", "memory")
-#: Names of ``DISTURBANCES``, with commas, if set: every third reply with scores is disturbed, by each in turn.
+#: Names of ``DISTURBANCES``, separated by commas. If set, every third reply with scores is disturbed, by each in turn.
 DISTURBED: Final = "FAULT_DEVICE_DISTURBED"
 _broken: list[str] = []
 
 
 def stamped(wave: Wave, fault: str) -> Wave:
-    """The recording with ``device-NAME`` or ``device-NAME-NUMBER`` in its first three samples."""
+    """Return the recording with ``device-NAME`` or ``device-NAME-NUMBER`` in its first three samples."""
     _, name, *seconds = fault.split("-")
     samples = wave.samples.copy()
     samples[:3] = (_STAMP, _FAULTS.index(name), float(seconds[0]) if seconds else 0.0)
@@ -46,12 +47,12 @@ def _meet(wave: Wave, recordings: int) -> None:
     if name == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
     elif name == "hang":
-        # PyDLL keeps the GIL, as a driver that hangs may.
+        # PyDLL keeps the GIL, as a driver that hangs may do.
         ctypes.PyDLL(None).sleep(3600)
     elif name == "slow":
         time.sleep(seconds)
     elif name == "memory":
-        # Fits while no more than so many recordings share the run.
+        # The run fails when more recordings than the fault's number share it.
         if recordings > seconds:
             raise RunFailed("Failed to allocate memory for requested buffer of size 1")
     else:
@@ -88,7 +89,7 @@ def _encoded(reply: Reply) -> bytes:
 
 
 def _shifted(payload: bytes) -> bytes:
-    """Scores that are another recording's: a wrong answer, if they are taken."""
+    """Return scores that belong to another recording. A carrier that accepts them stores a wrong answer."""
     values = np.frombuffer(payload, dtype=np.float32).copy()
     values[0] = 1 - values[0]
     return values.tobytes()
@@ -100,7 +101,7 @@ def _not_finite(payload: bytes) -> bytes:
     return values.tobytes()
 
 
-#: What is sent in the place of a final reply, and whether the connection is closed behind it.
+#: What is sent in place of a final reply, and whether the connection is closed after it.
 DISTURBANCES: Final[dict[str, Callable[[Reply], tuple[bytes, bool]]]] = {
     "cut-before": lambda reply: (b"", True),
     "cut-in-header": lambda reply: (_encoded(reply)[:10], True),
@@ -136,7 +137,7 @@ def _disturbing(send: Callable[..., None], chosen: list[str]) -> Callable[..., N
 
 
 def main() -> None:
-    """Wrap, then be a device process."""
+    """Wrap the calls, then run the device process."""
     from tussis.worker.device import process, wire
     from tussis.worker.device.engine import Engine
 

@@ -1,10 +1,9 @@
-"""A worker with faults on demand: the real one, with one call wrapped.
+"""A worker with faults on demand: the real worker, with some calls wrapped.
 
-A recording whose bytes hold ``FAULT:<name>:`` is met by that fault where it would be decoded; what follows is
-the real recording. A fault that begins with ``device-`` travels on, and meets the recording in the device process
-(:mod:`tests.soak.faulty_device`). Run as ``python -m tests.soak.faulty_worker`` with the arguments of
-``tussis worker``. For ``tussis soak`` and the tests; never for recordings of others, who could end the process with a
-few bytes.
+A recording whose bytes start with ``FAULT:<name>:`` triggers that fault when it is decoded. The bytes after this prefix
+are the real recording. A fault that begins with ``device-`` is sent on and occurs in the device process
+(:mod:`tests.soak.faulty_device`). Run it as ``python -m tests.soak.faulty_worker`` with the arguments of
+``tussis worker``. Only for the soak and the tests: with recordings of others, a few bytes could end the process.
 """
 
 from __future__ import annotations
@@ -20,36 +19,38 @@ from typing import Any
 
 MARKER = b"FAULT:"
 
-#: Where a recording that was begun leaves a line, if set: pid and name of the fault.
+#: A file, if set. Every recording that triggers a fault adds a line: pid and name of the fault.
 STARTS_FILE = "FAULT_STARTS_FILE"
 
 
-#: A file that does not exist yet, if set: the first result that is committed kills its process, and makes the file.
+#: A file that does not exist yet, if set. The first result that is committed creates the file and kills its process.
 KILL_AFTER_COMMIT = "FAULT_KILL_AFTER_COMMIT"
 
-#: Files, if set. While the first exists no child gets its model; once the second does, the event loop hangs; once the
-#: third does, the worker asks the broker for no more messages, while its loop turns.
+#: Files, if set. While the first exists, no child gets its model. While the second exists, the event loop hangs. While
+#: the third exists, the worker takes no messages from the broker, but its loop runs.
 SLOW_LOAD, STUCK_LOOP, DEAF = "FAULT_SLOW_LOAD", "FAULT_STUCK_LOOP", "FAULT_DEAF"
 
 
 #: If set, the stop of Celery's pool never ends.
 STUCK_STOP = "FAULT_STUCK_STOP"
-#: If set, kombu's own transport is used, without our repairs.
+#: If set, kombu's own transport is used, without Tussis' corrections.
 UNGUARDED = "FAULT_UNGUARDED"
-#: Seconds by which the worker's clock is ahead, if set.
+#: Seconds that the worker's clock is ahead, if set.
 CLOCK_OFF = "FAULT_CLOCK_OFF"
 
 
-#: The fault that the recording in hand takes along; a child has one recording at a time.
+#: The fault that the current recording carries. A child has one recording at a time.
 _for_the_device: list[str] = []
 
 
 def with_fault(name: str, recording: bytes = b"") -> bytes:
-    """The bytes of a recording that meets the fault ``name``: segfault, exit, memory, hang, raise, no-memory,
-    no-torch-memory, slow-SECONDS, or once-SECONDS, which is slow at the first time only (with `STARTS_FILE`).
+    """Return the bytes of a recording that triggers the fault ``name``.
 
-    In the device process: device-segfault, device-hang, device-fail, device-break, device-slow-SECONDS,
-    device-memory-MOST, which lacks memory while more than so many recordings share the run.
+    Names: segfault, exit, memory, hang, raise, no-memory, no-torch-memory, slow-SECONDS, or once-SECONDS, which is
+    slow the first time only (with `STARTS_FILE`).
+
+    In the device process: device-segfault, device-hang, device-fail, device-break, device-slow-SECONDS, or
+    device-memory-MOST, which lacks memory while more than MOST recordings share the run.
     """
     return MARKER + name.encode() + b":" + recording
 
@@ -59,12 +60,12 @@ def _segfault() -> None:
 
 
 def _out_of_memory() -> None:
-    # What the kernel does to the process that it picks.
+    # The kernel does the same to a process when memory runs out.
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _hang() -> None:
-    # PyDLL keeps the GIL, as a codec that hangs in C may.
+    # PyDLL keeps the GIL, as a codec that hangs in C may do.
     ctypes.PyDLL(None).sleep(3600)
 
 
@@ -159,7 +160,7 @@ def _deaf(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def note(name: str) -> bool:
-    """Whether it is the first of this name, as far as one can tell."""
+    """Record the fault and return whether it is the first of this name; always true without `STARTS_FILE`."""
     path = os.environ.get(STARTS_FILE)
     if not path:
         return True
@@ -171,9 +172,9 @@ def note(name: str) -> bool:
 
 
 def main() -> None:
-    """Wrap, then hand over to ``tussis worker``."""
+    """Wrap the calls, then run ``tussis worker``."""
     if off_s := float(os.environ.get(CLOCK_OFF, "0")):
-        # Before kombu takes the function by its name.
+        # This must precede the import of kombu, which binds the function by name.
         right = time.time
         vars(time)["time"] = lambda: right() + off_s
     from celery.concurrency.prefork import TaskPool
@@ -187,7 +188,7 @@ def main() -> None:
     from tussis.worker.pipeline import process as pipeline
     from tussis.worker.status.rundir import RunDir
 
-    # The one call that is overridden in each, by its name there.
+    # Each module or class gets one wrapped call, under the name by which it is called there.
     vars(pipeline)["decode"] = _wrapped(vars(pipeline)["decode"])
     vars(tasks)["act"] = _killing(vars(tasks)["act"])
     vars(child)["open_chosen"] = _slow(vars(child)["open_chosen"])

@@ -1,4 +1,4 @@
-"""What a soak runs: the servers, a bucket, workers, and the proxies through which the workers see the servers."""
+"""The processes of a soak: the servers, a bucket, workers, and the proxies between workers and servers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tussis.worker.local.bucket import bucket_client
 from tussis.worker.status.rundir import RunDir
 
 BUCKET = "tussis-soak"
-#: Short delays and timeouts, so that minutes of soak see what takes hours otherwise.
+#: Short delays and timeouts, so that a soak of minutes covers what otherwise takes hours.
 _SETTINGS = {
     "TUSSIS_VISIBILITY_TIMEOUT_S": "10",
     "TUSSIS_RETRY_BASE_S": "0.5",
@@ -36,13 +36,13 @@ _SETTINGS = {
 
 @dataclass
 class SoakWorker:
-    """One worker process under its guard, and its folder."""
+    """One worker process with its guard and its folder."""
 
     process: GuardedProcess
     run_dir: Path
 
     def children(self) -> list[int]:
-        """The process ids of its ready children."""
+        """Return the process ids of its ready children."""
         found = []
         for folder in self.run_dir.glob("tussis-*"):
             found += [pid for pid, report in RunDir(folder).children().items() if report.state == "ready"]
@@ -51,7 +51,7 @@ class SoakWorker:
 
 @dataclass
 class Plant:
-    """Everything at work, for the time of :func:`plant`."""
+    """All processes of a soak, while :func:`plant` is active."""
 
     servers: Servers
     data: Path
@@ -66,7 +66,7 @@ class Plant:
     started: int = 0
 
     def start_worker(self) -> SoakWorker:
-        """Start one more worker, with one child; do not wait for it."""
+        """Start one more worker with one child; do not wait for it."""
         self.started += 1
         run_dir = self.data / f"run-{self.started}"
         run_dir.mkdir(parents=True)
@@ -86,7 +86,7 @@ class Plant:
         return worker
 
     def environment(self) -> dict[str, str]:
-        """The settings of a worker: every server through its proxy."""
+        """Return the settings of a worker, with the address of a proxy for each server."""
         own = self.servers.endpoints.environment()
         return {
             **own,
@@ -95,12 +95,12 @@ class Plant:
             "TUSSIS_DATABASE_URL": _through(own["TUSSIS_DATABASE_URL"], self.database_proxy.port),
             "TUSSIS_S3_ENDPOINT_URL": self.s3_proxy.url,
             "TUSSIS_MODEL": str(self.model),
-            # The faulty worker is not installed.
+            # The faulty worker is not part of the installed package.
             "PYTHONPATH": str(Path(__file__).parents[2]),
         }
 
     def replace_dead(self) -> int:
-        """What a supervisor does: start a worker for each one that ended. How many there were."""
+        """Start a worker for each one that ended, as a supervisor does. Return how many ended."""
         dead = [worker for worker in self.workers if not worker.process.running]
         for worker in dead:
             worker.process.stop()
@@ -109,7 +109,7 @@ class Plant:
         return len(dead)
 
     def kill_child(self, rng: random.Random) -> str:
-        """SIGKILL one child; what was done."""
+        """SIGKILL one child and return a description of it."""
         pids = [pid for worker in self.workers for pid in worker.children()]
         if not pids:
             return "no child to kill"
@@ -123,7 +123,7 @@ class Plant:
 
 @contextmanager
 def plant(data: Path, model: Path, workers: int) -> Iterator[Plant]:
-    """Start everything, and stop everything at the end. Raises what the servers and the store do."""
+    """Start all processes, and stop all at the end. Raises the errors of the servers and the store."""
     with ExitStack() as stack:
         servers = stack.enter_context(Servers(data / "servers"))
         endpoints = servers.endpoints

@@ -1,4 +1,4 @@
-"""What a soak enqueues: mostly good recordings, some broken, some long, some that kill the process that takes them."""
+"""The recordings of a soak: mostly good ones, some broken, some long, and some that crash the process."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tussis.worker.demo import sounds
 
 
 class Kind(StrEnum):
-    """What a recording is, and so how it may end."""
+    """The kind of a recording. It determines which answers are allowed."""
 
     GOOD = "good"
     LONG = "long"
     SLOW = "slow"
-    """Its decoding takes seconds: most likely to be met by a fault."""
+    """Its decoding takes seconds, so that a fault is most likely to occur during it."""
     BROKEN = "broken"
     POISON = "poison"
-    """Ends its process, whoever takes it."""
+    """It crashes every process that decodes it."""
     MISSING = "missing"
-    """Enqueued, never uploaded."""
+    """Enqueued, but never uploaded."""
 
 
-#: Out of a hundred recordings.
+#: Recordings of each kind in a hundred.
 SHARES = {Kind.GOOD: 78, Kind.LONG: 4, Kind.SLOW: 6, Kind.BROKEN: 6, Kind.POISON: 2, Kind.MISSING: 4}
-#: The failures that a kind may rightly end in. A good recording whose process was killed three times by the soak is
-#: `worker_crashed`, rightly so: it looks no different from one that kills it.
+#: The failures that are correct for a kind. A good recording is `worker_crashed` when the soak killed its process three
+#: times: nothing distinguishes it from a recording that crashes the process.
 ALLOWED = {
     Kind.GOOD: {"worker_crashed"},
     Kind.LONG: {"worker_crashed"},
@@ -45,7 +45,7 @@ _RATE_HZ = 16_000
 
 @dataclass(frozen=True)
 class SoakRecording:
-    """One object to be. ``data`` is None for one that is never uploaded."""
+    """One object of the soak. ``data`` is None for one that is never uploaded."""
 
     key: str
     kind: Kind
@@ -53,7 +53,7 @@ class SoakRecording:
 
 
 def recording(number: int, seed: int) -> SoakRecording:
-    """The recording of this number: the same for the same seed."""
+    """Return the recording of this number: the same for the same seed."""
     rng = random.Random(f"{seed}-{number}")
     [kind] = rng.choices(list(SHARES), weights=list(SHARES.values()))
     sound = _wav(rng, 20.0 if kind is Kind.LONG else rng.uniform(0.3, 2.5))

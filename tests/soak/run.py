@@ -1,4 +1,4 @@
-"""A soak from its first recording to its account."""
+"""Run a soak from its first recording to its totals."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from tussis.shared.store.records import ResultFilter
 
 #: Seconds between two faults.
 _BETWEEN_S = (3.0, 9.0)
-#: Seconds between two recordings that are enqueued: what two cores can keep up with while being hurt.
+#: Seconds between two recordings: a rate that two cores can handle under faults.
 _PACE_S = 0.25
-#: Seconds for everything to end after the last fault.
+#: Seconds for all jobs to end after the last fault.
 _DRAIN_S = 300.0
 
 
 @dataclass
 class Account:
-    """What a soak found. ``problems`` is empty when the promise held."""
+    """The totals of a soak. ``problems`` is empty when all guarantees held."""
 
     seed: int
     enqueued: int = 0
@@ -40,12 +40,12 @@ class Account:
     still_open: int = 0
     faults: Counter[str] = field(default_factory=Counter)
     recovery_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """From a fault's end to the next answer, seconds, by the fault's name."""
+    """Seconds from the end of a fault to the next answer, by the name of the fault."""
     drained_s: float = 0.0
     problems: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The account for people."""
+        """Return the totals as text."""
         told = [f"{name} {count}" for name, count in sorted(self.failures.items())]
         lines = [
             f"seed {self.seed}, {sum(self.faults.values())} faults: "
@@ -63,7 +63,7 @@ class Account:
 
 
 def soak(minutes: float, seed: int, data: Path, model: Path, workers: int, say: Callable[[str], None]) -> Account:
-    """Run the pipeline under faults for ``minutes``, drain it, and account. Raises what the servers do."""
+    """Run the pipeline under faults for ``minutes``, drain it, and count. Raises the errors of the servers."""
     account = Account(seed)
     with plant(data, model, workers) as made:
         feeder = _Feeder(made, seed)
@@ -79,17 +79,17 @@ def soak(minutes: float, seed: int, data: Path, model: Path, workers: int, say: 
 
 
 class _Feeder(threading.Thread):
-    """Upstream: uploads and enqueues, and tries again whatever did not return."""
+    """Upstream: uploads and enqueues, and repeats each call that raised an error."""
 
     def __init__(self, made: Plant, seed: int) -> None:
         super().__init__(name="feeder", daemon=True)
         self._plant = made
         self._seed = seed
         self._over = threading.Event()
-        # An object of an earlier soak in the same folder would have its answer already.
+        # A new prefix: objects of an earlier soak in the same folder have answers already.
         self._prefix = uuid.uuid4().hex[:8]
         self.jobs: dict[str, SoakRecording] = {}
-        """What was promised: every job whose enqueueing returned."""
+        """Every job that was enqueued without an error, by id."""
 
     @property
     def count(self) -> int:
@@ -102,7 +102,7 @@ class _Feeder(threading.Thread):
             number += 1
 
     def stop(self) -> None:
-        """Enqueue no more."""
+        """Stop enqueueing."""
         self._over.set()
         self.join()
 
@@ -143,7 +143,7 @@ def _hurt(made: Plant, account: Account, rng: random.Random, ends: float, say: C
 
 
 def answers(made: Plant) -> int:
-    """Results and failures so far; waits for a database that is just coming back."""
+    """Return the number of results and failures so far. Waits for a database that is starting."""
     while True:
         try:
             counts = made.store.counts()
@@ -153,7 +153,7 @@ def answers(made: Plant) -> int:
 
 
 def wait_answers(made: Plant, number: int, timeout_s: float) -> bool:
-    """Wait for so many answers; a worker that ended is replaced. False when they did not come."""
+    """Wait for ``number`` answers, and replace workers that ended. Returns False when the time is over."""
     ends = time.monotonic() + timeout_s
     while answers(made) < number:
         made.replace_dead()
@@ -175,7 +175,7 @@ def _drain(made: Plant) -> float:
 
 
 def _settle(made: Plant, feeder: _Feeder, account: Account) -> None:
-    """Hold what the store says against what was promised."""
+    """Compare the content of the store with the guarantees."""
     depth = made.ledger.depth()
     account.enqueued = feeder.count
     account.still_open = depth.open + depth.total_waiting + depth.in_flight + depth.deferred

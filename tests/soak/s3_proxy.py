@@ -1,4 +1,4 @@
-"""A proxy before the S3 store that answers downloads with the faults of a store: 503, 403, slow, cut, hung."""
+"""A proxy in front of the S3 store that injects faults into downloads: 503, 403, slow, cut, hung."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 
 class S3Fault(StrEnum):
-    """What happens to one request."""
+    """The fault of one request."""
 
     UNAVAILABLE = "unavailable"
     """503 SlowDown."""
@@ -30,11 +30,11 @@ class S3Fault(StrEnum):
     CUT = "cut"
     """Half of the body, then the connection ends."""
     SHORT = "short"
-    """Half of the body, with a Content-Length of its own: nothing in the answer tells."""
+    """Half of the body with a matching Content-Length: nothing in the answer shows that it is cut."""
     SLOW = "slow"
     """Half of the body, then nothing for the proxy's ``slow_s`` seconds."""
     TRICKLE = "trickle"
-    """The whole body, in pieces that come evenly over the proxy's ``slow_s`` seconds."""
+    """The whole body, in pieces at equal intervals over the proxy's ``slow_s`` seconds."""
 
 
 _REFUSALS = {
@@ -45,14 +45,14 @@ _REFUSALS = {
     S3Fault.ELSEWHERE: (301, "PermanentRedirect"),
 }
 
-#: Decides about one request: method, path and how often this path was asked for before.
+#: Returns the fault of one request: from method, path, and the number of earlier requests for this path.
 Plan = Callable[[str, str, int], S3Fault | None]
 
 
 class S3Proxy:
-    """Forwards 127.0.0.1:port to the store at ``endpoint_url``, for the time of a ``with`` block.
+    """Forwards 127.0.0.1:port to the store at ``endpoint_url``, for the duration of a ``with`` block.
 
-    ``plan`` may be replaced at any time; it is called from several threads.
+    ``plan`` may be replaced at any time. It is called from several threads.
     """
 
     def __init__(self, endpoint_url: str, plan: Plan = lambda method, path, count: None, slow_s: float = 30.0) -> None:
@@ -93,7 +93,7 @@ class S3Proxy:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def fault_for(self, method: str, path: str) -> S3Fault | None:
-        """Count the request and ask the plan."""
+        """Count the request and return the plan's fault for it."""
         with self._lock:
             count = self.requests[path]
             self.requests[path] += 1
@@ -102,7 +102,7 @@ class S3Proxy:
     def forward(
         self, method: str, path: str, headers: dict[str, str], body: bytes
     ) -> tuple[int, dict[str, str], bytes]:
-        """The store's status, headers and body; the signed ``Host`` goes along unchanged."""
+        """Return the store's status, headers and body. The signed ``Host`` header is sent unchanged."""
         connection = http.client.HTTPConnection(*self._target, timeout=30)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
@@ -115,11 +115,11 @@ class S3Proxy:
             connection.close()
 
     def wait_slow(self) -> None:
-        """Keep a client waiting, no longer than the proxy lives."""
+        """Wait for ``slow_s`` seconds, or until the proxy ends."""
         self.wait(self.slow_s)
 
     def wait(self, seconds: float) -> bool:
-        """Wait; whether the proxy ended meanwhile."""
+        """Wait, and return whether the proxy ended in the meantime."""
         return self._over.wait(seconds)
 
 
@@ -165,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             if name.lower() not in ("content-length", "connection", "transfer-encoding"):
                 self.send_header(name, value)
-        # An answer to HEAD names the length of a body that it does not have.
+        # A response to HEAD has no body, but has the Content-Length of the object.
         told = headers.get("Content-Length") if self.command == "HEAD" else None
         self.send_header("Content-Length", told or str(len(data) if promised is None else promised))
         self.end_headers()
@@ -176,11 +176,11 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle
 
     def handle_one_request(self) -> None:
-        """A client that goes away, or gives up waiting, is none of our concern."""
+        """Ignore a client that closes the connection or times out."""
         try:
             super().handle_one_request()
         except OSError:
             self.close_connection = True
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Stay quiet."""
+        """Log nothing."""

@@ -1,6 +1,6 @@
-"""A TCP proxy that misbehaves on order: for faults between Tussis and its servers.
+"""A TCP proxy that injects faults on command between Tussis and its servers.
 
-One thread does all the work; the methods hand it their order and return when it is carried out.
+One thread does all the work. The methods send commands to it and return when it has executed them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Self
 from tussis.worker.embedded.ports import free_ports
 
 CHUNK = 65_536
-#: Bytes held for one direction of one connection before its sender has to wait.
+#: Bytes held for one direction of one connection before the proxy stops reading from the sender.
 HELD_LIMIT = 1_048_576
 MAX_CONNECTIONS = 512
 #: Makes close() send RST.
@@ -32,7 +32,7 @@ ORDER_TIMEOUT_S = 10.0
 
 @dataclass
 class _Flow:
-    """One direction: what was read and is still to be written."""
+    """One direction: the data that was read and not yet written."""
 
     source: socket.socket
     sink: socket.socket
@@ -44,7 +44,7 @@ class _Flow:
 
 
 class Connection:
-    """One client's connection. Its methods work on it alone; the proxy's on all."""
+    """One client's connection. Its methods affect this connection only; the proxy's methods affect all."""
 
     def __init__(self, proxy: TcpProxy, client: socket.socket, server: socket.socket) -> None:
         self._proxy = proxy
@@ -55,7 +55,7 @@ class Connection:
 
     @property
     def open(self) -> bool:
-        """Whether it is still there."""
+        """Whether the connection is open."""
         return self._open
 
     @property
@@ -73,14 +73,14 @@ class Connection:
         self._proxy._order(self._abort)
 
     def freeze(self) -> None:
-        """Pass nothing more, and close nothing: a half-open connection."""
+        """Stop forwarding without closing: a half-open connection."""
         self._proxy._order(lambda: self._set_frozen(True))
 
     def resume(self) -> None:
-        """Pass on what was held, and go on."""
+        """Forward the held data and continue."""
         self._proxy._order(lambda: self._set_frozen(False))
 
-    # What follows runs in the proxy's thread.
+    # The methods below run in the proxy's thread.
 
     def _set_frozen(self, frozen: bool) -> None:
         self._frozen = frozen
@@ -103,7 +103,7 @@ class Connection:
 
 
 class TcpProxy:
-    """Forwards 127.0.0.1:`port` to a server, for the time of a ``with`` block.
+    """Forwards 127.0.0.1:`port` to a server, for the duration of a ``with`` block.
 
     Args:
         host, port: the server.
@@ -121,7 +121,7 @@ class TcpProxy:
 
     def __enter__(self) -> Self:
         self._wake_read, self._wake_write = os.pipe()
-        # Not a port that the system gives to clients: one that retries while we refuse would meet itself.
+        # Outside the range of client ports: a client that retries while the port is closed could connect to itself.
         (self.port,) = free_ports(1)
         self._listener = self._listen(self.port)
         self._thread = threading.Thread(target=self._run, name="tcp-proxy", daemon=True)
@@ -142,11 +142,11 @@ class TcpProxy:
         return [connection for connection in self._connections if connection.open]
 
     def cut(self) -> None:
-        """Reset all connections; new ones are welcome."""
+        """Reset all connections. New ones are accepted."""
         self._order(self._abort_all)
 
     def switch(self, host: str, port: int) -> None:
-        """Lead new connections to another server; those that are there stay where they are, as behind a DNS name."""
+        """Send new connections to another server. Open ones stay, as when a DNS name changes."""
 
         def switch() -> None:
             self._target = (host, port)
@@ -154,7 +154,7 @@ class TcpProxy:
         self._order(switch)
 
     def refuse(self) -> None:
-        """Reset all connections and stop listening: the server is gone."""
+        """Reset all connections and stop listening, as when the server is down."""
 
         def refuse() -> None:
             self._abort_all()
@@ -165,11 +165,11 @@ class TcpProxy:
         self._order(refuse)
 
     def freeze(self) -> None:
-        """Pass nothing more on any connection, old or new, and close nothing: the network is gone."""
+        """Stop forwarding on all connections, old and new, without closing them, as when the network is down."""
         self._order(lambda: self._set_frozen(True))
 
     def resume(self) -> None:
-        """Listen and pass everything again, first what was held."""
+        """Listen and forward again, held data first."""
 
         def resume() -> None:
             self._set_frozen(False)
@@ -181,7 +181,7 @@ class TcpProxy:
         self._order(resume)
 
     def delay(self, seconds: float) -> None:
-        """Hold every chunk for so long, in both directions."""
+        """Hold every chunk for ``seconds``, in both directions."""
 
         def delay() -> None:
             self._delay_s = seconds
@@ -189,7 +189,7 @@ class TcpProxy:
         self._order(delay)
 
     def cut_after(self, count: int | None) -> None:
-        """Reset each connection once it has passed so many bytes from the server to the client; None: never."""
+        """Reset each connection after ``count`` bytes from the server to the client; None: never."""
 
         def cut_after() -> None:
             self._cut_after = count
@@ -215,7 +215,7 @@ class TcpProxy:
             for number, interest in self._interests().items():
                 poll.register(number, interest)
             ready = dict(poll.poll(self._patience_ms()))
-            # Orders first: what they forbid must not pass any more.
+            # Commands first: data that they block must not be forwarded.
             if self._wake_read in ready:
                 os.read(self._wake_read, 4096)
                 self._carry_out()
@@ -249,7 +249,7 @@ class TcpProxy:
         return interests
 
     def _patience_ms(self) -> float | None:
-        """Until the next delayed chunk is due; None for ever."""
+        """Return the time until the next delayed chunk is due; None for no limit."""
         due = [
             flow.held[0][0]
             for connection in self._connections
@@ -265,7 +265,7 @@ class TcpProxy:
         client, _ = listener.accept()
         try:
             server = socket.create_connection(self._target, timeout=2)
-        except OSError:  # the server is down: the client sees the same
+        except OSError:  # the server is down: the client gets a reset
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
             client.close()
             return
@@ -288,7 +288,7 @@ class TcpProxy:
                     return
         except BlockingIOError:
             return
-        except OSError:  # one side broke it off: so does the other
+        except OSError:  # one side closed the connection: close the other
             connection._abort()
             return
         if all(flow.finished for flow in connection._flows()):

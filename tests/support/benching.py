@@ -1,4 +1,4 @@
-"""Measuring from tests: through the command, in ratios, and more than once before a test fails."""
+"""Benchmarks in tests: they run the ``tussis bench`` command, compare ratios, and repeat before a test fails."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import pytest
 
 from tests.support.processes import Spawn
 
-#: A measurement that another process disturbed is made again.
+#: How often a measurement is made; another process can disturb one.
 TRIES = 3
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Runs ``tussis bench``; :meth:`best` compares what it found with what a test asks for."""
+    """Runs ``tussis bench``. :func:`reach` compares the measurements with the values that a test requires."""
 
     spawn: Spawn
     folder: Path
     cache: Path
-    """Shared by all tests of a session: a worker decides once how it runs a model."""
+    """Shared by all tests of a session: a worker chooses once how it runs a model."""
 
     def report(self, *arguments: str | Path, file: Path | None = None, timeout_s: float = 600.0) -> dict[str, Any]:
-        """The report as JSON, kept in ``file``; its table goes to pytest's standard output."""
+        """Return the report as JSON. It is also written to ``file``; its table goes to pytest's standard output."""
         file = file or self.folder / "report.json"
         environment = {"TUSSIS_MODEL_CACHE_DIR": str(self.cache)}
         running = self.spawn("bench", *arguments, "--json", file, environment=environment)
@@ -37,12 +37,12 @@ class Bench:
         return read
 
     def verdicts(self, *arguments: str | Path) -> dict[str, float]:
-        """What each verdict of the report measured."""
+        """Return the measured value of each verdict of the report, by name."""
         return {verdict["what"]: verdict["measured"] for verdict in self.report(*arguments)["verdicts"]}
 
 
 def reach(measure: Callable[[], Mapping[str, float]], wanted: Mapping[str, float], *, at_most: bool = False) -> None:
-    """Measure until each number was reached once, three times at most; fail with the best of each."""
+    """Measure up to three times, until each number was reached once. Fail with the best value of each."""
     best: dict[str, float] = {}
     for _ in range(TRIES):
         for what, value in measure().items():
@@ -59,5 +59,5 @@ def reach(measure: Callable[[], Mapping[str, float]], wanted: Mapping[str, float
 
 @pytest.fixture
 def bench(spawn: Spawn, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """``tussis bench``."""
+    """A :class:`Bench` with the session's cache of models."""
     return Bench(spawn, tmp_path, tmp_path_factory.getbasetemp() / "bench-cache")

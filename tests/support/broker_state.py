@@ -1,4 +1,4 @@
-"""What the broker holds, for comparison."""
+"""The content of the broker, for comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tussis.shared.queues import LEDGER_KEY, OPEN_KEY
 
 @dataclass(frozen=True)
 class Entry:
-    """A list entry with its body decoded, and without what is different in every push."""
+    """A list entry with its body decoded, without the fields that differ in every push."""
 
     key: str
     envelope: dict[str, Any]
@@ -31,12 +31,12 @@ def read_entry(key: str, raw: str) -> Entry:
 
 
 def entries(broker: redis.Redis) -> list[Entry]:
-    """Every list entry, by key, the oldest first."""
+    """Return every list entry, by key, the oldest first."""
     return [read_entry(key, _text(raw)) for key in _keys(broker, "list") for raw in reversed(broker.lrange(key, 0, -1))]
 
 
 def snapshot(broker: redis.Redis) -> dict[str, Any]:
-    """Everything in the database, without times and delivery tags; random job ids are not taken out."""
+    """Return the content of the database without times and delivery tags. Random job ids stay in it."""
     state: dict[str, Any] = {
         "entries": [
             (entry.key, entry.envelope, entry.body[1]["message"] | {"enqueued_at": 0}) for entry in entries(broker)
@@ -50,7 +50,7 @@ def snapshot(broker: redis.Redis) -> dict[str, Any]:
 
 
 def open_jobs(broker: redis.Redis) -> list[str]:
-    """The ids of the open jobs, the oldest first."""
+    """Return the ids of the open jobs, the oldest first."""
     return [_text(job_id) for job_id in broker.zrange(OPEN_KEY, 0, -1)]
 
 

@@ -1,4 +1,4 @@
-"""Brokers of one test alone: for what would disturb the session's broker, such as its role or its memory limit."""
+"""Brokers for one test. A test that changes the role or the memory limit would disturb the session's broker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PASSWORD = "shared-by-a-pair"
 
 @contextmanager
 def own_broker() -> Iterator[Broker]:
-    """A running broker with nothing in it."""
+    """Start an empty broker."""
     with server_folder() as path:
         folder = Folder(path)
         broker = Broker(folder)
@@ -40,13 +40,13 @@ class Pair:
     url: str
     """The address."""
     first: Any
-    """A client of the server that is the primary at the beginning."""
+    """A client of the server that is the primary at first."""
     second: Any
     proxy: TcpProxy
 
     def fail_over(self) -> None:
-        """A planned failover: the replica becomes the primary, and new connections reach it. Old ones stay."""
-        # Nothing is written any more that the replica would not get.
+        """Do a planned failover: the replica becomes the primary. New connections go to it; old ones stay."""
+        # Stop writes, so that the replica can catch up with the primary.
         self.first.client_pause(60_000, all=False)
         offset = self.first.info("replication")["master_repl_offset"]
         wait_until(lambda: self.second.info("replication")["slave_repl_offset"] >= offset, 10, "the replica to follow")

@@ -1,4 +1,4 @@
-"""docker-compose.yml as the real parser reads it, and what the Dockerfiles name."""
+"""docker-compose.yml as the real parser reads it, and the instructions of the Dockerfiles."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def compose(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedPro
 
 
 def make_env(folder: Path) -> Path:
-    """A fresh ``.env`` in ``folder``, as deploy/make-env.sh writes it."""
+    """Create a new ``.env`` in ``folder`` with deploy/make-env.sh."""
     file = folder / ".env"
     subprocess.run(["/bin/sh", ROOT / "deploy" / "make-env.sh", file], capture_output=True, check=True, timeout=30)
     return file
 
 
 def services(env_file: Path) -> dict[str, Any]:
-    """Every service of every profile, by name, as the parser resolves it."""
+    """Return every service of every profile, by name, as the parser resolves it."""
     words = [word for profile in PROFILES for word in ("--profile", profile)]
     ended = compose("--env-file", env_file, *words, "config", "--format", "json")
     assert ended.returncode == 0, ended.stderr
@@ -49,7 +49,7 @@ def services(env_file: Path) -> dict[str, Any]:
 
 @cache
 def instructions(dockerfile: Path) -> tuple[tuple[str, str], ...]:
-    """The instructions of a Dockerfile, continuation lines joined: (name, rest)."""
+    """Return the instructions of a Dockerfile as (name, rest), with continuation lines joined."""
     text = re.sub(r"^\s*#.*\n", "", dockerfile.read_text(), flags=re.M)
     text = re.sub(r"\\\n\s*", " ", text)
     pairs = (line.split(maxsplit=1) for line in text.splitlines() if line.strip())
@@ -57,7 +57,7 @@ def instructions(dockerfile: Path) -> tuple[tuple[str, str], ...]:
 
 
 def stage(dockerfile: Path, target: str) -> list[tuple[str, str]]:
-    """The instructions of a build stage, those of the stages that it builds on first."""
+    """Return the instructions of a build stage. Those of the stages under it come first."""
     stages: dict[str, list[tuple[str, str]]] = {}
     name = ""
     for instruction, rest in instructions(dockerfile):
@@ -70,7 +70,7 @@ def stage(dockerfile: Path, target: str) -> list[tuple[str, str]]:
 
 
 def last(dockerfile: Path, target: str, instruction: str) -> list[str]:
-    """The words of the last such instruction of a stage, which has to be in JSON form."""
+    """Return the words of the last instruction of this name in a stage. It must be in JSON form."""
     found = [rest for name, rest in stage(dockerfile, target) if name == instruction]
     words: list[str] = json.loads(found[-1][found[-1].index("[") :])
     return words

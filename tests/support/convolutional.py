@@ -1,4 +1,4 @@
-"""A small model with convolutions, a residual sum and attention: for what changes convolutions."""
+"""A small model with convolutions, a residual sum and attention, for tests of code that changes convolutions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FLOAT, BOOL = TensorProto.FLOAT, TensorProto.BOOL
 
 
 def convolutional_bytes(seed: int = 0, *, nameless: bool = False) -> bytes:
-    """An ONNX model that follows the contract: four convolutions of seeded weights, a few thousand numbers.
+    """Return an ONNX model that follows the contract: four convolutions of seeded weights, a few thousand numbers.
 
-    The channels of ``first`` differ widely. ``nameless``: no node has a name, as some exporters do it.
+    The magnitudes of the channels of ``first`` differ widely. ``nameless``: no node has a name, as in some exporters.
     """
     generator = np.random.default_rng(seed)
 
@@ -97,7 +97,7 @@ def convolutional_bytes(seed: int = 0, *, nameless: bool = False) -> bytes:
 
 
 def write_convolutional(folder: Path, *, name: str = "small", version: str = "1") -> Path:
-    """The model with its manifest, as ``small.onnx`` and ``small.json`` for the name ``small``."""
+    """Write the model and its manifest, as ``small.onnx`` and ``small.json`` for the name ``small``."""
     path = folder / f"{name}.onnx"
     data = convolutional_bytes()
     path.write_bytes(data)

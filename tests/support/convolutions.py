@@ -19,7 +19,7 @@ Change = Callable[[onnx.ModelProto], None]
 
 @dataclass(frozen=True)
 class Convolutions:
-    """How to build one. The graph: Reshape, Conv 7 x 7, three Conv 3 x 3 with a shortcut, pooling, two heads."""
+    """Options of the network: Reshape, Conv 7 x 7, three Conv 3 x 3 with a shortcut, pooling, two heads."""
 
     batch: str | int = "batch_size"
     segments: str | int = "num_segments"
@@ -31,7 +31,7 @@ PLAIN = Convolutions()
 
 
 def convolutions(how: Convolutions = PLAIN) -> bytes:
-    """The ONNX file; its logits depend on the images, on their borders too."""
+    """Return the ONNX file. Its logits depend on the images, including their borders."""
     noise = np.random.default_rng(5)
 
     def weights(filters: int, channels: int, side: int) -> np.ndarray:
@@ -116,7 +116,7 @@ def convolutions(how: Convolutions = PLAIN) -> bytes:
 
 
 def write_convolutions(folder: Path, how: Convolutions = PLAIN, *, profile: str = "documented") -> Path:
-    """The network with its manifest, as ``convolutions.onnx`` and ``convolutions.json``."""
+    """Write the network and its manifest, as ``convolutions.onnx`` and ``convolutions.json``."""
     path = folder / "convolutions.onnx"
     data = convolutions(how)
     path.write_bytes(data)

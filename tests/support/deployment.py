@@ -1,4 +1,4 @@
-"""A whole deployment for one test: fresh broker, store and bucket, a tiny model, and workers on demand."""
+"""A complete deployment for one test: new broker database, bucket and database, a tiny model, and workers on demand."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tussis.shared.store.records import Analysis, ResultFilter
 from tussis.shared.store.repository import Store
 from tussis.worker.embedded.servers import Servers
 
-#: Seconds for a worker to become ready on a busy machine; the budget is 8 s on a quiet one.
+#: Seconds for a worker to become ready on a busy machine. The budget on a quiet machine is 8 s.
 READY_S = 90.0
 
 
 @dataclass
 class Deployment:
-    """What a test works with. ``environment`` is what every process of this deployment gets."""
+    """The parts that a test uses. Every process of the deployment gets ``environment``."""
 
     servers: Servers
     environment: dict[str, str]
@@ -47,7 +47,7 @@ class Deployment:
         worker.wait_for_event("worker_ready", READY_S)
 
         def all_said() -> bool:
-            """A process tells its parent that it is ready, and logs it then: its line may come behind the parent's."""
+            """A child logs that it is ready after it reports to the parent, so its line may follow the parent's."""
             said = [event.get("event") for event in worker.events]
             return said.count("child_ready") >= concurrency and (kind != "gpu" or "device_ready" in said)
 
@@ -57,7 +57,7 @@ class Deployment:
     def start_worker(
         self, *arguments: str, kind: str = "cpu", concurrency: int = 2, faulty: bool = False, **settings: object
     ) -> Running:
-        """Start a worker and do not wait. ``faulty`` takes the one of :mod:`tests.soak.faulty_worker`."""
+        """Start a worker and do not wait. ``faulty`` starts :mod:`tests.soak.faulty_worker` in its place."""
         environment = self.environment | {f"TUSSIS_{name.upper()}": str(value) for name, value in settings.items()}
         words = [kind, "--concurrency", str(concurrency), *arguments]
         if faulty:
@@ -65,12 +65,12 @@ class Deployment:
         return self.spawn("worker", *words, environment=environment)
 
     def tussis(self, *arguments: str, **settings: object) -> Running:
-        """Run a command of ``tussis`` against this deployment."""
+        """Run a ``tussis`` command against this deployment."""
         environment = self.environment | {f"TUSSIS_{name.upper()}": str(value) for name, value in settings.items()}
         return self.spawn(*arguments, environment=environment)
 
     def enqueue(self, key: str, data: bytes | None, **fields: object) -> Job:
-        """Upload (unless ``data`` is None) and open a job pinned to the entity tag. ``fields`` are the job's."""
+        """Upload ``data`` (unless it is None) and open a job pinned to the entity tag. ``fields`` are the job's."""
         if data is not None:
             self.bucket.put(key, data)
         etag = fields.pop("etag", None)
@@ -89,13 +89,13 @@ class Deployment:
         return job
 
     def analysis(self, job: Job) -> Analysis:
-        """What became of a job. Fails when the store knows nothing of it."""
+        """Return the analysis of a job. Fails when the store has none."""
         answer = self.store.job(job.job_id)
         assert answer is not None, f"the store knows nothing of {job.uri}"
         return answer.analysis
 
     def analyses(self) -> list[Analysis]:
-        """Every analysis in the store."""
+        """Return every analysis in the store."""
         return list(self.store.results(ResultFilter()))
 
     def wait_drained(self, timeout_s: float) -> None:
@@ -111,11 +111,11 @@ class Deployment:
             raise TimeoutError(f"{error}\n{self.ledger.depth()}\n{self.store.counts()}") from None
 
     def wait_results(self, count: int, timeout_s: float) -> None:
-        """Wait until so many analyses have succeeded."""
+        """Wait until ``count`` analyses have succeeded."""
         wait_until(lambda: self.store.counts().succeeded >= count, timeout_s, f"{count} results")
 
     def assert_accounted(self, *, failures: int = 0) -> None:
-        """Every job has exactly one terminal row with all its segments, and nothing is open."""
+        """Assert that every job has exactly one terminal row with all its segments, and that nothing is open."""
         depth = self.ledger.depth()
         assert (depth.open, depth.total_waiting, depth.in_flight, depth.deferred) == (0, 0, 0, 0)
         by_id = {job_id: self.analysis(job) for job_id, job in self.jobs.items()}
@@ -139,7 +139,7 @@ class Deployment:
 
 @pytest.fixture(scope="session")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the workers of all tests keep what they found out about their models: each one is tried once."""
+    """The folder in which the workers of all tests cache how they run a model, so that each model is measured once."""
     return tmp_path_factory.mktemp("model-cache")
 
 

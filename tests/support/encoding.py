@@ -1,4 +1,4 @@
-"""Audio files made in memory, for codecs and layouts that the pack of recordings does not hold."""
+"""Audio files made in memory, for codecs and layouts that the pack of recordings does not have."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from av.audio.stream import AudioStream
 
 
 def encoded(samples: npt.NDArray[np.float32], rate_hz: int, container: str, codec: str) -> bytes:
-    """``samples`` (channels, n) in [-1, 1], through FFmpeg's encoder and muxer of these names."""
+    """Encode ``samples`` (channels, n) in [-1, 1] with FFmpeg's encoder and muxer of these names."""
     target = io.BytesIO()
     layout = {1: "mono", 2: "stereo"}[samples.shape[0]]
     with av.open(target, "w", format=container) as output:
@@ -42,15 +42,15 @@ def encoded(samples: npt.NDArray[np.float32], rate_hz: int, container: str, code
 def muxed(
     path: Path, rate_hz: int, *streams: tuple[npt.NDArray[np.float32], str], options: tuple[str, ...] = ()
 ) -> bytes:
-    """A file of audio streams at ``path``, whose suffix names the container, by the ``ffmpeg`` program.
+    """Write a file of audio streams to ``path`` with the ``ffmpeg`` program. The suffix names the container.
 
-    It has encoders that PyAV lacks, and takes more than two channels: PyAV crashes on the planes of eight.
+    The program has encoders that PyAV lacks, and it encodes more than two channels. PyAV crashes on eight planes.
 
     Args:
-        path: where to write; the sources are left beside it.
-        rate_hz: samples a second, of every stream.
+        path: the file to write. The sources are written to the same folder and stay there.
+        rate_hz: samples per second, of every stream.
         streams: samples (channels, n), and the name of their encoder.
-        options: for the output.
+        options: options of the output.
     """
     inputs: list[str | Path] = []
     codecs: list[str] = []
@@ -67,7 +67,7 @@ def muxed(
 def wav(
     payload: bytes, *, tag: int = 1, channels: int = 1, rate_hz: int = 16_000, bits: int = 16, extra: bytes = b""
 ) -> bytes:
-    """A WAV file around ``payload``, its header written from the numbers given, however wrong."""
+    """Return a WAV file with ``payload``. The header has the given numbers, which may be wrong."""
     frame_bytes = channels * bits // 8
     fmt = struct.pack("<HHIIHH", tag, channels, rate_hz, rate_hz * frame_bytes & 0xFFFFFFFF, frame_bytes & 0xFFFF, bits)
     chunks = b"fmt " + struct.pack("<I", len(fmt + extra)) + fmt + extra + b"data" + struct.pack("<I", len(payload))
@@ -75,5 +75,5 @@ def wav(
 
 
 def interleaved(samples: npt.NDArray[Any]) -> bytes:
-    """(channels, n) as the bytes of a WAV data chunk, in the array's own byte order."""
+    """Return (channels, n) as the bytes of a WAV data chunk, in the array's byte order."""
     return samples.T.tobytes()

@@ -11,7 +11,7 @@ SCHEMA = DOCS / "message.schema.json"
 
 
 def section(title: str) -> str:
-    """The text under a heading of one of the documents, up to the next heading of the same or a higher level."""
+    """Return the text under a heading of one document, up to the next heading of the same or a higher level."""
     texts = [document.read_text(encoding="utf-8") for document in DOCUMENTS]
     [heading] = [match for text in texts for match in re.finditer(rf"^(#+) {re.escape(title)}.*$", text, re.MULTILINE)]
     rest = heading.string[heading.end() :]
@@ -20,17 +20,17 @@ def section(title: str) -> str:
 
 
 def blocks(title: str, language: str) -> list[str]:
-    """The code blocks of a language under a heading."""
+    """Return the code blocks of a language under a heading."""
     return re.findall(rf"^```{language}\n(.*?)^```$", section(title), re.MULTILINE | re.DOTALL)
 
 
 def block(title: str, language: str) -> str:
-    """The one code block of a language under a heading."""
+    """Return the only code block of a language under a heading."""
     (found,) = blocks(title, language)
     return found
 
 
 def rows(title: str) -> list[list[str]]:
-    """The cells of the last table under a heading, without its head; code marks are taken off."""
+    """Return the cells of the last table under a heading, without header lines and code marks."""
     table = re.findall(r"(?:^\|.*\|\n)+", section(title), re.MULTILINE)[-1]
     return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in table.splitlines()[2:]]

@@ -1,4 +1,4 @@
-"""Files as recorders, browsers and download tools leave them, each from one voice: what people reported and sent."""
+"""Files as recorders, browsers and download tools write them, from reports of users. All hold the same sound."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _RATE_HZ: Final = 48_000
 
 
 def chunk(name: bytes, content: bytes, *, padded: bool = True) -> bytes:
-    """A RIFF chunk."""
+    """Return a RIFF chunk."""
     return name + struct.pack("<I", len(content)) + content + (b"\0" if padded and len(content) % 2 else b"")
 
 
 def form(tag: int = 1, bits: int = 16, *, align: int | None = None, channels: int = 1, extra: bytes = b"") -> bytes:
-    """A format chunk."""
+    """Return a format chunk."""
     align = channels * bits // 8 if align is None else align
     return chunk(b"fmt ", struct.pack("<HHIIHH", tag, channels, _RATE_HZ, _RATE_HZ * align, align, bits) + extra)
 
 
 def riff(*chunks: bytes) -> bytes:
-    """A WAV file."""
+    """Return a WAV file."""
     content = b"WAVE" + b"".join(chunks)
     return b"RIFF" + struct.pack("<I", len(content)) + content
 
@@ -43,7 +43,7 @@ _AMBISONIC: Final = "010000002107d3118644c8c1ca000000"
 
 
 def wav_files() -> Iterator[tuple[str, bytes]]:
-    """WAV files with odd chunks and formats."""
+    """Yield WAV files with unusual chunks and formats."""
     voice = cough_like(SECONDS, _RATE_HZ)
     plain = interleaved(np.round(voice * 32_767).astype("<i2"))
     data = chunk(b"data", plain)
@@ -78,7 +78,7 @@ def wav_files() -> Iterator[tuple[str, bytes]]:
 
 
 def encoded_files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Compressed files: fragments, cuts, rubbish before them, offsets, and containers that are not read."""
+    """Yield compressed files: fragments, cut files, leading garbage, offsets, and containers that are not supported."""
     voice = cough_like(SECONDS, _RATE_HZ)
 
     def made(name: str, codec: str, *options: str, samples: npt.NDArray[np.float32] = voice) -> bytes:

@@ -1,4 +1,4 @@
-"""Models for tests: a tiny one of a few numbers, variants of it that break the contract, and the real architecture."""
+"""Models for tests: a tiny one, variants of it that break the contract, and the real architecture."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Tiny:
-    """How to build a tiny model. The defaults follow the contract; a test changes what it is about."""
+    """Options of a tiny model. The defaults follow the contract; a test changes the option that it tests."""
 
     spectrograms: Value = Value("spectrograms", FLOAT, _IMAGES)
     segment_mask: Value = Value("segment_mask", BOOL, _MASK)
@@ -49,32 +49,33 @@ class Tiny:
     bag_logit: Value | None = Value("bag_logit", FLOAT, _BAG)
     segment_logits: Value | None = Value("segment_logits", FLOAT, _EACH)
     batch: str | int = "batch_size"
-    """A number fixes the dimension, in every shape that names it."""
+    """A number fixes the dimension in every shape that has it."""
     segments: str | int = "num_segments"
     opset: int = 17
     ignores_mask: bool = False
     """Masked segments take part in the pooling."""
     looks_at_neighbours: bool = False
-    """The batch's mean is taken off every recording's features."""
+    """The mean of the batch is subtracted from the features of every recording."""
     logit_factor: float = 1.0
-    """The logits are that many times what the probabilities are the sigmoids of."""
+    """A factor on the output logits. The probabilities are the sigmoids of the logits without it."""
 
 
 PLAIN = Tiny()
 
 
 def tiny_bytes(tiny: Tiny = PLAIN) -> bytes:
-    """An ONNX model whose logits depend on what is in the images.
+    """Return an ONNX model whose logits depend on the content of the images.
 
-    Every segment's image is averaged over four bands of rows and four spans of columns; four mixtures of these eight
-    numbers (loudness, tilt, decay, hump) are its features. Attention pools them over the segments that the mask keeps.
-    Chosen by hand: of 100 training recordings of the test pack 65 lie above 0.61, and 68 % of the segments.
+    The image of a segment is averaged over four bands of rows and four spans of columns. The features of the segment
+    are four mixtures of these eight numbers: loudness, tilt, decay and hump. Attention pools the features over the
+    segments that the mask keeps. The weights are chosen by hand: of 100 training recordings of the test pack, 65 are
+    above 0.61, and 68 % of the segments.
     """
-    # The content's rows of the image are 23 to 200, low frequencies first; columns are time.
+    # Rows 23 to 200 of the image have the content, low frequencies first. Columns are time.
     pooling = np.zeros((448, 8), dtype=np.float32)
     for band, (first, last) in enumerate(((23, 68), (68, 112), (112, 156), (156, 201))):
         pooling[first:last, band] = 1 / (last - first)
-        # A column's mean runs over all 224 rows, of which the margins hold a constant.
+        # The mean of a column covers all 224 rows. The rows of the margins are constant.
         pooling[224 + 56 * band : 224 + 56 * (band + 1), 4 + band] = 1 / 56
     mixtures = np.array(
         [  # loudness, tilt, decay, hump
@@ -168,7 +169,7 @@ def _info(value: Value, tiny: Tiny) -> onnx.ValueInfoProto:
 
 
 def write_tiny(folder: Path, tiny: Tiny = PLAIN, *, name: str = "tiny", version: str = "1") -> Path:
-    """A tiny model with its manifest, as ``tiny.onnx`` and ``tiny.json`` for the name ``tiny``."""
+    """Write a tiny model and its manifest, as ``tiny.onnx`` and ``tiny.json`` for the name ``tiny``."""
     path = folder / f"{name}.onnx"
     data = tiny_bytes(tiny)
     path.write_bytes(data)
@@ -178,7 +179,7 @@ def write_tiny(folder: Path, tiny: Tiny = PLAIN, *, name: str = "tiny", version:
 
 
 def images(batch: int, segments: int, seed: int = 0) -> NDArray[np.float32]:
-    """Seeded noise images, each of its own brightness: float32 (batch, segments, 3, 224, 224), three equal channels."""
+    """Return seeded noise of different brightness: float32 (batch, segments, 3, 224, 224), three equal channels."""
     generator = np.random.default_rng(seed)
     level = generator.uniform(-1.5, 2, size=(batch, segments, 1, 1, 1))
     plain = level + generator.normal(scale=0.5, size=(batch, segments, 1, 224, 224))
@@ -186,19 +187,19 @@ def images(batch: int, segments: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def kept(*rows: Sequence[int]) -> NDArray[np.bool_]:
-    """A mask from rows of ones and zeros."""
+    """Return a mask from rows of ones and zeros."""
     return np.array(rows, dtype=np.bool_)
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of a few numbers that follows the contract, named ``tiny``, version ``1``, with its manifest."""
+    """A tiny model that follows the contract, with its manifest. Its name is ``tiny``, its version ``1``."""
     return write_tiny(tmp_path_factory.mktemp("tiny-model"))
 
 
 @pytest.fixture(scope="session")
 def random_resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The user's architecture with calibrated random weights, exported once a session (some 10 s)."""
+    """The user's architecture with calibrated random weights, exported once per session (about 10 s)."""
     from tussis.worker.modelling.export import export_random
 
     path = tmp_path_factory.mktemp("random-resnet") / "random.onnx"
@@ -208,7 +209,7 @@ def random_resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def int8_resnet(random_resnet: Path) -> Path:
-    """``random_resnet`` in int8, calibrated on synthetic sounds and never validated; once a session (some 5 s)."""
+    """``random_resnet`` in int8, calibrated on synthetic sounds, not validated; once per session (about 5 s)."""
     from tussis.worker.modelling.quantization.unproven import int8_for_measuring
 
     return int8_for_measuring(random_resnet, random_resnet.with_name("random-int8.onnx"))
@@ -216,7 +217,7 @@ def int8_resnet(random_resnet: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def resnet_network() -> CoughNet:
-    """The network of ``random_resnet``, calibrated a second time (some 5 s). Not to be changed."""
+    """The network of ``random_resnet``, calibrated a second time (about 5 s). Tests must not change it."""
     from tussis.worker.modelling.calibrate import random_network
 
     return random_network(RESNET_SEED)

@@ -1,4 +1,4 @@
-"""A store that answers with whatever a test prepares: headers left out, wrong bytes, bodies in chunks."""
+"""A store that sends the answers that a test prepares: missing headers, wrong bytes, bodies in chunks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Answer:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     length: int | None = None
-    """Content-Length, where it is not the body's."""
+    """Content-Length, when it differs from the length of the body."""
     chunked: bool = False
     ends_early: bool = False
     """The connection ends before the last chunk."""
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass
 class OddStore:
-    """The store: ``answers`` by method, or by method and path; the last one of a list stays."""
+    """The store. ``answers`` are by method, or by method and path. The last answer of a list is used again."""
 
     url: str = ""
     client: Any = None
@@ -40,14 +40,14 @@ class OddStore:
     """Method, path and headers (lower case) of every request."""
 
     def answer(self, method: str, path: str) -> Answer:
-        """What the next request gets."""
+        """Return the answer for the next request."""
         prepared = self.answers.get(f"{method} {path}") or self.answers[method]
         return prepared.pop(0) if len(prepared) > 1 else prepared[0]
 
 
 @pytest.fixture
 def odd_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[OddStore]:
-    """A store without an answer, and a client for it as Tussis makes it."""
+    """A store without answers, and a client for it as Tussis makes it."""
     store = OddStore()
 
     class Handler(BaseHTTPRequestHandler):
@@ -85,7 +85,7 @@ def odd_store(monkeypatch: pytest.MonkeyPatch) -> Iterator[OddStore]:
         do_HEAD = do_GET
 
         def handle_one_request(self) -> None:
-            """A client that goes away is none of the store's concern."""
+            """Ignore a client that closes the connection."""
             try:
                 super().handle_one_request()
             except OSError:

@@ -1,7 +1,7 @@
-"""The pack of real recordings: where it lies, and what its manifest says.
+"""The pack of real recordings: its folder and its manifest.
 
-``TUSSIS_TEST_DATA`` names its folder. A pytest plugin: ``pack`` is the fixture, ``listed`` the parameters for a test
-that runs once a file.
+``TUSSIS_TEST_DATA`` is the folder. The module is a pytest plugin: ``pack`` is the fixture, and ``listed`` gives the
+parameters for a test that runs once per file.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The file's name without its folder."""
+        """The name of the file without its folder."""
         return self.path.rpartition("/")[2]
 
     @property
     def error_class(self) -> str | None:
-        """The class of the refusal that is expected, None for audio that must decode."""
+        """The expected error class; None for audio that must decode."""
         return self.expected.removeprefix("error: ") if self.expected != "ok" else None
 
 
 @pytest.fixture(scope="session")
 def pack() -> Path:
-    """The folder of the pack. Without one: an error where ``CI`` is true, elsewhere a skip."""
+    """The folder of the pack. If there is none: an error where ``CI`` is true, otherwise a skip."""
     root = _root()
     if root is None:
         reason = f"{VARIABLE} is not set: it names the folder of the pack of real recordings"
@@ -58,7 +58,7 @@ def pack() -> Path:
 
 
 def entries(root: Path, folder: str = "") -> Iterator[Entry]:
-    """The manifest's rows for the files under ``folder``, in its order."""
+    """Yield the rows of the manifest for the files under ``folder``, in its order."""
     with (root / "manifest.csv").open(newline="", encoding="utf-8") as lines:
         for row in csv.DictReader(lines):
             if row["path"].startswith(folder):
@@ -73,9 +73,9 @@ def entries(root: Path, folder: str = "") -> Iterator[Entry]:
 
 
 def listed(folder: str) -> list[ParameterSet]:
-    """A parameter for every file under ``folder``, named after it.
+    """Return one parameter for every file under ``folder``, named after the file.
 
-    Without a pack it is one parameter that no test reaches: the test must also take ``pack``, which skips or fails.
+    Without a pack it returns one parameter that no test uses: the test must also take ``pack``, which skips or fails.
     """
     root = _root()
     if root is None or not (root / "manifest.csv").is_file():

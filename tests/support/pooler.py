@@ -1,4 +1,4 @@
-"""A PgBouncer in transaction mode before the test's database, with its defaults and few server sessions."""
+"""A PgBouncer in transaction mode in front of the test's database, with its defaults and few server sessions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.support.servers import server_folder
 from tests.support.waiting import wait_until
 from tussis.worker.embedded.ports import free_ports
 
-#: Server sessions for all clients: fewer than a worker has children, so that they take turns in each.
+#: Server sessions for all clients. A worker has more children, so the children share the sessions.
 SESSIONS = 2
-#: Debian installs it where only administrators look.
+#: Debian installs PgBouncer in a folder that is on the path of administrators only.
 _PATHS = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"))
 
 CONFIGURATION = """\
@@ -51,7 +51,7 @@ def pooled_url(store_url: str, spawn: Spawn) -> Iterator[str]:
             CONFIGURATION.format(host=parts.hostname, port=parts.port, own_port=port, folder=folder, sessions=SESSIONS)
         )
         (folder / "users").write_text(f'"{parts.username}" "{parts.password}"\n')
-        # It refuses to run as root.
+        # PgBouncer refuses to run as root.
         account = ["-u", "nobody"] if os.geteuid() == 0 else []
         if account:
             folder.chmod(0o777)

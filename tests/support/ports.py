@@ -1,4 +1,4 @@
-"""Ports on which nothing good happens."""
+"""Ports without a working server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture
 def unused_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that refuses connections: bound, so that nobody else takes it, and not listening."""
+    """A port of 127.0.0.1 that refuses connections: bound, so that no other process takes it, but not listening."""
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
@@ -18,6 +18,6 @@ def unused_port() -> Iterator[int]:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that takes connections and never says a word."""
+    """A port of 127.0.0.1 that accepts connections and never sends anything."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield server.getsockname()[1]

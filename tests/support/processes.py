@@ -1,4 +1,4 @@
-"""Processes under test: their lines, their end, and the certainty that none is left behind."""
+"""Processes under test: their output, their exit code, and their cleanup."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 #: The `tussis` command of the interpreter that runs the tests.
 TUSSIS = Path(sys.executable).with_name("tussis")
 ROOT = Path(__file__).resolve().parents[2]
-#: An environment variable that tells whose processes are whose.
+#: An environment variable that marks the processes of one :class:`Running`.
 MARK = "PYTEST_SPAWNED"
 #: The supervisor of an embedded server.
 GUARD = "/embedded/guard.py"
@@ -31,13 +31,13 @@ GUARD_PATIENCE_S = 30.0
 
 
 class Running:
-    """A process in its own process group, with its output read as it comes.
+    """A process in its own process group, with its output read continuously.
 
     Args:
         argv: the command.
-        environment: added to a bare environment (PATH, HOME, TMPDIR and the like): no ``TUSSIS_*`` or ``AWS_*`` of the
-            shell reaches it.
-        cwd: where it runs; the repository when None.
+        environment: added to a minimal environment (PATH, HOME, TMPDIR and the like). The process gets no ``TUSSIS_*``
+            or ``AWS_*`` of the shell.
+        cwd: the working directory; the repository when None.
     """
 
     def __init__(self, argv: Sequence[str | Path], environment: Mapping[str, str], cwd: Path | None = None) -> None:
@@ -65,12 +65,12 @@ class Running:
 
     @property
     def pid(self) -> int:
-        """Its process id, which is also that of its group."""
+        """The process id, which is also the id of the process group."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether the process still runs."""
         return self._process.poll() is None
 
     @property
@@ -79,17 +79,17 @@ class Running:
         return list(_objects([*self.stdout, *self.stderr]))
 
     def children(self) -> list[int]:
-        """The pids of its descendants that live."""
+        """Return the pids of all descendants that run."""
         try:
             return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
         except psutil.NoSuchProcess:
             return []
 
     def wait_for_event(self, event: str, timeout_s: float, **fields: object) -> dict[str, Any]:
-        """The first JSON line whose ``event`` is this one, with these fields.
+        """Return the first JSON line with this ``event`` and these fields.
 
         Raises:
-            AssertionError: the process ended without it.
+            AssertionError: the process ended before it.
             TimeoutError: it did not come in time.
         """
 
@@ -106,7 +106,7 @@ class Running:
         return self._or_text(lambda: wait_until(find, timeout_s, f"the event {event!r} {fields or ''}"))
 
     def wait_for_line(self, part: str, timeout_s: float) -> str:
-        """The first line of either output that contains ``part``; fails as `wait_for_event` does."""
+        """Return the first line of either output that contains ``part``; fails as `wait_for_event` does."""
 
         def find() -> str:
             ended = not self.running
@@ -121,10 +121,10 @@ class Running:
         return self._or_text(lambda: wait_until(find, timeout_s, f"a line with {part!r}"))
 
     def wait(self, timeout_s: float) -> int:
-        """Its exit code, negative for a signal.
+        """Return the exit code, negative for a signal.
 
         Raises:
-            TimeoutError: it still runs after `PATIENCE` times ``timeout_s`` seconds; the message holds its output.
+            TimeoutError: it still runs after `PATIENCE` times ``timeout_s`` seconds; the message has its output.
         """
         limit_s = PATIENCE * timeout_s
         try:
@@ -135,18 +135,18 @@ class Running:
         return code
 
     def signal(self, number: signal.Signals, group: bool = False) -> None:
-        """Send a signal to it, or to its whole process group as a terminal's Ctrl-C does."""
+        """Send a signal to the process, or to its process group, as Ctrl-C in a terminal does."""
         if group:
             os.killpg(self.pid, number)
         else:
             self._process.send_signal(number)
 
     def end(self) -> None:
-        """Kill it and whatever it started; called at the end of the test whatever happened.
+        """Kill the process and everything that it started. Called at the end of every test.
 
-        Known by a variable in their environment: descendants may have other parents, groups and sessions by now.
+        A variable in the environment identifies the processes: descendants may have other parents, groups and sessions.
         """
-        self._process.kill()  # whoever may not read another user's environment would wait for it below, for ever
+        self._process.kill()  # without permission to read the environment the loop skips it, and wait() would hang
         guards = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -155,7 +155,7 @@ class Running:
                         guards.append(process)
                     else:
                         process.kill()
-        # A guard whose owner is gone stops its server and leaves, by itself; killed, it could not see to that.
+        # A guard stops its server and exits when its owner is gone. A guard that is killed leaves the server running.
         _, left = psutil.wait_procs(guards, timeout=GUARD_PATIENCE_S)
         for guard in left:
             guard.kill()
@@ -163,12 +163,12 @@ class Running:
         self._drain()
         streams = (self._process.stdout, self._process.stderr)
         for reader, stream in zip(self._readers, streams, strict=True):
-            if stream is not None and not reader.is_alive():  # close() would wait for a reader for ever
+            if stream is not None and not reader.is_alive():  # close() would wait forever for a reader
                 stream.close()
 
     @property
     def text(self) -> str:
-        """The ends of both outputs, for messages."""
+        """The last lines of both outputs, for messages."""
         return "\n".join(["--- stdout", *self.stdout[-60:], "--- stderr", *self.stderr[-60:]])
 
     def _or_text(self, wait: Callable[[], T]) -> T:
@@ -178,7 +178,7 @@ class Running:
             raise TimeoutError(f"{error}\n{self.text}") from None
 
     def _drain(self) -> None:
-        """Let the readers see the end; a descendant that holds the pipe open must not keep us."""
+        """Let the readers reach the end. The timeout covers a descendant that keeps the pipe open."""
         for reader in self._readers:
             reader.join(5)
 
@@ -210,17 +210,17 @@ def _objects(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
 
 
 def pytest_configure() -> None:
-    """Let a terminated test session tear down what it started: processes, servers, folders."""
+    """Let a terminated test session clean up what it started: processes, servers, folders."""
     signal.signal(signal.SIGTERM, _leave)
 
 
 def _leave(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: a second would break off the teardown
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal would interrupt the cleanup
     pytest.exit("terminated", returncode=143)
 
 
 class Spawn:
-    """Starts processes for a test, and ends those that are left."""
+    """Starts processes for a test, and ends those that still run."""
 
     def __init__(self) -> None:
         self._started: list[Running] = []
@@ -238,14 +238,14 @@ class Spawn:
         return running
 
     def end(self) -> None:
-        """Kill what is left."""
+        """Kill the processes that still run."""
         for running in self._started:
             running.end()
 
 
 @pytest.fixture
 def spawn() -> Iterator[Spawn]:
-    """Start processes that end with the test, at the latest."""
+    """Start processes that end at the end of the test at the latest."""
     spawn = Spawn()
     yield spawn
     spawn.end()

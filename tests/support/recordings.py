@@ -1,4 +1,4 @@
-"""Synthetic recordings for the signal path: seeded, with something in them that every step must get right."""
+"""Synthetic, seeded recordings for tests of the signal path. Each step of the path changes something in them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Integers = npt.NDArray[np.integer[Any]]
 
 
 def cough_like(seconds: float, rate: int, *, channels: int = 1, seed: int = 0) -> Floats:
-    """Bursts of noise over hum, rumble below the high-pass and a constant offset; the channels differ.
+    """Return bursts of noise over hum, rumble below the high-pass and a constant offset. The channels differ.
 
-    The loudness changes a thousandfold along the recording, so that a floor shared by its segments shows.
+    The loudness changes by a factor of a thousand along the recording, which reveals a floor shared by its segments.
 
     Returns:
         float32 (channels, round(seconds * rate)), within [-1, 1], never silent.
@@ -23,7 +23,7 @@ def cough_like(seconds: float, rate: int, *, channels: int = 1, seed: int = 0) -
 
 
 def cough_like_samples(length: int, rate: int, *, channels: int = 1, seed: int = 0) -> Floats:
-    """As :func:`cough_like`, for an exact number of samples."""
+    """Return the recording of :func:`cough_like` with an exact number of samples."""
     noise = np.random.default_rng(seed)
     time = np.arange(length) / rate
     rows = []
@@ -37,7 +37,7 @@ def cough_like_samples(length: int, rate: int, *, channels: int = 1, seed: int =
 
 
 def quantised(samples: Floats, width: int) -> Integers:
-    """Samples in [-1, 1] as PCM of ``width`` bytes: signed, but 1 byte unsigned as in WAV; 3 bytes in an int32."""
+    """Return samples in [-1, 1] as PCM of ``width`` bytes: signed; 1 byte unsigned as in WAV; 3 bytes in an int32."""
     full = 2 ** (8 * width - 1)
     exact = np.clip(np.round(samples.astype(np.float64) * full), -full, full - 1)
     found: Integers

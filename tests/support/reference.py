@@ -1,7 +1,7 @@
-"""The plain reference of the audio contract, written from ``docs/preprocessing.md`` alone.
+"""The plain reference of the audio contract, written only from ``docs/preprocessing.md``.
 
-One recording and one segment at a time, with torchaudio's own calls and fresh transforms; it imports nothing of
-Tussis, so that a mistake there cannot hide here. ``reference`` goes from decoded samples to the tensors;
+It processes one recording and one segment at a time, with torchaudio's own calls and new transforms. It imports nothing
+of Tussis, so that it does not share an error with Tussis. ``reference`` turns decoded samples into the tensors.
 ``assert_same_images`` is the contract's "equal".
 """
 
@@ -24,7 +24,7 @@ HOP = 8000
 CAP = 32
 
 TOLERANCE = 1e-5
-#: `training` only: share of pixels that may land on the neighbouring float16 value.
+#: `training` only: share of pixels that may be the neighbouring float16 value.
 FLIPPED_SHARE = 1e-3
 
 MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
@@ -33,7 +33,7 @@ STD = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 
 @dataclass(frozen=True)
 class Rules:
-    """What a profile's row of the contract says."""
+    """The rules of a profile in the contract."""
 
     peak: bool
     highpass: bool
@@ -50,7 +50,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class Reference:
-    """What a recording must become under one profile."""
+    """The expected result for a recording under one profile."""
 
     profile: str
     wave: Floats
@@ -78,7 +78,7 @@ def from_integers(samples: npt.NDArray[np.integer[Any]], bits: int) -> Floats:
 
 
 def legacy_from_pydub(samples: npt.NDArray[np.integer[Any]], width: int) -> Floats:
-    """The `legacy` scaling of pydub's one-channel integers; ``width`` in bytes, 24 bits come as 4."""
+    """Scale pydub's one-channel integers as in `legacy`; ``width`` in bytes, 24 bits come as 4."""
     exact = samples.astype(np.float64)
     if width == 1:
         return (exact / 128.0 - 1.0).astype(np.float32)
@@ -86,7 +86,7 @@ def legacy_from_pydub(samples: npt.NDArray[np.integer[Any]], width: int) -> Floa
 
 
 def waveform(samples: Floats, rate: int, profile: str) -> Floats:
-    """(channels, n) to (m,) at 16 kHz."""
+    """Turn (channels, n) into (m,) at 16 kHz."""
     rules = RULES[profile]
     x = torch.tensor(samples, dtype=torch.float32)
     if rules.peak:
@@ -102,7 +102,7 @@ def waveform(samples: Floats, rate: int, profile: str) -> Floats:
 
 
 def starts(length: int, profile: str) -> list[int]:
-    """Every segment's first sample, before the cap."""
+    """Return the first sample of every segment, before the cap."""
     found = []
     start = 0
     if RULES[profile].pad_tail:
@@ -119,7 +119,7 @@ def starts(length: int, profile: str) -> list[int]:
 
 
 def plain_image(segment: Floats) -> Floats:
-    """(32000,) to (224, 224) in [-1, 1]."""
+    """Turn (32000,) into (224, 224) in [-1, 1]."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # some mel bands are narrower than a bin
         to_mel = torchaudio.transforms.MelSpectrogram(
@@ -147,7 +147,7 @@ def plain_image(segment: Floats) -> Floats:
 
 
 def imagenet(plain: Floats) -> Floats:
-    """(224, 224) to (3, 224, 224)."""
+    """Turn (224, 224) into (3, 224, 224)."""
     colours = np.stack([plain] * 3)
     return np.asarray(
         ((colours + np.float32(1)) / np.float32(2) - MEAN[:, None, None]) / STD[:, None, None], np.float32
@@ -155,9 +155,9 @@ def imagenet(plain: Floats) -> Floats:
 
 
 def reference(samples: Floats, rate: int, profile: str) -> Reference:
-    """Decoded samples (channels, n) to everything that the contract states about them.
+    """Turn decoded samples (channels, n) into everything that the contract states about them.
 
-    For ``legacy`` the samples are ``legacy_from_pydub``'s, with one channel.
+    For ``legacy`` the samples come from ``legacy_from_pydub``, with one channel.
     """
     rules = RULES[profile]
     wave = waveform(samples, rate, profile)
@@ -188,16 +188,16 @@ def reference(samples: Floats, rate: int, profile: str) -> Reference:
 
 
 def assert_same_plain(plain: Floats, expected: Reference) -> None:
-    """Fail unless images in [-1, 1], before rounding, are the reference's."""
+    """Fail unless images in [-1, 1], before rounding, equal the reference's."""
     assert plain.shape == expected.plain.shape
     worst = float(np.abs(plain.astype(np.float64) - expected.plain).max())
     assert worst <= TOLERANCE, f"{expected.profile}: an image differs by {worst:.2g} before rounding"
 
 
 def assert_same_images(spectrograms: Floats, expected: Reference) -> None:
-    """Fail unless the tensor equals the reference's as far as the contract asks on one machine.
+    """Fail unless the tensor equals the reference's, as the contract requires it on one machine.
 
-    ``training``: a pixel may land on the neighbouring float16 value, in at most 0.1 % of them.
+    ``training``: at most 0.1 % of the pixels may be the neighbouring float16 value.
     """
     assert spectrograms.dtype == np.float32
     assert spectrograms.shape == expected.spectrograms.shape

@@ -1,7 +1,7 @@
-"""An owner of embedded servers, to be killed by tests: ``python -m tests.support.server_owner FOLDER ENDING``.
+"""An owner of embedded servers that tests kill: ``python -m tests.support.server_owner FOLDER ENDING``.
 
-Writes ``{"event": "started", ...}`` once they answer, with the pids of all processes, the ports, and the
-S3 server's socket files.
+It writes ``{"event": "started", ...}`` once the servers answer, with the pids of all processes, the ports, and the
+socket files of the S3 server.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tussis.worker.embedded.servers import Servers
 
 
 def announce(servers: Servers) -> None:
-    """One JSON line for the test."""
+    """Print one JSON line for the test."""
     handles = (servers.postgres, servers.broker, servers.s3)
     started = {
         "event": "started",
@@ -29,14 +29,14 @@ def announce(servers: Servers) -> None:
         "uids": {handle.name: psutil.Process(handle.pid).uids().real for handle in handles},
         "ports": [handle.port for handle in handles],
         "processes": [process.pid for process in psutil.Process().children(recursive=True)],
-        # Named by the server that listens on them, not by their look: others leave files of the same kind in /tmp.
+        # Found by the server that listens on them, not by name: other programs have files of the same kind in /tmp.
         "sockets": [one.laddr for one in psutil.Process(servers.s3.pid).net_connections("unix") if one.laddr],
     }
     print(json.dumps(started), flush=True)  # noqa: T201  # the test reads it
 
 
 def main(folder: Path, ending: str) -> None:
-    """Start the servers, then end as told: ``wait``, ``leave``, ``raise``, or ``fork`` (a child keeps our files)."""
+    """Start the servers, then do ENDING: ``wait``, ``leave``, ``raise``, or ``fork`` (a child keeps our files open)."""
     with Servers(folder) as servers:
         if ending == "fork" and os.fork() == 0:
             signal.pause()

@@ -1,4 +1,4 @@
-"""Fixtures on real servers: one set a test session, a fresh database, broker database and bucket a test."""
+"""Fixtures on real servers: one set per test session; a new database, broker database and bucket per test."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _broker_databases = itertools.cycle(range(1, DATABASES))
 
 @contextmanager
 def server_folder() -> Iterator[Path]:
-    """A new folder for servers, gone afterwards; pytest's own is closed to the user that root runs PostgreSQL as."""
+    """Create a folder for servers and remove it at the end.
+
+    pytest's own folder is not accessible to the user that root runs PostgreSQL as.
+    """
     folder = Path(tempfile.mkdtemp(prefix="tussis-tests-"))
     if os.geteuid() == 0:
         folder.chmod(0o711)
@@ -41,23 +44,23 @@ def server_folder() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Bucket:
-    """An empty bucket, and a client for it."""
+    """An empty bucket with a client."""
 
     name: str
     client: Any
 
     def put(self, key: str, data: bytes, metadata: dict[str, str] | None = None) -> str:
-        """Store an object; its ``s3://`` URI."""
+        """Store an object and return its ``s3://`` URI."""
         self.client.put_object(Bucket=self.name, Key=key, Body=data, Metadata=metadata or {})
         return f"s3://{self.name}/{key}"
 
     def uri(self, key: str) -> str:
-        """The URI of a key, whether it exists or not."""
+        """Return the URI of a key, whether it exists or not."""
         return f"s3://{self.name}/{key}"
 
 
 def s3_client(endpoints: Endpoints, endpoint_url: str | None = None) -> Any:
-    """A boto3 client for the embedded store, or for a proxy before it."""
+    """Return a boto3 client for the embedded store, or for a proxy in front of it."""
     return boto3.client(
         "s3",
         endpoint_url=endpoint_url or endpoints.s3_endpoint_url,
@@ -70,7 +73,7 @@ def s3_client(endpoints: Endpoints, endpoint_url: str | None = None) -> Any:
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    """The session's servers. A test that stops or kills one starts it again, or leaves that to the next fixture."""
+    """The session's servers. A server that a test stops is started again by that test or by the next fixture."""
     with server_folder() as folder, Servers(folder) as servers:
         yield servers
 
@@ -88,7 +91,7 @@ def _admin(servers: Servers, *statements: sql.Composed) -> None:
 
 @contextmanager
 def fresh_database(servers: Servers, template: str) -> Iterator[str]:
-    """A database copied from ``template``, which nothing may be connected to; dropped afterwards."""
+    """Copy a database from ``template`` and drop it at the end. ``template`` must have no connections."""
     name = f"test_{uuid.uuid4().hex}"
     _admin(
         servers,
@@ -102,7 +105,7 @@ def fresh_database(servers: Servers, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(servers: Servers) -> Iterator[str]:
-    """A database without a table."""
+    """A database without tables."""
     with fresh_database(servers, "template1") as url:
         yield url
 
@@ -126,7 +129,7 @@ def _flush(url: str) -> None:
 
 @pytest.fixture
 def bucket(servers: Servers) -> Iterator[Bucket]:
-    """An empty bucket, removed with what is in it."""
+    """An empty bucket, removed with its content at the end."""
     servers.s3.start()
     client = s3_client(servers.endpoints)
     bucket = Bucket(f"test-{uuid.uuid4().hex}", client)

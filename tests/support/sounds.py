@@ -10,7 +10,7 @@ from tests.support.recordings import cough_like
 
 
 def wav(seconds: float, seed: int = 0, rate: int = 16_000) -> bytes:
-    """A recording that sounds like coughs, as 16-bit WAV. Another ``seed`` gives other bytes."""
+    """Return a recording that sounds like coughs, as 16-bit WAV. Another ``seed`` gives other bytes."""
     out = io.BytesIO()
     sf.write(out, cough_like(seconds, rate, seed=seed).T, rate, format="WAV", subtype="PCM_16")
     return out.getvalue()

@@ -1,4 +1,4 @@
-"""A migrated database a test, copied from a template, and small makers of what goes into the store."""
+"""A migrated database per test, copied from a template, and functions that make records for the store."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tussis.shared.store.records import (
 from tussis.shared.store.repository import Store
 from tussis.worker.embedded.servers import Servers
 
-#: Seconds since the epoch: 2026-01-01T00:00:00Z. Before any ``now()`` of the database.
+#: Seconds since the epoch: 2026-01-01T00:00:00Z. Earlier than any ``now()`` of the database.
 ENQUEUED_AT = 1_767_225_600.0
 
 
 @pytest.fixture(scope="session")
 def migrated_template(servers: Servers) -> Iterator[str]:
-    """The name of a migrated database that nothing is connected to."""
+    """The name of a migrated database without connections."""
     with fresh_database(servers, "template1") as url:
         migrate.upgrade(url)
         yield url.rsplit("/", 1)[1]
@@ -45,14 +45,14 @@ def store_url(servers: Servers, migrated_template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def shared_store_url(servers: Servers, migrated_template: str) -> Iterator[str]:
-    """A migrated database for a whole module: for tests that read what one fixture of the module has written."""
+    """A migrated database for a whole module, for tests that read what a fixture of the module has written."""
     with fresh_database(servers, migrated_template) as url:
         yield url
 
 
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
-    """A store on a migrated, empty database, for as many as eight threads."""
+    """A store on a migrated, empty database, for up to eight threads."""
     with Store.connect(store_url, pool_size=8) as store:
         yield store
 
@@ -66,7 +66,7 @@ def model(store: Store) -> ModelFacts:
 
 
 def model_facts(**changes: Any) -> ModelFacts:
-    """Facts of the model cough@1, with ``changes``."""
+    """Return the facts of the model cough@1, with ``changes``."""
     facts = ModelFacts(
         name="cough",
         version="1",
@@ -79,7 +79,7 @@ def model_facts(**changes: Any) -> ModelFacts:
 
 
 def a_job(**changes: Any) -> Job:
-    """A job for s3://recordings/a.wav with a random id, with ``changes``."""
+    """Return a job for s3://recordings/a.wav with a random id, with ``changes``."""
     fields: dict[str, Any] = {
         "job_id": str(uuid.uuid4()),
         "bucket": "recordings",
@@ -90,8 +90,10 @@ def a_job(**changes: Any) -> Job:
 
 
 def a_claim(job: Job, model: ModelFacts, **changes: Any) -> ClaimRequest:
-    """A claim on the job, with ``changes``; etag e1, profile documented, 3 attempts, alone, and a lease that is over at
-    once, as if the process had died."""
+    """Return a claim on the job, with ``changes``: etag e1, profile documented, 3 attempts, alone.
+
+    The lease ends at once, as if the process had died.
+    """
     fields: dict[str, Any] = {
         "job": job,
         "etag": "e1",
@@ -111,7 +113,7 @@ def a_claim(job: Job, model: ModelFacts, **changes: Any) -> ClaimRequest:
 
 
 def a_refusal(job: Job, **changes: Any) -> RefusalRequest:
-    """The refusal of a job whose object is missing, with ``changes``."""
+    """Return the refusal of a job whose object is missing, with ``changes``."""
     fields: dict[str, Any] = {
         "job": job,
         "error_class": "object_missing",
@@ -125,7 +127,7 @@ def a_refusal(job: Job, **changes: Any) -> RefusalRequest:
 
 
 def a_result(count: int = 4, probability: float = 0.8, **changes: Any) -> Result:
-    """A result of ``count`` segments half a second apart, the bag at ``probability``, with ``changes``."""
+    """Return a result of ``count`` segments half a second apart, the bag at ``probability``, with ``changes``."""
     starts = tuple(0.5 * index for index in range(count))
     fields: dict[str, Any] = {
         "size_bytes": 64_044,
@@ -154,24 +156,24 @@ def a_result(count: int = 4, probability: float = 0.8, **changes: Any) -> Result
 
 
 def claimed(answer: object) -> Claimed:
-    """The answer, which must be a claim."""
+    """Return the answer, which must be a claim."""
     assert isinstance(answer, Claimed), answer
     return answer
 
 
 def refused(answer: object) -> int:
-    """The id of the analysis that a refusal left; another attempt must not hold it."""
+    """Return the id of the refused analysis. Fails when another attempt holds the analysis."""
     assert isinstance(answer, int), answer
     return answer
 
 
 def rows(url: str, query: str, *parameters: object) -> list[tuple[Any, ...]]:
-    """All rows of a query, past the store."""
+    """Return all rows of a query, without the store's code."""
     with psycopg.connect(url) as connection:
         return connection.execute(query.encode(), parameters).fetchall()
 
 
 def execute(url: str, statement: str, *parameters: object) -> None:
-    """Run a statement past the store; without parameters, a percent sign is itself."""
+    """Run a statement without the store's code. Without parameters, a percent sign is literal."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement.encode(), parameters or None)

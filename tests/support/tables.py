@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def table(document: Path, first_header: str) -> list[list[str]]:
-    """The rows of the Markdown table whose first column has this header, without its two header lines."""
+    """Return the rows of the Markdown table whose first column has this header, without its two header lines."""
     rows: list[list[str]] = []
     inside = False
     for line in document.read_text(encoding="utf-8").splitlines():
@@ -24,5 +24,5 @@ def table(document: Path, first_header: str) -> list[list[str]]:
 
 
 def code(cell: str) -> str:
-    """A cell without its backticks."""
+    """Return a cell without its backticks."""
     return cell.strip("`")

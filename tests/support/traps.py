@@ -1,7 +1,7 @@
-"""Traps for code that must open nothing: a canary file, a listener, and bytes that try to reach them.
+"""Traps for code that must not open files or connections: a canary file, a listener, and bytes that refer to them.
 
-The canary is watched by the kernel (inotify), so that an opening inside a C library or another process is seen as well
-as one in Python. Linux only.
+The kernel watches the canary (inotify), so that an access by a C library or another process is noticed as well as one
+by Python. Linux only.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _IN_OPEN: Final = 0x20
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """Armed traps."""
+    """Active traps."""
 
     canary: Path
-    """An absolute path that must not be opened."""
+    """The absolute path of the canary, which must not be opened."""
     port: int
     """A TCP port of the loopback interface that must not be connected to."""
     _watch: int
     _listener: socket.socket
 
     def sprung(self) -> list[str]:
-        """What was touched since the last call: ``file``, ``network``."""
+        """Return what was accessed since the last call: ``file``, ``network``."""
         touched = []
         try:
             if os.read(self._watch, 65_536):
@@ -49,7 +49,7 @@ class Trap:
 
 @contextmanager
 def trap(folder: Path, content: bytes) -> Iterator[Trap]:
-    """Arm both traps; the canary holds ``content``, so that whoever reads it does not fail for another reason."""
+    """Set both traps. The canary holds ``content``, so that code that reads it does not fail for another reason."""
     canary = folder / "canary.wav"
     canary.write_bytes(content)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -67,7 +67,7 @@ def trap(folder: Path, content: bytes) -> Iterator[Trap]:
 
 
 def lures(armed: Trap, movie: bytes) -> dict[str, bytes]:
-    """Hostile objects by name. ``movie`` is a QuickTime file whose header follows its data."""
+    """Return hostile objects by name. ``movie`` is a QuickTime file whose header follows its data."""
     url = f"http://127.0.0.1:{armed.port}/a.mp3"
     playlist = hls(url) + hls(str(armed.canary))
     script = f"ffconcat version 1.0\nfile '{armed.canary}'\nfile '{url}'\n".encode()
@@ -98,12 +98,12 @@ def lures(armed: Trap, movie: bytes) -> dict[str, bytes]:
 
 
 def hls(segment: str) -> bytes:
-    """A playlist of one segment."""
+    """Return a playlist of one segment."""
     return f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{segment}\n#EXT-X-ENDLIST\n".encode()
 
 
 def external_track(movie: bytes, path: str) -> bytes:
-    """The QuickTime file with its samples said to lie at ``path``: an alias in the data reference box."""
+    """Return the QuickTime file with ``path`` as the place of its samples: an alias in the data reference box."""
     rebuilt = b""
     start = 0
     while start + 8 <= len(movie):

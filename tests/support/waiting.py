@@ -1,4 +1,4 @@
-"""Tests wait on conditions, never on the clock alone."""
+"""Tests wait for conditions, not for a fixed time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-#: Limits are given for a quiet machine; a slow or busy one gets so many times as long. Waiting costs nothing where the
-#: condition holds.
+#: Factor on all limits. They are given for a quiet machine; a slow or busy one needs longer. A test that passes does
+#: not get slower.
 PATIENCE = 3.0
 
 
 def wait_until(condition: Callable[[], T], timeout_s: float, what: str, every_s: float = 0.02) -> T:
-    """Poll until ``condition()`` is true; its value.
+    """Poll until ``condition()`` is true, and return its value.
 
     Raises:
-        TimeoutError: it is not after `PATIENCE` times ``timeout_s`` seconds; the message says ``what`` was waited for,
-            and the last value.
+        TimeoutError: it is not true after `PATIENCE` times ``timeout_s`` seconds; the message has ``what`` and the last
+            value.
     """
     limit_s = PATIENCE * timeout_s
     deadline = time.monotonic() + limit_s

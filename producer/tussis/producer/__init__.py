@@ -1,7 +1,7 @@
-"""Upstream's side: put recordings into the queue.
+"""The client library of upstream: enqueue recordings.
 
-``from tussis.producer import Producer`` is the whole entrance; the names are loaded when they are first used, so that
-the command line does not pay for a broker client that it does not need.
+The entry point is ``from tussis.producer import Producer``. Each name is imported at its first use, so that the command
+line does not load a broker client that it does not need.
 """
 
 from __future__ import annotations

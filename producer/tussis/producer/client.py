@@ -1,4 +1,4 @@
-"""The producer: enqueue recordings, one or many, each in one atomic step on the broker."""
+"""The producer: enqueue one or many recordings, each in one atomic step on the broker."""
 
 from __future__ import annotations
 
@@ -28,33 +28,34 @@ DEFAULT_BATCH = 500
 
 @dataclass(frozen=True)
 class Enqueued:
-    """What became of one request of :meth:`Producer.enqueue_many`."""
+    """The outcome of one request of :meth:`Producer.enqueue_many`."""
 
     request: JobRequest
     job_id: str | None
-    """None where the request was refused, and in a dry run."""
+    """None if the request was refused, and in a dry run."""
     sent: bool
-    """False where nothing was sent: the job was open already, the request was refused, or it is a dry run."""
+    """False if nothing was sent: the job was already open, the request was refused, or it is a dry run."""
     error: TussisError | None = None
     """Why the request was refused."""
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Requests, and for each its job, or why it has none."""
+    """Requests, and for each its job or its error."""
 
     requests: Sequence[JobRequest]
     jobs: Sequence[Job | TussisError]
     opening: Opening | None
-    """The jobs as the broker takes them, made while it is busy with the batch before; None where there is none."""
+    """The jobs in the format of the broker, prepared while it processes the previous batch; None without jobs."""
 
 
 class Producer:
-    """Puts recordings into the queue. Safe to share between threads; a context manager.
+    """Enqueues recordings. A context manager that several threads can share.
 
-    ``broker_url`` None means ``TUSSIS_BROKER_URL``. ``s3_client`` is a boto3 client; None makes one when S3 is first
-    asked. ``head=False`` never asks S3: a request that pins no bytes then gets a random id, and the worker takes what
-    it finds. ``head_threads`` is how many keys :meth:`enqueue_many` asks S3 about at a time. ``settings`` None means
+    ``broker_url`` None means ``TUSSIS_BROKER_URL``. ``s3_client`` is a boto3 client; None creates one at the first
+    request to S3. With ``head=False``, :meth:`enqueue` and :meth:`enqueue_many` send no request to S3: a job without
+    ``version_id`` and ``etag`` then gets a random id, and the worker analyses the content that it finds.
+    ``head_threads`` is the maximum number of concurrent requests of :meth:`enqueue_many` to S3. ``settings`` None means
     the environment, read at the first call that needs it.
     """
 
@@ -91,10 +92,10 @@ class Producer:
         metadata: Mapping[str, Any] | None = None,
         again: bool = False,
     ) -> str:
-        """Enqueue one recording; its job id.
+        """Enqueue one recording; returns its job id.
 
-        When this returns, the broker holds the job. Where the same job is open already, its id comes back and nothing
-        is sent. The arguments are those of :class:`JobRequest`. Raises :class:`InvalidUri`, :class:`InvalidJob`,
+        When this returns, the broker holds the job. If the same job is already open, this returns its id and sends
+        nothing. The arguments are those of :class:`JobRequest`. Raises :class:`InvalidUri`, :class:`InvalidJob`,
         :class:`ObjectMissing`, :class:`BucketMissing`, :class:`StorageAccessDenied`, :class:`StorageCredentials`,
         :class:`StorageUnavailable`, :class:`BrokerUnavailable`, :class:`BrokerRefused` and :class:`SettingsInvalid`,
         all within 10 s.
@@ -109,14 +110,15 @@ class Producer:
     def enqueue_many(
         self, requests: Iterable[str | JobRequest], *, batch: int = DEFAULT_BATCH, dry_run: bool = False
     ) -> Generator[Enqueued, None, None]:
-        """Enqueue a stream of URIs and requests; what became of each, in order.
+        """Enqueue a stream of URIs and requests; yields the outcome of each, in order.
 
-        Works as it is iterated, ``batch`` requests at a time: while one batch is on its way, the next one is drawn and
-        prepared, and no more than these two are held. A request that is wrong, or whose object is missing, is refused
-        alone. What concerns all of them ends the iteration: it raises :class:`BrokerUnavailable`,
-        :class:`BrokerRefused`, :class:`StorageUnavailable`, :class:`StorageCredentials` or :class:`SettingsInvalid`;
-        what was yielded before is settled, the rest can be enqueued again without harm. ``dry_run`` does all but the
-        sending, gives no ids, and needs no broker.
+        Works during the iteration, ``batch`` requests at a time. While the broker processes one batch, the next one is
+        read from the stream and prepared. At most these two batches are in memory. A request that is wrong, or whose
+        object is missing, is refused, and the iteration continues. An error that concerns all requests ends the
+        iteration: it raises :class:`BrokerUnavailable`, :class:`BrokerRefused`, :class:`StorageUnavailable`,
+        :class:`StorageCredentials` or :class:`SettingsInvalid`. Outcomes that were already yielded are final, and the
+        other requests can safely be enqueued again. ``dry_run`` does everything except sending, returns no ids and
+        needs no broker.
         """
         if batch < 1:
             raise ValueError(f"batch is at least 1, not {batch}")
@@ -148,13 +150,13 @@ class Producer:
     def listed(self, prefix_uri: str, like: JobRequest | None = None) -> Iterator[JobRequest]:
         """A request for every object under ``s3://bucket/prefix``, pinned by the entity tag in the listing.
 
-        For :meth:`enqueue_many`; streams, and needs no further question to S3. ``like`` gives the other fields. Raises
-        :class:`InvalidUri` and the storage's errors of :meth:`enqueue`.
+        Input for :meth:`enqueue_many`, which then sends no further request to S3. Streams the listing. ``like`` has the
+        other fields. Raises :class:`InvalidUri` and the storage errors of :meth:`enqueue`.
         """
         return requests_under(prefix_uri, self._s3, like or JobRequest(prefix_uri))
 
     def close(self) -> None:
-        """Close the connections that this producer opened. It cannot be used afterwards."""
+        """Close the connections that this producer opened. The producer cannot be used afterwards."""
         self._pins.close()
         if self._redis is not None:
             self._redis.close()
@@ -175,13 +177,13 @@ class Producer:
             try:
                 opening = _opening(jobs)
             except MessageTooLarge:
-                # The size shows when the message is written, once a job; only now each is looked at by itself.
+                # The preparation of a batch serialises each job once and finds its size. Only now is each job checked.
                 jobs = [_sendable(job) for job in jobs]
                 opening = _opening(jobs)
             yield _Batch(chunk, jobs, opening)
 
     def _prepare(self, requests: Sequence[JobRequest]) -> list[Job | TussisError]:
-        """The jobs of the requests, in order, an error in the place of one that is refused."""
+        """The jobs of the requests, in order. A refused request has an error in the place of its job."""
         asked = [request for request in requests if self._head and not request.pinned]
         pinned = iter(self._pins.pin_many(asked))
         now = time.time()
@@ -219,19 +221,19 @@ class Producer:
     def _settings(self) -> Settings:
         if self._settings_given is not None:
             return self._settings_given
-        from tussis.shared.settings import load_settings  # pydantic: a tenth of a second
+        from tussis.shared.settings import load_settings  # importing pydantic takes 0.1 s
 
         return load_settings()
 
 
 def _opening(jobs: Sequence[Job | TussisError]) -> Opening | None:
-    """The jobs that are none of the errors, as the broker takes them. Raises :class:`MessageTooLarge`."""
+    """The jobs without the errors, in the format of the broker; None without jobs. Raises :class:`MessageTooLarge`."""
     named = [job for job in jobs if isinstance(job, Job)]
     return prepare_opening(named) if named else None
 
 
 def _sendable(job: Job | TussisError) -> Job | TussisError:
-    """The job, or why its message cannot be sent."""
+    """The job, or the error if its message is too large."""
     if isinstance(job, Job):
         try:
             job.to_json()
@@ -241,7 +243,7 @@ def _sendable(job: Job | TussisError) -> Job | TussisError:
 
 
 def _drawn(batches: Iterator[_Batch]) -> tuple[_Batch | None, Exception | None]:
-    """The next batch, or why there is none: for the caller to raise when the batch before has been told of."""
+    """The next batch, or the error that prevents it. The caller raises it after the outcomes of the previous batch."""
     try:
         return next(batches, None), None
     except Exception as error:

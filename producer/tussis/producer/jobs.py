@@ -1,4 +1,4 @@
-"""What upstream asks for, and the job that becomes of it."""
+"""The request of upstream, and the job that is made from it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tussis.shared.uris import parse_s3_uri, shown
 class JobRequest:
     """One recording to analyse.
 
-    ``version_id`` or ``etag`` pins its bytes; with neither, S3 is asked. ``model`` is ``name`` or ``name@version``;
-    None, like ``profile`` None, leaves the choice to the worker. ``priority`` is 0 (first) to 9, ``device`` ``"any"``,
-    ``"cpu"`` or ``"gpu"``. ``metadata`` is plain JSON and is stored with the recording. ``again`` asks for a new
-    analysis where there is one.
+    ``version_id`` or ``etag`` pins its content; without them, the producer gets them from S3. ``model`` is ``name`` or
+    ``name@version``. With ``model`` None the worker selects the model, and with ``profile`` None the profile.
+    ``priority`` is 0 (first) to 9. ``device`` is ``"any"``, ``"cpu"`` or ``"gpu"``. ``metadata`` is plain JSON and is
+    stored with the recording. ``again`` requests a new analysis even if one exists.
     """
 
     uri: str
@@ -35,7 +35,7 @@ class JobRequest:
 
     @property
     def pinned(self) -> bool:
-        """Whether the request itself says which bytes it means."""
+        """Whether the request has a version id or an entity tag."""
         return self.version_id is not None or self.etag is not None
 
 
@@ -43,9 +43,9 @@ _FIELDS = frozenset(field.name for field in fields(JobRequest))
 
 
 def request_from_line(line: str, defaults: JobRequest) -> JobRequest:
-    """Read a line of a list: a URI, or a JSON object with ``uri`` and any other field of :class:`JobRequest`.
+    """Parse a line of a list: a URI, or a JSON object with ``uri`` and any other field of :class:`JobRequest`.
 
-    What the line does not say is taken from ``defaults``. Raises :class:`InvalidJob`.
+    Fields that the line does not have are taken from ``defaults``. Raises :class:`InvalidJob`.
     """
     if not line.startswith("{"):
         return replace(defaults, uri=line)
@@ -61,7 +61,7 @@ def request_from_line(line: str, defaults: JobRequest) -> JobRequest:
 
 
 def job_for(request: JobRequest, enqueued_at: float) -> Job:
-    """The job of a request; its id is deterministic where the bytes are pinned and ``again`` is not asked for.
+    """The job of a request. Its id is deterministic if the content is pinned and ``again`` is false.
 
     ``enqueued_at`` is in seconds since the epoch. Raises :class:`InvalidUri` and :class:`InvalidJob`.
     """
@@ -95,5 +95,5 @@ def job_for(request: JobRequest, enqueued_at: float) -> Job:
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy as a dict; what is no mapping is left for the job's own check to refuse."""
+    """A copy as a dict. A value that is not a mapping is returned unchanged, and the check of the job rejects it."""
     return dict(metadata) if isinstance(metadata, Mapping) else metadata

@@ -1,4 +1,4 @@
-"""What S3 knows about the recordings to enqueue: which bytes a key holds now, and which keys a prefix has."""
+"""Requests to S3: the entity tag and version id of a key, and the keys under a prefix."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tussis.shared.errors import SettingsInvalid, StorageCredentials, StorageUna
 from tussis.shared.s3 import head_object, list_objects
 from tussis.shared.uris import ObjectAddress, parse_s3_prefix, parse_s3_uri
 
-#: Errors that all keys meet where several of them do.
+#: Errors that concern all keys if they occur for several of them.
 _FOR_ALL = (StorageUnavailable, StorageCredentials, SettingsInvalid)
 
 
 class Pins:
-    """Asks S3 which bytes the keys hold, several keys at a time."""
+    """Gets entity tags and version ids from S3, for several keys at a time."""
 
     def __init__(self, client: Callable[[], Any], threads: int) -> None:
         self._client = client
@@ -25,23 +25,24 @@ class Pins:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="tussis-head")
 
     def pin(self, request: JobRequest) -> JobRequest:
-        """The request with the object's entity tag, and its version id in a bucket that has versions.
+        """The request with the entity tag of the object, and its version id if the bucket has versions.
 
-        Raises :class:`InvalidUri` and what :func:`tussis.shared.s3.storage_errors` does.
+        Raises :class:`InvalidUri` and the errors of :func:`tussis.shared.s3.storage_errors`.
         """
         address = parse_s3_uri(request.uri)
         head = head_object(self._client(), address.bucket, address.key)
         return replace(request, etag=head.etag, version_id=head.version_id)
 
     def pin_many(self, requests: Sequence[JobRequest]) -> list[JobRequest | TussisError]:
-        """:meth:`pin` for each, in order, an error in its place.
+        """:meth:`pin` for each request, in order. A failed request has an error in its place.
 
-        Raises :class:`StorageUnavailable`, :class:`StorageCredentials` or :class:`SettingsInvalid` when as many
-        questions as are asked at a time met only that: the rest would wait for the same, round after round.
+        Requests to S3 are sent in rounds of ``threads``. Raises :class:`StorageUnavailable`,
+        :class:`StorageCredentials` or :class:`SettingsInvalid` if all requests of a round failed with one of these,
+        because the following rounds would wait for the same error.
         """
         if not requests:
             return []
-        self._client()  # a wrong setting is no recording's fault
+        self._client()  # raises for a wrong setting, which is not an error of a recording
         pinned: list[JobRequest | TussisError] = []
         for first in range(0, len(requests), self._threads):
             last_round = pinned[-self._threads :]
@@ -64,8 +65,8 @@ class Pins:
 def requests_under(prefix_uri: str, client: Callable[[], Any], like: JobRequest) -> Iterator[JobRequest]:
     """A request for every object under ``s3://bucket/prefix``, pinned by the entity tag in the listing.
 
-    Streams the listing; ``like`` gives all other fields. Raises :class:`InvalidUri` and what
-    :func:`tussis.shared.s3.storage_errors` does.
+    Streams the listing. ``like`` has all other fields. Raises :class:`InvalidUri` and the errors of
+    :func:`tussis.shared.s3.storage_errors`.
     """
     bucket, prefix = parse_s3_prefix(prefix_uri)
     for listed in list_objects(client(), bucket, prefix):

@@ -1,4 +1,4 @@
-"""What ``tussis enqueue`` prints: a line a recording on standard output, faults and the summary on standard error."""
+"""The output of ``tussis enqueue``: one line for each recording on stdout, errors and the summary on stderr."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from tussis.producer.client import Enqueued
     from tussis.shared.errors import TussisError
 
-#: Seconds between two looks of the progress line.
+#: Seconds between two updates of the progress line.
 _PROGRESS_EVERY_S = 0.1
 
 
 class Report:
-    """Counts what became of the recordings, and says so. The summary comes at the end, also after an exception."""
+    """Counts and prints the outcomes. Prints the summary at the end, also after an exception."""
 
     def __init__(self, *, as_json: bool, quiet: bool, dry_run: bool) -> None:
         self._as_json = as_json
         self._quiet = quiet
         self._dry_run = dry_run
-        # Where the lines go to the same terminal, they are the progress.
+        # If the lines of the recordings go to the same terminal, no progress line is needed.
         self._progress = sys.stderr.isatty() and (quiet or not sys.stdout.isatty())
         self._shown_at = 0.0
         self._sent = 0
@@ -42,7 +42,7 @@ class Report:
     ) -> None:
         self._clear()
         taken = self._sent + self._open
-        # A single recording that is refused has said it all in one line, and so has a fault before the first.
+        # No summary for a single refused recording or for an error before the first one: their line is enough.
         if taken or self.refused > 1 or (kind is None and not self.refused):
             click.echo(self._summary(), err=True)
 
@@ -60,7 +60,7 @@ class Report:
             self._line(uri if item.job_id is None else f"{item.job_id}\t{uri}")
 
     def refuse(self, uri: str, error: TussisError) -> None:
-        """Count and print what cannot be enqueued, and why."""
+        """Count and print a refused recording with its error."""
         self.refused += 1
         if self._as_json:
             refusal = {"class": error.error_class, "message": str(error)}

@@ -1,1 +1,1 @@
-"""The contract between producer and worker. Importing this package imports nothing else."""
+"""The contract between producer and worker. Importing this package imports no other module."""

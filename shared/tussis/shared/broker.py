@@ -1,4 +1,4 @@
-"""Connecting to the broker, and its errors as ours."""
+"""Connect to the broker, and convert its errors to Tussis errors."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from redis.retry import Retry
 
 from tussis.shared.errors import BrokerRefused, BrokerUnavailable, SettingsInvalid
 
-#: Seconds. Long enough for a broker that writes its append-only file to a slow disk, and twice within the 10 s in which
-#: a user is told.
+#: Seconds. Long enough for a broker that writes its append-only file to a slow disk. Two timeouts fit into the 10 s
+#: within which the user gets an error.
 SOCKET_TIMEOUT_S = 4.0
 _RETRIES = 2
-#: Seconds after its start in which a command is tried again.
+#: Seconds after the start of a command in which it is tried again.
 _RETRY_WITHIN_S = 5.0
 
-#: Error codes with which a server says that it does not serve this client at the moment; it has done nothing then. The
-#: value is the reason, and whether it ends without the operator. The codes are those of Redis 8.2 and Valkey 9.1
-#: (``src/server.c``, ``createSharedObjects``).
+#: Error codes of a server that does not serve this client at the moment. The server has not executed the command. The
+#: value is the reason, and whether the condition ends without the operator. The codes are those of Redis 8.2 and
+#: Valkey 9.1 (``src/server.c``, ``createSharedObjects``).
 NOT_SERVING: Final[dict[str, tuple[str, bool]]] = {
     "READONLY": ("it is a replica", True),
     "UNBLOCKED": ("it became a replica", True),
@@ -46,7 +46,7 @@ NOT_SERVING: Final[dict[str, tuple[str, bool]]] = {
     "MISCONF": ("it cannot write its files; check its disk", False),
     "CLUSTERDOWN": ("it is a Redis Cluster, which Tussis cannot use; name one server", False),
 }
-#: Error codes after which only the operator can help: the reason, and what to do.
+#: Error codes of conditions that only the operator can fix. The value is the reason and the remedy.
 _REFUSED: Final[dict[str, str]] = {
     "OOM": "is full (maxmemory) and takes no new jobs: try again when workers have done some, or raise its maxmemory",
     "NOPERM": "denies a right ({error}): grant it to the login (docs/operate.md, docs/wire-format.md)",
@@ -61,7 +61,7 @@ _T = TypeVar("_T")
 
 
 class NotServing(RedisConnectionError):
-    """A server that answers with one of :data:`NOT_SERVING`. The connection was dropped: the next may reach another."""
+    """An error reply with a code in :data:`NOT_SERVING`. The connection is closed: the next may reach another one."""
 
     def __init__(self, code: str, text: str) -> None:
         self.code = code
@@ -71,9 +71,9 @@ class NotServing(RedisConnectionError):
 def error_code(error: Exception) -> str:
     """The code in a server's error reply, for example ``READONLY``; ``ERR`` when it has none.
 
-    An aborted transaction has the code of the command that was refused.
+    For an aborted transaction, this is the code of the command that was refused.
     """
-    # redis-py takes the codes that it knows off the text.
+    # redis-py removes the codes in its own list from the text.
     code: str = getattr(error, "status_code", None) or str(error).split(" ", 1)[0]
     if code == "EXECABORT" and "because of: " in str(error):
         code = str(error).split("because of: ", 1)[1].split(" ", 1)[0]
@@ -83,14 +83,14 @@ def error_code(error: Exception) -> str:
 
 
 class _LeavesReplicas:
-    """Drops a connection whose server does not serve any more, so that every client connects anew by itself.
+    """Closes a connection when its server no longer serves the client, so that every client connects again.
 
     After a planned failover the old primary keeps its connections and refuses all writes.
     """
 
     def read_response(self, *arguments: Any, **options: Any) -> Any:
         try:
-            return super().read_response(*arguments, **options)  # type: ignore[misc]  # of the connection beside it
+            return super().read_response(*arguments, **options)  # type: ignore[misc]  # defined in the other base class
         except (ResponseError, BusyLoadingError) as error:
             code = error_code(error)
             if code not in NOT_SERVING:
@@ -114,9 +114,10 @@ _CONNECTIONS: Final[dict[type, type]] = {
 
 
 class _BoundedRetry(Retry):
-    """Retries a lost connection a few times, and a server that does not serve for as long as a caller may wait.
+    """Retries after a lost connection a few times, and after :class:`NotServing` until the time limit.
 
-    redis-py retries a connect inside the retries of its command: 9 tries for 3. So the time is bounded as well.
+    redis-py retries a connect inside the retries of its command, so that 3 tries become 9. For this reason the time is
+    limited as well.
     """
 
     def __init__(self) -> None:
@@ -137,19 +138,19 @@ class _BoundedRetry(Retry):
 
 
 def redact(url: str) -> str:
-    """A URL without its password, for messages and logs; also when a ``/`` or ``@`` in it was not escaped."""
+    """The URL without its password, for messages and logs. Also works if a ``/`` or ``@`` in it is not escaped."""
     return re.sub(r"(?<=password=)[^&]*", "***", re.sub(r"(?<=://).*@", "***@", url))
 
 
 def connect(url: str) -> redis.Redis:
-    """A client for the broker; it connects on its first command.
+    """Return a client for the broker. It connects on its first command.
 
-    ``hiredis`` packs a command in one piece. redis-py's own packer cuts at 6,000 bytes, a system call each: a batch of
-    500 jobs then has more than 100.
+    ``hiredis`` packs a command in one piece. The packer of redis-py splits it at 6,000 bytes, with one system call a
+    piece: more than 100 system calls for a batch of 500 jobs.
 
-    Every command of ours may be repeated after a lost connection, so lost connections are retried here; a command
-    gives up within 10 s where the broker does not answer. Raises :class:`SettingsInvalid` when ``url`` is no Redis URL,
-    or names an option that there is not.
+    All commands of Tussis can be repeated after a lost connection, so the client retries them. A command fails within
+    10 s when the broker does not answer. Raises :class:`SettingsInvalid` when ``url`` is not a Redis URL, or has an
+    unknown option.
     """
     try:
         client = redis.Redis.from_url(
@@ -162,8 +163,8 @@ def connect(url: str) -> redis.Redis:
         )
         pool = client.connection_pool
         pool.connection_class = _CONNECTIONS[pool.connection_class]
-        pool.connection_class(**pool.connection_kwargs)  # An unknown option shows when a connection is made.
-    except (ValueError, TypeError, LookupError, RedisError):  # its text may hold a part of the password
+        pool.connection_class(**pool.connection_kwargs)  # Raises for an unknown option.
+    except (ValueError, TypeError, LookupError, RedisError):  # the text of the error may contain a part of the password
         hint = ", or its options after the ? are wrong" if "?" in url else ""
         raise SettingsInvalid(
             f"TUSSIS_BROKER_URL is not a Redis URL{hint}: {redact(url)!r}; write redis://[:password@]host:port/db"
@@ -176,14 +177,14 @@ def connect(url: str) -> redis.Redis:
 
 
 def server_time(client: redis.Redis) -> float:
-    """The broker's clock, in seconds since the epoch. Raises redis-py's errors."""
+    """The time of the broker's clock, in seconds since the epoch. Raises redis-py's errors."""
     seconds, microseconds = client.time()
     return float(seconds + microseconds / 1e6)
 
 
 @contextmanager
 def broker_errors(where: str) -> Iterator[None]:
-    """Turn redis-py's errors into :class:`BrokerUnavailable` or :class:`BrokerRefused`, naming ``where``."""
+    """Convert redis-py's errors to :class:`BrokerUnavailable` or :class:`BrokerRefused`. The message has ``where``."""
     try:
         yield
     except NotServing as error:
@@ -204,7 +205,7 @@ def broker_errors(where: str) -> Iterator[None]:
 
 
 def _refusal(error: RedisError) -> str:
-    """The key in :data:`_REFUSED` of an error that has a code of its own, or none."""
+    """The key of an error in :data:`_REFUSED`, or its error code when it has no special case."""
     text = str(error)
     if isinstance(error, InvalidResponse):
         return "no Redis"

@@ -1,4 +1,4 @@
-"""What can be wrong with a broker before the first job: its kind, the login's rights, and settings that lose jobs."""
+"""Checks of the broker before the first job: its kind, the rights of the login, and settings that may lose jobs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from redis.exceptions import ResponseError
 
 from tussis.shared.ledger_scripts import WORKERS_OWN
 
-# KEYS a key that nobody has. Every command that a worker uses, but those that a script cannot call; nothing stays. A
-# right that the login lacks raises out of it.
+# KEYS: an unused key. Calls every command that a worker uses, except those that a script cannot call. It leaves no data
+# in the broker. A missing right of the login raises an error.
 _RIGHTS_SCRIPT: Final = f"""{WORKERS_OWN.replace("allow-oom", "allow-oom,no-cluster")}\
 local key = KEYS[1]
 for _, words in ipairs({{
@@ -29,7 +29,7 @@ return 1
 
 
 def check_worker_rights(client: redis.Redis) -> None:
-    """Use every command of a worker once. Raises redis-py's errors: a right is missing, or the server is of no use."""
+    """Call every command of a worker once. Raises redis-py's errors if a right is missing or the server is unusable."""
     key = f"tussis.check:{uuid.uuid4()}"
     client.ping()
     client.eval(_RIGHTS_SCRIPT, 1, key)
@@ -41,9 +41,9 @@ def check_worker_rights(client: redis.Redis) -> None:
 
 
 def risks_of(client: redis.Redis) -> list[str]:
-    """The broker's settings with which it may lose jobs, a sentence each. Raises redis-py's errors.
+    """The settings with which the broker may lose jobs, one sentence each. Raises redis-py's errors.
 
-    Nothing where the server does not tell, because the login has no right to INFO.
+    The list is empty when the login has no right to INFO.
     """
     try:
         memory, persistence = client.info("memory"), client.info("persistence")

@@ -1,7 +1,7 @@
-"""How many CPU cores this process may use: its affinity, and the CPU quota of its control group (cgroup).
+"""The number of CPU cores that this process may use: its affinity and the CPU quota of its control group (cgroup).
 
-A container with a limit of two CPUs sees every core of its host. Python 3.13's ``os.process_cpu_count`` counts the
-affinity only.
+A container with a limit of two CPUs sees all cores of its host. ``os.process_cpu_count`` of Python 3.13 counts only the
+affinity.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 def available_cores() -> int:
-    """Cores of the affinity mask, or the CPU quota rounded up where that is less; at least 1."""
+    """The number of cores in the affinity mask, or the CPU quota rounded up if that is less. At least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
     return cores if quota is None else max(1, min(cores, math.ceil(quota)))
 
 
 def cpu_quota(cgroup: Path = _CGROUP, mounts: Path = _MOUNTS) -> float | None:
-    """CPUs' worth of time that the control groups of this process grant, the least of all levels; None for no limit.
+    """The CPU quota of this process in CPUs: the smallest of all levels of its control groups. None means no limit.
 
-    Reads ``cpu.max`` (version 2) and ``cpu.cfs_quota_us`` (version 1), as the kernel's
-    ``Documentation/admin-guide/cgroup-v2.rst`` and ``Documentation/scheduler/sched-bwc.rst`` have them. ``cgroup`` and
-    ``mounts`` are ``/proc/self/cgroup`` and ``/proc/self/mountinfo``, see cgroups(7) and proc_pid_mountinfo(5). What
-    cannot be read counts as no limit.
+    Reads ``cpu.max`` (version 2) and ``cpu.cfs_quota_us`` (version 1). They are specified in
+    ``Documentation/admin-guide/cgroup-v2.rst`` and ``Documentation/scheduler/sched-bwc.rst`` of the kernel. ``cgroup``
+    and ``mounts`` are ``/proc/self/cgroup`` and ``/proc/self/mountinfo``, see cgroups(7) and proc_pid_mountinfo(5). A
+    file that cannot be read counts as no limit.
     """
     try:
         groups = [line.split(":", 2) for line in cgroup.read_text().splitlines()]
@@ -47,7 +47,7 @@ def cpu_quota(cgroup: Path = _CGROUP, mounts: Path = _MOUNTS) -> float | None:
 
 
 def _levels(mounted: list[list[str]], controllers: str, path: str) -> Iterator[Path]:
-    """The folders of a control group and of those above it, as far as they can be seen from here."""
+    """The folders of a control group and of its ancestors, as far as this process can see them."""
     for fields in mounted:
         if "-" not in fields:
             continue
@@ -56,7 +56,7 @@ def _levels(mounted: list[list[str]], controllers: str, path: str) -> Iterator[P
         if kind != ("cgroup" if controllers else "cgroup2") or (controllers and "cpu" not in options):
             continue
         root, point = fields[3], Path(fields[4].replace("\\040", " "))
-        # A container may see only its own group, mounted as the root, while the path is the host's.
+        # A container may see only its own group, mounted as the root. The path is then that of the host.
         inside = PurePosixPath(path)
         below = inside.relative_to(root) if inside.is_relative_to(root) else PurePosixPath()
         folder = point / below
@@ -67,7 +67,7 @@ def _levels(mounted: list[list[str]], controllers: str, path: str) -> Iterator[P
 
 
 def _quota(folder: Path) -> float | None:
-    """What one control group grants, in CPUs; None for no limit."""
+    """The quota of one control group, in CPUs. None means no limit."""
     try:
         if (folder / "cpu.max").exists():
             limit, period = (folder / "cpu.max").read_text().split()

@@ -1,4 +1,4 @@
-"""The command that installs a missing extra. Tussis is not published: pip needs the folder or wheel it came from."""
+"""The command that installs a missing extra. Tussis is not published, so pip needs its source folder or wheel."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _DISTRIBUTION: Final = "tussis"
 
 
 def pip_line(extras: str) -> str:
-    """The command that adds ``extras`` (``store``, or several: ``cpu,models``) to this installation.
+    """The command that adds ``extras`` (one, ``store``, or several, ``cpu,models``) to this installation.
 
-    pip records the folder or wheel that it installed in ``direct_url.json`` (PEP 610). For a package that came from an
-    index it writes no such file.
+    pip records the folder or wheel that it installed in ``direct_url.json`` (PEP 610). It writes no such file for a
+    package from an index.
     """
     recorded = metadata.distribution(_DISTRIBUTION).read_text("direct_url.json")
     if recorded is None:

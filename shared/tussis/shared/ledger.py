@@ -1,7 +1,7 @@
-"""The ledger of open work, kept in the broker: what was enqueued and has neither result nor failure yet.
+"""The ledger of open jobs in the broker: jobs that were enqueued and have neither result nor failure.
 
-A Redis list forgets a message the moment it is popped; the ledger does not. Opening is one atomic step with the list
-push, so that a job is in the queue if and only if it is in the ledger. Closing comes after the result's commit.
+A message leaves its Redis list when it is popped, but stays in the ledger. A job is opened in one atomic step with the
+push into its list, so that both happen or neither. It is closed after the commit of its result.
 """
 
 from __future__ import annotations
@@ -40,18 +40,19 @@ from tussis.shared.queues import (
     sent_key,
 )
 
-#: How many messages at a list's end are looked at for one that the ledger knows: bare pushes may stand before it.
+#: Number of messages that are read from a list's end to find one with a push time. Messages that were pushed without
+#: the ledger have none.
 _TAIL = 8
-#: And how many where it knows none of those.
+#: Number of messages that are read if none of the first ones has a push time.
 _LONG_TAIL = 1000
-#: How a command fails to leave.
+#: Errors when a command cannot be sent.
 _LOST = (RedisConnectionError, RedisTimeoutError)
 _LISTS = tuple((queue, priority) for queue in QUEUES for priority in PRIORITIES)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Where a job stood at one look: the sorted set (a list's sent ones, or the deferred ones), and its score there."""
+    """A sorted set that held a job when it was read (a list's sent jobs, or the deferred jobs), and the job's score."""
 
     key: str
     score: float
@@ -59,29 +60,29 @@ class Seen:
 
 @dataclass(frozen=True)
 class Horizon:
-    """What cannot be waiting at one moment: a list is first in, first out."""
+    """The push times before which no job waits in a list, at one moment. A list is first in, first out."""
 
     ends: Mapping[str, float]
-    """Sorted set of a list -> the time before which its jobs no longer wait in the list; lists without such jobs, and
-    those of which it is not known, are left out."""
+    """Key of a list's sorted set -> push time. Jobs pushed before it no longer wait in the list. Lists whose sorted set
+    is empty, and lists whose time is unknown, are left out."""
     in_flight: frozenset[bytes]
     """The ids of the jobs that are in flight."""
 
 
 @dataclass(frozen=True)
 class Depth:
-    """What the broker holds at one moment, in messages."""
+    """The number of messages in the broker at one moment."""
 
     waiting: dict[str, dict[int, int]]
-    """Queue -> priority -> messages in the list; priorities without any are left out."""
+    """Queue -> priority -> messages in the list. Priorities without messages are left out."""
     in_flight: int
     """Delivered and not yet acknowledged."""
     open: int
-    """In the ledger."""
+    """Jobs in the ledger."""
     deferred: int
-    """In the ledger, waiting for their next attempt."""
+    """Jobs in the ledger that wait for the time of their next attempt."""
     oldest_open_s: float | None
-    """Age of the oldest open job in seconds; None when nothing is open."""
+    """Age of the oldest open job in seconds; None when no job is open."""
 
     @property
     def total_waiting(self) -> int:
@@ -90,19 +91,19 @@ class Depth:
 
 @dataclass(frozen=True)
 class Opening:
-    """A batch of jobs as :data:`~tussis.shared.ledger_scripts.OPEN_SCRIPT` takes it."""
+    """A batch of jobs as the arguments of :data:`~tussis.shared.ledger_scripts.OPEN_SCRIPT`."""
 
     keys: list[str]
     arguments: list[str]
 
     @property
     def eval_args(self) -> list[Any]:
-        """Of the command EVAL."""
+        """The arguments of the command EVAL."""
         return [OPEN_SCRIPT, len(self.keys), *self.keys, *self.arguments]
 
 
 class SentOpening:
-    """A batch that is on its way. ``connection`` None: it never left."""
+    """A batch that was sent and not yet answered. ``connection`` is None if it could not be sent."""
 
     def __init__(self, ledger: Ledger, opening: Opening, connection: redis.Connection | None) -> None:
         self._ledger = ledger
@@ -110,22 +111,22 @@ class SentOpening:
         self._connection = connection
 
     def answers(self) -> list[bool]:
-        """Wait for them: for each job whether it was opened. To be called once."""
+        """Wait for the answers: for each job, whether it was opened. Call this method only once."""
         connection, self._connection = self._connection, None
         answers = None if connection is None else self._ledger.read_sent(connection)
         return self._ledger.open_prepared(self._opening) if answers is None else answers
 
     def close(self) -> None:
-        """Let go of answers that nobody asked for; after :meth:`answers` nothing is left to do."""
+        """Discard the answers and release the connection. Does nothing after :meth:`answers`."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            # The batch is settled by the broker, whatever became of the word about it.
+            # An error here does not matter: the answer is discarded, and the broker processes the batch anyway.
             with suppress(BrokerUnavailable, BrokerRefused):
                 self._ledger.read_sent(connection)
 
 
 def prepare_opening(jobs: Sequence[Job]) -> Opening:
-    """The first half of :meth:`Ledger.open_many`: makes the messages; needs no broker."""
+    """The first half of :meth:`Ledger.open_many`: builds the messages. It needs no broker."""
     keys = [LEDGER_KEY, OPEN_KEY]
     arguments: list[str] = []
     for job in jobs:
@@ -135,7 +136,7 @@ def prepare_opening(jobs: Sequence[Job]) -> Opening:
 
 
 class Ledger:
-    """The ledger through one Redis client. Every method raises :class:`BrokerUnavailable` or :class:`BrokerRefused`."""
+    """The ledger, over one Redis client. Every method raises :class:`BrokerUnavailable` or :class:`BrokerRefused`."""
 
     def __init__(self, client: redis.Redis, where: str = "the broker") -> None:
         self._client = client
@@ -146,28 +147,30 @@ class Ledger:
         self._resend = client.register_script(RESEND_SCRIPT)
 
     def open(self, job: Job) -> bool:
-        """Enter the job and put its message into its queue, in one step. False when it was open already."""
+        """Enter the job into the ledger and its message into its queue, in one step. False if it was already open."""
         return self.open_many([job])[0]
 
     def open_many(self, jobs: Sequence[Job]) -> list[bool]:
-        """:meth:`open` for a batch, in one step: all or, with an exception, none (after a lost connection maybe all).
+        """:meth:`open` for a batch, in one step: all, or none after an exception (maybe all after a lost connection).
 
-        One command and not a pipeline of them: a broker that writes its file through does so for every few kilobytes
-        of a pipeline, and once for this. EVAL and not EVALSHA: a producer's login needs no right to load scripts.
+        The batch is one command and not a pipeline. A broker that syncs its append-only file does so once for a
+        command, but for every few kilobytes of a pipeline. It uses EVAL and not EVALSHA, so that a producer's login
+        needs no right to load scripts.
         """
         return self.open_prepared(prepare_opening(jobs)) if jobs else []
 
     def open_prepared(self, opening: Opening) -> list[bool]:
-        """The second half of :meth:`open_many`: only sends, and waits for the answer."""
+        """The second half of :meth:`open_many`: sends the batch and waits for the answer."""
         with broker_errors(self._where):
             opened = self._client.eval(*opening.eval_args)
         return [bool(answer) for answer in _replies(opened)]
 
     def send_prepared(self, opening: Opening) -> SentOpening:
-        """The same without waiting: the broker works while the caller does, until it asks for the answers.
+        """Send the batch without waiting for the answers, so that the caller can work meanwhile.
 
-        The connection is the caller's alone until then. One that is lost, now or later, costs nothing: the answers then
-        come from :meth:`open_prepared`, which tries again, and finds opened what the broker had taken.
+        The connection is reserved until the answers are read or discarded. If it is lost, :meth:`SentOpening.answers`
+        calls :meth:`open_prepared`, which sends the batch again. Jobs that the broker had opened before then count as
+        already open.
         """
         with broker_errors(self._where):
             pool = self._client.connection_pool
@@ -186,10 +189,10 @@ class Ledger:
             return SentOpening(self, opening, connection)
 
     def read_sent(self, connection: redis.Connection) -> list[bool] | None:
-        """The answers to what was sent; None when the connection was lost before they came."""
+        """Read the answers to a sent batch. None if the connection was lost before they arrived."""
         with broker_errors(self._where):
             try:
-                # What went wrong closes it, and it may be used again.
+                # After a connection error the connection is closed. It reconnects when it is used again.
                 return [bool(answer) for answer in _replies(connection.read_response())]
             except RedisConnectionError:
                 return None
@@ -197,20 +200,20 @@ class Ledger:
                 self._client.connection_pool.release(connection)
 
     def close(self, job: Job) -> bool:
-        """Take the job out, for it has its result or failure. False when it was not open."""
+        """Remove a job that has its result or failure. False if it was not open."""
         with broker_errors(self._where):
             return bool(self._close(keys=_keys(job), args=[job.job_id, repr(float(job.enqueued_at))]))
 
     def holds(self, job_id: str | bytes, message: object) -> bool:
-        """Whether the ledger holds this very message, decoded JSON, under the id."""
+        """Whether the ledger holds exactly this message (decoded JSON) under the id."""
         with broker_errors(self._where):
             text = self._client.hget(LEDGER_KEY, job_id)
         return text is not None and _decoded(text) == message
 
     def discard(self, job_id: str | bytes, message: object) -> None:
-        """Take out an unreadable message, decoded JSON, that the ledger holds under the id.
+        """Remove an unreadable message (decoded JSON) that the ledger holds under the id.
 
-        Whatever else stands there stays: its job is open, whoever else used its id.
+        Another message under the same id is not removed, because its job is open.
         """
         if self.holds(job_id, message):
             self._take_out(job_id)
@@ -227,31 +230,32 @@ class Ledger:
             pipe.execute()
 
     def defer(self, job: Job, delay_s: float, *, fault: bool = True) -> None:
-        """Note that the job's next attempt is due after ``delay_s`` seconds, by the broker's clock.
+        """Schedule the job's next attempt after ``delay_s`` seconds, by the broker's clock.
 
-        ``fault`` False: no attempt failed, another one is at work. Then :meth:`faults` stays as it is, and a job that
-        the ledger does not hold is left out: it has ended meanwhile, or ends with that attempt.
+        Set ``fault`` to False if no attempt failed and another attempt is running. Then :meth:`faults` does not change,
+        and a job that is not in the ledger is not deferred: it has ended, or ends with the running attempt.
         """
         arguments = [job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(delay_s)), str(int(fault))]
         with broker_errors(self._where):
             self._defer(keys=_keys(job), args=arguments)
 
     def send_again(self, job: Job, handed_back: str | None = None) -> None:
-        """Put the job's message into its queue anew, for a worker that gives it back undone.
+        """Push the job's message into its queue again, when a worker hands the job back.
 
-        ``handed_back`` is the token of an attempt that the store could not be told of: the next one tells it.
+        ``handed_back`` is the token of an attempt that could not be recorded in the store as handed back. The next
+        attempt records it.
         """
         *described, _ = _open_args(job)
         with broker_errors(self._where):
             self._send_again(keys=_open_keys(job), args=[*described, envelope(job, handed_back=handed_back)])
 
     def faults(self, job_id: str) -> int:
-        """How many attempts ended in a transient fault since the job was enqueued."""
+        """The number of attempts that ended in a transient error since the job was enqueued."""
         with broker_errors(self._where):
             return int(self._client.hget(FAULTS_KEY, job_id) or 0)
 
     def which_open(self, job_ids: Sequence[str]) -> set[str]:
-        """Those of the job ids that are open, in one command."""
+        """The ids of those jobs that are open, in one command."""
         if not job_ids:
             return set()
         with broker_errors(self._where):
@@ -259,16 +263,17 @@ class Ledger:
         return {job_id for job_id, score in zip(job_ids, scores, strict=True) if score is not None}
 
     def resend_due(self, limit: int = 500) -> int:
-        """Publish what is due by the broker's clock; at most ``limit`` messages. Returns how many were sent."""
+        """Send up to ``limit`` deferred jobs that are due by the broker's clock. Returns the number of messages."""
         with broker_errors(self._where):
             due = self._up_to(DEFERRED_KEY, repr(server_time(self._client)), limit)
         return self.resend(due)
 
     def resend(self, seen: Mapping[bytes, Seen]) -> int:
-        """Send jobs again, in one step, where they still stand as they were seen. Returns how many were sent.
+        """Send those jobs again, in one step, that are open and have the same score as in ``seen``.
 
-        What stands in the ledger and cannot be read goes into a queue too, for a worker to make a dead letter of. It
-        stays in the ledger until then, where it is JSON and names the id that it stands under.
+        An unreadable message in the ledger is sent as well, so that a worker stores it as a dead letter. It stays in
+        the ledger until then if it is JSON and has the id under which the ledger holds it. Otherwise it is removed.
+        Returns the number of sent messages.
         """
         if not seen:
             return 0
@@ -278,7 +283,7 @@ class Ledger:
             texts = self._client.hmget(LEDGER_KEY, list(seen))
             for (job_id, place), text in zip(seen.items(), texts, strict=True):
                 queue, priority = QUEUES[0], DEFAULT_PRIORITY
-                entry: str | bytes = text or b""  # Nothing: it has ended, and the script takes it out.
+                entry: str | bytes = text or b""  # Empty: the job has ended, and the script removes it.
                 if text is not None:
                     job = _message_under(job_id, text)
                     if job is None and (wrapped := _wrapped(job_id, text)) is not None:
@@ -296,7 +301,7 @@ class Ledger:
         return int(sent)
 
     def horizon(self) -> Horizon:
-        """What cannot be waiting at this moment. The cost grows with what is in flight, never with what waits."""
+        """The current horizon. The cost grows with the number of jobs in flight, not with that of waiting jobs."""
         with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=True)
             for queue, priority in _LISTS:
@@ -308,31 +313,31 @@ class Ledger:
                 end = self._end(queue, priority, tail, float(last[0][1])) if last else None
                 if end is not None:
                     ends[sent_key(queue, priority)] = end
-            # Read last: what was popped before is filed by now, or is no suspect in the next look.
+            # Read last. A job popped before is in flight by now, or is no suspect in the next search.
             filed = _entries(self._client.hvals(UNACKED_KEY)) if ends else []
         return Horizon(ends, frozenset(job_id for entry in filed if (job_id := _job_id_of(entry)) is not None))
 
     def suspects(self, horizon: Horizon, limit: int = 500) -> dict[bytes, Seen]:
-        """Jobs that were sent, but are neither waiting, in flight nor deferred; some ``limit`` at most.
+        """Jobs that were sent, but are not waiting, in flight or deferred. The search stops once it has ``limit``.
 
-        A job between its pop and its filing as in flight is a suspect for that moment: act only on one that was before
-        the horizon some seconds ago as well.
+        A job is a suspect for a moment between its pop and its registration as in flight. Act only on a job that was
+        also a suspect for a horizon some seconds ago.
         """
         found: dict[bytes, Seen] = {}
         with broker_errors(self._where):
             for key, end in horizon.ends.items():
                 if len(found) < limit:
-                    # Those in flight stand first, for they were sent first.
+                    # The limit includes jobs in flight, because they were sent first and come first in the set.
                     found |= self._up_to(key, f"({end!r}", limit + len(horizon.in_flight))
                     for job_id in horizon.in_flight:
                         found.pop(job_id, None)
         return found
 
     def _end(self, queue: str, priority: int, tail: list[bytes], last: float) -> float | None:
-        """The time before which nothing of a list waits; None when it is not known.
+        """The push time before which no job waits in a list; None when it is unknown.
 
-        It is that of the ledger's next message in the list or, where none waits, just behind ``last``, the highest time
-        in the sorted set: no clock has a part in it.
+        It is the push time of the next message in the list that has one. If no such message waits, it is just after
+        ``last``, the highest time in the sorted set. No clock is read.
         """
         key = sent_key(queue, priority)
         earliest, whole = self._earliest(key, tail), len(tail) < _TAIL
@@ -347,24 +352,24 @@ class Ledger:
         return min(scores, default=None)
 
     def _up_to(self, key: str, end: str, limit: int) -> dict[bytes, Seen]:
-        """The first members of a sorted set, up to the score ``end`` (``(`` before it excludes it)."""
+        """The first members of a sorted set, up to the score ``end``. A ``(`` before the score excludes it."""
         reply = self._client.zrange(key, "-inf", end, byscore=True, offset=0, num=limit, withscores=True)
         return {member: Seen(key, float(score)) for member, score in _pairs(reply)}
 
     def find(self, job_id: str) -> Job | None:
-        """The open job of this id, or None."""
+        """The open job with this id, or None."""
         with broker_errors(self._where):
             text = self._client.hget(LEDGER_KEY, job_id)
         return None if text is None else parse_message_text(text)
 
     def due_at(self, job_id: str) -> float | None:
-        """When the job's next attempt is due (seconds since the epoch); None when it is not deferred."""
+        """The time at which the next attempt is due, seconds since the epoch; None if the job is not deferred."""
         with broker_errors(self._where):
             due = self._client.zscore(DEFERRED_KEY, job_id)
         return None if due is None else float(due)
 
     def depth(self) -> Depth:
-        """Count what waits, what is in flight and what is open. Its cost does not grow with the backlog."""
+        """Count the messages that wait, are in flight and are open. The cost does not grow with the backlog."""
         with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=True)
             for queue, priority in _LISTS:
@@ -397,7 +402,7 @@ def _open_args(job: Job) -> list[str]:
 
 
 def _message_under(job_id: str | bytes, text: str | bytes) -> Job | None:
-    """The message that stands in the ledger under an id; None when it cannot be read, or names another one."""
+    """The message that the ledger holds under an id. None if it cannot be read or has another id."""
     try:
         job = parse_message_text(text)
     except (MalformedMessage, UnknownMessageVersion):
@@ -406,7 +411,7 @@ def _message_under(job_id: str | bytes, text: str | bytes) -> Job | None:
 
 
 def _decoded(text: str | bytes) -> object:
-    """The JSON in the ledger; None where it is none."""
+    """The decoded JSON of an entry of the ledger; None if the text is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -414,7 +419,7 @@ def _decoded(text: str | bytes) -> object:
 
 
 def _wrapped(job_id: str | bytes, text: str | bytes) -> str | None:
-    """An envelope around an unreadable message that names the id it stands under; None for any other text."""
+    """An envelope around an unreadable message that has the id under which the ledger holds it; None for other text."""
     message = _decoded(text)
     named = message.get("job_id") if isinstance(message, dict) else None
     key = job_id.decode("utf-8", "replace") if isinstance(job_id, bytes) else job_id
@@ -426,7 +431,7 @@ def _replies(reply: object) -> list[object]:
     return reply
 
 
-# redis-py types its replies for every setting of its client at once; ours answers in bytes.
+# The reply types of redis-py cover all settings of a client. With the settings of Tussis, replies are bytes.
 def _entries(reply: object) -> list[bytes]:
     assert isinstance(reply, list)
     return [entry for entry in reply if isinstance(entry, bytes)]
@@ -438,7 +443,7 @@ def _pairs(reply: object) -> list[tuple[bytes, float]]:
 
 
 def _job_id_of(entry: bytes) -> bytes | None:
-    """The job id in the headers of a list entry, or of what kombu files of one; None when there is none."""
+    """The job id in the headers of a list entry or of kombu's unacknowledged entry; None if there is none."""
     try:
         message = json.loads(entry)
     except (ValueError, RecursionError):
@@ -447,5 +452,5 @@ def _job_id_of(entry: bytes) -> bytes | None:
         message = message[0]
     headers = message.get("headers") if isinstance(message, dict) else None
     job_id = headers.get("id") if isinstance(headers, dict) else None
-    # A lone surrogate has no UTF-8; an id of ours has none.
+    # A lone surrogate cannot be encoded in UTF-8. A job id of Tussis has none.
     return job_id.encode("utf-8", "replace") if isinstance(job_id, str) else None

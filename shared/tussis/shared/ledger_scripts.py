@@ -1,19 +1,20 @@
-"""The ledger's atomic steps on the broker, as Lua scripts. ``docs/wire-format.md`` has the first script verbatim."""
+"""The atomic steps of the ledger on the broker, as Lua scripts. ``docs/wire-format.md`` quotes the first script."""
 
 from __future__ import annotations
 
 from typing import Final
 
-# The scripts take the time from the broker: its clock is the one that all pushes into a list share. A clock may be set
-# back, so a push gets at least the highest time in the list's sorted set and a microsecond more: the times in the set
-# have the order of the pushes.
+# The scripts use the broker's clock, because all pushes into a list share it. A clock may be set back. For this reason
+# the time of a push is at least one microsecond after the highest time in the list's sorted set. The times in the set
+# therefore have the order of the pushes.
 #
-# A worker's scripts have the flag allow-oom: a full broker (maxmemory) lets them pass and refuses producers, so that
-# the workers can drain it. The flag needs Redis 7 or Valkey.
+# The scripts of a worker have the flag allow-oom. A full broker (maxmemory) runs them and refuses producers, so that
+# the workers can empty it. The flag needs Redis 7 or Valkey.
 
-# KEYS ledger, open, then sent and list of each job; ARGV job id, message, enqueued_at and envelope of each job. Answers
-# for each job 1: opened; 0: was open, nothing done. A broker without memory refuses all of them, before the first.
-# pcall: a login made for an older version of this script may not call ZRANGE; its pushes get the clock's time alone.
+# KEYS: ledger, open, then sent and list of each job. ARGV: job id, message, enqueued_at and envelope of each job.
+# Returns for each job 1 (opened) or 0 (already open, nothing done). A full broker refuses the script before the first
+# job. pcall: a login made for an older version of this script may have no right to ZRANGE. Its pushes then get the time
+# of the clock only.
 OPEN_SCRIPT: Final = """\
 local now = redis.call('TIME')
 local opened = {}
@@ -40,8 +41,8 @@ local function next_time(sent)
 end
 """
 
-# KEYS ledger, open, sent, deferred, faults; ARGV job id, enqueued_at. A late copy of an older message, long answered,
-# leaves alone what was enqueued under the same id since.
+# KEYS: ledger, open, sent, deferred, faults. ARGV: job id, enqueued_at. A late copy of an older message, whose job has
+# its answer, does not close a job that was enqueued later under the same id.
 CLOSE_SCRIPT: Final = f"""{WORKERS_OWN}\
 local read, now = pcall(cjson.decode, redis.call('HGET', KEYS[1], ARGV[1]) or '')
 if read and type(now) == 'table' and type(now.enqueued_at) == 'number' and now.enqueued_at ~= tonumber(ARGV[2]) then
@@ -54,8 +55,8 @@ redis.call('ZREM', KEYS[4], ARGV[1])
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
-# KEYS ledger, open, sent, deferred, faults; ARGV job id, message, enqueued_at, delay in seconds, faults to add (0, 1).
-# After a fault it takes a bare push into the ledger as well, so that a deferred job is never in the deferred set alone.
+# KEYS: ledger, open, sent, deferred, faults. ARGV: job id, message, enqueued_at, delay in seconds, faults to add (0 or
+# 1). After a fault it also enters a job that was pushed without the ledger, so that the ledger has all deferred jobs.
 DEFER_SCRIPT: Final = f"""{WORKERS_OWN}\
 if ARGV[5] == '0' then
   if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
@@ -70,8 +71,8 @@ redis.call('ZADD', KEYS[4], now[1] + now[2] / 1000000 + ARGV[4], ARGV[1])
 return 1
 """
 
-# KEYS ledger, open, sent, list; ARGV job id, message, enqueued_at, envelope. A push whatever the ledger says: the
-# message that the caller holds is about to be acknowledged.
+# KEYS: ledger, open, sent, list. ARGV: job id, message, enqueued_at, envelope. Pushes the message even if the ledger
+# does not hold the job, because the caller acknowledges its own copy of the message next.
 SEND_AGAIN_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}\
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
@@ -80,9 +81,9 @@ redis.call('LPUSH', KEYS[4], ARGV[4])
 return 1
 """
 
-# KEYS ledger, then of each job sent, list, and the sorted set in which the caller saw it; ARGV of each job its id, list
-# entry, and the score it had there. Sends only what is still open and as the caller saw it: two callers never send one
-# job twice.
+# KEYS: ledger, then for each job sent, list, and the sorted set in which the caller saw it. ARGV: for each job its id,
+# list entry, and its score in that set. Sends only jobs that are still open and whose score has not changed, so that
+# two callers never send the same job twice.
 RESEND_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}\
 local count = 0
 for i = 1, #ARGV / 3 do

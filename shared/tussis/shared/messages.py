@@ -1,8 +1,8 @@
 """The wire format: one job as JSON, and the Celery envelope around it. ``docs/wire-format.md`` is its specification.
 
-Version rule: a message whose ``v`` is not :data:`MESSAGE_VERSION` is refused as ``unknown_message_version``; a field
-that version 1 does not define is refused as ``malformed_message`` (an option that a worker would ignore in silence
-makes a wrong result). What upstream wants to say beside the job goes into ``metadata``, which is stored untouched.
+A message whose ``v`` is not :data:`MESSAGE_VERSION` is refused as ``unknown_message_version``. A message with a field
+that version 1 does not define is refused as ``malformed_message``, because silently ignoring an option would give a
+wrong result. Data of upstream belongs in ``metadata``, which is stored unchanged.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from tussis.shared.queues import DEFAULT_PRIORITY, PRIORITIES, TASK_NAME, Device
 from tussis.shared.uris import check_bucket, check_key, shown
 
 MESSAGE_VERSION = 1
-#: Bytes of the message's JSON in UTF-8. The ledger holds every open message in the broker's memory.
+#: Maximum size of the message's JSON, bytes of UTF-8. The ledger holds every open message in the broker's memory.
 MAX_MESSAGE_BYTES = 64 * 1024
-#: Lists and objects inside each other in the metadata. Python's decoder stops at the recursion limit, which is another
-#: depth in every process: one would accept what the next cannot read.
+#: Maximum nesting depth of lists and objects in the metadata. Python's decoder stops at the recursion limit, whose
+#: remaining depth differs between processes. One process would accept metadata that another cannot read.
 MAX_NESTING = 100
-#: Namespace of deterministic job ids (RFC 9562, version 5). Part of the wire format: never changes.
+#: Namespace of deterministic job ids (RFC 9562, version 5). It is part of the wire format and never changes.
 JOB_NAMESPACE = uuid.UUID("6f9d1c1e-52ab-5b3f-8c55-1f6a0f0f7a01")
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
-#: The task's second argument, which workers use among themselves; see :func:`envelope`.
+#: The second argument of the task. Only workers send it; see :func:`envelope`.
 HANDED_BACK = "handed_back"
 
 _MODEL = re.compile(r"[A-Za-z0-9._-]{1,100}(@[A-Za-z0-9._+-]{1,100})?")
@@ -45,19 +45,19 @@ _PROFILE = re.compile(r"[a-z0-9_]{1,64}")
 # S3's own version ids and entity tags are printable ASCII of at most 1024 bytes.
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")
 _ETAG = re.compile(r"[!#-~]{1,1024}")
-# As S3's headers have it; the id of a job may have been made of this form.
+# The form in S3's headers. A job id may have been computed from this form.
 _QUOTED_ETAG = re.compile(r'(?:W/)?"([!#-~]{1,1024})"')
-# A NUL character as JSON writes it; an even number of backslashes before it belongs to other characters.
+# An escaped NUL character in JSON. An even number of backslashes before it belongs to other characters.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _DEVICES = f"one of {', '.join(Device)}"
-#: Seconds since the epoch at the end of the year 9999, the last that Python's datetime knows.
+#: Seconds since the epoch at the end of the year 9999, the last year of Python's datetime.
 _END_OF_TIME = 253_402_300_800
 _TOO_DEEP = f"metadata must have at most {MAX_NESTING} lists and objects inside each other"
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def normalise_etag(etag: str) -> str:
-    """The entity tag without weak marker and quotes: S3 quotes it in headers and not in events."""
+    """The entity tag without weak marker and quotes. S3 quotes it in headers but not in events."""
     return etag.removeprefix("W/").strip('"')
 
 
@@ -65,10 +65,10 @@ def normalise_etag(etag: str) -> str:
 class Job:
     """One request to analyse one object.
 
-    ``enqueued_at`` is in seconds since the epoch. ``version_id`` and ``etag`` (without its quotes) pin the bytes;
-    where both are None the worker takes what it finds. ``model`` is ``name`` or ``name@version``; None is the
-    worker's own. ``again`` makes a new analysis beside the old ones; ``reopen`` takes up an analysis that failed before
-    ``enqueued_at`` (``tussis failures retry`` sends it), which otherwise stands.
+    ``enqueued_at`` is in seconds since the epoch. ``version_id`` and ``etag`` (without quotes) select the content. If
+    both are None, the worker takes the current content. ``model`` is ``name`` or ``name@version``; None selects the
+    model of the worker. ``again`` adds a new analysis to the existing ones. ``reopen`` runs an analysis again that
+    failed before ``enqueued_at`` (``tussis failures retry`` sets it). Without ``reopen`` such a failure stays.
     """
 
     job_id: str
@@ -112,9 +112,9 @@ def job_id_for(
 ) -> str:
     """The deterministic id of a job: UUID version 5 of the canonical string in :data:`JOB_NAMESPACE`.
 
-    The canonical string is ``tussis1`` and the six arguments as netstrings (``<bytes of UTF-8>:<text>,``), None
-    being the empty one, so that no choice of key can collide with another. Raises :class:`InvalidJob` for a part
-    that is not text.
+    The canonical string is ``tussis1`` and the six arguments as netstrings (``<bytes of UTF-8>:<text>,``), so that
+    different arguments never give the same string. None is the empty netstring. Raises :class:`InvalidJob` for an
+    argument that is not text.
     """
     parts = (bucket, key, version_id or "", etag or "", model or "", profile or "")
     try:
@@ -130,7 +130,7 @@ def random_id() -> str:
 
 
 def _uuid(data: bytes, version: int) -> str:
-    """The first 16 bytes as a UUID of that version (RFC 9562): the uuid module's own takes three times as long."""
+    """The first 16 bytes as a UUID of that version (RFC 9562). The uuid module takes three times as long."""
     number = int.from_bytes(data[:16], "big") & ~0xF000_C000_0000_0000_0000 | version << 76 | 1 << 63
     digits = f"{number:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
@@ -139,7 +139,7 @@ def _uuid(data: bytes, version: int) -> str:
 def parse_message(raw: object) -> Job:
     """Read a job from the decoded JSON of a message.
 
-    Raises :class:`UnknownMessageVersion` or :class:`MalformedMessage`, naming the field.
+    Raises :class:`UnknownMessageVersion`, or :class:`MalformedMessage` with the name of the field.
     """
     if not isinstance(raw, dict):
         raise MalformedMessage(f"the message is {type(raw).__name__}, not an object")
@@ -170,7 +170,7 @@ def parse_message(raw: object) -> Job:
 
 
 def parse_message_text(text: str | bytes) -> Job:
-    """:func:`parse_message` of JSON text, as the ledger holds it."""
+    """:func:`parse_message` for JSON text, as stored in the ledger."""
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -178,7 +178,7 @@ def parse_message_text(text: str | bytes) -> Job:
     return parse_message(raw)
 
 
-# Filled in and not encoded anew for every job, which took a third of a bulk enqueue's time. No value needs escaping.
+# A template. Encoding every envelope as JSON took a third of the time of a bulk enqueue. No value needs escaping.
 _ENVELOPE = _JSON.encode(
     {
         "body": "%(body)s",
@@ -219,11 +219,11 @@ _ENVELOPE = _JSON.encode(
 
 
 def envelope(job: Job, message: str | None = None, *, handed_back: str | None = None) -> str:
-    """The Celery message (protocol 2) around a job, as the Redis transport keeps it in a list.
+    """The Celery message (protocol 2) around a job, in the form that the Redis transport stores in a list.
 
-    ``message`` is the job's JSON where the caller has it already; ``handed_back`` is a word between workers, the token
-    of the attempt that gave the message back. Every call gives the envelope a fresh
-    ``delivery_tag``: two entries that shared one would be acknowledged together.
+    ``message`` is the job's JSON, if the caller has it already. ``handed_back`` is the token of the attempt that handed
+    the message back; only workers use it. Every call creates a new ``delivery_tag``: two entries with the same tag
+    would be acknowledged together.
     """
     message = job.to_json() if message is None else message
     word = "" if handed_back is None else f',"{HANDED_BACK}":{json.dumps(handed_back)}'
@@ -231,14 +231,14 @@ def envelope(job: Job, message: str | None = None, *, handed_back: str | None = 
 
 
 def envelope_around(message: object) -> str:
-    """The Celery message around JSON that is no job of this version's: a worker makes a dead letter of it."""
+    """The Celery message around JSON that is not a job of this version. A worker stores it as a dead letter."""
     return entry_of(f'{{"message":{json.dumps(message)}}}', random_id(), queue_name(Device.ANY), DEFAULT_PRIORITY)
 
 
 def entry_of(arguments: str, task_id: str, queue: str, priority: int) -> str:
-    """The envelope around the task's keyword ``arguments``, an object as JSON text. Nothing else in it can be chosen.
+    """The envelope around the task's keyword ``arguments``, a JSON object as text. Its other fields are fixed.
 
-    ``task_id`` and ``queue`` are text that JSON need not escape.
+    ``task_id`` and ``queue`` must be text that needs no escaping in JSON.
     """
     body = f'[[],{arguments},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]'
     return _ENVELOPE % {
@@ -256,7 +256,7 @@ def is_job_id(value: object) -> TypeGuard[str]:
 
 
 def is_nested_deeper(decoded: object, limit: int) -> bool:
-    """Whether decoded JSON has more than ``limit`` lists and objects inside each other. Not recursive."""
+    """Whether lists and objects in decoded JSON are nested deeper than ``limit``. The function is not recursive."""
     level = [decoded]
     for _ in range(limit):
         level = [
@@ -271,7 +271,7 @@ def is_nested_deeper(decoded: object, limit: int) -> bool:
 
 
 def device_named(value: object) -> Device:
-    """The device of this name. Raises :class:`InvalidJob`."""
+    """The device with this name. Raises :class:`InvalidJob`."""
     try:
         return Device(str(value))
     except ValueError:
@@ -318,7 +318,7 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
     if is_nested_deeper(decoded, MAX_NESTING):
         raise InvalidJob(_TOO_DEEP)
     if _NUL.search(text):
-        # PostgreSQL's jsonb cannot hold it.
+        # PostgreSQL's jsonb cannot store it.
         raise InvalidJob("metadata must be free of NUL characters")
 
 

@@ -1,6 +1,6 @@
-"""Talking to the object store: the client, what an object is, a listing, and every fault as one of our errors.
+"""Access to the object store: the client, the properties of an object, a listing, and conversion to Tussis errors.
 
-boto3 takes a quarter of a second to import and is loaded on the first call, never at import.
+boto3 takes a quarter of a second to import, so it is imported on the first call.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from tussis.shared.s3_refusals import CHECK_CREDENTIALS, CHECK_ENDPOINT, line, r
 if TYPE_CHECKING:
     from tussis.shared.settings import Settings
 
-# Seconds. Two tries and the pause between them end within 10 s where nothing answers.
+# Seconds. Without an answer, two tries and the pause between them end within 10 s.
 _CONNECT_TIMEOUT_S = 3.0
 _READ_TIMEOUT_S = 3.5
 _TRIES = 2
 
-#: What an object store's own headers start with: Amazon's and its likes', Google's, SeaweedFS'.
+#: Prefixes of headers that object stores send: Amazon and compatible stores, Google, SeaweedFS.
 _OF_A_STORE = ("x-amz-", "x-goog-", "seaweed-")
 
 
 @dataclass(frozen=True)
 class ObjectHead:
-    """What S3 says about an object: the entity tag without quotes, the version id (None in a bucket without), bytes.
+    """The properties of an object: the entity tag without quotes, the version id, and the size in bytes.
 
-    ``size_bytes`` is None where the answer names no length.
+    ``version_id`` is None in a bucket without versions. ``size_bytes`` is None if the answer has no length.
     """
 
     etag: str
@@ -50,7 +50,7 @@ class ObjectHead:
 
 @dataclass(frozen=True)
 class ListedObject:
-    """One entry of a listing. ``etag`` is without quotes."""
+    """One entry of a listing. ``etag`` has no quotes."""
 
     key: str
     etag: str
@@ -58,10 +58,11 @@ class ListedObject:
 
 
 def s3_client(settings: Settings, *, connections: int = 16) -> Any:
-    """A boto3 client for the configured endpoint; ``connections`` is how many it keeps open at most.
+    """Return a boto3 client for the configured endpoint. It keeps at most ``connections`` connections open.
 
-    Credentials and region are boto3's own. A fault is reported within 10 s: two tries, :data:`_CONNECT_TIMEOUT_S` and
-    :data:`_READ_TIMEOUT_S` each. Raises :class:`SettingsInvalid` and :class:`StorageCredentials`.
+    boto3 finds credentials and region. An error is raised within 10 s: two tries with the limits
+    :data:`_CONNECT_TIMEOUT_S` and :data:`_READ_TIMEOUT_S`. Raises :class:`SettingsInvalid` and
+    :class:`StorageCredentials`.
     """
     import boto3
     from botocore.config import Config
@@ -74,15 +75,15 @@ def s3_client(settings: Settings, *, connections: int = 16) -> Any:
         retries={"mode": "standard", "total_max_attempts": _TRIES},
         max_pool_connections=connections,
         tcp_keepalive=True,
-        # Stores other than Amazon's are rarely reachable as BUCKET.HOST, and older ones refuse checksum trailers.
+        # Most other stores than Amazon's are not reachable as BUCKET.HOST. Older stores refuse checksum trailers.
         s3={"addressing_style": "path"} if endpoint else {},
         request_checksum_calculation="when_required",
-        # botocore's own is put together anew for each request, which takes longer than signing it.
+        # botocore builds its default for each request, which takes longer than signing the request.
         user_agent=f"tussis boto3/{boto3.__version__}",
     )
     try:
         session = boto3.session.Session()
-        # Every S3 request is signed for a region; a store of one's own has none, and takes this one.
+        # Every S3 request is signed for a region. A self-hosted store has no region and accepts this one.
         region = session.region_name or ("us-east-1" if endpoint else None)
         client = session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
     except InvalidRegionError as error:
@@ -98,20 +99,21 @@ def s3_client(settings: Settings, *, connections: int = 16) -> Any:
 
 
 def _redirect_no_further(request_dict: dict[str, Any], **_: object) -> None:
-    """Keep botocore from following a redirect of HEAD on a bucket.
+    """Prevent botocore from following a redirect of HEAD on a bucket.
 
-    After a redirect botocore asks for the bucket's region by that request. Where this one is redirected too, as by a
-    captive portal, botocore asks again for each answer until RecursionError (botocore 1.44, ``utils.py``,
+    After a redirect, botocore sends this request to get the region of the bucket. If this request is redirected too, as
+    by a captive portal, botocore repeats it until RecursionError (botocore 1.44, ``utils.py``,
     ``S3RegionRedirectorv2``). The region is in the first answer.
     """
     request_dict.get("context", {}).get("s3_redirect", {})["redirected"] = True
 
 
 def head_object(s3: Any, bucket: str, key: str, version_id: str | None = None) -> ObjectHead:
-    """Ask for one object.
+    """Request the properties of one object.
 
-    An answer to HEAD has no body, so that it does not tell a missing bucket from a missing key, or wrong credentials
-    from a missing right; only then the first byte is asked for as well. Raises what :func:`storage_errors` does.
+    An answer to HEAD has no body. It does not distinguish a missing bucket from a missing key, or wrong credentials
+    from a missing right. In these cases the function also requests the first byte with GET. Raises the errors of
+    :func:`storage_errors`.
     """
     from botocore.exceptions import ClientError
 
@@ -125,7 +127,7 @@ def head_object(s3: Any, bucket: str, key: str, version_id: str | None = None) -
             if not code.isdigit() or int(code) == 412 or int(code) >= 500:
                 raise
             s3.get_object(**which, Range="bytes=0-0")["Body"].close()
-            raise  # it came back in between: the first answer stands
+            raise  # the object has appeared since: the error of the first answer is raised
     size = answer.get("ContentLength")
     return ObjectHead(entity_tag(answer, uri), answer.get("VersionId"), None if size is None else int(size))
 
@@ -133,8 +135,8 @@ def head_object(s3: Any, bucket: str, key: str, version_id: str | None = None) -
 def entity_tag(answer: Mapping[str, Any], uri: str) -> str:
     """The entity tag, without quotes, of an answer to HEAD or GET.
 
-    Raises :class:`StorageUnavailable` where there is none, and for a web page (a captive portal, a proxy's notice)
-    that carries one: an object store adds headers of its own to each answer.
+    Raises :class:`StorageUnavailable` if there is none, and for a web page (a captive portal, a proxy's notice) with an
+    entity tag. A web page has none of the headers that an object store adds to each answer.
     """
     headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     kind = str(answer.get("ContentType", ""))
@@ -150,10 +152,11 @@ def entity_tag(answer: Mapping[str, Any], uri: str) -> str:
 
 
 def list_objects(s3: Any, bucket: str, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
-    """The objects whose key starts with ``prefix``, in S3's order, behind the key ``start_after``.
+    """Yield the objects whose key starts with ``prefix``, in S3's order, after the key ``start_after``.
 
-    Streams: a page of 1000 is held at a time. The empty objects that consoles leave as folders (``name/``) are left
-    out. Raises what :func:`storage_errors` does, and :class:`StorageUnavailable` for an answer that is no listing.
+    The function holds one page of 1000 objects at a time. It leaves out the empty objects that consoles create as
+    folders (``name/``). Raises the errors of :func:`storage_errors`, and :class:`StorageUnavailable` for an answer that
+    is not a listing.
     """
     uri = f"s3://{bucket}/{prefix}"
     with storage_errors(uri, s3):
@@ -163,7 +166,7 @@ def list_objects(s3: Any, bucket: str, prefix: str, start_after: str = "") -> It
             page = next(pages, None)
         if page is None:
             return
-        # Other XML reads as an empty listing. botocore ends silently where a listing goes on without a token.
+        # botocore parses other XML as an empty listing, and stops silently if a truncated listing has no token.
         if "IsTruncated" not in page or (page["IsTruncated"] and not page.get("NextContinuationToken")):
             raise StorageUnavailable(f"what answers for {uri} is no complete listing of objects: {CHECK_ENDPOINT}")
         for entry in page.get("Contents", ()):
@@ -179,11 +182,11 @@ def list_objects(s3: Any, bucket: str, prefix: str, start_after: str = "") -> It
 
 @contextmanager
 def storage_errors(uri: str, s3: Any = None) -> Iterator[None]:
-    """Turn botocore's errors into ours, naming ``uri``.
+    """Convert botocore's errors to Tussis errors, with ``uri`` in the message.
 
-    With ``s3``, a missing object is told from an endpoint whose URL names a bucket already. Raises what
-    :mod:`tussis.shared.s3_refusals` decides, and :class:`StorageCredentials`, :class:`StorageUnavailable`,
-    :class:`DownloadCut`, :class:`SettingsInvalid` and :class:`InvalidUri`.
+    With ``s3``, it distinguishes a missing object from an endpoint whose URL already contains a bucket. Raises the
+    errors of :mod:`tussis.shared.s3_refusals`, and :class:`StorageCredentials`, :class:`StorageUnavailable`,
+    :class:`DownloadCut`, :class:`DownloadDamaged`, :class:`SettingsInvalid` and :class:`InvalidUri`.
     """
     from botocore import exceptions as botocore
     from botocore.parsers import ResponseParserError
@@ -207,7 +210,7 @@ def storage_errors(uri: str, s3: Any = None) -> Iterator[None]:
     except (
         botocore.IncompleteReadError,
         botocore.ResponseStreamingError,
-        HTTPError,  # of TLS, while a body is read: botocore passes these on as they are
+        HTTPError,  # a TLS error while a body is read; botocore does not convert it
     ) as error:
         raise DownloadCut(f"{uri}: the download broke off ({line(error)})") from error
     except botocore.FlexibleChecksumError as error:
@@ -222,17 +225,17 @@ def storage_errors(uri: str, s3: Any = None) -> Iterator[None]:
         raise SettingsInvalid("no region for S3: set AWS_REGION, or TUSSIS_S3_ENDPOINT_URL") from error
     except botocore.BotoCoreError as error:
         raise StorageUnavailable(f"the request for {uri} failed ({line(error)})") from error
-    except ValueError as error:  # botocore's, of a date or a number in a header or a listing
+    except ValueError as error:  # raised by botocore for a wrong date or number in a header or a listing
         raise StorageUnavailable(
             f"the answer for {uri} cannot be read ({line(error)}): is TUSSIS_S3_ENDPOINT_URL right?"
         ) from error
 
 
 def _check_endpoint(s3: Any, uri: str) -> None:
-    """Raise :class:`SettingsInvalid` where the endpoint's URL has a path, or this bucket's name, and no such bucket.
+    """Raise :class:`SettingsInvalid` if the endpoint's URL has a path or this bucket's name, and the bucket is missing.
 
-    ``https://host/clinic`` as the endpoint asks for the key ``clinic/a.wav`` in the bucket ``clinic``, and finds
-    nothing. Some gateways do serve S3 below a path: the bucket itself is asked for.
+    With the endpoint ``https://host/clinic``, a request looks for the key ``clinic/a.wav`` in the bucket ``clinic`` and
+    does not find it. Some gateways do serve S3 below a path, so the function checks the bucket itself.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
@@ -249,4 +252,4 @@ def _check_endpoint(s3: Any, uri: str) -> None:
                 f"{uri} is not found: write the store's address without a bucket"
             ) from None
     except BotoCoreError:
-        return  # the first answer stands
+        return  # the caller raises the error of the first answer

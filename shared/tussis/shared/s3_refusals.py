@@ -1,8 +1,8 @@
-"""What an answer of the object store that is not a success means: each S3 error code and HTTP status, decided once.
+"""The Tussis error for each S3 error code and HTTP status of an unsuccessful answer of the object store.
 
 The codes are those of Amazon's "Error responses" (S3 API reference, "List of error codes") that a GET, a HEAD or a
-listing can meet, and those that stores and gateways of other makers add. A code decides; where it is unknown, the
-status does.
+listing can return, and those that other stores and gateways add. The code selects the error. If the code is unknown,
+the status selects it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ CHECK_ENDPOINT: Final = "is it running, and is TUSSIS_S3_ENDPOINT_URL right?"
 
 _BY_CLASS: Final[dict[type[TussisError], str]] = {
     BucketMissing: "NoSuchBucket",
-    # MethodNotAllowed is the answer for a version that is the mark of a deletion.
+    # MethodNotAllowed is the answer for a version that is a delete marker.
     ObjectMissing: "NoSuchKey NoSuchVersion NotFound MethodNotAllowed",
     ObjectChanged: "PreconditionFailed",
     ObjectArchived: "InvalidObjectState",
     BucketElsewhere: "PermanentRedirect IllegalLocationConstraintException",
-    # The request for this object is wrong, or the store cannot carry it out: the same request is refused again.
+    # The request for this object is wrong, or the store cannot execute it. A repeated request is refused again.
     ObjectRefused: (
         "BadRequest InvalidArgument InvalidBucketName InvalidDigest InvalidRequest InvalidURI KeyTooLongError "
         "MalformedXML MissingSecurityHeader NotImplemented UserKeyMustBeSpecified InvalidEncryptionAlgorithmError "
@@ -58,12 +58,12 @@ _BY_CLASS: Final[dict[type[TussisError], str]] = {
         "KMS.ThrottlingException KMS.KMSInternalException"
     ),
 }
-#: S3's error code -> the error it is here.
+#: S3's error code -> Tussis error.
 CODES: Final[Mapping[str, type[TussisError]]] = {
     code: kind for kind, codes in _BY_CLASS.items() for code in codes.split()
 }
 
-#: Status -> the error for an answer whose code is unknown. A status that is in neither table can pass: 5xx, 408, 409,
+#: HTTP status -> error for an answer whose code is unknown. Every other status is a transient error: 5xx, 408, 409,
 #: 421, 423, 425, 429.
 STATUSES: Final[Mapping[int, type[TussisError]]] = {
     **dict.fromkeys((400, 411, 413, 414, 415, 417, 422, 431, 451, 501), ObjectRefused),
@@ -76,14 +76,14 @@ STATUSES: Final[Mapping[int, type[TussisError]]] = {
 
 
 def refusal(error: Any, uri: str) -> TussisError:
-    """The error for botocore's ``ClientError`` about ``uri``."""
+    """Convert botocore's ``ClientError`` about ``uri`` to a Tussis error."""
     answer = error.response.get("Error", {})
     meta = error.response.get("ResponseMetadata", {})
     headers: Mapping[str, str] = meta.get("HTTPHeaders", {})
     status = int(meta.get("HTTPStatusCode", 0))
     code = str(answer.get("Code", ""))
     said = line(answer.get("Message") or code or status)
-    if code.isdigit():  # botocore's own, where the answer has none
+    if code.isdigit():  # set by botocore when the answer has no code
         code = ""
     if 300 <= status < 400 and not code:
         if "x-amz-bucket-region" in headers:
@@ -91,7 +91,7 @@ def refusal(error: Any, uri: str) -> TussisError:
         elif status != 304:
             to = line(headers.get("location", "another address"))
             return SettingsInvalid(f"the endpoint answers {status} for {uri} and leads to {to}: {CHECK_ENDPOINT}")
-    # An answer without a code is a web server's; to HEAD, S3 itself answers without one.
+    # An answer without a code comes from a web server. The exception is HEAD: S3's answers to it have no code.
     if not code and status < 500 and status != 407 and error.operation_name != "HeadObject":
         return StorageUnavailable(f"what answers for {uri} is no object store ({status}): {CHECK_ENDPOINT}")
     kind = CODES.get(code) or (StorageAccessDenied if code.startswith("KMS.") else STATUSES.get(status))
@@ -105,7 +105,7 @@ def refusal(error: Any, uri: str) -> TussisError:
 
 
 def line(text: object) -> str:
-    """One line of at most 300 characters."""
+    """The text on one line, cut to 300 characters."""
     return " ".join(str(text).split())[:300]
 
 

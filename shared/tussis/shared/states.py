@@ -1,6 +1,6 @@
-"""The states of an analysis and of an attempt, and the moves between them: the one table.
+"""The states of an analysis, the outcomes of an attempt, and the table of allowed transitions.
 
-The store names in every UPDATE the from-states that this table allows; ``docs/guarantees.md`` draws it.
+Every UPDATE of the store names the from-states that this table allows. ``docs/guarantees.md`` has a diagram of it.
 """
 
 from __future__ import annotations
@@ -9,44 +9,45 @@ from enum import StrEnum
 
 
 class AnalysisState(StrEnum):
-    """Where an analysis stands. A recording that waits in a queue has no analysis yet."""
+    """The state of an analysis. A recording that waits in a queue has no analysis yet."""
 
     RUNNING = "running"
     """An attempt holds the claim."""
     WAITING = "waiting"
-    """The last attempt ended in a transient fault or was handed back; the next one will come."""
+    """The last attempt ended in a transient error or was handed back. Another attempt follows."""
     SUCCEEDED = "succeeded"
-    """The result is there: bag, segments and decision."""
+    """The result is stored: bag, segments and decision."""
     FAILED = "failed"
-    """No result, for the reason in ``error_class`` and ``error_message``."""
+    """There is no result. ``error_class`` and ``error_message`` have the reason."""
     DISCARDED = "discarded"
-    """A failure that somebody put aside on purpose: a sweep leaves it alone."""
+    """A failure that an operator set aside. A sweep does not enqueue it again."""
 
 
 class AttemptOutcome(StrEnum):
-    """How an attempt ended. An attempt that still runs has none."""
+    """How an attempt ended. A running attempt has no outcome."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     """A permanent error."""
     TRANSIENT = "transient"
-    """A fault that passes; tried again later."""
+    """A transient error. The job is tried again later."""
     HANDED_BACK = "handed_back"
-    """The worker stopped, or paused, before the attempt was over."""
+    """The worker stopped or paused before the attempt ended."""
     SUPERSEDED = "superseded"
-    """Another attempt took the claim over; this one dropped its work."""
+    """Another attempt took over the claim. This attempt discarded its work."""
     VANISHED = "vanished"
-    """Ended without a word: a crash, a kill, a hang. The only ones that count towards the limit."""
+    """The process ended without reporting an outcome: a crash, a kill, a hang. Only vanished attempts count towards the
+    limit."""
 
 
 TERMINAL = frozenset({AnalysisState.SUCCEEDED, AnalysisState.FAILED, AnalysisState.DISCARDED})
 
-#: from-state -> to-states. ``None`` is "no row yet".
+#: from-state -> to-states. ``None`` means that there is no row yet.
 TRANSITIONS: dict[AnalysisState | None, frozenset[AnalysisState]] = {
     None: frozenset({AnalysisState.RUNNING, AnalysisState.FAILED}),
     AnalysisState.RUNNING: frozenset(
         {
-            AnalysisState.RUNNING,  # a redelivery takes the claim over
+            AnalysisState.RUNNING,  # a redelivery takes over the claim
             AnalysisState.WAITING,
             AnalysisState.SUCCEEDED,
             AnalysisState.FAILED,
@@ -60,5 +61,5 @@ TRANSITIONS: dict[AnalysisState | None, frozenset[AnalysisState]] = {
 
 
 def from_states(to: AnalysisState) -> tuple[AnalysisState, ...]:
-    """The states from which ``to`` may be entered, in the enum's order (without "no row yet")."""
+    """The states from which a transition to ``to`` is allowed, in the order of the enum, without ``None``."""
     return tuple(state for state in AnalysisState if to in TRANSITIONS[state])

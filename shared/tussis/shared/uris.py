@@ -1,4 +1,4 @@
-"""S3 URIs. The key stands in the URI as it is: nothing is percent-decoded, ``?`` and ``#`` belong to the key."""
+"""S3 URIs. The key is in the URI unchanged: nothing is percent-decoded, and ``?`` and ``#`` are part of the key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tussis.shared.errors import InvalidUri
 
 #: S3's own limit on a key: 1024 bytes of UTF-8.
 MAX_KEY_BYTES = 1024
-# What every S3 implementation accepts: lower case, digits, dots, dashes and (old AWS buckets) upper case, underscores.
+# Characters that S3 accepts: lower case, digits, dots, dashes, and (old AWS buckets) upper case and underscores.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]")
 
 
@@ -25,19 +25,19 @@ class ObjectAddress(NamedTuple):
 
 
 def shown(value: object) -> str:
-    """The value's repr for a message of one line: at most 80 characters."""
+    """The repr of the value for a message of one line: at most 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def check_bucket(bucket: str) -> None:
-    """Raise :class:`InvalidUri` unless ``bucket`` is a possible bucket name."""
+    """Raise :class:`InvalidUri` unless ``bucket`` is a valid bucket name."""
     if not _BUCKET.fullmatch(bucket):
         raise InvalidUri(f"not a bucket name: {shown(bucket)} (3 to 255 letters, digits, dots, dashes)")
 
 
 def check_key(key: str) -> None:
-    """Raise :class:`InvalidUri` unless ``key`` is a possible object key that PostgreSQL can hold as well."""
+    """Raise :class:`InvalidUri` unless ``key`` is a valid object key that PostgreSQL can store."""
     try:
         size = len(key.encode("utf-8"))
     except UnicodeEncodeError:
@@ -51,7 +51,7 @@ def check_key(key: str) -> None:
 def parse_s3_uri(uri: str) -> ObjectAddress:
     """Split ``s3://bucket/key``.
 
-    Raises :class:`InvalidUri` for another scheme, an empty bucket or key, a key over 1024 bytes or with a NUL.
+    Raises :class:`InvalidUri` for another scheme, an empty bucket or key, and a key over 1024 bytes or with a NUL.
     """
     bucket, key = _split(uri)
     if not key:
@@ -62,7 +62,7 @@ def parse_s3_uri(uri: str) -> ObjectAddress:
 
 
 def parse_s3_prefix(uri: str) -> ObjectAddress:
-    """Split ``s3://bucket/prefix`` for a listing; ``s3://bucket`` means the whole bucket, its key is empty.
+    """Split ``s3://bucket/prefix`` for a listing. ``s3://bucket`` means the whole bucket, with an empty key.
 
     Raises :class:`InvalidUri` as :func:`parse_s3_uri` does.
     """

@@ -1,4 +1,4 @@
-"""``docs/schema.md`` lists the schema with its comments. The queries of ``docs/query.md`` give the right rows."""
+"""``docs/schema.md`` lists the schema with its comments. The queries of ``docs/query.md`` return the right rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCHEMA = (DOCS / "schema.md").read_text(encoding="utf-8")
 
 
 def sections(text: str) -> dict[str, str]:
-    """Third-level heading -> what stands under it, up to the next heading of the second or third level."""
+    """Return the text under each third-level heading, up to the next heading of the second or third level."""
     found: dict[str, list[str]] = {}
     heading = ""
     for line in text.splitlines():
@@ -49,7 +49,7 @@ _DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 
 
 def as_table(columns: Iterable[tuple[str, str, str | None]]) -> str:
-    """Name, type and comment of each column as the document shows them."""
+    """Return name, type and comment of each column as the document shows them."""
     lines = ["| column | type | |", "| --- | --- | --- |"]
     lines += [f"| `{name}` | {kind} | {comment} |" for name, kind, comment in columns]
     return "\n".join(lines) + "\n"
@@ -60,7 +60,7 @@ def short(kind: str) -> str:
 
 
 def described(table: Table) -> str:
-    """The table's columns as the document shows them."""
+    """Return the table's columns as the document shows them."""
     kinds = [short(column.type.compile(dialect=_DIALECT).lower()) for column in table.columns]
     return as_table(
         (column.name, kind + (", null" if column.nullable else ""), column.comment)
@@ -87,7 +87,7 @@ def test_each_view_and_its_columns_stand_in_the_document(shared_store_url: str, 
 
 
 def columns_of(url: str, relation: str) -> list[tuple[Any, ...]]:
-    """Name, type and comment of each column in the database."""
+    """Return name, type and comment of each column in the database."""
     return rows(
         url,
         "SELECT attname, format_type(atttypid, atttypmod), col_description(attrelid, attnum) FROM pg_attribute "
@@ -98,7 +98,7 @@ def columns_of(url: str, relation: str) -> list[tuple[Any, ...]]:
 
 @pytest.fixture(scope="module")
 def filled(shared_store_url: str) -> str:
-    """The URL of a database with some of everything."""
+    """The URL of a database with rows of every kind."""
     with Store.connect(shared_store_url) as store:
         fill(store)
     execute(shared_store_url, "UPDATE analyses SET enqueued_at = started_at - interval '3 s'")
@@ -151,7 +151,7 @@ def test_there_are_questions() -> None:
 @pytest.mark.parametrize("title", QUESTIONS)
 def test_each_question_has_the_right_answer(filled: str, title: str) -> None:
     with psycopg.connect(filled) as connection:
-        # As an analyst would send it: no parameters.
+        # Without parameters, as an analyst would send it.
         found = connection.execute(QUESTIONS[title].encode()).fetchall()
     assert [told(row) for row in found] == ANSWERS[int(title.split(".")[0])]
 
@@ -171,7 +171,7 @@ def test_the_analysts_role_reads_and_does_not_write(filled: str) -> None:
 
 
 def told(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A row without what the clock says, and with the start of long texts only."""
+    """Return a row without times, and with only the start of long texts."""
     return tuple(
         value[:28] if isinstance(value, str) else round(value, 2) if isinstance(value, float) else value
         for value in row
@@ -179,7 +179,7 @@ def told(row: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-#: Question -> its answer on the filled database, from what the fixture says.
+#: Question -> its answer on the filled database, computed from the fixture.
 ANSWERS: dict[int, list[tuple[Any, ...]]] = {
     1: [
         ("s3://recordings/north/1.wav", 0.95, 4.0),

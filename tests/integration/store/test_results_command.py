@@ -27,7 +27,7 @@ Run = Callable[..., Result]
 
 @pytest.fixture
 def run(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """``tussis results`` in a terminal of 80 columns; None for ``columns`` is a pipe."""
+    """Runs ``tussis results`` in a terminal of 80 columns; None for ``columns`` is a pipe."""
     monkeypatch.setenv("TUSSIS_DATABASE_URL", store_url)
 
     def run(*words: str, columns: int | None = 80) -> Result:
@@ -40,7 +40,7 @@ def run(store_url: str, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def filled(store: Store, model: ModelFacts) -> Store:
-    """A cough, no cough, a failure, a pause, oldest to newest."""
+    """A cough, no cough, a failure, a waiting analysis, oldest to newest."""
     cough = claimed(store.claim(a_claim(a_job(key="ward/1.wav", metadata={"a": 1}), model)))
     store.complete(cough, a_result(3, 0.9, truncated=True, duration_s=60.0, analyzed_s=17.5, segments_total=120))
     store.complete(claimed(store.claim(a_claim(a_job(key="ward/2.wav"), model))), a_result(2, 0.25))
@@ -85,7 +85,7 @@ def test_the_table_fits_the_terminal(filled: Store, model: ModelFacts, run: Run,
     assert told.exit_code == 0
     assert max(len(line) for line in told.stdout.splitlines()) <= columns
     assert ("first attempt (UTC)" in told.stdout) is (columns >= 110)
-    # Nothing of the key is lost: it is folded.
+    # The key is wrapped, not cut.
     assert told.stdout.count("é") == 150
 
 

@@ -1,4 +1,4 @@
-"""Claim before work: every answer that a claim can have."""
+"""Claims: every answer that the store gives to one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tussis.shared.store.connection import connect_engine
 from tussis.shared.store.records import Claimed, Exhausted, Held, ModelFacts, Settled
 from tussis.shared.store.repository import Store
 
-#: Seconds after ENQUEUED_AT that are surely later than any ``finished_at`` of the test.
+#: Later than any ``finished_at`` of the test, in seconds since the epoch.
 LATER = ENQUEUED_AT + 100 * 365 * 86_400
 
 
@@ -51,7 +51,7 @@ def test_the_same_request_again_is_the_same_claim(store: Store, model: ModelFact
     request = a_claim(a_job(), model)
     first = store.claim(request)
 
-    # The answer to the first claim was lost on its way; the worker asks again.
+    # The answer to the first claim was lost; the worker repeats the request.
     assert store.claim(request) == first
     assert outcomes(store, claimed(first).analysis_id) == [None]
 
@@ -103,7 +103,7 @@ def test_at_the_limit_of_crashes_the_analysis_fails_with_its_history(store: Stor
 
 
 def test_only_crashes_alone_count(store: Store, model: ModelFacts) -> None:
-    """Given a worker whose recordings share runs, when its attempts end without a word, then the first one is free."""
+    """Given a worker whose recordings share runs, when its attempts vanish, then the first one does not count."""
     job = a_job()
     seen = [claimed(store.claim(a_claim(job, model, alone=False, max_attempts=2))).vanished for _ in range(3)]
     assert seen == [0, 1, 2]
@@ -123,18 +123,18 @@ def test_an_attempt_that_speaks_up_late_counts_as_superseded_and_not_as_a_crash(
 
     assert not store.release(slow, AttemptOutcome.HANDED_BACK)
 
-    # Two claims were taken over, but only one without a word.
+    # Two claims were taken over, but only one of them vanished.
     third = claimed(store.claim(a_claim(job, model, max_attempts=2)))
     assert third.vanished == 1
     assert outcomes(store, slow.analysis_id) == [AttemptOutcome.SUPERSEDED, AttemptOutcome.VANISHED, None]
 
 
 class TestLease:
-    """An attempt holds its analysis until its lease is over, whoever else asks."""
+    """An attempt holds its analysis until its lease ends, whichever job claims it."""
 
     @pytest.mark.parametrize("same_job", [True, False], ids=["the same job", "another job"])
     def test_another_delivery_waits_and_counts_nowhere(self, store: Store, model: ModelFacts, same_job: bool) -> None:
-        """Given an attempt at work, when messages that ask its question come, then none of them ends or counts it."""
+        """Given a running attempt, when more messages for its analysis come, then none of them ends or counts it."""
         job = a_job()
         holder = claimed(store.claim(a_claim(job, model, lease_s=60.0, max_attempts=1)))
         for _ in range(5):
@@ -177,7 +177,7 @@ class TestLease:
         assert store.complete(holder, a_result())
 
     def test_a_dead_process_holds_nothing(self, store: Store, model: ModelFacts) -> None:
-        """The proof that the process died ends the attempt at once, and once."""
+        """The proof that the process died ends the attempt at once, and only once."""
         job = a_job()
         holder = claimed(store.claim(a_claim(job, model, lease_s=60.0)))
         assert store.attempts_vanished([holder.token]) == 1
@@ -186,7 +186,7 @@ class TestLease:
         assert outcomes(store, holder.analysis_id) == [AttemptOutcome.VANISHED, None]
 
     def test_what_the_worker_hands_back_is_no_crash(self, store: Store, store_url: str, model: ModelFacts) -> None:
-        """Given two attempts of a worker, of which one has ended, when it hands both back, then one waits."""
+        """Given two attempts of a worker, one of them ended, when the worker hands both back, then one waits."""
         running, done = a_job(key="1.wav"), a_job(key="2.wav")
         holders = [claimed(store.claim(a_claim(job, model, lease_s=60.0))) for job in (running, done)]
         assert store.complete(holders[1], a_result())
@@ -204,8 +204,10 @@ class TestLease:
     def test_a_handed_back_token_frees_a_claim_that_the_store_takes_for_running(
         self, store: Store, model: ModelFacts
     ) -> None:
-        """Given an attempt that was handed back while the store was away, the message that says so claims at once; also
-        where another delivery took it for a crash meanwhile."""
+        """Given an attempt handed back while the store was down, then the message with its token claims at once.
+
+        This holds also when another delivery recorded the attempt as a crash in the meantime.
+        """
         job = a_job()
         first = claimed(store.claim(a_claim(job, model, lease_s=60.0)))
         second = claimed(store.claim(a_claim(job, model, lease_s=0.0, handed_back=first.token)))
@@ -221,7 +223,7 @@ class TestLease:
         ]
 
     def test_a_refusal_waits_for_the_holder_as_well(self, store: Store, model: ModelFacts) -> None:
-        """The object was deleted under the job's second delivery; the first one has its bytes."""
+        """The object was deleted before the job's second delivery. The first delivery already has its bytes."""
         job = a_job()
         holder = claimed(store.claim(a_claim(job, model, lease_s=60.0)))
         answer = store.refuse(a_refusal(job))
@@ -232,12 +234,12 @@ class TestLease:
 
 
 class TestTheModelOfAClaim:
-    """The database says which number the model has, in the claim's own statement."""
+    """The statement of the claim looks up the number of the model in the database."""
 
     def test_a_database_that_was_restored_under_the_worker(
         self, store: Store, store_url: str, model: ModelFacts
     ) -> None:
-        """Given that the model's number belongs to another model by now, then a claim finds the right one."""
+        """Given a model number that now belongs to another model, then a claim finds the right one."""
         execute(store_url, "TRUNCATE models, recordings, analyses, attempts, jobs, bags, segments RESTART IDENTITY")
         for number in range(3):
             store.register_model(model_facts(version=f"other-{number}", sha256=f"{number}" * 64))
@@ -315,7 +317,7 @@ def test_again_makes_one_analysis_a_job_beside_the_old_ones(store: Store, model:
 
 
 class TestReopening:
-    """A failure stands, unless a newer message may find its cause gone, or asks for it."""
+    """A failure is final, unless its cause may be gone for a newer message, or a newer message reopens it."""
 
     def failed(self, store: Store, model: ModelFacts, error_class: str) -> int:
         claim = claimed(store.claim(a_claim(a_job(), model)))
@@ -364,7 +366,7 @@ class TestReopening:
         claim = claimed(store.claim(a_claim(retry, model)))
         assert store.fail(claim, NotAudio.error_class, "still")
 
-        # Delivered once more after the commit; the producer's clock is ahead of the database's.
+        # Delivered again after the commit; the producer's clock is ahead of the database's.
         assert store.claim(a_claim(retry, model)) == Settled(failure, AnalysisState.FAILED)
         assert outcomes(store, failure) == [AttemptOutcome.FAILED] * 2
 
@@ -469,7 +471,7 @@ def test_an_unknown_job_has_no_answer(store: Store) -> None:
 
 
 def test_a_first_claim_writes_what_an_ordinary_one_does(store: Store, store_url: str, model: ModelFacts) -> None:
-    """By the one statement of a first claim, and by the transaction of all others: but for what is unique."""
+    """The single statement of a first claim and the transaction of all others write the same, except unique values."""
     job = a_job(metadata={"patient": 7})
     fields = {"etag": "e9", "version_id": "v1", "size_bytes": 12, "profile": "legacy", "profile_overridden": True}
     written = []

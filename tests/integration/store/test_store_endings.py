@@ -1,4 +1,4 @@
-"""How attempts end, and that the answer is written once and whole."""
+"""How attempts end. The answer is written once and completely."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_whatever_follows_a_completion_there_is_one_set_of_rows(
         "release": lambda: store.release(claim, AttemptOutcome.HANDED_BACK),
     }
     for end in ends:
-        # A completion repeated says that it is done; anything else comes too late.
+        # A repeated completion returns true; any other ending is too late.
         assert endings[end]() is (end == "complete")
 
     assert len(store.segments_of(claim.analysis_id)) == first
@@ -128,13 +128,13 @@ def test_an_attempt_that_was_taken_over_changes_nothing(store: Store, model: Mod
     assert store.segments_of(new.analysis_id) == ()
     assert store.complete(new, a_result(3))
     assert len(store.segments_of(new.analysis_id)) == 3
-    # And once more, now that the other has finished.
+    # Again, after the other attempt has finished.
     assert not store.complete(old, a_result(2))
     assert len(store.segments_of(new.analysis_id)) == 3
 
 
 def test_a_completion_that_fails_half_way_leaves_nothing(store: Store, store_url: str, claim: Claimed) -> None:
-    # A segment that no CHECK admits stands behind the state's update and the bag's insert.
+    # The CHECK refuses a segment, after the state's update and the bag's insert.
     broken = SegmentScores([0.0, 0.5], [2.0, 2.5], [0.5, 7.0], [0.0, 0.0])
     with pytest.raises(Exception, match="segments_probability_check"):
         store.complete(claim, a_result(2, segments=broken))

@@ -1,4 +1,4 @@
-"""Failures: listed, put aside, tried again."""
+"""Failures: listed, discarded, retried."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_retry_takes_the_failure_up_again(store: Store, store_url: str, model:
 
     assert (message.job_id, message.reopen, message.again) == (job.job_id, True, False)
     assert (message.etag, message.version_id) == ("e1", "v1")
-    # Neither was asked for beyond what the model's own manifest says.
+    # The job asked for neither beyond the manifest of the model.
     assert (message.model, message.profile) == (None, None)
     assert message.enqueued_at > ahead
     again = claimed(store.claim(a_claim(message, model)))

@@ -1,4 +1,4 @@
-"""What the database can do to us, as our errors; and that the pool recovers."""
+"""Every error of the database becomes an error of Tussis, and the pool recovers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tussis.worker.embedded.servers import Servers
 
 
 def changed(url: str, **parts: str) -> str:
-    """The URL with another user, password, host, port or path."""
+    """Return the URL with another user, password, host, port or path."""
     old = urlsplit(url)
     user, password = parts.get("user", old.username), parts.get("password", old.password)
     host, port = parts.get("host", old.hostname), parts.get("port", old.port)
@@ -51,7 +51,7 @@ OTHER_BACKENDS = "FROM pg_stat_activity WHERE datname = current_database() AND p
 
 
 def kill_backends(url: str) -> None:
-    """End every other connection to the database, as its administrator would, and wait until they are gone."""
+    """End every other connection to the database, as an administrator would, and wait until they are gone."""
     execute(url, f"SELECT pg_terminate_backend(pid) {OTHER_BACKENDS}")
     wait_until(lambda: rows(url, f"SELECT count(*) {OTHER_BACKENDS}") == [(0,)], 30, "the backends to end")
 
@@ -120,7 +120,7 @@ def test_a_server_that_falls_silent_is_left(store_url: str, monkeypatch: pytest.
             began = time.monotonic()
             with pytest.raises(DatabaseUnavailable):
                 store.counts()
-            # Once to look at the pooled connection, then five seconds for a new one.
+            # One check of the pooled connection, then five seconds for a new one.
             assert time.monotonic() - began < 8 * PATIENCE
 
             proxy.resume()
@@ -130,7 +130,7 @@ def test_a_server_that_falls_silent_is_left(store_url: str, monkeypatch: pytest.
 def test_killed_connections_are_replaced(store: Store, store_url: str, model: ModelFacts) -> None:
     claim = claimed(store.claim(a_claim(a_job(), model)))
     kill_backends(store_url)
-    # The pool looks at a connection before it gives it out.
+    # The pool checks a connection before use.
     assert store.complete(claim, a_result())
 
 
@@ -185,7 +185,7 @@ def test_a_pool_in_use_is_transient(store_url: str, monkeypatch: pytest.MonkeyPa
 def test_a_database_that_only_reads_is_left_for_the_next_connection(
     store: Store, store_url: str, model: ModelFacts, how: str
 ) -> None:
-    """Given a primary that was replaced, when it refuses to write, then the next try makes a connection anew, and finds
+    """Given a primary that was replaced, when it refuses to write, then the next try makes a new connection and finds
     the new primary."""
     name = urlsplit(store_url).path.removeprefix("/")
     execute(store_url, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
@@ -260,7 +260,7 @@ def test_times_are_in_utc_and_transactions_bounded_whatever_the_session_says(sto
         assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "1min"
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "10s"
         assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "1min"
-    # Nothing stays behind in the session, which may be another client's next.
+    # No setting stays in the session: the next client may get it.
     assert STEP.run(engine, {}) == ("0", datetime(2026, 1, 1, tzinfo=UTC))
     engine.dispose()
 
@@ -306,7 +306,7 @@ def test_statements_are_prepared_on_a_direct_connection_only(store_url: str, dir
 def test_a_step_that_waits_for_a_lock_ends_on_both_sides(
     store_url: str, model: ModelFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server sets no timeout for a single statement: the client gives up, and cancels what it leaves behind."""
+    """The server has no timeout for a single statement: the client stops waiting, and cancels the statement."""
     monkeypatch.setattr(store_connection, "ANSWER_SLACK_S", 1)
     with (
         Store.connect(store_url, statement_timeout_s=1) as hasty,
@@ -327,13 +327,13 @@ class TestSeveralHosts:
             assert store.place == f"127.0.0.1:{unused_port},127.0.0.1:{parts.port}{parts.path}"
 
     def test_one_that_only_reads_is_passed_over(self, store: Store, store_url: str, model: ModelFacts) -> None:
-        """Two names of one server: the first becomes read-only while a connection is open, the second one is taken."""
+        """Two names of one server: the first becomes read-only while a connection is open, the second one is used."""
         name = urlsplit(store_url).path.removeprefix("/")
         execute(store_url, "DROP ROLE IF EXISTS wandering")
         execute(store_url, "CREATE ROLE wandering SUPERUSER LOGIN PASSWORD 'w'")
         try:
             url = changed(store_url, user="wandering", password="w", host="127.0.0.1,127.0.0.1")
-            # psycopg takes the first host that writes; a role that only reads is none.
+            # psycopg uses the first host that can write; a read-only role cannot.
             with Store.connect(url.replace(",127.0.0.1:", ":", 1) + "?target_session_attrs=read-write") as writing:
                 claimed(writing.claim(a_claim(a_job(), model)))
                 execute(store_url, "ALTER ROLE wandering SET default_transaction_read_only = on")
@@ -367,7 +367,7 @@ def test_a_wrong_option_is_the_operators_and_one_line(store_url: str, option: st
 
 @pytest.fixture
 def latin_url(servers: Servers) -> Iterator[str]:
-    """A database that holds the characters of Western Europe only."""
+    """A database that holds only the characters of Western Europe."""
     url = servers.endpoints.database_url
     name = f"latin_{uuid.uuid4().hex}"
     execute(
@@ -397,7 +397,7 @@ def locked(url: str, statement: str) -> Iterator[None]:
 
 @contextmanager
 def in_thread(call: Callable[[], object]) -> Iterator[list[object]]:
-    """Run ``call`` beside the block; afterwards the list holds its answer or its error."""
+    """Run ``call`` in parallel to the block. Afterwards the list holds its answer or its error."""
     outcome: list[object] = []
 
     def run() -> None:

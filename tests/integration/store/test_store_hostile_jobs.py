@@ -1,4 +1,4 @@
-"""Whatever a message can hold, the store can hold as a failure: else it would come round for ever."""
+"""The store can store every message as a failure. A message that it could not store would be delivered forever."""
 
 from __future__ import annotations
 

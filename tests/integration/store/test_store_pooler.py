@@ -20,8 +20,8 @@ from tussis.shared.store.repository import Store
 
 
 def test_clients_that_share_sessions_do_not_disturb_each_other(pooled_url: str, store_url: str) -> None:
-    """Given more clients than sessions, each with statements in another order, when all work at once, then every
-    statement is the one that its client meant."""
+    """Given more clients than sessions, each with statements in another order, when all work at once, then every client
+    gets the result of its own statement."""
     with Store.connect(pooled_url) as store:
         store.verify_schema()
         model = model_facts()
@@ -49,7 +49,7 @@ def test_clients_that_share_sessions_do_not_disturb_each_other(pooled_url: str, 
     with Store.connect(pooled_url) as store:
         assert store.counts().succeeded == done == len(list(store.results(ResultFilter(state=AnalysisState.SUCCEEDED))))
         assert len(list(store.failures(FailureFilter()))) == clients * 12 - done
-    # Each session is as it was: what a transaction set is gone.
+    # The sessions are unchanged: settings of a transaction end with it.
     for _ in range(2 * SESSIONS):
         with psycopg.connect(pooled_url, autocommit=True, prepare_threshold=None) as other:
             assert other.execute("SHOW statement_timeout").fetchone() == ("0",)
@@ -87,7 +87,7 @@ def test_migrations_run_through_the_pooler(pooled_url: str, store_url: str) -> N
     assert migrate.current(pooled_url) is None
     migrate.upgrade(pooled_url)
     assert migrate.current(store_url) == migrate.head()
-    # The lock was the transaction's, and is gone with it.
+    # The lock ended with its transaction.
     assert rows(store_url, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == [(0,)]
 
 

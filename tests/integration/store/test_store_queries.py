@@ -36,7 +36,7 @@ def fill(store: Store, store_url: str) -> None:
     store.claim(a_claim(a_job(key="b%/5.wav"), model))
     waiting = claimed(store.claim(a_claim(a_job(bucket="others", key="a/6.wav"), model)))
     store.release(waiting, AttemptOutcome.TRANSIENT, "storage_unavailable", "503")
-    # Segments carry the analysis' creation time: the two move together.
+    # Segments have the analysis' creation time as well: change both.
     execute(store_url, "UPDATE analyses SET created_at = %s + (id - 1) * interval '1 min'", T0)
     execute(
         store_url,
@@ -103,7 +103,7 @@ def test_rows_that_appear_meanwhile_shift_no_page(
 
 
 def test_a_prefix_is_looked_up_in_the_index(store_url: str) -> None:
-    # Of ten thousand keys a hundred match. A sequential scan would be cheaper on a handful of rows.
+    # Of ten thousand keys a hundred match. A sequential scan would be cheaper on a few rows.
     execute(
         store_url,
         "INSERT INTO recordings (bucket, key, etag) "

@@ -1,4 +1,4 @@
-"""Two at once, on real PostgreSQL: whoever wins, there is one answer."""
+"""Concurrent calls on real PostgreSQL: there is always one answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THREADS = 8
 
 
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """The answers of ``calls``, each made by a thread of its own when all of them are ready."""
+    """Return the answers of ``calls``. Each runs in its own thread; all start together."""
     barrier = threading.Barrier(len(calls))
 
     def run(call: Callable[[], T]) -> T:
@@ -106,7 +106,7 @@ TAKEN_OVER = "UPDATE analyses SET attempt_token = gen_random_uuid()"
 def test_a_completion_that_waits_for_a_takeover_writes_no_answer(
     store: Store, store_url: str, model: ModelFacts, takeover: str
 ) -> None:
-    """Its one statement began while the claim was its own; the token is looked at anew when the row is free."""
+    """Its single statement began while the claim was valid. The token is checked again when the row is free."""
     claim = claimed(store.claim(a_claim(a_job(), model)))
     with ThreadPoolExecutor(1) as pool, psycopg.connect(store_url) as other:
         other.execute(takeover.encode())
@@ -123,7 +123,7 @@ def test_a_completion_that_waits_for_a_takeover_writes_no_answer(
 def test_a_first_claim_that_waits_for_another_one(
     store: Store, store_url: str, model: ModelFacts, committed: bool
 ) -> None:
-    """Who comes second to a new recording takes the other's row, or, where that went away, makes its own."""
+    """The second claim on a new recording uses the row of the first one, or inserts it when the first rolled back."""
     with ThreadPoolExecutor(1) as pool, psycopg.connect(store_url) as other:
         other.execute("INSERT INTO recordings (bucket, key, etag) VALUES ('recordings', 'a.wav', 'e1')")
         second = pool.submit(store.claim, a_claim(a_job(), model))

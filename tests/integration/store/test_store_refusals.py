@@ -36,7 +36,7 @@ def test_a_model_that_is_not_served_is_named(store: Store, model: ModelFacts) ->
     answer = store.job(job.job_id)
     assert answer is not None
     assert answer.analysis.model == answer.analysis.model_requested == "other@7"
-    # Two names are two failures.
+    # Two model names are two failures.
     assert store.refuse(a_refusal(a_job(), model_requested="other@8")) != answer.analysis.id
 
 

@@ -1,4 +1,4 @@
-"""The views that analysts read."""
+"""The views for analysts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tussis.shared.store.repository import Store
 
 
 def current(url: str) -> dict[str, dict[str, Any]]:
-    """Key -> its row of the view current."""
+    """Return the row of the view current for each key."""
     with psycopg.connect(url, row_factory=dict_row) as connection:
         return {row["key"]: row for row in connection.execute("SELECT * FROM current")}
 
@@ -75,18 +75,18 @@ def test_current_is_the_newest_final_answer(store: Store, store_url: str, model:
     row = current(store_url)["a.wav"]
     assert (row["model"], row["state"]) == ("cough@2", "succeeded")
 
-    # The object was replaced by something that cannot be analysed: that is the answer now.
+    # The object was replaced by one that cannot be analysed: this failure is now the answer.
     store.fail(claimed(store.claim(a_claim(a_job(), newer, etag="e2"))), "not_audio", "a picture")
     row = current(store_url)["a.wav"]
     assert (row["etag"], row["state"], row["error_class"], row["decision"]) == ("e2", "failed", "not_audio", None)
 
-    # And then deleted.
+    # Then it was deleted.
     store.refuse(a_refusal(a_job()))
     assert current(store_url)["a.wav"]["error_class"] == "object_missing"
 
 
 def test_a_failure_that_tells_of_a_job_hides_no_answer(store: Store, store_url: str, model: ModelFacts) -> None:
-    # A message for bytes that are gone, with nothing else known: then it is shown.
+    # A message for replaced bytes: its failure is shown because there is no other answer.
     store.fail(claimed(store.claim(a_claim(a_job(), model, etag="e0"))), "object_changed", "replaced")
     assert current(store_url)["a.wav"]["error_class"] == "object_changed"
 
@@ -130,7 +130,7 @@ def test_newest_of_each_question(store: Store, store_url: str, model: ModelFacts
     for name in ("other@1", "other@2"):
         store.refuse(a_refusal(a_job(), model_requested=name))
     found = rows(store_url, "SELECT id FROM analyses_newest ORDER BY 1")
-    # The first was asked again.
+    # A later job with `again` replaces the first.
     assert [analysis_id for (analysis_id,) in found] == [2, 3, 4, 5, 6]
 
 

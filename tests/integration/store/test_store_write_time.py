@@ -1,5 +1,8 @@
-"""What a claim and a written result cost. The numbers are reported (``-rP`` shows them); the limits are generous, since
-they are there to notice a lost index or a row-by-row insert on a busy machine, not to measure."""
+"""The time of a claim and of a written result.
+
+``-rP`` shows the numbers. The limits are generous: they detect a lost index or a row-by-row insert on a busy machine,
+and do not measure.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ def test_write_time_of_thirty_two_segments(store: Store, store_url: str, model: 
         for name, values in (("claim", claims), ("complete", writes), ("cpu", cpu), ("bare commit", commits))
     }
     print(", ".join(f"{name} {value:.2f} ms" for name, value in medians.items()))  # noqa: T201 - reported on purpose
-    # Ten times what two quiet cores take.
+    # Ten times the value of two quiet cores.
     assert medians["cpu"] < 60
 
 
@@ -52,7 +55,7 @@ def test_write_time_of_thirty_two_segments(store: Store, store_url: str, model: 
 def test_a_claim_and_a_result_are_a_statement_each(
     store: Store, model: ModelFacts, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the number of segments; and the statement is the transaction: nothing else goes to the server."""
+    """For any number of segments. Each statement is its own transaction; the server receives nothing else."""
     statements: list[str] = []
     execute: Any = psycopg.Cursor.execute
 
@@ -62,7 +65,7 @@ def test_a_claim_and_a_result_are_a_statement_each(
         return execute(cursor, query, *rest, **named)
 
     monkeypatch.setattr(psycopg.Cursor, "execute", noted)
-    # A recording that nobody has seen, then a new question about it.
+    # A new recording, then a new analysis of it.
     for job in (a_job(), a_job(again=True)):
         claim = claimed(store.claim(a_claim(job, model)))
         assert claim.number == 1

@@ -1,4 +1,4 @@
-"""What a worker finds out about its broker before it starts, and what `tussis status` says of it."""
+"""The checks of the broker before a worker starts, and the output of `tussis status` about it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ OPERATE = Path(__file__).parents[3] / "docs" / "operate.md"
 
 
 def documented_rights() -> list[str]:
-    """The rights of a worker's login, as docs/operate.md has them."""
+    """Return the rights of a worker's login in docs/operate.md."""
     found = re.search(r"^ACL SETUSER worker on >PASSWORD (.*)$", OPERATE.read_text(encoding="utf-8"), re.MULTILINE)
     assert found
     return found[1].split()
 
 
 def login(url: str, rights: list[str]) -> Any:
-    """A client with a login of these rights."""
+    """Return a client with a login that has these rights."""
     admin: Any = connect(url)
     admin.execute_command("ACL", "SETUSER", "worker", "reset", "on", ">pw", *rights)
     admin.close()

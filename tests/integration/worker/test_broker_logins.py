@@ -1,4 +1,4 @@
-"""The logins of docs/wire-format.md and docs/operate.md: each is enough for its program, and for nothing else."""
+"""The logins of docs/wire-format.md and docs/operate.md: each has the rights that its program needs, and no others."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RIGHTS = {
 
 @pytest.fixture
 def login(broker_url: str) -> Iterator[Callable[[str], str]]:
-    """The broker's URL with one of the documents' logins."""
+    """Return the broker's URL with one of the logins of the documents."""
     client: Any = redis.Redis.from_url(broker_url)
     parts = urlsplit(broker_url)
 
@@ -46,7 +46,7 @@ def login(broker_url: str) -> Iterator[Callable[[str], str]]:
 
 
 def denied(broker_url: str) -> list[str]:
-    """What the broker refused, and to whom."""
+    """Return the commands that the broker refused, with their users."""
     with redis.Redis.from_url(broker_url) as client:
         return [f"{entry['username']}: {entry['object']} ({entry['reason']})" for entry in client.acl_log()]
 
@@ -58,14 +58,14 @@ def test_the_documents_logins_are_enough(
     client.acl_log_reset()
     starts = tmp_path / "starts"
     deployment.environment |= {STARTS_FILE: str(starts), "TUSSIS_BROKER_URL": login("worker")}
-    # Left by a worker that was killed: it is restored.
+    # In flight at a worker that was killed: it is restored.
     job = deployment.enqueue("filed.wav", wav(0.5, seed=1))
     client.hset(UNACKED_KEY, "tag", json.dumps([json.loads(client.rpop("tussis.any:5")), "", "tussis.any"]))
     client.zadd(UNACKED_INDEX_KEY, {"tag": 1.0})
-    # Lost between its pop and its filing: the reconciler sends it again.
+    # Popped, but never recorded as in flight: the reconciler sends it again.
     deployment.enqueue("lost.wav", wav(0.5, seed=2))
     client.rpop("tussis.any:5")
-    # Missing at first: a failure that is retried.
+    # Its object is missing at first: a failure that is retried.
     gone = deployment.enqueue("gone.wav", wav(0.5, seed=3))
     deployment.bucket.client.delete_object(Bucket=deployment.bucket.name, Key="gone.wav")
     client.lpush("tussis.any:5", b"not a message")
@@ -74,7 +74,7 @@ def test_the_documents_logins_are_enough(
     uploaded = deployment.bucket.put("sent.wav", wav(0.5, seed=4))
     sent = deployment.tussis("enqueue", uploaded, broker_url=login("producer"))
     assert sent.wait(60) == 0, sent.text
-    # A child is killed in the middle: its message is put back.
+    # The child is killed in the middle: its message is put back.
     killed = deployment.enqueue("slow.wav", with_fault("once-60", wav(0.5, seed=5)))
     wait_until(starts.exists, 90, "the slow recording to be begun")
     [child] = [int(line.split()[0]) for line in starts.read_text().splitlines()]

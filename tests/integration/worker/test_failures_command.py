@@ -1,4 +1,4 @@
-"""``tussis failures``: what it lists, what it sends again, what it puts aside."""
+"""``tussis failures``: list, retry and discard."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_discarding(failures: Failures) -> None:
 
 
 def test_a_job_that_is_enqueued_anew_is_open_and_tells_of_the_failure_before(failures: Failures) -> None:
-    """Who waits for the retry with `tussis job` must not take the failure before it for its end."""
+    """A caller that waits for the retry with `tussis job` must not take the old failure for the answer."""
     job, environment = failures.jobs[0].job_id, failures.deployment.environment
     before = CliRunner().invoke(root, ["job", job, "--json"], env=environment)
     assert (before.exit_code, json.loads(before.stdout)["state"]) == (1, "failed")
@@ -253,7 +253,7 @@ def test_a_job_that_is_enqueued_anew_is_open_and_tells_of_the_failure_before(fai
 
 
 def test_a_retried_recording_succeeds_and_keeps_its_history_and_a_discarded_one_stays(deployment: Deployment) -> None:
-    """The whole way with real workers: the second one has a milder limit."""
+    """The complete path with real workers. The second worker has a higher limit."""
     data = wav(0.5, seed=1)
     limited = deployment.enqueue("long.wav", wav(3.0, seed=2))
     aside = deployment.enqueue("aside.wav", wav(3.0, seed=3))

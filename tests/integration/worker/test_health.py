@@ -1,4 +1,4 @@
-"""The probes tell the truth: about a good worker, and about each way in which one is not."""
+"""The results of the probes, for a good worker and for each way in which a worker fails."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tussis.worker.status import probes
 from tussis.worker.status.probes import Verdict
 from tussis.worker.status.rundir import ParentStatus, Phase, RunDir, remove_leftovers, run_dirs
 
-#: Seconds; the tests' machines are busy.
+#: Seconds, for a busy machine.
 SOON_S = 60.0
 
 
 def probe(word: str, tmp_path: Path, *arguments: str) -> tuple[int, str]:
-    """The exit status and the output of ``tussis health``."""
+    """Return the exit status and the output of ``tussis health``."""
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "TUSSIS_RUN_DIR": str(tmp_path)}
     ended = subprocess.run(
         [TUSSIS, "health", word, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
@@ -34,17 +34,17 @@ def probe(word: str, tmp_path: Path, *arguments: str) -> tuple[int, str]:
 
 
 def name_of(worker: Running) -> str:
-    """The worker's own name."""
+    """Return the name of the worker."""
     return str(worker.wait_for_event("worker_ready", READY_S)["worker"])
 
 
 def one(verdicts: list[Verdict]) -> str:
-    """The only verdict's reason; ``no worker`` when there is none."""
+    """Return the reason of the only verdict; ``no worker`` when there is none."""
     return verdicts[0].reason if verdicts else "no worker"
 
 
 def test_a_good_worker_is_live_and_ready_and_a_stopped_process_is_not(deployment: Deployment, tmp_path: Path) -> None:
-    """Given a worker that works, when it gets SIGSTOP, then it is not live within the silence, and again after CONT."""
+    """Given a live worker, when it gets SIGSTOP, then it is not live after the silence, but again after SIGCONT."""
     assert probe("live", tmp_path) == (1, f"no worker runs with TUSSIS_RUN_DIR={tmp_path}\n")
     worker = deployment.worker()
     name = name_of(worker)
@@ -75,7 +75,7 @@ def test_before_the_model_is_loaded_it_is_live_and_not_ready(deployment: Deploym
     wait_until(lambda: one(probes.ready(tmp_path)) == "it is loading the model", READY_S, "the load")
     first = run_dirs(tmp_path)[0].last_beat()
     assert first is not None
-    # Longer than the silence: the main thread beats while it waits for its children.
+    # Longer than the silence: the main thread writes heartbeats while it waits for its children.
     wait_until(lambda: (beat := run_dirs(tmp_path)[0].last_beat()) and beat.at > first.at + 4, SOON_S, "beats")
     wait_until(lambda: one(probes.live(tmp_path, silence_s=3)) == "", SOON_S, "life")
     assert probe("ready", tmp_path)[0] == 1
@@ -100,7 +100,7 @@ def test_an_event_loop_that_hangs_is_not_alive_although_a_thread_beats(deploymen
 
 
 def test_a_loop_that_turns_and_takes_nothing_is_not_alive(deployment: Deployment, tmp_path: Path) -> None:
-    """Given a worker that no longer asks the broker, when messages wait beside free children, then it is not live."""
+    """Given a worker that stops taking messages, when messages wait and children are free, then it is not live."""
     deaf = tmp_path / "deaf"
     deployment.environment[faulty_worker.DEAF] = str(deaf)
     deployment.worker(faulty=True, concurrency=2)
@@ -131,7 +131,7 @@ def test_servers_that_are_away_leave_it_alive_and_not_ready(deployment: Deployme
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> RunDir:
-    """A worker's folder, held by this process."""
+    """A worker's run folder, held by this process."""
     folder = RunDir(tmp_path / "tussis-1-a")
     folder.create("cpu@here")
     return folder

@@ -1,4 +1,4 @@
-"""Every line on a worker's outputs is one JSON object, whatever happens to it."""
+"""Every line on a worker's outputs is one JSON object, also after errors, signals and crashes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tussis.shared.messages import envelope
 
 
 def assert_json(worker: Running) -> list[dict[str, Any]]:
-    """Its lines, each of them an object with the three fields that every event has."""
+    """Return its lines. Each must be an object with the three fields that every event has."""
     events = []
     for line in [*worker.stdout, *worker.stderr]:
         assert line.startswith("{"), line
@@ -63,7 +63,7 @@ def test_a_cold_shutdown_is_logged_as_json(deployment: Deployment, tmp_path: Pat
 
 
 def test_an_unrecoverable_error_is_logged_as_json(deployment: Deployment, broker_url: str) -> None:
-    """That of Celery, when kombu's own transport hands it a header of the wrong type."""
+    """Celery logs it when kombu's own transport passes it a header of the wrong type."""
     job = deployment.enqueue("a.wav", wav(0.5))
     deployment.environment[UNGUARDED] = "yes"
     worker = deployment.worker(concurrency=1, faulty=True)

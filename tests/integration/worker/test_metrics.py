@@ -1,4 +1,4 @@
-"""A worker's metrics: scraped from a real one under load, and compared with the store."""
+"""A worker's metrics: scraped from a real worker under load, and compared with the store."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Samples = dict[tuple[str, Labels], float]
 
 
 def families(worker: Running) -> list[Metric]:
-    """What a scrape gets."""
+    """Return the metrics of one scrape."""
     served = worker.wait_for_event("metrics_served", READY_S)
     with urllib.request.urlopen(f"http://127.0.0.1:{served['port']}/metrics", timeout=60) as answer:
         return list(text_string_to_metric_families(answer.read().decode()))
 
 
 def scrape(worker: Running) -> Samples:
-    """Every sample by name and labels."""
+    """Return every sample by name and labels."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in families(worker)
@@ -41,7 +41,7 @@ def scrape(worker: Running) -> Samples:
 
 
 def documented() -> set[tuple[str, str, frozenset[str]]]:
-    """Name, type and labels of the metrics in the document."""
+    """Return name, type and labels of the metrics in the document."""
     return {
         (code(row[0]), row[1], frozenset(code(label.strip()) for label in row[2].split(",") if label.strip()))
         for row in table(ROOT / "docs" / "metrics.md", "metric")
@@ -49,12 +49,12 @@ def documented() -> set[tuple[str, str, frozenset[str]]]:
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:
-    """One sample; 0 when nothing was counted under these labels."""
+    """Return one sample; 0 when nothing was counted under these labels."""
     return samples.get((name, frozenset(labels.items())), 0.0)
 
 
 def test_counters_agree_with_the_store_and_survive_a_killed_child(deployment: Deployment, tmp_path: Path) -> None:
-    """Given good, broken, missing and poisonous recordings, when all have ended, then every counter fits the rows."""
+    """Given good, broken, missing and crashing recordings, when all have ended, then every counter matches the rows."""
     for number in range(12):
         deployment.enqueue(f"{number}.wav", wav(1.0 + number / 10, seed=number))
     worker = deployment.worker("--metrics-port", "0", faulty=True)
@@ -98,7 +98,7 @@ def test_counters_agree_with_the_store_and_survive_a_killed_child(deployment: De
     assert stages == {"fetch", "decode", "preprocess", "inference", "commit"}
 
     def of_living_ones_only() -> bool:
-        """What dead children counted is in one file, not in one for each of them: soon after each death."""
+        """Whether the counters of all dead children are merged into one file, which happens soon after each death."""
         living = {str(pid) for pid in worker.children()} | {str(worker.pid), "0"}
         files = {path.stem.rpartition("_")[2] for path in tmp_path.glob("tussis-*/metrics/*.db")}
         return "0" in files and files <= living

@@ -1,4 +1,4 @@
-"""The whole way: enqueued, analysed by a real worker on real servers, read back from PostgreSQL."""
+"""The complete path: a job is enqueued, analysed by a real worker on real servers, and read back from PostgreSQL."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tussis.worker.detector.detector import Detector
 def test_every_recording_of_the_pack_gets_the_reference_s_scores_or_its_error(
     deployment: Deployment, pack: Path, tiny_model: Path
 ) -> None:
-    """Given the pack's formats and hostile files, when a worker has them, then rows equal the plain reference."""
+    """Given the pack's formats and hostile files, when a worker analyses them, then rows equal the plain reference."""
     expected = {entry.name: entry for folder in ("formats/", "adversarial/") for entry in entries(pack, folder)}
     jobs = {name: deployment.enqueue(name, (pack / entry.path).read_bytes()) for name, entry in expected.items()}
 
@@ -76,7 +76,7 @@ def test_profiles_make_analyses_beside_each_other(deployment: Deployment) -> Non
         "legacy": 7,
     }
     assert found["legacy"].decoder == "pydub"
-    # The manifest's own profile and the same one by name are one analysis.
+    # A job without a profile and a job that names the manifest's profile have one analysis.
     assert deployment.analysis(plain).id == found["documented"].id
     assert len({analysis.bag_logit for analysis in found.values()}) == 3
 
@@ -86,7 +86,7 @@ def test_a_job_twice_is_one_result_and_again_makes_another(deployment: Deploymen
     first = deployment.enqueue("a.wav", data, metadata={"patient": "p1"})
     deployment.worker(concurrency=2)
     deployment.wait_drained(60)
-    # A redelivery after the commit, as a bare push; the same job once more; and one that is forced.
+    # A second delivery after the commit, as a bare push; the same job again; and a job with `again`.
     redis.Redis.from_url(broker_url).lpush(list_key(first.queue, first.priority), envelope(first))
     deployment.enqueue("a.wav", None, etag=first.etag, job_id=first.job_id)
     deployment.wait_drained(60)
@@ -101,7 +101,7 @@ def test_a_job_twice_is_one_result_and_again_makes_another(deployment: Deploymen
 
 
 def test_a_recording_under_many_jobs_at_once_is_one_result(deployment: Deployment) -> None:
-    """As a producer sends them that does not ask S3: random ids, all of them of one question."""
+    """A producer that does not read the entity tag from S3 sends random ids; all jobs are for one analysis."""
     first = deployment.enqueue("a.wav", with_fault("slow-2", wav(0.5)))
     for _ in range(5):
         deployment.enqueue("a.wav", None, etag=first.etag, job_id=str(uuid.uuid4()))

@@ -1,4 +1,4 @@
-"""What is lost comes back, what only waits is left alone, and neither costs more when much waits."""
+"""Lost messages are sent again, waiting ones are not, and the cost does not grow with the number of messages."""
 
 from __future__ import annotations
 
@@ -75,18 +75,18 @@ def pop(client: redis.Redis) -> bytes:
 
 
 def waiting(client: redis.Redis) -> list[str]:
-    """The job ids in the list, the next one first, without entries that are no message."""
+    """Return the job ids in the list, the next one first, without entries that are not messages."""
     entries = cast(list[bytes], client.lrange(LIST, 0, -1))
     return [json.loads(entry)["headers"]["id"] for entry in reversed(entries) if entry.startswith(b"{")]
 
 
 def looks(leader: Reconciler, count: int = 2) -> int:
-    """What so many looks sent."""
+    """Return how many messages ``count`` looks sent."""
     return sum(leader.look() for _ in range(count))
 
 
 def cost(client: redis.Redis, leader: Reconciler) -> tuple[int, int]:
-    """Commands and bytes of the broker's answers in one look; the measuring's own are in both alike."""
+    """Return the broker's commands and answer bytes during one look. The measurement adds the same amount each time."""
     before = client.info("all")
     leader.look()
     after = client.info("all")
@@ -122,7 +122,7 @@ def test_after_the_lists_are_gone_bounded_looks_bring_everything_back(
     lists = [list_key("tussis.any", priority) for priority in (0, 5, 9)]
     client.delete(*lists)
 
-    assert leader.look() == 0  # What it sees once may be on its way from a list to a worker.
+    assert leader.look() == 0  # A message seen once may be between a list and a worker.
     sent, took, cpu = 0, [], time.process_time()
     while sent < len(jobs):
         began = time.monotonic()
@@ -134,9 +134,9 @@ def test_after_the_lists_are_gone_bounded_looks_bring_everything_back(
     assert sent == len(jobs)
     assert sum(client.llen(name) for name in lists) == len(jobs)
     assert looks(leader) == 0
-    # The keeper's beats wait for a look: its budget, and one batch beyond it.
+    # The heartbeats of the housekeeper wait for a look: its budget, and one more batch.
     assert max(took) < reconciler.BUDGET_S + 3 * PATIENCE
-    # Seen with --log-cli-level=info: what docs/guarantees.md states came from here.
+    # The source of the numbers in docs/guarantees.md; shown with --log-cli-level=info.
     _log.info(
         "%d sent again in %d looks: a million takes %.0f s of sending, %.0f s of our CPU, and %.0f s with the pauses",
         sent,
@@ -184,7 +184,7 @@ def test_a_job_between_its_pop_and_its_filing_is_not_sent_again(
 def test_a_message_that_was_restored_to_the_front_hides_nothing_for_long(
     client: redis.Redis, ledger: Ledger, leader: Reconciler
 ) -> None:
-    """kombu puts a message back at the end from which the next one is taken, where it stands with its old time."""
+    """kombu puts a message back at the end from which the next one is taken. It keeps its old time there."""
     open_jobs(ledger, 3)
     restored, lost = pop(client), pop(client)
     client.rpush(LIST, restored)
@@ -229,7 +229,7 @@ return opened
 
 
 def set_clock_back(client: Any, seconds: float) -> None:
-    """As if the broker's clock had been ahead when everything was pushed that was pushed so far."""
+    """Change the times of all messages so far, as if the broker's clock had been ahead when they were pushed."""
     for job_id, score in client.zrange(SENT, 0, -1, withscores=True):
         client.zadd(SENT, {job_id: score + seconds})
 
@@ -257,7 +257,7 @@ def test_a_broker_s_clock_that_is_set_back_or_ahead_multiplies_nothing(
 def test_an_older_producer_s_messages_are_sent_again_once_at_most(
     client: redis.Redis, ledger: Ledger, leader: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its script takes the clock as it is: behind the clock's step back, its messages look as if they were lost."""
+    """The older script uses the clock unchanged: after the clock is set back, its messages look lost."""
     open_jobs(ledger, 20)
     set_clock_back(client, 3600.0)
     monkeypatch.setattr("tussis.shared.ledger.OPEN_SCRIPT", OLDER_OPEN_SCRIPT)
@@ -270,7 +270,7 @@ def test_an_older_producer_s_messages_are_sent_again_once_at_most(
 
 
 def test_a_login_for_the_older_script_opens_jobs(client: Any, broker_url: str) -> None:
-    """Given the rights that the documents named before, when a job is opened, then it is."""
+    """Given the rights that earlier documents named, when a job is opened, then it succeeds."""
     rights = "resetkeys ~tussis.* -@all +eval +hsetnx +zadd +lpush +time +ping +select"
     client.execute_command("ACL", "SETUSER", "older", "on", ">pw", *rights.split())
     parts = urlsplit(broker_url)
@@ -285,7 +285,7 @@ def test_a_login_for_the_older_script_opens_jobs(client: Any, broker_url: str) -
 def test_duplicates_in_front_hide_no_loss_and_are_not_multiplied(
     client: redis.Redis, ledger: Ledger, leader: Reconciler
 ) -> None:
-    """Twelve jobs stand in the list twice: their first entries look younger than they are."""
+    """Twelve jobs are in the list twice: their first entries look younger than they are."""
     jobs = open_jobs(ledger, 40)
     pop(client)
     for job in jobs[1:13]:
@@ -297,7 +297,7 @@ def test_duplicates_in_front_hide_no_loss_and_are_not_multiplied(
     assert jobs[0].job_id in ids
     assert len(ids) == 39 + 12 + sent
     assert sent <= len(jobs)
-    # It has come to rest.
+    # No more messages are sent.
     assert looks(leader, 3) == 0
 
 
@@ -328,7 +328,7 @@ def test_a_job_that_ended_is_not_sent_again(client: redis.Redis, ledger: Ledger,
     ledger.defer(deferred, 0.0)
     client.hdel(LEDGER_KEY, deferred.job_id)
     assert looks(leader, 3) == 0
-    # Nor does it stay among the suspects, where many like it would hide a loss.
+    # The id is not a suspect any more: many such ids would hide a loss.
     assert ledger.suspects(ledger.horizon()) == {}
     assert client.zcard(DEFERRED_KEY) == 0
 
@@ -363,7 +363,7 @@ def test_a_message_under_another_id_is_sent_once_for_the_dead_letters(
 def test_an_id_of_any_bytes_is_sent_once_for_the_dead_letters(
     client: redis.Redis, ledger: Ledger, leader: Reconciler
 ) -> None:
-    """Given a ledger into which somebody wrote bytes for an id, when jobs are lost, then they still come back."""
+    """Given a ledger with an id of arbitrary bytes, when jobs are lost, then they are still sent again."""
     open_jobs(ledger, 1)
     client.hset(LEDGER_KEY, b"\xff", "junk")
     client.zadd(SENT, {b"\xff": 1.0})
@@ -376,7 +376,7 @@ def test_an_id_of_any_bytes_is_sent_once_for_the_dead_letters(
 
 
 def test_only_the_unreadable_message_that_the_ledger_holds_takes_it_out(client: redis.Redis, ledger: Ledger) -> None:
-    """A forged message that merely names the id of an open job closes nothing."""
+    """A forged message that only has the id of an open job closes nothing."""
     (job,) = open_jobs(ledger, 1)
     held_id = str(uuid.uuid4())
     held = {"v": 2, "job_id": held_id, "later": [1.5, None]}
@@ -421,7 +421,7 @@ def test_an_id_that_utf_8_cannot_hold_does_not_end_the_look(client: redis.Redis,
 def test_a_job_that_was_sent_under_another_priority_than_it_names_comes_back(
     client: redis.Redis, ledger: Ledger, leader: Reconciler
 ) -> None:
-    """A foreign producer's mistake: the list, and the sorted set beside it, are of another priority."""
+    """An error of another producer: the list and its sorted set have another priority than the message."""
     job = a_job(priority=3)
     ledger.open(job)
     client.delete(list_key("tussis.any", 3), sent_key("tussis.any", 3))
@@ -456,7 +456,7 @@ def test_one_leads_and_another_takes_over_when_it_falls_silent(
     client: redis.Redis, ledger: Ledger, leader: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Reconciler(client, ledger, "two")
-    # While it leads, longer than a busy machine may take for the looks below.
+    # While it leads: longer than the looks below take on a busy machine.
     monkeypatch.setattr(reconciler, "LEASE_S", 600)
     assert leader.look() == 0
     open_jobs(ledger, 1)
@@ -465,7 +465,7 @@ def test_one_leads_and_another_takes_over_when_it_falls_silent(
     assert looks(other, 3) == 0
     assert client.get(LEADER_KEY) == b"one"
 
-    # Its last word before it falls silent. The other then leads for as long as this test looks.
+    # The last renewal of the first leader. The other one then leads until the end of the test.
     monkeypatch.setattr(reconciler, "LEASE_S", 1)
     assert leader.look() == 0
     monkeypatch.setattr(reconciler, "LEASE_S", 600)
@@ -477,7 +477,7 @@ def test_one_leads_and_another_takes_over_when_it_falls_silent(
     wait_until(taken_over, 10, "the other to lead", every_s=0.1)
     wait_until(lambda: other.look() or client.llen(LIST), 10, "the lost message", every_s=0.1)
     assert client.llen(LIST) == 1
-    # The old leader is back: it follows, and forgets what it had seen.
+    # The old leader runs again: it does not lead, and forgets what it had seen.
     assert looks(leader, 3) == 0
     assert client.get(LEADER_KEY) == b"two"
     assert client.llen(LIST) == 1

@@ -1,4 +1,4 @@
-"""The sweep against real servers: what it enqueues, what it leaves alone, and how it goes on after a break."""
+"""The sweep on real servers: which objects it enqueues, which it skips, and how it continues after an interruption."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ def listed(*keys: str) -> list[ListedObject]:
 
 
 def plain_job(key: str, **fields: Any) -> Job:
-    """The job that the sweep, and ``enqueue --prefix``, makes of a key."""
+    """Return the job that the sweep, and ``enqueue --prefix``, makes of a key."""
     named = {name: fields.get(name) for name in ("model", "profile")}
     job_id = job_id_for(BUCKET, key, version_id=None, etag=ETAG, **named)
     return a_job(key=key, etag=ETAG, job_id=job_id, **fields)
 
 
 def begin(store: Store, model: ModelFacts, key: str, **fields: Any) -> Claimed:
-    """A worker has claimed the recording."""
+    """Claim the recording as a worker does."""
     return claimed(store.claim(a_claim(plain_job(key, **fields), model)))
 
 
@@ -112,11 +112,11 @@ def test_only_what_has_neither_answer_nor_open_work_is_enqueued(
     assert uris(steps) == ["s3://recordings/new", "s3://recordings/was-missing"]
     assert counts == Counts(listed=7, answered=1, open=2, failed=1, discarded=1, enqueued=2)
     assert ledger.find(plain_job("new").job_id) is not None
-    # The failure of an object that is there again is taken up by the message as it is.
+    # The object exists again: the message, unchanged, reopens its failure.
     again = ledger.find(plain_job("was-missing").job_id)
     assert again is not None
     assert claimed(store.claim(a_claim(again, served))).number == 2
-    # And once more: nothing is left to do.
+    # A second sweep has nothing to do.
     steps, counts = sweep(store, ledger, objects)
     assert uris(steps) == []
     assert counts.open == 4
@@ -197,7 +197,7 @@ def test_another_content_under_the_same_key_is_another_recording(
 
 
 def test_what_was_begun_comes_back_whatever_was_asked_of_it(store: Store, ledger: Ledger, served: ModelFacts) -> None:
-    """The broker lost its data: analyses stand open that no key of the listing leads to."""
+    """The broker lost its data: some open analyses match no key of the listing."""
     begin(store, served, "running")
     store.release(begin(store, served, "waiting"), AttemptOutcome.TRANSIENT, "storage_unavailable", "503")
     again = plain_job("again", again=True)
@@ -213,7 +213,7 @@ def test_what_was_begun_comes_back_whatever_was_asked_of_it(store: Store, ledger
     _, counts = sweep(store, ledger, listed("running", "waiting", "again", "versioned", "open"))
 
     assert counts.stranded == 4
-    # "again" has no plain answer either, so that it is asked for as well.
+    # "again" has no answer without `again` either, so it is enqueued as well.
     assert (counts.open, counts.enqueued) == (5, 0)
     assert ledger.depth().open == 5
     message = ledger.find(versioned.job_id)
@@ -236,7 +236,7 @@ def test_the_queue_is_kept_under_a_depth(store: Store, ledger: Ledger, served: M
     waited: list[int] = []
 
     def drain(seconds: float) -> None:
-        """Two messages are taken while the sweep waits."""
+        """Take two messages while the sweep waits."""
         depths.append(ledger.depth().total_waiting)
         name = next(name for name in (list_key("tussis.any", 5), list_key("tussis.any", 9)) if client.exists(name))
         client.rpop(name, 2)
@@ -267,7 +267,7 @@ def test_a_key_that_no_job_can_name_is_refused_alone(store: Store, ledger: Ledge
 
 
 class _Breaking:
-    """A ledger whose broker goes away after some pages."""
+    """A ledger whose broker becomes unavailable after some pages."""
 
     def __init__(self, ledger: Ledger, after: int) -> None:
         self._ledger, self._left = ledger, after
@@ -415,7 +415,7 @@ def test_a_page_is_looked_up_in_the_index(deployment: Deployment, store: Store, 
     statement = known_statement(BUCKET, SERVED).compile(dialect=create_engine("postgresql+psycopg://").dialect)
     parameters = statement.construct_params({"keys": wanted, "etags": [ETAG] * PAGE})
     with psycopg.connect(url) as connection:
-        # So few are read faster from end to end; of millions, a page is a thousand look-ups if an index serves them.
+        # For few rows a scan is faster. With millions, a page is a thousand look-ups, provided an index serves them.
         for way in ("seqscan", "hashjoin", "mergejoin"):
             connection.execute(f"SET enable_{way} = off".encode())
         plan = "\n".join(line for (line,) in connection.execute(f"EXPLAIN {statement}".encode(), parameters))

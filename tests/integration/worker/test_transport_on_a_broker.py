@@ -1,4 +1,4 @@
-"""Filing, settling and giving back messages: on a full broker, and by the broker's clock alone."""
+"""In-flight records, acknowledgement and hand-back of messages: on a full broker, and by the broker's clock only."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HOUR = 3600.0
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    """A broker of the test's own, whose memory limit may be changed."""
+    """A broker for this module, whose memory limit may be changed."""
     with own_broker() as broker:
         yield broker.url
 
@@ -50,7 +50,7 @@ def a_job(**fields: Any) -> Job:
 
 
 def a_channel(url: str) -> Any:
-    """The channel that a worker consumes from."""
+    """Return the channel that a worker consumes from."""
     app = build_app(load_settings(broker_url=url, visibility_timeout_s=60), Device.CPU)
     return app.connection_for_read().default_channel
 
@@ -61,7 +61,7 @@ def a_keeper(url: str, folder: Path) -> Housekeeper:
 
 
 def take(channel: Any, client: Any) -> str:
-    """Pop the next message and file it, as the consumer does; its delivery tag."""
+    """Pop the next message and record it as in flight, as the consumer does. Return its delivery tag."""
     message = json.loads(client.rpop(LIST))
     tag: str = message["properties"]["delivery_tag"]
     info = {"exchange": "", "routing_key": "tussis.any"}
@@ -127,7 +127,7 @@ def test_a_worker_connects_to_a_full_broker(url: str, client: Any) -> None:
 def test_a_worker_whose_clock_is_off_files_beats_and_gives_back_by_the_broker_s(
     url: str, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, off_s: float
 ) -> None:
-    """Its messages are neither taken by others at once, nor held for long, and it takes none of theirs."""
+    """Its messages are not taken by others at once, are not held too long, and it takes no messages of others."""
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + off_s)
     monkeypatch.setattr("kombu.transport.redis.time", lambda: real() + off_s)

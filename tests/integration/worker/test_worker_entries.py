@@ -1,4 +1,4 @@
-"""What workers say of themselves in the broker."""
+"""The entries of workers in the broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all: a reader sees the old one or the new one, also after a crash of the writer."""
+"""Atomic file writes: a reader sees the old file or the new file, also after a crash of the writer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 @contextmanager
 def replacement(path: Path, *, mode: int = 0o644, durable: bool = False) -> Iterator[BinaryIO]:
-    """A stream whose bytes become ``path`` when the block ends without an error, and vanish otherwise.
+    """A stream that becomes ``path`` when the block ends without an error. After an error its bytes are discarded.
 
-    ``mode`` is that of the new file. ``durable``: the bytes are on the disk before the name is. Raises OSError.
+    ``mode`` is the mode of the new file. ``durable``: the bytes are on the disk before the name is. Raises OSError.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
@@ -30,6 +30,6 @@ def replacement(path: Path, *, mode: int = 0o644, durable: bool = False) -> Iter
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = False) -> None:
-    """Write a file as :func:`replacement` does. Raises OSError."""
+    """Write a file atomically, with :func:`replacement`. Raises OSError."""
     with replacement(path, mode=mode, durable=durable) as stream:
         stream.write(data)

@@ -15,8 +15,8 @@ def read_capped(path: Path, max_bytes: int) -> bytes:
     """A local file's bytes.
 
     Raises:
-        FileUnreadable: it is not there, is a directory, or may not be read.
-        ObjectTooLarge: it has more than ``max_bytes``; no more than one byte above is read.
+        FileUnreadable: the file does not exist, is a directory, or may not be read.
+        ObjectTooLarge: the file has more than ``max_bytes``. At most ``max_bytes`` + 1 bytes are read.
     """
     try:
         with path.open("rb") as stream:
@@ -29,10 +29,10 @@ def read_capped(path: Path, max_bytes: int) -> bytes:
 
 
 def check_output(output: Path, source: Path) -> None:
-    """Find the mistakes that need no work first.
+    """Check the output path before any work is done.
 
     Raises:
-        OutputUnwritable: ``output`` is the source itself, something that is not a plain file, or in no folder.
+        OutputUnwritable: ``output`` is the source itself or not a plain file, or its folder does not exist.
     """
     if not output.parent.is_dir():
         raise OutputUnwritable(f"cannot write {output}: there is no folder {output.parent}")
@@ -46,10 +46,10 @@ def check_output(output: Path, source: Path) -> None:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A stream whose bytes become ``path`` when the block ends well, and vanish when it does not.
+    """A stream that becomes ``path`` when the block ends without an error. After an error its bytes are discarded.
 
     Raises:
-        OutputUnwritable: the folder or the disk does not take it.
+        OutputUnwritable: the file cannot be written to the folder or the disk.
     """
     try:
         with replacement(path) as stream:

@@ -1,4 +1,4 @@
-"""Structured logs: one event a line, with a stable name in ``event``. ``docs/events.md`` lists the events."""
+"""Structured logs: one event per line, with a stable name in ``event``. ``docs/events.md`` lists the events."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import structlog
 
 from tussis.shared.text import printable
 
-# These fields are named by the event that carries them; celery and its parts log through the standard library.
+# Celery and these libraries log through the standard library. Their lines become ``library_log`` events.
 _LIBRARIES = ("celery", "kombu", "billiard", "botocore", "boto3", "urllib3", "sqlalchemy", "alembic", "amqp")
 
 
 def configure(log_format: str, level: str) -> None:
-    """Send our events and the libraries' warnings to standard error, as JSON lines or for people.
+    """Send the events of Tussis and the warnings of libraries to standard error, as JSON lines or as readable text.
 
-    ``log_format`` is ``json`` or ``console``; ``level`` is the least level of our own events.
+    ``log_format`` is ``json`` or ``console``. ``level`` is the lowest level of Tussis' own events that is logged.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -48,7 +48,7 @@ def configure(log_format: str, level: str) -> None:
             foreign_pre_chain=[_name_library_event, *shared], processors=[*tail, renderer]
         )
     )
-    # Python's warnings too: as events of the library "py".
+    # Warnings of Python become events of the library "py".
     logging.captureWarnings(True)
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -59,12 +59,12 @@ def configure(log_format: str, level: str) -> None:
 
 
 def get(name: str) -> Any:
-    """A logger below ``tussis``; its methods take the event's name first and its fields by keyword."""
+    """A logger below ``tussis``. Its methods take the event's name first and its fields as keywords."""
     return structlog.stdlib.get_logger(f"tussis.{name}")
 
 
 def _printable(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Keys and messages of others do not reach the terminal as commands; a trace keeps its lines."""
+    """Escape control characters, which object keys and messages may contain. A trace keeps its line breaks."""
     for name, value in event.items():
         if name == "exception":
             event[name] = "\n".join(map(printable, str(value).split("\n")))
@@ -74,7 +74,7 @@ def _printable(logger: Any, method: str, event: MutableMapping[str, Any]) -> Mut
 
 
 def _name_library_event(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A library's sentence becomes the field ``message`` of the event ``library_log``."""
+    """Turn a log line of a library into a ``library_log`` event with the text in ``message``."""
     record = event.get("_record")
     event["message"] = event["event"]
     event["event"] = "library_log"

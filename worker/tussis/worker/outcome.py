@@ -1,4 +1,4 @@
-"""What became of one attempt, as a value; and the one place that acts on it."""
+"""The outcome of one attempt, as a value. :func:`tussis.worker.pipeline.tasks.act` acts on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tussis.shared.states import AnalysisState
 
 @dataclass(frozen=True)
 class Succeeded:
-    """The result is committed. ``analyzed_s`` seconds of audio were looked at."""
+    """The result is committed. ``analyzed_s``: seconds of audio that were analysed."""
 
     analysis_id: int
     analyzed_s: float
@@ -18,7 +18,7 @@ class Succeeded:
 
 @dataclass(frozen=True)
 class Settled:
-    """Another message had brought the answer already; nothing was done."""
+    """The answer was already stored, through another message. Nothing was done."""
 
     analysis_id: int
     state: AnalysisState
@@ -26,7 +26,7 @@ class Settled:
 
 @dataclass(frozen=True)
 class Failed:
-    """The failure is committed; ``analysis_id`` is None where only a dead letter could be written."""
+    """The failure is committed. ``analysis_id`` is None when only a dead letter could be written."""
 
     analysis_id: int | None
     error_class: str
@@ -34,14 +34,14 @@ class Failed:
 
 @dataclass(frozen=True)
 class Superseded:
-    """Another attempt took the claim over; this one's work was dropped, and the other one answers."""
+    """Another attempt took over the claim and will store the answer. The work of this attempt was discarded."""
 
     analysis_id: int
 
 
 @dataclass(frozen=True)
 class Deferred:
-    """A fault that passes; the next attempt comes after ``delay_s`` seconds."""
+    """A transient error. The next attempt follows after ``delay_s`` seconds."""
 
     analysis_id: int | None
     error_class: str
@@ -50,15 +50,15 @@ class Deferred:
 
 @dataclass(frozen=True)
 class HandedBack:
-    """The worker stops: the message goes back into its queue, for another worker, at once."""
+    """The message returns to its queue at once, because the worker stops or pauses."""
 
     unreleased: str | None = None
-    """Token of the attempt, where the store was away and still takes it for running."""
+    """Token of the attempt, if the store could not be reached and still lists the attempt as running."""
 
 
 @dataclass(frozen=True)
 class HeldElsewhere:
-    """Another delivery's attempt holds the analysis; this message comes back after ``delay_s`` seconds."""
+    """The attempt of another delivery holds the claim. This message is delivered again after ``delay_s`` seconds."""
 
     analysis_id: int
     delay_s: float
@@ -68,6 +68,6 @@ Outcome = Succeeded | Settled | Failed | Superseded | Deferred | HandedBack | He
 
 
 class Stopping(TussisError):
-    """The worker stops before this recording is done."""
+    """The worker stops before this recording is analysed."""
 
     error_class = "stopping"

@@ -1,4 +1,4 @@
-"""Telling a shortage of memory from a fault: Python, torch, onnxruntime and FFmpeg each report it differently."""
+"""Detect out-of-memory errors. Python, torch, onnxruntime and FFmpeg each report them differently."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tussis.shared.errors import OutOfMemory, TussisError
 
 # Lower case. torch: "DefaultCPUAllocator: can't allocate memory", "not enough memory", "CUDA out of memory";
 # onnxruntime: "std::bad_alloc", "bad allocation", "Failed to allocate memory", "CUBLAS_STATUS_ALLOC_FAILED";
-# the C library, by libsndfile and ffmpeg: "Cannot allocate memory".
+# the C library, through libsndfile and ffmpeg: "Cannot allocate memory".
 _SAID = (
     "can't allocate",
     "cannot allocate memory",
@@ -22,9 +22,9 @@ _SAID = (
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether the error, or one that led to it, says that there was not enough memory.
+    """Whether the error, or an error that caused it, reports too little memory.
 
-    The text of our own errors may hold a file's name and is not looked at; what caused them is.
+    The text of a :class:`TussisError` is not searched, because it may contain a file name. Its causes are.
     """
     seen: set[int] = set()
     current: BaseException | None = error

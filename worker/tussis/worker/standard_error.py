@@ -1,8 +1,8 @@
-"""Keeps a worker's standard error to one JSON object a line, whatever Python code writes there.
+"""Turn everything that Python code writes to a worker's standard error into one JSON object per line.
 
-Celery's signal handlers, ``traceback.print_exc``, a library's ``print``: their lines become ``library_log`` events, and
-an exception that nobody caught an ``uncaught_exception``. What native code and ``faulthandler`` write to the file
-descriptor stays as it is.
+Lines of Celery's signal handlers, ``traceback.print_exc`` and a library's ``print`` become ``library_log`` events. An
+uncaught exception becomes an ``uncaught_exception`` event. The output of native code and ``faulthandler``, which write
+to the file descriptor, is not changed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _log = logs.get("standard_error")
 
 
 class _Lines(io.TextIOBase):
-    """Stands for ``sys.stderr``: each line becomes a warning of the logger ``stderr``."""
+    """A replacement for ``sys.stderr``: each line becomes a warning of the logger ``stderr``."""
 
     encoding = "utf-8"
     errors = "backslashreplace"
@@ -52,7 +52,7 @@ class _Lines(io.TextIOBase):
         self._tell(rest)
 
     def _tell(self, line: str) -> None:
-        # A handler that cannot write says so on standard error: that would never end.
+        # A logging handler that cannot write reports it on standard error: without this check, an endless recursion.
         if line.strip() and not getattr(self._pieces, "telling", False):
             self._pieces.telling = True
             try:
@@ -63,9 +63,10 @@ class _Lines(io.TextIOBase):
 
 @contextmanager
 def as_json_lines() -> Iterator[None]:
-    """Meanwhile, in this process and in those forked from it. To be entered after :func:`logs.configure`.
+    """Install the replacement within the block, in this process and its forks. Call :func:`logs.configure` before.
 
-    Uncaught exceptions stay events afterwards: one that leaves this context is told of when the interpreter ends.
+    The hooks for uncaught exceptions stay installed afterwards, because an exception that leaves the block is reported
+    only when the interpreter ends.
     """
     before = sys.stderr
     sys.stderr = _Lines(before.fileno())
@@ -80,7 +81,7 @@ def as_json_lines() -> Iterator[None]:
 
 
 def say(message: str, *_: Any) -> None:
-    """For Celery's ``safe_say``, which is called in signal handlers: there the logging module could wait for itself."""
+    """Write one line. Replaces Celery's ``safe_say``, which runs in signal handlers, where logging could deadlock."""
     event = {"event": "library_log", "level": "warning", "at": datetime.now(UTC).isoformat().replace("+00:00", "Z")}
     line = json.dumps(event | {"library": "celery", "message": message}) + "\n"
     os.write(2, line.encode())

@@ -1,7 +1,7 @@
-"""The signal path: decoded samples to the detector's input, exactly as ``docs/preprocessing.md`` states it.
+"""The signal path from decoded samples to the detector's input, exactly as specified in ``docs/preprocessing.md``.
 
-Pure functions of their arguments: no files, no settings, no state but the transforms that are built once a
-process. This package imports no torch; the steps do, each from its own module::
+All functions are pure: no files, no settings, and no state except the transforms, which are built once a process.
+This package imports no torch. The modules of the steps import it::
 
     from tussis.shared.dsp.recording import cut_recording
     from tussis.shared.dsp.images import images

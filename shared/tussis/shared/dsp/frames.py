@@ -1,8 +1,9 @@
-"""Mel spectrograms of overlapping segments, with every frame that they share computed once.
+"""Mel spectrograms of overlapping segments. Frames that segments share are computed once.
 
-A segment's spectrogram is centred: its frame t covers the samples from 160 t - 512 to 160 t + 511 of the segment, and
-what lies outside is reflected at its edges. Segments start 8 000 samples apart, 50 frames exactly, so a frame that
-lies inside two segments is the same in both. Only the first and the last four frames of a segment touch its edges.
+The spectrogram of a segment is centred: frame t covers the samples from 160 t - 512 to 160 t + 511 of the segment.
+Samples outside the segment are reflected at its edges. Segments start 8 000 samples apart, exactly 50 frames, so a
+frame that lies inside two segments is the same in both. Only the first four and the last four frames of a segment
+contain reflected samples.
 """
 
 from __future__ import annotations
@@ -30,33 +31,34 @@ from tussis.shared.dsp.constants import (
 )
 
 EDGE: Final = -(-FFT_SAMPLES // 2 // FRAME_HOP_SAMPLES)
-"""Frames at either end of a segment that hold reflected samples: 4."""
+"""Frames at each end of a segment that contain reflected samples: 4."""
 MIDDLE: Final = FRAMES - 2 * EDGE
-"""Frames between them: 193."""
+"""Frames of a segment without reflected samples: 193."""
 SHIFT: Final = HOP_SAMPLES // FRAME_HOP_SAMPLES
 """Frames between the starts of neighbouring segments: 50."""
 
-# One edge's frames, side by side, need this many samples.
+# Number of samples that the frames of one edge cover.
 _EDGE_SAMPLES: Final = FFT_SAMPLES + (EDGE - 1) * FRAME_HOP_SAMPLES
-# The first frame that holds no reflected sample starts here in its segment.
+# Start, in its segment, of the first frame without reflected samples.
 _FIRST_SAMPLE: Final = EDGE * FRAME_HOP_SAMPLES - FFT_SAMPLES // 2
 
-#: Of many frames, so many are transformed together on a CPU: their samples and spectra are 1.6 MB.
+#: Number of frames that a CPU transforms in one call when there are many. Their samples and spectra take 1.6 MB.
 _FRAMES_TOGETHER: Final = 201
 
-#: Some frames: how many, and their samples, float32 (n, 1024). The number is no tensor's, so that a trace of the steps
-#: (:mod:`tussis.shared.dsp.images`) keeps it as one.
+#: The number n of some frames, and their samples, float32 (n, 1024). The number is not taken from the tensor's shape,
+#: so that it stays a constant in a trace of the steps (:mod:`tussis.shared.dsp.images`).
 _Part = tuple[int, Tensor]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SharedFrames:
-    """A value for every band of every frame of S neighbouring segments."""
+    """Values for all bands of all frames of S neighbouring segments."""
 
     values: Tensor
-    """float32 (frames, bands): the first four frames of every segment, those in the middle of any, the last four."""
+    """float32 (frames, bands): the first four frames of every segment, then all middle frames, then the last four
+    frames of every segment."""
     segments: int
-    """S."""
+    """The number of segments, S."""
 
     @property
     def first(self) -> Tensor:
@@ -65,7 +67,7 @@ class SharedFrames:
 
     @property
     def middle(self) -> Tensor:
-        """A view (S, 193, bands) of ``values``, in which neighbours overlap."""
+        """A view (S, 193, bands) of ``values``. Neighbouring segments overlap in it."""
         return self.values[EDGE * self.segments : -EDGE * self.segments].unfold(0, MIDDLE, SHIFT).transpose(1, 2)
 
     @property
@@ -74,9 +76,9 @@ class SharedFrames:
         return self.values[-EDGE * self.segments :].view(self.segments, EDGE, -1)
 
     def of(self, which: slice | Tensor) -> Tensor:
-        """The frames of some segments, S' of them, in order: (S', 201, bands), a view where S is 1.
+        """The frames of S' selected segments, in order: (S', 201, bands). A view if S is 1 and ``which`` is a slice.
 
-        Bands or frames lie behind each other in memory, as in ``values``.
+        The memory layout (by frame or by band) is that of ``values``.
         """
         if self.segments == 1:
             return self.values[None][which]
@@ -86,55 +88,55 @@ class SharedFrames:
         return torch.cat([part.mT for part in parts], dim=2).mT
 
     def peaks(self) -> SharedFrames:
-        """The largest value of each frame: bands = 1."""
+        """The largest value of each frame, as one band."""
         return SharedFrames(self.values.T.amax(dim=0)[:, None], self.segments)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FilterBank:
-    """What a frame's transform is made of, on one device."""
+    """The tensors that transform a frame, on one device."""
 
     window: Tensor
     """float32 (1024,): periodic Hann."""
     edges: Tensor
-    """int64 (3008,): the samples of a segment under its first four frames and under its last four, with the reflected
-    ones in their places."""
+    """int64 (3008,): the indexes of the samples that the first four and the last four frames of a segment cover,
+    including the reflected samples."""
     bins: int
-    """Bins of a spectrum, up to the highest that a band weighs: 256."""
+    """Number of bins in a spectrum, up to the highest one with a weight: 256."""
     weights: Tensor
-    """float32 (160, bins): torchaudio's, sparse on a CPU. At most two bands weigh a bin."""
+    """float32 (160, bins): the weights of torchaudio, sparse on a CPU. A bin has a weight in at most two bands."""
 
     def power(self, parts: Sequence[_Part], out: Tensor) -> None:
-        """The power in each bin of some frames, n of them, written to ``out``, float32 (bins, n)."""
+        """Write the power in each bin of n frames to ``out``, float32 (bins, n)."""
         windowed = out.new_empty(sum(count for count, _ in parts), FFT_SAMPLES)
         first = 0
         for count, frames in parts:
             torch.mul(frames, self.window, out=windowed[first : first + count])
             first += count
         spectra = torch.view_as_real(torch.fft.rfft(windowed))
-        # Squared while real and imaginary parts are neighbours, and added where bins and frames change places.
+        # Square while real and imaginary parts are adjacent in memory. The sum also transposes bins and frames.
         squares = spectra[:, : self.bins].square_().transpose(0, 1)
         torch.add(squares[..., 0], squares[..., 1], out=out)
 
 
 def segments_in(padded: Tensor) -> int:
-    """S of a waveform ((S - 1) * 8000 + 32000,)."""
+    """The number of segments S in a waveform ((S - 1) * 8000 + 32000,)."""
     return (padded.shape[0] - SEGMENT_SAMPLES) // HOP_SAMPLES + 1
 
 
 def mel_power(padded: Tensor, segments: int, bank: FilterBank) -> SharedFrames:
     """``torchaudio.transforms.MelSpectrogram`` of every segment of a waveform.
 
-    The transform of each frame is torch's own, of the same samples, and the same to the last bit. The sums over bins
-    leave out those of weight zero, and add up in another order.
+    The transform of each frame is the one of torch on the same samples, and the same to the last bit. The sums over
+    bins leave out bins with weight zero and add in another order.
 
     Args:
         padded: float32 ((S - 1) * 8000 + 32000,) at 16 kHz, on any device; not changed.
-        segments: S; a number, because what comes from a tensor's shape would be a tensor in a trace.
-        bank: of that device.
+        segments: S. It is an argument because a number taken from a tensor's shape becomes a tensor in a trace.
+        bank: the filter bank of that device.
 
     Returns:
-        Values (frames, bands) in whose memory one band lies behind the other.
+        Values (frames, bands), stored band by band.
     """
     parts = _parts(padded, segments, bank)
     total = sum(count for count, _ in parts)
@@ -169,16 +171,16 @@ def _parts(padded: Tensor, segments: int, bank: FilterBank) -> list[_Part]:
 
 
 def _pieces(part: _Part) -> Iterator[_Part]:
-    """A part in pieces of which the transform stays in a CPU's cache."""
+    """Split a part into pieces whose transform fits into the cache of a CPU."""
     count, frames = part
     for first in range(0, count, _FRAMES_TOGETHER):
         yield min(_FRAMES_TOGETHER, count - first), frames[first : first + _FRAMES_TOGETHER]
 
 
 @cache
-@torch.inference_mode(False)  # kept, so it must serve callers outside that mode too
+@torch.inference_mode(False)  # the cached tensors are also used outside inference mode
 def filter_bank(device: torch.device) -> FilterBank:
-    """That device's, made once."""
+    """The filter bank of a device, built once."""
     weights = torchaudio.functional.melscale_fbanks(
         n_freqs=FFT_SAMPLES // 2 + 1,
         f_min=MEL_LOW_HZ,
@@ -199,9 +201,10 @@ def filter_bank(device: torch.device) -> FilterBank:
 
 
 def _sparse_on_cpu(weights: Tensor) -> Tensor:
-    """500 weights of 41 000: a segment's product takes 25 us, of groups of neighbouring bands 100, and of all 190.
+    """Convert the weights to a sparse matrix on a CPU, where torch has MKL.
 
-    torch multiplies sparse matrices on a CPU with MKL only.
+    500 of 41 000 weights are not zero. The product for one segment takes 25 us sparse, 100 us with groups of
+    neighbouring bands, and 190 us dense. torch multiplies sparse matrices on a CPU only with MKL.
     """
     if weights.device.type != "cpu" or not torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         return weights

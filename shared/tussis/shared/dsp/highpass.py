@@ -1,4 +1,4 @@
-"""torchaudio's second-order high-pass."""
+"""The second-order high-pass filter of torchaudio."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torchaudio.functional import lfilter
 from tussis.shared.dsp.constants import SAMPLE_RATE
 
 Q: Final = 0.707
-"""``highpass_biquad``'s default."""
+"""The default of ``highpass_biquad``."""
 
 
 def highpassed(wave: Tensor, corner_hz: float) -> Tensor:
     """``torchaudio.functional.highpass_biquad`` at 16 kHz: float32 (m,) to (m,), clamped to [-1, 1].
 
-    torchaudio takes some seventeen times the input's memory: 20 MB for what a recording's segments cover at most.
+    torchaudio needs about seventeen times the input's memory: at most 20 MB for the samples that segments cover.
     """
     feedback, feedforward = _coefficients(corner_hz)
-    return cast(Tensor, lfilter(wave, feedback, feedforward))  # highpass_biquad, but for the coefficients
+    return cast(Tensor, lfilter(wave, feedback, feedforward))  # highpass_biquad with cached coefficients
 
 
 @cache
-@torch.inference_mode(False)  # kept, so they must serve callers outside that mode too
+@torch.inference_mode(False)  # the cached tensors are also used outside inference mode
 def _coefficients(corner_hz: float) -> tuple[Tensor, Tensor]:
-    """Feedback (1, a1, a2) and feed-forward (b0, b1, b2), float32, by ``highpass_biquad``'s own steps."""
+    """Feedback (1, a1, a2) and feed-forward (b0, b1, b2), float32, computed with the steps of ``highpass_biquad``."""
     angle = 2 * math.pi * torch.tensor(corner_hz) / SAMPLE_RATE
     alpha = torch.sin(angle) / 2.0 / torch.tensor(Q)
     cosine = torch.cos(angle)

@@ -1,10 +1,10 @@
-"""Profiles: the named, versioned variants of the path from a recording to the model's input.
+"""Profiles: named and versioned sets of rules that convert a recording to the model's input.
 
-A model was trained on one of them and its manifest names which; every result carries the name. A profile never
-changes: another behaviour is another profile, or a new version of it. ``docs/preprocessing.md`` says what each
-one is and why it exists.
+A model is trained with one profile, and its manifest names it. Every result has the name of its profile. A profile
+never changes: other rules need another profile, or a new version. ``docs/preprocessing.md`` describes each profile and
+its purpose.
 
-Imports no torch: a command line may check a name without waiting for it.
+This module imports no torch, so a command line can check a name without the time to load it.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from tussis.shared.errors import UnknownProfile
 
 
 class Normalise(StrEnum):
-    """What the samples are divided by before anything else."""
+    """The divisor of the samples, in the first step."""
 
     PEAK = "peak"
     """The largest absolute sample over all channels of the whole recording."""
     BIT_DEPTH = "bit_depth"
-    """Nothing here: the decoder has divided by the full scale of the sample's width, and mixed to one channel."""
+    """No division in this step: the decoder divides by the full scale of the sample width and mixes to one channel."""
 
 
 class Tail(StrEnum):
-    """What becomes of the audio behind the last full window."""
+    """The rule for the audio after the last full window."""
 
     PAD = "pad"
-    """A segment at every start below the length, padded with zeros on the right."""
+    """A segment starts at every hop before the end of the recording. It is padded with zeros on the right."""
     DROP = "drop"
-    """Full windows only; a recording shorter than one window is padded to one."""
+    """Full windows only. A recording shorter than one window is padded to one window."""
 
 
 class Decoder(StrEnum):
-    """Which family of decoders turns the bytes into samples."""
+    """The family of decoders that convert the bytes to samples."""
 
     NATIVE = "native"
-    """Float samples of all channels, one decoder a codec."""
+    """Float samples of all channels, with one decoder per codec."""
     PYDUB = "pydub"
-    """What pydub makes of it: integer samples, mixed to one channel as integers."""
+    """pydub: integer samples, mixed to one channel as integers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One variant of the path, immutable."""
+    """One named set of preprocessing rules, immutable."""
 
     name: str
     version: int
     decoder: Decoder
     normalise: Normalise
     highpass_hz: float | None
-    """Corner of the high-pass filter, Hz; None: no filter."""
+    """Corner frequency of the high-pass filter, Hz. None means no filter."""
     tail: Tail
     image_float16: bool
-    """Whether the [-1, 1] image goes through float16 and back before ImageNet's statistics."""
+    """Whether the image in [-1, 1] is rounded to float16 before it is normalised with the ImageNet statistics."""
 
 
 DOCUMENTED: Final = Profile(
@@ -74,7 +74,7 @@ TRAINING: Final = Profile(
     version=1,
     decoder=Decoder.NATIVE,
     normalise=Normalise.PEAK,
-    highpass_hz=None,  # the script asked for a class that torchaudio never had, and swallowed the error
+    highpass_hz=None,  # the training script used a class that torchaudio never had, and ignored the error
     tail=Tail.DROP,
     image_float16=True,
 )
@@ -94,10 +94,10 @@ PROFILES: Final[Mapping[str, Profile]] = MappingProxyType(
 
 
 def profile_named(name: str) -> Profile:
-    """The profile of this name.
+    """Return the profile with this name.
 
     Raises:
-        UnknownProfile: there is none; the message lists those that exist.
+        UnknownProfile: no profile has this name. The message lists the valid names.
     """
     try:
         return PROFILES[name]

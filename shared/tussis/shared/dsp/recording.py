@@ -1,4 +1,4 @@
-"""A recording's decoded samples to its segments, in the contract's order."""
+"""Convert the decoded samples of a recording to segments, in the order of steps that the contract specifies."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from tussis.shared.dsp.waveform import unfiltered
 
 
 def cut_recording(samples: Tensor, rate_hz: int, profile: Profile) -> Cut:
-    """Normalise, downmix, resample, high-pass, cut.
+    """Normalise, downmix, resample, high-pass and cut.
 
-    The high-pass looks back only, so what lies behind the last kept segment is left out of it: filtering all of a
-    minute was four fifths of its preprocessing. The segments are the same to the last bit. (torch takes another
-    algorithm for very short inputs; what is shortened keeps 2 s at least.)
+    The high-pass is causal, so samples after the last kept segment are not filtered: filtering a whole minute took
+    four fifths of its preprocessing time. The segments are the same to the last bit. (torch uses another algorithm for
+    very short inputs, but a shortened waveform is at least 2 s long.)
 
     Args:
-        samples: as for :func:`~tussis.shared.dsp.waveform.unfiltered`, whose errors this raises.
+        samples: as for :func:`~tussis.shared.dsp.waveform.unfiltered`. This function raises the same errors.
         rate_hz: sample rate of ``samples``, Hz.
-        profile: decides normalisation, filter and tail.
+        profile: selects normalisation, filter and tail rule.
     """
     with torch.no_grad():
         wave = unfiltered(samples, rate_hz, profile)
         cut = cut_segments(wave, profile)
         if profile.highpass_hz is not None:
-            kept = cut.padded[: wave.shape[0]]  # without the zeros behind it
+            kept = cut.padded[: wave.shape[0]]  # without the zeros after it
             kept.copy_(highpassed(kept, profile.highpass_hz))
         return cut

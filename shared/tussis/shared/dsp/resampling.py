@@ -1,4 +1,4 @@
-"""Any rate to 16 kHz, with torchaudio's default sinc interpolation and in bounded memory."""
+"""Resample from any rate to 16 kHz, with torchaudio's default sinc interpolation, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch import Tensor
 
 from tussis.shared.dsp.constants import SAMPLE_RATE
 
-# torchaudio.transforms.Resample's defaults.
+# The defaults of torchaudio.transforms.Resample.
 LOWPASS_WIDTH: Final = 6
 ROLLOFF: Final = 0.99
 
-#: Cells of torchaudio's resampling kernel up to which it is used: 8 MB, and some ten times that while it is built.
-#: Every common rate stays below (44 100 Hz: 70 560 cells), but the kernel grows with the product of both reduced
-#: rates: 44 101 Hz would take 706 million cells, so a few bytes in a header could take gigabytes.
+#: Largest kernel of torchaudio's resampler that is used, in cells: 8 MB, and about ten times that while it is built.
+#: All common rates stay below it (44 100 Hz: 70 560 cells), but the kernel grows with the product of both reduced
+#: rates. 44 101 Hz would need 706 million cells, so a few bytes in a file header could allocate gigabytes.
 LARGEST_KERNEL: Final = 2_000_000
 
-#: Products that one step of the sparse resampler holds at a time: 8 MB.
+#: Number of products in one step of the sparse resampler: 8 MB.
 SPARSE_BLOCK: Final = 2_000_000
 
-#: Least seconds of audio in one of several calls of torchaudio: each takes up to seventeen times its input's memory.
+#: Minimum length of a block in seconds. One call of torchaudio needs up to seventeen times its input's memory.
 BLOCK_SECONDS: Final = 60
 
 
 def resampled(wave: Tensor, rate_hz: int) -> Tensor:
     """:class:`torchaudio.transforms.Resample` to 16 kHz: float32 (n,) to (ceil(n * 16000 / rate_hz),).
 
-    Unchanged at 16 kHz. Recordings of two minutes and more are converted in blocks that overlap by more than the
-    kernel's reach, so that every output is the same sum; rates whose kernel would be huge (``LARGEST_KERNEL``)
-    take :func:`sparse_resampled`.
+    A waveform at 16 kHz is returned unchanged. Recordings of two minutes or longer are converted in blocks. The blocks
+    overlap by more than the kernel's width, so that every output is the same sum. Rates whose kernel would exceed
+    ``LARGEST_KERNEL`` use :func:`sparse_resampled`.
     """
     if rate_hz == SAMPLE_RATE:
         return wave
@@ -43,7 +43,7 @@ def resampled(wave: Tensor, rate_hz: int) -> Tensor:
     resampler = _resampler(rate_hz)
     context_s = 1 + (resampler.width + source) // rate_hz
     blocks = []
-    # Blocks begin at whole seconds, where input and output samples coincide.
+    # Blocks begin at whole seconds, where the times of input and output samples are equal.
     for first, end in _spans(wave.shape[0], BLOCK_SECONDS * rate_hz):
         before = min(first, context_s * rate_hz)
         block = resampler(wave[first - before : end + context_s * rate_hz])
@@ -53,25 +53,25 @@ def resampled(wave: Tensor, rate_hz: int) -> Tensor:
 
 
 def _spans(length: int, size: int) -> list[tuple[int, int]]:
-    """Consecutive spans (first, end) over ``length``, each of at least ``size`` and less than twice it.
+    """Split ``length`` into consecutive spans (first, end), each at least ``size`` and less than twice ``size`` long.
 
-    What is shorter than twice ``size`` stays in one piece. No short rest is left over, because torch may take
-    another algorithm for a short input, whose sums round differently.
+    A length below twice ``size`` gives one span. There is never a short last span, because torch may use another
+    algorithm for a short input, whose sums round differently.
     """
     count = max(1, length // size)
     return [(index * size, length if index == count - 1 else (index + 1) * size) for index in range(count)]
 
 
 def sparse_resampled(wave: Tensor, rate_hz: int) -> Tensor:
-    """:class:`torchaudio.transforms.Resample` for any rate, in memory that the rates' ratio does not decide.
+    """:class:`torchaudio.transforms.Resample` for any rate, with a much smaller kernel.
 
-    torchaudio stores, for every phase of the output against the input, a weight for each of (reduced source rate
-    + 2 width) samples, all but about 2 width of them zero. This keeps and multiplies the others only. The sums
-    run in another order: within 1e-6 of torchaudio's on samples in [-1, 1].
+    For every output phase, torchaudio stores a weight for each of (reduced source rate + 2 width) samples. All but
+    about 2 width of them are zero. This function stores and multiplies only the others. The sums run in another order:
+    for samples in [-1, 1] the result is within 1e-6 of torchaudio's.
 
     Args:
         wave: float32 (n,).
-        rate_hz: its rate, Hz.
+        rate_hz: sample rate of ``wave``, Hz.
 
     Returns:
         float32 (ceil(n * 16000 / rate_hz),).
@@ -81,7 +81,7 @@ def sparse_resampled(wave: Tensor, rate_hz: int) -> Tensor:
     taps = weights.shape[1]
     length = -(-wave.shape[0] * target // source)
     padded = torch.nn.functional.pad(wave, (offset, taps))
-    windows = padded.unfold(0, taps, 1)  # a view: row i holds the samples around input sample i
+    windows = padded.unfold(0, taps, 1)  # a view: row i has the samples around input sample i
     rows = max(1, SPARSE_BLOCK // taps)
     blocks = []
     for first in range(0, length, rows):
@@ -92,9 +92,11 @@ def sparse_resampled(wave: Tensor, rate_hz: int) -> Tensor:
 
 @lru_cache(maxsize=8)
 def _sparse_kernel(source: int, target: int) -> tuple[Tensor, int]:
-    """Weights float32 (target phases, taps), and how far the first tap lies before the sample at or before the
-    output's time. The arithmetic is ``_get_sinc_resample_kernel``'s of torchaudio 2.11, its mix of float32 and
-    float64 included.
+    """The weights, float32 (target phases, taps), and the offset of the first tap.
+
+    The offset is the number of samples from the first tap to the last input sample that is not after the output's
+    time. The arithmetic is that of ``_get_sinc_resample_kernel`` in torchaudio 2.11, including its mix of float32 and
+    float64.
     """
     cutoff = min(source, target) * ROLLOFF
     width = math.ceil(LOWPASS_WIDTH * source / cutoff)
@@ -111,7 +113,7 @@ def _reduced(rate_hz: int) -> tuple[int, int]:
     return rate_hz // common, SAMPLE_RATE // common
 
 
-# Bounded: a stream of odd rates must not fill the memory with kernels.
+# The cache is bounded, so that many unusual rates cannot fill the memory with kernels.
 @lru_cache(maxsize=8)
 def _resampler(rate_hz: int) -> torchaudio.transforms.Resample:
     return torchaudio.transforms.Resample(rate_hz, SAMPLE_RATE)

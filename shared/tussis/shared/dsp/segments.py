@@ -1,4 +1,4 @@
-"""The waveform to overlapping windows of two seconds."""
+"""Cut the waveform into overlapping segments of two seconds."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from tussis.shared.errors import NoSamples
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """A recording's segments, S of them, and what of the recording they cover."""
+    """The S segments of a recording, and the part of the recording that they cover."""
 
     padded: Tensor
-    """float32 ((S - 1) * 8000 + 32000,): the waveform up to the last kept segment's end, zeros behind its own."""
+    """float32 ((S - 1) * 8000 + 32000,): the waveform up to the end of the last kept segment, padded with zeros."""
     start_s: tuple[float, ...]
-    """Where each segment begins, seconds; 0.5 apart, so exact."""
+    """Start of each segment, seconds. The values are exact multiples of 0.5."""
     num_segments_total: int
-    """Segments before the cap of 32."""
+    """Number of segments before the limit of 32 is applied."""
     truncated: bool
-    """Whether the cap left audio unheard. The tail that a profile drops by its own rule is not counted."""
+    """Whether the limit left out audio. Audio that the profile's tail rule drops does not count."""
     duration_s: float
     """Length of the waveform, seconds."""
 
     @property
     def windows(self) -> Tensor:
-        """The segments: float32 (S, 32000), 1 <= S <= 32. A view of ``padded``, in which neighbours overlap."""
+        """The segments: float32 (S, 32000), 1 <= S <= 32. A view of ``padded``; neighbours overlap."""
         return self.padded.unfold(0, SEGMENT_SAMPLES, HOP_SAMPLES)
 
     @property
     def end_s(self) -> tuple[float, ...]:
-        """Where each segment ends, seconds, its padding included."""
+        """End of each segment, seconds, including its padding."""
         return tuple(start + SEGMENT_SECONDS for start in self.start_s)
 
     @property
     def analyzed_s(self) -> float:
-        """Seconds from the start of the recording that some segment covers."""
+        """Length of the audio that the segments cover, from the start of the recording, seconds."""
         return min(self.duration_s, self.end_s[-1])
 
 
 def cut_segments(wave: Tensor, profile: Profile) -> Cut:
-    """Cut a waveform into windows of 2.0 s, a new one every 0.5 s, at most 32.
+    """Cut a waveform into segments of 2.0 s, one every 0.5 s, at most 32.
 
     Args:
-        wave: float32 (m,) at 16 kHz; not changed, and not shared with the result.
-        profile: its tail rule decides about the end of the recording.
+        wave: float32 (m,) at 16 kHz; not changed. The result does not share its memory.
+        profile: its tail rule applies to the end of the recording.
 
     Raises:
         NoSamples: m is 0.
@@ -71,9 +71,9 @@ def cut_segments(wave: Tensor, profile: Profile) -> Cut:
 
 
 def segments_total(length: int, tail: Tail) -> int:
-    """Segments of a waveform of ``length`` samples (at least 1) at 16 kHz, before the cap."""
+    """Number of segments in ``length`` samples (at least 1) at 16 kHz, before the limit of 32 is applied."""
     match tail:
-        case Tail.PAD:  # every start below the length
+        case Tail.PAD:  # every start before the end
             return -(-length // HOP_SAMPLES)
         case Tail.DROP:  # every start whose window is full, at least one
             return max(0, length - SEGMENT_SAMPLES) // HOP_SAMPLES + 1

@@ -1,4 +1,4 @@
-"""Decoded samples to one waveform at 16 kHz: normalise, downmix, resample, over the whole recording."""
+"""Convert decoded samples to one waveform at 16 kHz: normalise, downmix and resample the whole recording."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def unfiltered(samples: Tensor, rate_hz: int, profile: Profile) -> Tensor:
 
     Args:
         samples: float32 (channels, n), full scale 1.0; not changed. For a profile with bit-depth normalisation
-            (1, n), as the decoder that it names gives them.
+            (1, n), as returned by the decoder of the profile.
         rate_hz: sample rate of ``samples``, Hz.
-        profile: decides the normalisation.
+        profile: selects the normalisation.
 
     Returns:
         float32 (m,), m = ceil(n * 16000 / rate_hz).
@@ -25,7 +25,7 @@ def unfiltered(samples: Tensor, rate_hz: int, profile: Profile) -> Tensor:
     Raises:
         NoSamples: n or the number of channels is 0.
         NonFiniteSamples: a sample is NaN or infinite.
-        ValueError: the tensor is not of this shape or type, or was not decoded as the profile wants.
+        ValueError: the tensor has another shape or type, or was not decoded with the decoder of the profile.
     """
     if samples.ndim != 2 or samples.dtype != torch.float32:
         raise ValueError(f"samples must be float32 (channels, n), not {samples.dtype} {tuple(samples.shape)}")
@@ -34,9 +34,9 @@ def unfiltered(samples: Tensor, rate_hz: int, profile: Profile) -> Tensor:
 
 
 def normalised(samples: Tensor, profile: Profile) -> Tensor:
-    """Divide by the peak over all channels, or leave samples that the decoder has scaled as they are.
+    """Divide by the peak over all channels, or return samples that the decoder has scaled unchanged.
 
-    float32 (channels, n) to the same; errors as :func:`unfiltered`.
+    float32 (channels, n) to the same shape. Raises the errors of :func:`unfiltered`.
     """
     if samples.numel() == 0:
         raise NoSamples
@@ -46,7 +46,7 @@ def normalised(samples: Tensor, profile: Profile) -> Tensor:
         raise NonFiniteSamples
     match profile.normalise:
         case Normalise.PEAK:
-            # A division, never a product with the reciprocal: that of a denormal peak is infinite.
+            # Divide; do not multiply by the reciprocal, which is infinite for a denormal peak.
             return samples / peak if peak > 0 else samples
         case Normalise.BIT_DEPTH:
             if samples.shape[0] != 1 or peak > 2:
@@ -60,6 +60,6 @@ def normalised(samples: Tensor, profile: Profile) -> Tensor:
 def downmixed(samples: Tensor) -> Tensor:
     """Arithmetic mean over channels: float32 (channels, n) to (n,).
 
-    After normalisation no sum can overflow; before it, two channels near float32's limit would.
+    After normalisation no sum can overflow. Before it, the sum of two channels near the limit of float32 would.
     """
     return samples.mean(dim=0)

@@ -1,4 +1,4 @@
-"""Where the database is: ``TUSSIS_DATABASE_URL``, read by libpq's own parser: it means what it means to psql."""
+"""The address of the database, from ``TUSSIS_DATABASE_URL``. libpq parses it, so psql reads it in the same way."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from psycopg.pq import Conninfo
 from tussis.shared.errors import SettingsInvalid
 
 _EXAMPLE = "write postgresql://user:password@host:port/database"
-#: libpq knows two schemes; SQLAlchemy's third one names a driver as well.
+#: libpq accepts two schemes. A URL of SQLAlchemy also names a driver in the scheme.
 _SCHEME = re.compile(r"(postgres(?:ql)?)(?:\+\w+)?://")
 _UNKNOWN_OPTION = re.compile(r'invalid (?:URI query parameter|connection option):? "(\w+)"')
 _PORTS = re.compile(r"(?:\d+|)(?:,(?:\d+|))*")
@@ -21,20 +21,20 @@ _PORTS = re.compile(r"(?:\d+|)(?:,(?:\d+|))*")
 
 @dataclass(frozen=True)
 class Address:
-    """A connection string in parts. ``parameters`` are libpq's, the password among them."""
+    """A connection string in parts. ``parameters`` are libpq's and include the password."""
 
     parameters: Mapping[str, str]
     hosts: str
-    """``host:port`` of each host, with commas between them; ``local socket FOLDER:port``; or ``service NAME``."""
+    """``host:port`` of each host, separated by commas; ``local socket FOLDER:port``; or ``service NAME``."""
     database: str
-    """Its name; empty where only the service file has it."""
+    """Name of the database; empty if only the service file has it."""
 
 
 def parse_address(url: str) -> Address:
-    """Read a connection string: a URL or ``key=value`` pairs, with every option that libpq has.
+    """Parse a connection string: a URL or ``key=value`` pairs, with every option of libpq.
 
-    Raises :class:`SettingsInvalid` when libpq does not understand it. The message never quotes the string: libpq's own
-    words may hold a part of the password.
+    Raises :class:`SettingsInvalid` when libpq cannot parse it. The message never quotes the string or the message of
+    libpq, because both can contain a part of the password.
     """
     text = _SCHEME.sub(r"\1://", url, count=1) if _SCHEME.match(url) else url
     try:
@@ -49,7 +49,7 @@ def parse_address(url: str) -> Address:
     if not re.fullmatch(r"-?\d+", given.get("connect_timeout", "0")):
         raise SettingsInvalid("TUSSIS_DATABASE_URL is wrong: its connect_timeout is no number of seconds")
     if not _PORTS.fullmatch(given.get("port", "")) or ("user" not in given and "@" in given.get("dbname", "")):
-        # A slash in the password ends the host for libpq; what follows would be shown as the database's name.
+        # libpq ends the host at a slash in the password. The rest would be shown as the name of the database.
         raise SettingsInvalid(
             f"TUSSIS_DATABASE_URL is not a PostgreSQL URL: {_EXAMPLE}, with %2F for a slash in the password"
         )
@@ -57,7 +57,7 @@ def parse_address(url: str) -> Address:
 
 
 def _address(given: dict[str, str]) -> Address:
-    # What the URL leaves out comes from PGHOST, PGPORT and their kin.
+    # Defaults come from PGHOST, PGPORT and the other environment variables of libpq.
     defaults = {
         option.keyword.decode(): option.val.decode() for option in Conninfo.get_defaults() if option.val is not None
     }
@@ -66,9 +66,9 @@ def _address(given: dict[str, str]) -> Address:
         return Address(given, f"service {known['service']}", known.get("dbname", ""))
     hosts = (known.get("host") or known.get("hostaddr") or "").split(",")
     ports = (known.get("port") or "5432").split(",")
-    # One port is every host's.
+    # A single port applies to every host.
     ports = ports * len(hosts) if len(ports) == 1 else ports
-    # libpq refuses other numbers of ports at the connection; they are shown as they are.
+    # If the number of ports differs, libpq rejects it when it connects. Here the pairs are only shown.
     pairs = [f"{_shown(host)}:{port or 5432}" for host, port in zip(hosts, ports, strict=False)]
     return Address(given, ",".join(pairs), known.get("dbname") or known.get("user") or "")
 

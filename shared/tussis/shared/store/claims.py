@@ -1,4 +1,4 @@
-"""Claim before work: who may analyse what, decided under the recording's lock, in one transaction."""
+"""Claims: one transaction decides, under the lock of the recording, whether a worker may analyse it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ from tussis.shared.store.transitions import moment
 
 
 def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
-    """The claim of a question that nobody has asked yet, by a job that the store has not seen yet: one statement.
+    """Claim a new analysis for a new job, in one statement.
 
-    None where it knows either, or does not know the model; then :func:`claim` decides. No more than the recording's row
-    has been touched by then, as it will be again. The model is looked up here and not remembered by the worker: a
-    database that was restored meanwhile may give its number to another one.
+    Returns None if the store has the analysis or the job already, or does not have the model. :func:`claim` must then
+    decide. In that case at most the row of the recording was updated, and :func:`claim` updates it again. The statement
+    looks up the id of the model: the worker must not cache it, because a restored database can give the id to another
+    model.
     """
     if request.handed_back is not None:
         return None
@@ -73,8 +74,11 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
 
 
 def _claim_first() -> Step:
-    """The same rows as :func:`claim` writes, in the same order. Who comes second to a question waits for the first at
-    the recording's row, and then finds the first one's analysis."""
+    """Build the statement of :func:`claim_first`.
+
+    It writes the same rows as :func:`claim`, in the same order. Of two concurrent claims of one analysis, the second
+    waits for the lock on the row of the recording and then finds the analysis of the first.
+    """
     recording = touched(
         insert(recordings).from_select(
             [*_RECORDING],
@@ -152,11 +156,11 @@ def _forced_by(job: Job) -> str:
 
 
 def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held:
-    """The whole decision. The caller's transaction makes it one step. Raises :class:`ModelConflict`."""
+    """Decide a claim, in the transaction of the caller. Raises :class:`ModelConflict`."""
     job = request.job
     before = mapped(connection, job)
     if before is not None and before.answers:
-        # A redelivery after the commit: nothing is read, written or locked any more, whatever the object is by now.
+        # A redelivery after the commit. Nothing else is read, written or locked, even if the object has changed.
         return Settled(before.analysis_id, before.state)
     identity = Identity(
         recording_id=touch_recording(
@@ -179,15 +183,15 @@ def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | 
 
 
 def may_reopen(standing: Standing, job: Job) -> bool:
-    """Whether this message takes up an analysis that has failed or was discarded."""
+    """Whether this message reopens a failed or discarded analysis."""
     if standing.state is AnalysisState.DISCARDED:
         return job.reopen
     if standing.state is not AnalysisState.FAILED:
         return False
     if standing.error_class == JobMoved.error_class:
-        # Another job left it behind unanswered; this one has its bytes and its model at hand.
+        # The analysis was left without an answer because its job moved to another one. This job can complete it.
         return True
-    # Another message than the one that failed. The two times are the producer's; the database's clock may differ.
+    # The message is not the one that failed. Both times are from the producer's clock, not from the database's.
     another = moment(job.enqueued_at) != standing.enqueued_at
     return another and (job.reopen or standing.error_class in transitions.REOPENING)
 
@@ -236,7 +240,7 @@ def _decide(connection: Connection, request: ClaimRequest, standing: Standing) -
 
 
 def _next_attempt(connection: Connection, request: ClaimRequest, standing: Standing) -> Claimed | Exhausted | Held:
-    """The next attempt after a pause or a crash, or another delivery while an attempt is at work."""
+    """Start the next attempt, unless another attempt holds the analysis or too many attempts crashed."""
     if request.handed_back is not None:
         transitions.attempt_handed_back(connection, request.handed_back)
     if (left_s := remaining_s(connection, standing.id)) > 0:
@@ -278,14 +282,14 @@ def _attempt(
         worker=request.worker,
         device=request.device,
     )
-    # Told of earlier attempts that ended without a word, a worker gives this one a run to itself.
+    # After vanished attempts, the worker runs this recording alone.
     alone = request.alone or vanished > 0
     _attempt_begins(connection, request, standing.id, number, alone=alone)
     return Claimed(standing.id, standing.created_at, request.token, number, vanished)
 
 
 def _leave(connection: Connection, before: Mapped, analysis_id: int) -> None:
-    """The job goes on as another analysis; the one it had would stay open for ever."""
+    """Fail the previous analysis of a job that moved to another analysis. It would otherwise stay open for ever."""
     standing = lock_analysis(connection, before.analysis_id)
     if standing is None or standing.state in TERMINAL:
         return

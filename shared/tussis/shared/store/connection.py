@@ -1,9 +1,9 @@
-"""One engine for a process, with timeouts that end every wait.
+"""The engine of a process. Every wait has a timeout.
 
-Nothing is set for a session: a pooler in transaction mode (PgBouncer's startup refuses ``options``) gives each
-transaction another server session, and what one client sets there another one finds. Timeouts are set for each
-transaction and watched on the client's side, times are turned into UTC here, and statements are prepared only where
-somebody says that the connection is direct.
+No setting is made for a session. A pooler in transaction mode gives each transaction another server session, so other
+clients would get the setting; PgBouncer also rejects ``options`` at startup. Timeouts are set for each transaction and
+enforced by the client as well. Times are converted to UTC here. Statements are prepared only if the caller declares the
+connection direct.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from tussis.shared.store.address import parse_address
 from tussis.shared.store.patience import PatientConnection, use_live_connections
 from tussis.shared.store.times import use_utc
 
-#: Seconds, for one host to answer a new connection.
+#: Seconds for one host to answer a new connection.
 CONNECT_TIMEOUT_S = 5
-#: Every statement of ours takes milliseconds, but for status and results over tens of millions of rows.
+#: Statements take milliseconds, except status and results over tens of millions of rows.
 STATEMENT_TIMEOUT_S = 60
-#: A claim waits for another claim's transaction, which takes milliseconds.
+#: A claim waits for the transaction of another claim, which takes milliseconds.
 LOCK_TIMEOUT_S = 10
-#: A process that is stopped in the middle of a transaction gives its locks back after this.
+#: The server releases the locks of a process that stopped in the middle of a transaction after this time.
 IDLE_IN_TRANSACTION_TIMEOUT_S = 60
-#: Beyond the statement timeout, before a server that says nothing at all is given up.
+#: Seconds after the statement timeout until the client gives up on a server that does not answer.
 ANSWER_SLACK_S = 10
-#: Seconds, for a thread to wait for a free connection of the pool.
+#: Seconds for which a thread waits for a free connection of the pool.
 POOL_TIMEOUT_S = 10
 #: Runs of a statement on one direct connection before it is prepared: psycopg's own default.
 PREPARE_AFTER = 5
@@ -40,27 +40,28 @@ _DEFAULTS = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
-    # Milliseconds that sent bytes may stay unacknowledged: a half-open connection ends here.
+    # Milliseconds for which sent bytes may stay unacknowledged. This ends a half-open connection.
     "tcp_user_timeout": "15000",
 }
 
 
 def place(url: URL) -> str:
-    """``host:port/database`` of an engine of :func:`connect_engine`, for messages: neither user nor password."""
+    """``host:port/database`` of an engine of :func:`connect_engine`, for messages; without user and password."""
     return f"{url.host}/{url.database}" if url.database else str(url.host)
 
 
 def connect_engine(
     url: str, *, pool_size: int = 1, statement_timeout_s: int = STATEMENT_TIMEOUT_S, direct: bool = False
 ) -> Engine:
-    """An engine that connects on first use and holds at most ``pool_size`` connections; times come in UTC.
+    """Create an engine that connects on first use and has at most ``pool_size`` connections. It returns times in UTC.
 
-    ``url`` is whatever libpq takes. ``statement_timeout_s`` 0 is none. ``direct`` says that no pooler is in between, so
-    that statements can be prepared: behind one, the statement ``_pg3_0`` of one client is another client's. To be made
-    in the process that uses it: a connection does not survive a fork. Raises :class:`SettingsInvalid`.
+    ``url`` is any connection string of libpq. ``statement_timeout_s`` 0 means no timeout. ``direct``: the connection
+    has no pooler, so statements can be prepared; behind a pooler, clients would share the name ``_pg3_0`` of a prepared
+    statement. Create the engine in the process that uses it: a connection does not survive a fork. Raises
+    :class:`SettingsInvalid`.
     """
     address = parse_address(url)
-    # Text is UTF-8 whatever PGCLIENTENCODING says: keys hold every character.
+    # UTF-8 overrides PGCLIENTENCODING, because a key can contain any character.
     conninfo = make_conninfo(**{**_DEFAULTS, **address.parameters, "client_encoding": "utf8"})
     prepare_after = PREPARE_AFTER if direct else None
 
@@ -72,7 +73,7 @@ def connect_engine(
         return connection
 
     engine = create_engine(
-        # The URL names the place and no more: connections are made above, as libpq makes them.
+        # The URL is only for messages. The function connect above makes the connections, with libpq.
         URL.create("postgresql+psycopg", host=address.hosts, database=address.database),
         creator=connect,
         use_native_hstore=False,
@@ -87,8 +88,11 @@ def connect_engine(
 
 
 def _bound_transactions(engine: Engine, statement_timeout_s: int) -> None:
-    """Set the timeouts of each transaction of SQLAlchemy's. A :class:`~tussis.shared.store.steps.Step` has none of the
-    server's and waits as long as :class:`PatientConnection` does, unless the role has its own."""
+    """Set the timeouts of each transaction of SQLAlchemy.
+
+    A :class:`~tussis.shared.store.steps.Step` has no server timeout unless the role has one. Only
+    :class:`PatientConnection` limits its wait.
+    """
     limits = {
         "statement_timeout": statement_timeout_s,
         "lock_timeout": LOCK_TIMEOUT_S,
@@ -102,12 +106,14 @@ def _bound_transactions(engine: Engine, statement_timeout_s: int) -> None:
 
 
 def _leave_connections_after_errors(engine: Engine) -> None:
-    """Make a new connection after any error of the server's: the old one may lead to a former primary, which only reads
-    from now on, or to a session that is not as we left it."""
+    """Replace a connection after any error of the server.
+
+    The old connection may lead to a former primary, which is now read-only, or to a session whose state has changed.
+    """
 
     @event.listens_for(engine, "handle_error")
     def leave(context: ExceptionContext) -> None:
         if isinstance(context.original_exception, psycopg.Error):
             context.is_disconnect = True
-            # Of the pool's other connections each finds out by itself.
+            # The other connections of the pool stay. Each is replaced when it fails itself.
             context.invalidate_pool_on_disconnect = False

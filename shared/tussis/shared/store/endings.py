@@ -1,4 +1,4 @@
-"""How an attempt ends: the answer, a failure, a pause. Each is one transaction, conditional on the attempt's token."""
+"""The ends of an attempt: result, failure or release. Each is one transaction that requires the attempt's token."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tussis.shared.store.steps import Step, array_of, given
 
 
 def complete(engine: Engine, claimed: Claimed, result: Result) -> bool:
-    """Bag, all segments, state and attempt, or nothing of them, in one statement. False: the claim is not held."""
+    """Store bag, segments, state and outcome in one statement. False: the claim is not held and nothing was stored."""
     return _COMPLETE.run(engine, _parameters(claimed, result)) is not None
 
 
 def not_completed(connection: Connection, claimed: Claimed) -> bool:
-    """After :func:`complete` has said False: whether that is because this attempt had completed it before."""
+    """Whether :func:`complete` returned False because this attempt had already completed the analysis."""
     return _already_or_superseded(connection, claimed, AnalysisState.SUCCEEDED)
 
 
 def fail(
     connection: Connection, claimed: Claimed, error_class: str, message: str, timings_ms: Mapping[str, float] | None
 ) -> bool:
-    """The failure and its reason."""
+    """Store the failure and its reason. False: the claim is not held."""
     if transitions.to_failed(
         connection,
         claimed.analysis_id,
@@ -54,7 +54,7 @@ def release(
     message: str | None,
     timings_ms: Mapping[str, float] | None,
 ) -> bool:
-    """The claim is given back; ``outcome`` is TRANSIENT or HANDED_BACK, ValueError otherwise."""
+    """Release the claim. ``outcome`` is TRANSIENT or HANDED_BACK; any other one raises ValueError."""
     if outcome not in (AttemptOutcome.TRANSIENT, AttemptOutcome.HANDED_BACK):
         raise ValueError(f"a claim is released as transient or handed_back, not {outcome}")
     if transitions.to_waiting(
@@ -71,8 +71,11 @@ def release(
 
 
 def _already_or_superseded(connection: Connection, claimed: Claimed, state: AnalysisState) -> bool:
-    """Nothing moved. True when this very attempt had brought the analysis to ``state`` before: the answer to its
-    commit was lost. Otherwise another attempt has taken over, and this one is marked so."""
+    """Find out why no row changed.
+
+    True: this attempt had already brought the analysis to ``state``, and the reply to its commit was lost. False:
+    another attempt has taken over, and this attempt is marked as superseded.
+    """
     row = connection.execute(
         select(analyses.c.state, analyses.c.attempt_token).where(analyses.c.id == claimed.analysis_id)
     ).one_or_none()
@@ -83,11 +86,12 @@ def _already_or_superseded(connection: Connection, claimed: Claimed, state: Anal
 
 
 def _complete() -> Step:
-    """Recording's facts, state, bag, segments and attempt, all of them on the condition that the claim is still held.
+    """Build the statement of :func:`complete`. It writes only if the claim is still held.
 
-    Recording before analysis: the order in which claims lock. The second waits for the first by needing its row, and
-    the others need the second's. Where a claim is being taken over, this waits for that claim's transaction, looks at
-    the analysis' row anew, finds another token, and writes no answer.
+    It locks the recording before the analysis, in the same order as a claim. The update of the analysis reads the row
+    from the update of the recording, and the other clauses read the row from the update of the analysis. If another
+    claim takes over at the same time, the statement waits for the transaction of that claim. It then reads the row of
+    the analysis again, finds another token and writes no result.
     """
     described = (
         update(recordings)
@@ -116,7 +120,7 @@ def _complete() -> Step:
         )
         .cte("bag")
     )
-    # All segments at once: the arrays travel as four parameters, whatever their length.
+    # All segments are one insert with four array parameters of any length.
     rows = (
         func.unnest(*(given(name, ARRAY(Double)) for name in _SCORES))
         .table_valued(*_SCORES, with_ordinality="number", name="scores")

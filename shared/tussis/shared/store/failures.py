@@ -1,4 +1,4 @@
-"""Failures are a place: list them, put them aside, try them again."""
+"""Failures: list, discard and retry them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tussis.shared.store.schema import analyses, jobs, recordings
 
 
 def failures(engine: Engine, wanted: FailureFilter) -> Iterator[Analysis]:
-    """Failed (and, on demand, discarded) analyses, newest first by ``finished_at``."""
+    """Failed analyses, and discarded ones on request, newest first by ``finished_at``."""
     conditions = _conditions(wanted)
     yield from paged(engine, flat_analyses().where(*conditions), analyses.c.finished_at, wanted.limit)
 
@@ -28,7 +28,7 @@ def find(connection: Connection, analysis_id: int) -> Analysis | None:
 
 
 def by_class(connection: Connection, wanted: FailureFilter) -> dict[str, int]:
-    """Error class -> how many failures, the most frequent first."""
+    """Error class -> number of failures, the most frequent class first."""
     rows = connection.execute(
         select(analyses.c.error_class, func.count())
         .join_from(analyses, recordings, recordings.c.id == analyses.c.recording_id)
@@ -40,15 +40,15 @@ def by_class(connection: Connection, wanted: FailureFilter) -> dict[str, int]:
 
 
 def discard(connection: Connection, analysis_ids: Sequence[int]) -> int:
-    """Put failures aside; returns how many were. What is not failed stays as it is."""
+    """Discard failures and return their number. Analyses in another state do not change."""
     return transitions.to_discarded(connection, analysis_ids)
 
 
 def retry_job(connection: Connection, analysis: Analysis) -> Job:
-    """The message that takes this failure up again; to be enqueued.
+    """The message that reopens this failure. The caller enqueues it.
 
-    It keeps the job's id, and names the bytes, the profile and the model only as far as the failed job did: a model
-    that the deployment has replaced since is not asked for again.
+    It has the id of the failed job. It names bytes, profile and model only if the failed job named them, so it does not
+    request a model that the deployment has replaced.
     """
     newest = connection.execute(
         select(

@@ -1,13 +1,13 @@
-"""PostgreSQL's errors as ours, decided for every SQLSTATE: none of them is a bug of a recording's at its first sight.
+"""The error class of Tussis for every SQLSTATE of PostgreSQL. No database error fails a recording at once.
 
 =========================== ================================================================================
-:class:`DatabaseUnavailable` it concerns every recording and passes: waited for without end, the work is kept
-:class:`DatabaseReadOnly`    the same; the next connection may find the new primary
-:class:`DiskFull`,           only the operator can mend it: waited for as well, and said aloud
+:class:`DatabaseUnavailable` transient, for every recording: the worker waits without limit and keeps its work
+:class:`DatabaseReadOnly`    the same; the next connection may reach the new primary
+:class:`DiskFull`,           only the operator can fix it: the worker waits as well, and reports it
 :class:`DatabaseRefused`,
 :class:`SchemaMismatch`
-:class:`DatabaseFault`       everything else. It may be this recording's: tried again with growing delays, counted, and
-                             the failure ``expired`` when ``TUSSIS_RETRY_TOTAL_S`` is over
+:class:`DatabaseFault`       everything else. The recording may be the cause: the attempt counts, retries have growing
+                             delays, and after ``TUSSIS_RETRY_TOTAL_S`` the job is the failure ``expired``
 =========================== ================================================================================
 """
 
@@ -29,14 +29,14 @@ from tussis.shared.errors import (
     TussisError,
 )
 
-#: Class of SQLSTATE (its first two characters) -> our error.
+#: Class of SQLSTATE (its first two characters) -> error class of Tussis.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
 BY_CLASS: dict[str, type[TussisError]] = {
     "02": DatabaseFault,  # no data
     "03": DatabaseFault,  # SQL statement not yet complete
-    "08": DatabaseUnavailable,  # connection exception; PgBouncer's own errors are 08P01
+    "08": DatabaseUnavailable,  # connection exception; PgBouncer reports its own errors as 08P01
     "09": DatabaseFault,  # triggered action exception
-    "0A": DatabaseFault,  # feature not supported; a plan whose table was altered under it
+    "0A": DatabaseFault,  # feature not supported; a cached plan of a table that was altered
     "0B": DatabaseFault,  # invalid transaction initiation
     "0F": DatabaseFault,  # locator exception
     "0L": DatabaseRefused,  # invalid grantor
@@ -61,24 +61,24 @@ BY_CLASS: dict[str, type[TussisError]] = {
     "3B": DatabaseFault,  # savepoint exception
     "3D": DatabaseRefused,  # no such database
     "3F": SchemaMismatch,  # no such schema
-    "40": DatabaseUnavailable,  # deadlock, serialisation: the same again succeeds
-    "42": SchemaMismatch,  # the statements are the same for every recording: the database is not what they expect
+    "40": DatabaseUnavailable,  # deadlock, serialisation failure: a retry succeeds
+    "42": SchemaMismatch,  # all recordings use the same statements, so the schema is wrong
     "44": DatabaseFault,  # WITH CHECK OPTION
     "53": DatabaseUnavailable,  # too many connections, out of memory
     "54": DatabaseFault,  # program limit exceeded: a row or an index entry that is too large
     "55": DatabaseFault,  # object not in prerequisite state
     "57": DatabaseUnavailable,  # shutdown, crash of another backend, statement timeout
-    "58": DatabaseUnavailable,  # system error below PostgreSQL
+    "58": DatabaseUnavailable,  # system error outside PostgreSQL
     "72": DatabaseUnavailable,  # snapshot too old
     "F0": DatabaseUnavailable,  # configuration file
     "HV": DatabaseFault,  # foreign data wrapper
-    "P0": DatabaseFault,  # PL/pgSQL: a trigger of somebody else's
+    "P0": DatabaseFault,  # PL/pgSQL: a trigger that is not part of Tussis
     "XX": DatabaseFault,  # internal error, corrupted data
 }
-#: SQLSTATE -> our error, where it differs from its class.
+#: SQLSTATE -> error class of Tussis, if it differs from that of the SQLSTATE's class.
 BY_STATE: dict[str, type[TussisError]] = {
     "25006": DatabaseReadOnly,  # read-only transaction: a standby behind the address after a switch
-    "25P03": DatabaseUnavailable,  # idle in transaction for too long: this process had been stopped
+    "25P03": DatabaseUnavailable,  # idle in transaction for too long: this process was stopped
     "25P04": DatabaseUnavailable,  # transaction timeout
     "42501": DatabaseRefused,  # insufficient privilege
     "42P03": DatabaseFault,  # duplicate cursor
@@ -88,22 +88,22 @@ BY_STATE: dict[str, type[TussisError]] = {
     "55006": DatabaseUnavailable,  # object in use
     "55P03": DatabaseUnavailable,  # lock timeout
 }
-#: Server sessions that are not one client's own: only a pooler makes these.
+#: Errors of prepared statements in a session that several clients share. Only a pooler causes them.
 _POOLED = frozenset({"26000", "42P05"})
 
-# A failed connection carries no SQLSTATE, only the server's, the pooler's or libpq's words (English unless the server's
-# lc_messages says otherwise).
+# The error of a failed connection has no SQLSTATE, only a message of the server, the pooler or libpq. It is in English
+# unless lc_messages of the server selects another language.
 _REFUSED_WORDS = (
     "password authentication failed",
     "no password supplied",
     "no pg_hba.conf entry",
     "authentication failed",
     "permission denied for database",
-    # PgBouncer's
+    # messages of PgBouncer
     "no such database",
     "no such user",
     "unsupported startup parameter",
-    # libpq's: an option in TUSSIS_DATABASE_URL
+    # messages of libpq about an option in TUSSIS_DATABASE_URL
     "certificate verify failed",
     "root certificate file",
     "could not match",
@@ -138,9 +138,10 @@ _UNSET_DIRECT = (
 
 @contextmanager
 def database_errors(where: str) -> Iterator[None]:
-    """Turn psycopg's and SQLAlchemy's errors into ours, naming ``where`` (host:port/database, no password).
+    """Convert errors of psycopg and SQLAlchemy to errors of Tussis that name ``where`` (host:port/database).
 
-    Raises the errors of the table above for every error of psycopg's. What is left is no error of a database.
+    Raises an error of the table above for every error of psycopg. All other exceptions are not errors of a database and
+    pass unchanged.
     """
     try:
         yield
@@ -154,7 +155,7 @@ def database_errors(where: str) -> Iterator[None]:
 
 
 def translated(error: BaseException, where: str) -> TussisError | None:
-    """Our error for one of psycopg's or SQLAlchemy's; None for any other."""
+    """The error of Tussis for an error of psycopg or SQLAlchemy; None for any other error."""
     original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if not isinstance(original, psycopg.Error):
         return None
@@ -169,12 +170,12 @@ def translated(error: BaseException, where: str) -> TussisError | None:
 
 
 def kind_of_state(state: str) -> type[TussisError]:
-    """Our error for a SQLSTATE; :class:`DatabaseFault` for one that PostgreSQL does not know."""
+    """The error class of Tussis for a SQLSTATE; :class:`DatabaseFault` for one that PostgreSQL does not define."""
     return BY_STATE.get(state) or BY_CLASS.get(state[:2], DatabaseFault)
 
 
 def _kind_of_words(error: psycopg.Error) -> type[TussisError]:
-    """Of an error without SQLSTATE: the connection failed or broke, or psycopg itself refuses a value."""
+    """The class of an error without SQLSTATE: the connection failed or broke, or psycopg itself rejected a value."""
     if not isinstance(error, psycopg.OperationalError):
         return DatabaseFault
     words = str(error)
@@ -186,7 +187,7 @@ def _kind_of_words(error: psycopg.Error) -> type[TussisError]:
 
 
 def _first_line(error: psycopg.Error) -> str:
-    # The server's own message has no password in it; libpq names host, port, user and database only.
+    # The message of the server contains no password. libpq names only host, port, user and database.
     text = error.diag.message_primary or str(error)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

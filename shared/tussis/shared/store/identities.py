@@ -1,7 +1,7 @@
-"""Finding rows: the recording of an object, the analysis of a question, the analysis of a job.
+"""Find and lock rows: the recording of an object, the analysis of an identity, the analysis of a job.
 
-Locks are always taken in this order: recording, then analysis; of two analyses the older one first. Two transactions
-that take them the other way round would wait for each other.
+Locks are always taken in this order: recording, then analysis; of two analyses the older one first. Transactions with
+different orders could deadlock.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tussis.shared.store.transitions import moment
 
 @dataclass(frozen=True)
 class Identity:
-    """The question that an analysis answers: unique among analyses."""
+    """The columns that identify an analysis. Each combination is unique."""
 
     recording_id: int
     model_id: int | None
@@ -37,7 +37,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class Standing:
-    """An analysis as a decision needs it; its row is locked until the transaction ends."""
+    """The columns of an analysis that a claim needs. Its row is locked until the transaction ends."""
 
     id: int
     created_at: datetime
@@ -51,8 +51,11 @@ class Standing:
 
 @dataclass(frozen=True)
 class Mapped:
-    """The analysis that a job had until now. ``same_message``: the message at hand is the one that made it, so that
-    this is a redelivery and no new wish."""
+    """The present analysis of a job.
+
+    ``same_message``: the current message is the one that the store has for the job, so this is a redelivery and not a
+    new request.
+    """
 
     analysis_id: int
     state: AnalysisState
@@ -61,7 +64,7 @@ class Mapped:
 
     @property
     def answers(self) -> bool:
-        """The message at hand has its answer already. An analysis that another job left behind is none."""
+        """Whether the current message already has its answer. The failure ``job_moved`` is not an answer."""
         return self.same_message and self.state in TERMINAL and self.error_class != JobMoved.error_class
 
     @property
@@ -70,9 +73,9 @@ class Mapped:
 
 
 def touched(new_recording: Insert) -> ReturningInsert[Any]:
-    """The new row of ``recordings``, or the one that is there, brought up to date; locked, and with its id.
+    """Insert the recording or update its existing row; locks the row and returns its id.
 
-    Metadata that is empty changes nothing.
+    Empty metadata does not replace stored metadata.
     """
     return new_recording.on_conflict_do_update(
         index_elements=["bucket", "key", "etag"],
@@ -94,7 +97,7 @@ _TOUCH_RECORDING = touched(insert(recordings))
 def touch_recording(
     connection: Connection, job: Job, *, etag: str, version_id: str | None, size_bytes: int | None
 ) -> int:
-    """Make or update the recording and lock its row; returns its id."""
+    """Insert or update the recording and lock its row; returns its id."""
     values = {
         "bucket": job.bucket,
         "key": job.key,
@@ -135,13 +138,15 @@ _LOCK_BOTH = (
 
 
 def find_identity(connection: Connection, identity: Identity) -> Standing | None:
-    """Lock and read the analysis of this identity. The recording must be locked already: then none can appear."""
+    """Lock and read the analysis of this identity. The recording must be locked, so that no other claim inserts one."""
     return _standing(connection.execute(_STANDING_BY_IDENTITY, asdict(identity)).one_or_none())
 
 
 def lock_both(connection: Connection, identity: Identity, analysis_id: int) -> None:
-    """Lock the analysis of this identity, if there is one, and another, by their numbers: two jobs that change places
-    would otherwise each hold what the other wants."""
+    """Lock the analysis ``analysis_id`` and the analysis of this identity, if there is one, in the order of their ids.
+
+    Without this order, two jobs that exchange their analyses would deadlock.
+    """
     connection.execute(_LOCK_BOTH, asdict(identity) | {"analysis": analysis_id})
 
 
@@ -165,7 +170,7 @@ _MAPPED = (
 
 
 def mapped(connection: Connection, job: Job) -> Mapped | None:
-    """The analysis that the store has for this job so far, if any. Locks nothing."""
+    """The analysis that the store has for this job, or None. Locks nothing."""
     row = connection.execute(_MAPPED, {"job_id": job.job_id}).one_or_none()
     if row is None:
         return None
@@ -175,7 +180,7 @@ def mapped(connection: Connection, job: Job) -> Mapped | None:
 
 
 def answered_by(new_job: Insert) -> Insert:
-    """The new row of ``jobs``, also where the job has one: from now on its analysis answers the job."""
+    """Insert the row of the job or replace the analysis in its existing row. That analysis then answers the job."""
     return new_job.on_conflict_do_update(
         index_elements=["job_id"],
         set_={
@@ -189,7 +194,7 @@ _MAP_JOB = answered_by(insert(jobs))
 
 
 def map_job(connection: Connection, job: Job, analysis_id: int) -> None:
-    """From now on this analysis answers the job."""
+    """Store that this analysis answers the job."""
     connection.execute(
         _MAP_JOB,
         {"job_id": job.job_id, "analysis_id": analysis_id, "enqueued_at": moment(job.enqueued_at)},

@@ -1,4 +1,4 @@
-"""What the store knows of many objects at once: the sweep's question."""
+"""The analyses of many objects in one query, for a sweep."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tussis.shared.states import AnalysisState
 from tussis.shared.store.schema import COVERAGE_HEAD, analyses, jobs, models, recordings
 from tussis.shared.store.transitions import REOPENING
 
-#: Later than whatever was written before: a message that takes a failure up again must not look like a redelivery.
+#: Added to stored times: a message that reopens a failure must be newer, or it would count as a redelivery.
 TICK = timedelta(milliseconds=1)
 
-# Where several analyses answer one question (``again``, any model), the first of these is what counts.
+# If several analyses match a question (``again``, any model), the one with the lowest rank counts.
 _RANK = {
     AnalysisState.SUCCEEDED: 0,
     AnalysisState.DISCARDED: 1,
@@ -40,8 +40,11 @@ _NEWER = func.greatest(
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Which analyses answer it. The model is that of the file with this ``sha256``, or ``model`` (name or
-    name@version), or with neither any; ``profile`` None is the model's own."""
+    """Which analyses of an object match.
+
+    The model is the file with this ``sha256``, or ``model`` (name or name@version), or any model if both are None.
+    ``profile`` None is the profile of the model.
+    """
 
     sha256: str | None = None
     model: str | None = None
@@ -51,8 +54,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Known:
-    """The analysis of an object that answers the question. A message that is to take a failure up again has to be
-    enqueued at ``newer_than`` or later."""
+    """The analysis of an object that matches the question.
+
+    A message that reopens a failure must be enqueued at ``newer_than`` or later.
+    """
 
     state: AnalysisState
     error_class: str | None
@@ -60,14 +65,14 @@ class Known:
 
     @property
     def reopens(self) -> bool:
-        """A failure that a newer message takes up again without asking for it: its cause may be gone."""
+        """Whether any newer message reopens this failure, because its cause may be gone."""
         return self.state is AnalysisState.FAILED and self.error_class in REOPENING
 
 
 def known(
     connection: Connection, bucket: str, objects: Sequence[tuple[str, str]], question: Question
 ) -> dict[tuple[str, str], Known]:
-    """(key, entity tag) -> what is known of it, in one query; without those of which nothing is."""
+    """(key, entity tag) -> its analysis, in one query. Objects without a matching analysis are omitted."""
     rows = connection.execute(
         known_statement(bucket, question), {"keys": [key for key, _ in objects], "etags": [etag for _, etag in objects]}
     ).all()
@@ -81,7 +86,7 @@ def known(
 
 
 def known_statement(bucket: str, question: Question) -> Select[Any]:
-    """The query of :func:`known`; its parameters ``keys`` and ``etags`` are arrays of one length."""
+    """The query of :func:`known`. Its parameters ``keys`` and ``etags`` are arrays of equal length."""
     return (
         select(
             recordings.c.key,

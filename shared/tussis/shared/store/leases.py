@@ -1,7 +1,7 @@
-"""The lease of an attempt: until when it holds its analysis, by the database's clock.
+"""The lease of an attempt: the time until which it holds its analysis, by the clock of the database.
 
-The claim gives it, the worker's parent process renews it while the attempt lives, and every end of the attempt ends it.
-Only an expired lease may be taken over.
+The claim sets the lease. The parent of the worker renews it while the attempt runs. It ends with the attempt. Another
+claim can take over only after the lease has expired.
 """
 
 from __future__ import annotations
@@ -41,24 +41,26 @@ _VANISHED = (
 
 
 def remaining_s(connection: Connection, analysis_id: int) -> float:
-    """Seconds for which an attempt still holds the analysis; 0 when none does. Locks the open attempt's row, so that
-    no renewal comes between this answer and what the transaction makes of it."""
+    """Seconds for which an attempt still holds the analysis; 0 if none does.
+
+    Locks the row of the open attempt, so that its lease cannot be renewed before the transaction ends.
+    """
     found = [float(seconds) for seconds in connection.scalars(_REMAINING, {"analysis": analysis_id})]
     return max([0.0, *found])
 
 
 def renew(connection: Connection, tokens: Sequence[uuid.UUID], lease_s: float) -> int:
-    """Renew the leases of the attempts that have not ended; returns how many those are."""
+    """Renew the leases of the attempts that have not ended; returns their number."""
     return connection.execute(_RENEW, {"tokens": list(tokens), "lease_s": lease_s}).rowcount
 
 
 def vanished(connection: Connection, tokens: Sequence[uuid.UUID]) -> int:
-    """The processes of these attempts are dead: attempts without an outcome crashed. Returns how many those are."""
+    """End the attempts without an outcome as vanished, because their processes died; returns their number."""
     return connection.execute(_VANISHED, {"tokens": list(tokens)}).rowcount
 
 
 def hand_back(connection: Connection, tokens: Sequence[uuid.UUID], error_class: str, message: str) -> int:
-    """Give back the analyses that these attempts hold: the worker ends them itself. Returns how many those are."""
+    """Hand back the analyses that these attempts hold, because the worker ends the attempts; returns their number."""
     given_back = transitions.all_to_waiting(connection, tokens, error_class=error_class, message=message)
     for token in given_back:
         transitions.attempt_ended(

@@ -1,5 +1,6 @@
-"""Moving a database between schema revisions. The scripts are in ``migrations/`` of the repository, and inside this
-package when it was installed from a wheel.
+"""Migrate a database between schema revisions.
+
+The scripts are in ``migrations/`` of the repository. A wheel has them inside this package.
 """
 
 from __future__ import annotations
@@ -29,24 +30,24 @@ _DUPLICATE = frozenset({"42P07", "42710", "42P06"})
 
 
 def upgrade(url: str, revision: str = "head") -> None:
-    """Bring the database to ``revision``, which must lie ahead. Safe to run from several processes at once.
+    """Upgrade the database to ``revision``, which must be newer. Safe to run from several processes at once.
 
-    Raises :class:`SchemaMismatch` when the database is on a revision that this version does not know, when
-    ``revision`` is unknown, when tables of those names are there that are not ours, or when the database's encoding is
-    not UTF8; the store's other errors.
+    Raises :class:`SchemaMismatch` if this version has no such revision, if the database is on a revision that this
+    version does not have, if tables with the same names exist that Tussis did not create, or if the encoding is not
+    UTF8. Also raises the other errors of the store.
     """
     with _connected(url) as (connection, where), _told(where):
         command.upgrade(_config(connection), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
-    """Take the database back to ``revision`` (``base``: no schema, and no data). Raises as :func:`upgrade`."""
+    """Downgrade the database to ``revision`` (``base``: no schema and no data). Raises as :func:`upgrade`."""
     with _connected(url) as (connection, where), _told(where):
         command.downgrade(_config(connection), revision)
 
 
 def current(url: str) -> str | None:
-    """The database's revision; None when it has no Tussis schema."""
+    """The revision of the database; None if it has no Tussis schema."""
     with _connected(url) as (connection, _):
         return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
 
@@ -65,14 +66,14 @@ def revisions() -> tuple[str, ...]:
 
 
 def scripts_folder() -> Path:
-    """Where the migration scripts are: in the package (wheel), else at the top of the checkout (editable)."""
+    """The folder of the migration scripts: in the package (wheel), else at the top of the checkout (editable)."""
     inside = Path(__file__).parent / "migrations"
     return inside if inside.is_dir() else Path(__file__).parents[4] / "migrations"
 
 
 def _config(connection: Connection | None = None) -> Config:
     config = Config()
-    # ConfigParser's interpolation reads a percent sign in the path.
+    # ConfigParser interpolates a percent sign in the path.
     config.set_main_option("script_location", str(scripts_folder()).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
@@ -85,13 +86,13 @@ def _scripts() -> ScriptDirectory:
 
 @contextmanager
 def _connected(url: str) -> Iterator[tuple[Connection, str]]:
-    # Building an index may take longer than any statement of a worker.
+    # Creating an index can take longer than any statement of a worker.
     engine = connect_engine(url, statement_timeout_s=0)
     where = place(engine.url)
     try:
         with database_errors(where), engine.connect() as connection:
             check_server(connection, where)
-            # A migration begins, and commits, a transaction of its own.
+            # A migration begins and commits its own transaction.
             connection.rollback()
             yield connection, where
     finally:
@@ -100,7 +101,7 @@ def _connected(url: str) -> Iterator[tuple[Connection, str]]:
 
 @contextmanager
 def _told(where: str) -> Iterator[None]:
-    """Alembic's refusals, and a database that belongs to somebody else, in our words."""
+    """Convert errors of Alembic, and errors from a database of another system, to :class:`SchemaMismatch`."""
     try:
         yield
     except CommandError as error:

@@ -1,7 +1,7 @@
-"""A database connection that does not wait for ever, and a look at one before it is used.
+"""A database connection with a time limit for every wait, and a check of a connection before its use.
 
-The server ends a statement that takes too long, and the kernel ends a connection whose peer is gone. Neither helps
-against a server that is there and says nothing (stopped, swapping, behind a proxy that hangs): libpq waits without end.
+The server ends a statement that takes too long, and the kernel ends a connection whose peer is gone. Neither helps if
+the server is reachable but does not answer (stopped, swapping, behind a proxy that hangs). libpq then waits for ever.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import psycopg
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
 
-#: Seconds, for the server to take a cancellation.
+#: Seconds for the server to accept a cancellation.
 CANCEL_TIMEOUT_S = 1.0
 
 
 class PatientConnection(psycopg.Connection[Any]):
     """A connection on which no wait for an answer lasts longer than :attr:`patience_s` seconds.
 
-    It then cancels what the server still does, closes and raises psycopg's OperationalError, and the pool makes a new
-    one. Cancelled, because the server would wait on for a lock that nobody needs any more.
+    After that time it cancels the statement, closes itself and raises psycopg's OperationalError. The pool then opens a
+    new connection. Without the cancellation, the server could continue to wait for a lock that is no longer needed.
     """
 
     patience_s = float("inf")
@@ -33,7 +33,7 @@ class PatientConnection(psycopg.Connection[Any]):
         return super().wait(self._bounded(gen), *args, **kwargs)
 
     def _bounded(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        """``gen``, watched: psycopg resumes it at least every 0.1 s, with 0 for "nothing came"."""
+        """``gen`` with a deadline. psycopg resumes it at least every 0.1 s, with 0 if no data came."""
         deadline = time.monotonic() + self.patience_s
         try:
             wanted = next(gen)
@@ -47,17 +47,18 @@ class PatientConnection(psycopg.Connection[Any]):
             return end.value
 
     def _give_up(self) -> None:
-        # A server that says nothing at all does not take the cancellation either.
+        # A server that does not answer does not accept the cancellation either.
         with suppress(psycopg.Error):
             self.cancel_safe(timeout=CANCEL_TIMEOUT_S)
         self.pgconn.finish()
 
 
 def use_live_connections(engine: Engine) -> None:
-    """Let the pool replace a connection that the server has closed meanwhile, instead of giving it out.
+    """Make the pool replace a connection that the server has closed.
 
-    What the server says unasked is that it goes, and that has arrived: looking costs no question to it, as SQLAlchemy's
-    ``pool_pre_ping`` does. A connection that breaks in silence, or in this very moment, is found by the statement.
+    Data on an idle connection is the server's notice that it closes the connection. The check reads only the local
+    socket, so it costs no round trip, unlike SQLAlchemy's ``pool_pre_ping``. It does not find a connection that broke
+    without notice or that breaks after the check. The next statement then fails.
     """
 
     @event.listens_for(engine, "checkout")

@@ -1,4 +1,4 @@
-"""Reading: nothing here changes a row."""
+"""Queries that change no row."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tussis.shared.store.records import (
 from tussis.shared.store.schema import analyses, attempts, dead_letters, jobs, models, recordings, segments
 from tussis.shared.uris import parse_s3_prefix
 
-#: Rows read at once: a listing of millions needs the memory of this many.
+#: Rows of one page. A listing needs memory for one page, whatever its length.
 PAGE = 500
 _PAGE_KEY = "page_key"
 
@@ -71,7 +71,7 @@ _ANALYSIS_COLUMNS = (
 
 
 def flat_analyses() -> Select[Any]:
-    """Analyses with their recordings and models, as :func:`analysis_of` reads them."""
+    """The query of analyses with recording and model, with the columns that :func:`analysis_of` needs."""
     return (
         select(
             *(recordings.c[name] for name in _RECORDING_COLUMNS),
@@ -95,14 +95,14 @@ def under_prefix(prefix: str) -> ColumnElement[bool]:
     bucket, start = parse_s3_prefix(prefix)
     condition: ColumnElement[bool] = recordings.c.bucket == bucket
     if start:
-        # LIKE with its default escape: any other one hides the pattern from the index.
+        # LIKE keeps its default escape character. With any other one PostgreSQL cannot use the index.
         pattern = start.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
         condition = condition & recordings.c.key.like(pattern)
     return condition
 
 
 def results(engine: Engine, wanted: ResultFilter) -> Iterator[Analysis]:
-    """Analyses, newest first by ``created_at``, a page at a time."""
+    """Analyses, newest first by ``created_at``, read in pages."""
     statement = flat_analyses()
     if wanted.since is not None:
         statement = statement.where(analyses.c.created_at >= wanted.since)
@@ -120,8 +120,10 @@ def results(engine: Engine, wanted: ResultFilter) -> Iterator[Analysis]:
 def paged(
     engine: Engine, statement: Select[Any], order: ColumnElement[datetime], limit: int | None
 ) -> Iterator[Analysis]:
-    """Newest first by ``order``, then id; each page starts behind the last row of the one before, so that rows that
-    appear meanwhile shift nothing."""
+    """Analyses in pages, newest first by ``order``, then by id.
+
+    Each page starts after the last row of the previous page, so new rows do not shift the pages.
+    """
     ordered = statement.add_columns(order.label(_PAGE_KEY)).order_by(order.desc(), analyses.c.id.desc())
     behind: ColumnElement[bool] = true()
     left = limit
@@ -138,7 +140,7 @@ def paged(
 
 
 def segments_of(connection: Connection, analysis_ids: Sequence[int]) -> dict[int, tuple[Segment, ...]]:
-    """Analysis id -> its segments in order. Analyses without any are left out."""
+    """Analysis id -> its segments in order. Analyses without segments are omitted."""
     rows = connection.execute(
         select(
             segments.c.analysis_id,
@@ -159,7 +161,7 @@ def segments_of(connection: Connection, analysis_ids: Sequence[int]) -> dict[int
 
 
 def job_answer(connection: Connection, job_id: str) -> JobAnswer | None:
-    """What answers the job; None when no worker has had it (or it is no job id at all)."""
+    """The answer of the job; None if no worker has received it, or if ``job_id`` is not a job id."""
     try:
         known = str(uuid.UUID(job_id))
     except ValueError:
@@ -178,7 +180,7 @@ def job_answer(connection: Connection, job_id: str) -> JobAnswer | None:
 
 
 def dead_letter_of(connection: Connection, job_id: str) -> DeadLetter | None:
-    """The unreadable message that the job ended with; None when it did not end so."""
+    """The dead letter that ended the job; None if there is none."""
     row = connection.execute(
         select(dead_letters.c.error_class, dead_letters.c.error_message, dead_letters.c.last_received_at)
         .where(dead_letters.c.job_id == job_id, dead_letters.c.ended_job)
@@ -189,7 +191,7 @@ def dead_letter_of(connection: Connection, job_id: str) -> DeadLetter | None:
 
 
 def attempts_of(connection: Connection, analysis_id: int) -> tuple[Attempt, ...]:
-    """All attempts at an analysis, first to last."""
+    """All attempts at an analysis, in order."""
     rows = connection.execute(
         select(
             attempts.c.number,
@@ -220,7 +222,7 @@ def attempts_of(connection: Connection, analysis_id: int) -> tuple[Attempt, ...]
 
 
 def counts(connection: Connection) -> Counts:
-    """How many analyses stand where, and how many messages could not be read."""
+    """The number of analyses in each state, and the number of dead letters."""
     by_state: dict[str, int] = {}
     decisions: dict[bool, int] = {}
     failures: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What goes into the store and what comes out of it, as values."""
+"""Records for the input and the output of the store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tussis.shared.store.schema import COVERAGE_HEAD
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What a manifest says of its model. ``sha256`` is lower-case hex; ``threshold`` is a probability."""
+    """The model's data in its manifest. ``sha256`` is lower-case hex; ``threshold`` is a probability."""
 
     name: str
     version: str
@@ -31,14 +31,14 @@ class ModelFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimRequest:
-    """A worker asks for a job's recording, after it has seen the object (``etag``).
+    """A worker's request to claim the analysis of a job, after it has read the object's entity tag (``etag``).
 
-    ``model`` is the model that the worker has loaded. ``profile_overridden``: the job names a profile that is not the
-    one of the model's manifest. ``alone``: no other recording shares the run during this attempt, whatever the answer;
-    otherwise only when :attr:`Claimed.vanished` asks for it, and then it is written down as alone. ``token`` names the
-    attempt: claiming again with the same request, because the answer to the first claim was lost, gives the same
-    claim. ``lease_s``: seconds for which the claim is held unless it is renewed. ``handed_back`` names an earlier
-    attempt that was handed back while the store was away.
+    ``model`` is the model that the worker has loaded. ``profile_overridden``: the job names a profile other than that
+    of the manifest. ``alone``: no other recording shares the run of this attempt. If it is false, the attempt runs
+    alone only if :attr:`Claimed.vanished` is above 0, and the store then records it as alone. ``token`` identifies the
+    attempt. A repeated request with the same token, after the reply to the first one was lost, gets the same claim.
+    ``lease_s``: seconds until the claim expires unless it is renewed. ``handed_back`` is the token of an earlier
+    attempt that was handed back while the store was unavailable.
     """
 
     job: Job
@@ -61,10 +61,10 @@ class ClaimRequest:
 
 @dataclass(frozen=True)
 class SegmentScores:
-    """Scores of the segments of one bag, in order: four sequences of one length, at least 1.
+    """Scores of the segments of one bag, in order: four sequences of equal length, at least 1.
 
-    ``start_s`` and ``end_s`` in seconds from the recording's first sample, ``probability`` 0 to 1, ``logit`` a float
-    that is not NaN (infinite where the probability is 0 or 1).
+    ``start_s`` and ``end_s`` are seconds from the first sample of the recording. ``probability`` is 0 to 1. ``logit``
+    is a float that is not NaN (infinite if the probability is 0 or 1).
     """
 
     start_s: Sequence[float]
@@ -83,10 +83,10 @@ class SegmentScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """A finished analysis: what was learnt of the recording, and what the model said of it.
+    """A result: the properties of the recording and the scores of the model.
 
-    ``decision`` must be ``bag_probability > threshold`` in float64 (Python's floats); ValueError otherwise.
-    ``timings_ms`` maps a stage's name to milliseconds.
+    ``decision`` must equal ``bag_probability > threshold`` in float64 (Python's floats); otherwise ValueError is
+    raised. ``timings_ms`` maps the name of a stage to milliseconds.
     """
 
     size_bytes: int
@@ -116,10 +116,10 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class RefusalRequest:
-    """A failure that needs no claim: the object is missing, the model named is not served here.
+    """A failure that needs no claim: the object is missing, or the worker does not serve the requested model.
 
-    ``etag`` is '' when no object was seen, ``profile`` '' when none is known. ``model_requested`` is the model that the
-    message names and no worker here serves; ``model`` then is None.
+    ``etag`` is '' if no object was found. ``profile`` is '' if no profile is known. ``model_requested`` is the model
+    that the message names, if the worker does not serve it; ``model`` is then None.
     """
 
     job: Job
@@ -141,10 +141,10 @@ class RefusalRequest:
 
 @dataclass(frozen=True)
 class Claimed:
-    """The analysis is the caller's until its lease has expired and another claim takes it over.
+    """The caller holds the analysis until its lease has expired and another claim takes it over.
 
-    ``number`` counts attempts from 1. ``vanished`` is how many attempts ended without a word since the analysis was
-    last opened, alone or not: above 0 the recording has to run alone.
+    ``number`` is the number of the attempt, from 1. ``vanished`` is the number of vanished attempts since the analysis
+    was created or last reopened, alone or not. If it is above 0, the recording must run alone.
     """
 
     analysis_id: int
@@ -156,7 +156,7 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Settled:
-    """Nothing to do: the analysis has its answer."""
+    """The analysis already has its answer."""
 
     analysis_id: int
     state: AnalysisState
@@ -172,7 +172,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Exhausted:
-    """The last attempt allowed ended without a word; the analysis has just become the failure ``worker_crashed``."""
+    """The last permitted attempt vanished, and the claim made the analysis the failure ``worker_crashed``."""
 
     analysis_id: int
 
@@ -182,9 +182,9 @@ class Exhausted:
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """One analysis with its recording and model, flat. Units as in ``docs/schema.md``; times are in UTC.
+    """One analysis with its recording and model in one record. Units are as in ``docs/schema.md``; times are in UTC.
 
-    ``model`` is name@version, or the model that the message asked for and nobody serves, or None.
+    ``model`` is name@version, or the requested model that the worker does not serve, or None.
     """
 
     id: int
@@ -231,7 +231,7 @@ class Analysis:
 
 @dataclass(frozen=True)
 class Segment:
-    """One segment's scores. ``index`` counts from 0 within the bag."""
+    """The scores of one segment. ``index`` is its position in the bag, from 0."""
 
     bag_index: int
     index: int
@@ -243,7 +243,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class JobAnswer:
-    """What the store knows of a job."""
+    """A job with the analysis that answers it."""
 
     job_id: str
     enqueued_at: datetime
@@ -254,7 +254,7 @@ class JobAnswer:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """Why a job's message could not be read, and when that was last found."""
+    """Why the message of a job could not be read, and when it was last received."""
 
     error_class: str
     error_message: str
@@ -277,7 +277,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Counts:
-    """How many analyses stand where. ``failures`` maps error class to count; discarded ones are apart."""
+    """The number of analyses in each state. ``failures`` maps error class to number, without discarded failures."""
 
     cough: int
     no_cough: int
@@ -298,8 +298,11 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class ResultFilter:
-    """Which analyses. ``since`` (inclusive) and ``until`` (exclusive) go by ``created_at``; ``prefix`` is an S3 URI
-    whose key may be empty or the start of keys; ``limit`` None is all."""
+    """Which analyses to list.
+
+    ``since`` (inclusive) and ``until`` (exclusive) apply to ``created_at``. ``prefix`` is an S3 URI whose key may be
+    empty or the start of keys. ``limit`` None is all.
+    """
 
     since: datetime | None = None
     until: datetime | None = None
@@ -311,7 +314,10 @@ class ResultFilter:
 
 @dataclass(frozen=True, kw_only=True)
 class FailureFilter:
-    """Which failures. ``since`` (inclusive) and ``until`` (exclusive) go by ``finished_at``; ``ids`` are analyses'."""
+    """Which failures to list.
+
+    ``since`` (inclusive) and ``until`` (exclusive) apply to ``finished_at``. ``ids`` are ids of analyses.
+    """
 
     error_class: str | None = None
     since: datetime | None = None
@@ -323,5 +329,5 @@ class FailureFilter:
 
 
 def finite(value: float | None) -> float | None:
-    """The value, or None where JSON has no number for it (an infinite logit)."""
+    """The value, or None if JSON cannot represent it (an infinite logit)."""
     return value if value is not None and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Failures without a claim: the object is not there, the model is not served, the message cannot be read."""
+"""Failures without a claim: the object is missing, the model is not served, or the message cannot be read."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from tussis.shared.store.schema import analyses, dead_letters
 from tussis.shared.store.served_models import model_id_of
 from tussis.shared.store.transitions import moment
 
-#: Characters of an unreadable message that are kept: as many as the largest message that could be read has bytes.
+#: Maximum stored length of an unreadable message in characters. Equals the maximum size of a valid message in bytes.
 MAX_RAW = 65_536
 
 
 def refuse(connection: Connection, request: RefusalRequest) -> int | Held:
-    """Returns the id of the analysis that now answers the job; :class:`Held` while another attempt works on it."""
+    """Fail a job; returns the id of its analysis, or :class:`Held` while another attempt holds that analysis."""
     job = request.job
     before = mapped(connection, job)
     if before is not None and before.answers:
         return before.analysis_id
     if before is not None and before.is_open:
-        # An earlier attempt at this message claimed an analysis, and cannot go on: that one fails, not a second one.
+        # An earlier attempt at this job left an analysis open. That analysis fails, and no second one is created.
         open_one = lock_analysis(connection, before.analysis_id)
         if open_one is not None and open_one.state in (AnalysisState.RUNNING, AnalysisState.WAITING):
             if (left_s := remaining_s(connection, open_one.id)) > 0:
@@ -61,7 +61,7 @@ def refuse(connection: Connection, request: RefusalRequest) -> int | Held:
         analysis_id = _refused(connection, request, identity)
     else:
         analysis_id = standing.id
-        # One that another job has open is left to that job: its bytes may be at hand there.
+        # An analysis that another job has open does not change. That job may still find the bytes.
         if may_reopen(standing, job):
             _fail_standing(connection, request, standing)
     map_job(connection, job, analysis_id)
@@ -95,7 +95,7 @@ def _refused(connection: Connection, request: RefusalRequest, identity: Identity
 
 
 def _fail_standing(connection: Connection, request: RefusalRequest, standing: Standing) -> None:
-    """One more attempt, which fails at once: RUNNING, then FAILED, by the same moves as any other."""
+    """Add an attempt that fails at once, with the usual transitions to RUNNING and then FAILED."""
     token = uuid.uuid4()
     number = standing.attempts + 1
     reopened = standing.state not in (AnalysisState.RUNNING, AnalysisState.WAITING)
@@ -127,7 +127,7 @@ def _end_attempt(connection: Connection, request: RefusalRequest, token: uuid.UU
 def dead_letter(
     connection: Connection, raw: str, job_id: str | None, error_class: str, message: str, *, ended_job: bool = False
 ) -> None:
-    """Keep an unreadable message. The same one again only counts. ``ended_job``: the ledger held it for ``job_id``."""
+    """Store a dead letter, or count it again if it is stored. ``ended_job``: the ledger held it for ``job_id``."""
     text = transitions.storable(raw)
     statement = upsert(dead_letters).values(
         raw_sha256=hashlib.sha256(text.encode("utf-8")).hexdigest(),

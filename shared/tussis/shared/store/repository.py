@@ -1,8 +1,9 @@
-"""The door to the store: one method for each thing that can happen to an analysis, and for each question about them.
+"""The interface of the store: one method for each change of an analysis and for each query.
 
-Every method is one transaction (listings: one a page) and raises, beside what it says itself,
-:class:`DatabaseUnavailable` or :class:`DatabaseFault` (transient: call again; :mod:`tussis.shared.store.faults` has the
-difference), :class:`DatabaseRefused`, :class:`DiskFull` or :class:`SchemaMismatch` (the operator's).
+Every method is one transaction (a listing: one for each page). Every method can raise, besides the errors in its own
+docstring, the transient errors :class:`DatabaseUnavailable` and :class:`DatabaseFault` (call again;
+:mod:`tussis.shared.store.faults` has the difference), and the operator's errors :class:`DatabaseRefused`,
+:class:`DiskFull` and :class:`SchemaMismatch`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from tussis.shared.store.server import check_server
 
 
 class Store:
-    """The store over an engine. Make it in the process that uses it: a connection does not survive a fork."""
+    """The store over an engine. Create it in the process that uses it: a connection does not survive a fork."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -56,15 +57,15 @@ class Store:
     def connect(
         cls, url: str, *, pool_size: int = 1, statement_timeout_s: int = STATEMENT_TIMEOUT_S, direct: bool = False
     ) -> Self:
-        """A store that connects on first use. Raises :class:`SettingsInvalid` when ``url`` is none of PostgreSQL.
+        """Create a store that connects on first use. Raises :class:`SettingsInvalid` if ``url`` is not of PostgreSQL.
 
-        A statement ends after ``statement_timeout_s``, a wait for an answer some seconds later, as
-        :class:`DatabaseUnavailable`. ``direct``: no pooler is in between, so that statements can be prepared.
+        A statement ends after ``statement_timeout_s``, and the wait for an answer some seconds later, with
+        :class:`DatabaseUnavailable`. ``direct``: the connection has no pooler, so statements can be prepared.
         """
         return cls(connect_engine(url, pool_size=pool_size, statement_timeout_s=statement_timeout_s, direct=direct))
 
     def close(self) -> None:
-        """Close the pool's connections. The store may be used again and connects anew."""
+        """Close the connections of the pool. The store can be used again and then reconnects."""
         self._engine.dispose()
 
     def __enter__(self) -> Self:
@@ -76,13 +77,16 @@ class Store:
         self.close()
 
     def clock(self) -> float:
-        """The database's clock, in seconds since the epoch."""
+        """The time of the database's clock, in seconds since the epoch."""
         with database_errors(self.place), self._engine.connect() as connection:
             return float(connection.scalars(select(func.extract("epoch", func.clock_timestamp()))).one())
 
     def verify_schema(self) -> None:
-        """Raises :class:`SchemaMismatch` unless the database is on the revision that this code needs, and holds every
-        character; :class:`SettingsInvalid` when a pooler answers where a direct connection was announced."""
+        """Check the schema revision and the server.
+
+        Raises :class:`SchemaMismatch` unless the database is on the revision that this code needs and can store every
+        character. Raises :class:`SettingsInvalid` if a connection declared as direct has a pooler.
+        """
         with database_errors(self.place), self._engine.connect() as connection:
             check_server(connection, self.place)
             found: list[str] = []
@@ -100,10 +104,10 @@ class Store:
             f"{SCHEMA_REVISION}: run `tussis migrate`, or the version of Tussis that belongs to the database"
         )
 
-    # --- what happens to an analysis ---
+    # --- changes ---
 
     def register_model(self, facts: ModelFacts) -> int:
-        """The model's id. Raises :class:`ModelConflict` when its name and version, or its file, is known otherwise."""
+        """Register the model; returns its id. Raises as :func:`tussis.shared.store.served_models.register_model`."""
         with database_errors(self.place), self._engine.begin() as connection:
             return served_models.register_model(connection, facts)
 
@@ -113,10 +117,10 @@ class Store:
             return served_models.known_models(connection)
 
     def claim(self, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held:
-        """Claim the analysis that the request describes, or learn why not.
+        """Claim the analysis of the request, or return why it cannot be claimed.
 
-        A running analysis whose lease has expired is taken over: its attempt is closed as vanished. The same request
-        twice is one claim. Raises :class:`ModelConflict`, where the database knows the model otherwise.
+        A running analysis whose lease has expired is taken over, and its attempt ends as vanished. A repeated request
+        is one claim. Raises :class:`ModelConflict` if the database has the model with another name, version or file.
         """
         with database_errors(self.place):
             if (first := claims.claim_first(self._engine, request)) is not None:
@@ -125,24 +129,24 @@ class Store:
                 return claims.claim(connection, request)
 
     def renew_leases(self, tokens: Sequence[uuid.UUID], lease_s: float) -> int:
-        """Hold the claims of these attempts for ``lease_s`` seconds from now; returns how many have not ended."""
+        """Renew the leases of these attempts to ``lease_s`` seconds from now; returns the number renewed."""
         with database_errors(self.place), self._engine.begin() as connection:
             return leases.renew(connection, tokens, lease_s)
 
     def attempts_vanished(self, tokens: Sequence[uuid.UUID]) -> int:
-        """The processes of these attempts are dead; returns how many of them had reported no outcome."""
+        """End attempts whose processes died as vanished; returns the number that had reported no outcome."""
         with database_errors(self.place), self._engine.begin() as connection:
             return leases.vanished(connection, tokens)
 
     def hand_back(self, tokens: Sequence[uuid.UUID], error_class: str, message: str) -> int:
-        """The worker itself ends these attempts, which counts as no crash; returns how many held their claim."""
+        """End attempts as handed back by the worker, not as crashed; returns the number that held their claim."""
         with database_errors(self.place), self._engine.begin() as connection:
             return leases.hand_back(connection, tokens, error_class, message)
 
     def complete(self, claimed: Claimed, result: Result) -> bool:
-        """Write the answer, all of it or nothing. False: the claim was taken over, nothing was written.
+        """Store the complete result. False: the claim was taken over and no result was stored.
 
-        True also when this attempt had written it before (the answer to its commit was lost).
+        Also True if this attempt had already stored it (the reply to its commit was lost).
         """
         with database_errors(self.place):
             if endings.complete(self._engine, claimed, result):
@@ -153,7 +157,7 @@ class Store:
     def fail(
         self, claimed: Claimed, error_class: str, message: str, timings_ms: Mapping[str, float] | None = None
     ) -> bool:
-        """End as a failure. False: the claim was taken over."""
+        """End the attempt and the analysis as a failure. False: the claim was taken over."""
         with database_errors(self.place), self._engine.begin() as connection:
             return endings.fail(connection, claimed, error_class, message, timings_ms)
 
@@ -165,15 +169,15 @@ class Store:
         message: str | None = None,
         timings_ms: Mapping[str, float] | None = None,
     ) -> bool:
-        """Give the claim back (TRANSIENT or HANDED_BACK): another attempt will come. False: it was taken over."""
+        """Release the claim for another attempt (TRANSIENT or HANDED_BACK). False: the claim was taken over."""
         with database_errors(self.place), self._engine.begin() as connection:
             return endings.release(connection, claimed, outcome, error_class, message, timings_ms)
 
     def refuse(self, request: RefusalRequest) -> int | Held:
-        """Fail a job without a claim; returns the analysis' id, or :class:`Held` while another attempt works on it.
+        """Fail a job without a claim; returns the id of its analysis, or :class:`Held` while another attempt holds it.
 
-        The same message twice leaves one row. An analysis that an earlier attempt at this job left open becomes the
-        failure; one that succeeded is left alone.
+        A repeated message makes one row. An analysis that an earlier attempt at this job left open becomes the failure.
+        A succeeded analysis does not change.
         """
         with database_errors(self.place), self._engine.begin() as connection:
             return refusals.refuse(connection, request)
@@ -181,27 +185,27 @@ class Store:
     def dead_letter(
         self, raw: str, job_id: str | None, error_class: str, message: str, *, ended_job: bool = False
     ) -> None:
-        """Keep a message that could not be read; the same one again only counts.
+        """Store a message that could not be read as a dead letter, or count it again if it is stored.
 
-        ``ended_job``: it is the message that the ledger holds for ``job_id``, and the job ends with it.
+        ``ended_job``: the ledger held this message for ``job_id``, and the message ends the job.
         """
         with database_errors(self.place), self._engine.begin() as connection:
             refusals.dead_letter(connection, raw, job_id, error_class, message, ended_job=ended_job)
 
-    # --- questions ---
+    # --- queries ---
 
     def job(self, job_id: str) -> JobAnswer | None:
-        """What answers the job; None when no worker has had it."""
+        """The answer of the job; None if no worker has received it."""
         with database_errors(self.place), self._engine.connect() as connection:
             return queries.job_answer(connection, job_id)
 
     def dead_letter_of(self, job_id: str) -> DeadLetter | None:
-        """The unreadable message that a job ended with; None when it did not end so."""
+        """The dead letter that ended the job; None if there is none."""
         with database_errors(self.place), self._engine.connect() as connection:
             return queries.dead_letter_of(connection, job_id)
 
     def results(self, wanted: ResultFilter) -> Iterator[Analysis]:
-        """Analyses, newest first, read a page at a time. Raises :class:`InvalidUri` for a wrong prefix."""
+        """Analyses, newest first, read in pages. Raises :class:`InvalidUri` for a wrong prefix."""
         with database_errors(self.place):
             yield from queries.results(self._engine, wanted)
 
@@ -215,45 +219,45 @@ class Store:
             return queries.segments_of(connection, analysis_ids)
 
     def attempts_of(self, analysis_id: int) -> tuple[Attempt, ...]:
-        """The attempts at an analysis, first to last."""
+        """The attempts at an analysis, in order."""
         with database_errors(self.place), self._engine.connect() as connection:
             return queries.attempts_of(connection, analysis_id)
 
     def known(
         self, bucket: str, objects: Sequence[tuple[str, str]], question: Question
     ) -> dict[tuple[str, str], Known]:
-        """Of objects, as (key, entity tag), those that the question was asked of before, and what became of it."""
+        """(key, entity tag) -> its analysis that matches the question. Objects without one are omitted."""
         with database_errors(self.place), self._engine.connect() as connection:
             return known(connection, bucket, objects, question)
 
     def analysis(self, analysis_id: int) -> Analysis | None:
-        """One analysis, in whatever state it is; None when there is none of this id."""
+        """One analysis in any state; None if no analysis has this id."""
         with database_errors(self.place), self._engine.connect() as connection:
             return failures.find(connection, analysis_id)
 
     def counts(self) -> Counts:
-        """How many analyses stand where."""
+        """The number of analyses in each state, and the number of dead letters."""
         with database_errors(self.place), self._engine.connect() as connection:
             return queries.counts(connection)
 
     # --- failures ---
 
     def failures(self, wanted: FailureFilter) -> Iterator[Analysis]:
-        """Failures, newest first, read a page at a time. Raises :class:`InvalidUri` for a wrong prefix."""
+        """Failures, newest first, read in pages. Raises :class:`InvalidUri` for a wrong prefix."""
         with database_errors(self.place):
             yield from failures.failures(self._engine, wanted)
 
     def failures_by_class(self, wanted: FailureFilter) -> dict[str, int]:
-        """Error class -> how many failures, the most frequent first; ``wanted.limit`` does not count."""
+        """Error class -> number of failures, the most frequent class first. ``wanted.limit`` is ignored."""
         with database_errors(self.place), self._engine.connect() as connection:
             return failures.by_class(connection, wanted)
 
     def discard(self, analysis_ids: Sequence[int]) -> int:
-        """Put failures aside on purpose; returns how many were failures."""
+        """Discard failures and return their number. Analyses in another state do not change."""
         with database_errors(self.place), self._engine.begin() as connection:
             return failures.discard(connection, analysis_ids)
 
     def retry_job(self, analysis: Analysis) -> Job:
-        """The message that takes a failure up again; enqueueing it is the caller's."""
+        """The message that reopens a failure. The caller enqueues it."""
         with database_errors(self.place), self._engine.connect() as connection:
             return failures.retry_job(connection, analysis)

@@ -61,7 +61,7 @@ recordings = Table(
     "recordings",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True, comment="primary key"),
-    # Collation C is the order of S3, and with it the unique index also serves LIKE 'prefix%'.
+    # Collation C is the order of S3. With it, LIKE 'prefix%' can use the unique index.
     Column("bucket", Text(collation="C"), nullable=False, comment="S3 bucket"),
     Column("key", Text(collation="C"), nullable=False, comment="S3 object key, not percent-encoded"),
     Column("version_id", Text, comment="S3 version id; null if the bucket has no versions or the version is unknown"),

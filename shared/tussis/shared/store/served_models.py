@@ -11,8 +11,7 @@ from tussis.shared.store.schema import models
 
 
 def model_id_of(connection: Connection, facts: ModelFacts) -> int:
-    """The number of the model in this database; the model is registered where it is not. Raises as
-    :func:`register_model`."""
+    """The id of the model. Registers the model if the database does not have it. Raises as :func:`register_model`."""
     found = connection.execute(
         select(models.c.id).where(
             models.c.sha256 == facts.sha256, models.c.name == facts.name, models.c.version == facts.version
@@ -28,10 +27,11 @@ def known_models(connection: Connection) -> list[str]:
 
 
 def register_model(connection: Connection, facts: ModelFacts) -> int:
-    """The model's id, made on first sight. Name, version and file belong together for ever; the rest of the manifest
-    may change and the row follows it.
+    """Register the model or update its row; returns its id.
 
-    Raises :class:`ModelConflict` when the name and version, or the file, is registered otherwise.
+    The combination of name, version and file never changes. The row gets the other values of the manifest at each call.
+    Raises :class:`ModelConflict` if the name and version are registered with another file, or the file with another
+    name or version.
     """
     changing = {
         "profile": facts.profile,

@@ -1,4 +1,4 @@
-"""What the server has to be, whatever schema is in it: looked at by ``tussis migrate`` and at a worker's start."""
+"""Requirements on the server, whatever its schema. ``tussis migrate`` and the start of a worker check them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from sqlalchemy import Connection
 
 from tussis.shared.errors import SchemaMismatch, SettingsInvalid
 
-#: The first PostgreSQL with ``NULLS NOT DISTINCT``.
+#: The first major version of PostgreSQL with ``NULLS NOT DISTINCT``.
 OLDEST_SERVER = 15
 _ENCODING = "UTF8"
 
 
 def check_server(connection: Connection, where: str) -> None:
-    """Look at the server, in the connection's transaction.
+    """Check the server, in the transaction of the connection.
 
-    Raises :class:`SchemaMismatch` for an encoding that cannot hold every object key, and for a PostgreSQL that is too
-    old; :class:`SettingsInvalid` when a connection that is said to be direct is not.
+    Raises :class:`SchemaMismatch` for an encoding that cannot store every object key, and for a PostgreSQL that is too
+    old. Raises :class:`SettingsInvalid` if a connection declared as direct has a pooler.
     """
     encoding, number, backend = connection.exec_driver_sql(
         "SELECT current_setting('server_encoding'), current_setting('server_version_num')::int, pg_backend_pid()"
     ).one()
     if encoding != _ENCODING:
-        # An object key can hold any character; a failure that names it could not be written either.
+        # An object key can contain any character. Even a failure that names the key could not be stored.
         raise SchemaMismatch(
             f"the database at {where} has the encoding {encoding}, and object keys need {_ENCODING}: create one with "
             f"CREATE DATABASE ... ENCODING '{_ENCODING}' TEMPLATE template0"
@@ -33,7 +33,7 @@ def check_server(connection: Connection, where: str) -> None:
         )
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
-    # A pooler tells its clients a number of its own, since they share the server's processes.
+    # The clients of a pooler share the processes of the server, so the pooler reports a process id of its own.
     if driver.prepare_threshold is not None and driver.info.backend_pid != backend:
         raise SettingsInvalid(
             f"TUSSIS_DATABASE_DIRECT is set, and a pooler answers at {where}: unset it, or name the server itself in "

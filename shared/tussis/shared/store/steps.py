@@ -1,8 +1,8 @@
-"""A transaction in one statement: no BEGIN, no COMMIT, and one wait for the server instead of eight.
+"""A transaction in one statement: no BEGIN, no COMMIT, and one round trip to the server instead of eight.
 
-What every recording costs goes this way; what happens seldom (redeliveries, failures, pauses) goes through ordinary
-transactions, which are easier to read. A statement with data-modifying WITH clauses is as atomic as a transaction: all
-of them see the database as it was when the statement began, and what one of them feeds to another is done before it.
+The operations of every recording use steps. Rare operations (redeliveries, failures, pauses) use ordinary transactions,
+which are easier to read. A statement with data-modifying WITH clauses is as atomic as a transaction. All clauses see
+the database as it was at the start of the statement. A clause runs after the clauses whose rows it reads.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from sqlalchemy.types import TypeEngine
 
 
 class Step:
-    """A statement of SQLAlchemy's that is a whole transaction, and answers with one row or none.
+    """A statement of SQLAlchemy that is a complete transaction and returns one row or none.
 
-    It is compiled once a process and goes to psycopg as text: SQLAlchemy would look at all of it again each time, which
-    takes several times as long as the rest of the client's work. So parameters are not processed: they are what psycopg
-    takes as it is, JSON as text, arrays from :func:`array_of`.
+    It is compiled once in each process and passed to psycopg as text. SQLAlchemy would traverse the statement at each
+    execution, which takes several times as long as the rest of the client's work. SQLAlchemy therefore does not process
+    the parameters. They must be values that psycopg accepts: JSON as text, arrays from :func:`array_of`.
     """
 
     def __init__(self, statement: ClauseElement) -> None:
@@ -29,7 +29,7 @@ class Step:
         self._compiled: tuple[bytes, dict[str, Any]] | None = None
 
     def _compile(self, dialect: Dialect) -> tuple[bytes, dict[str, Any]]:
-        """The text, and the values that stand in the statement itself."""
+        """The text of the statement, and the parameter values that it contains."""
         compiled = self._statement.compile(dialect=dialect)
         assert isinstance(compiled, SQLCompiler)
         return str(compiled).encode(), {
@@ -37,7 +37,7 @@ class Step:
         }
 
     def run(self, engine: Engine, parameters: dict[str, Any]) -> tuple[Any, ...] | None:
-        """Run it and commit. Raises psycopg's errors, as they are."""
+        """Run the statement and commit. Raises the errors of psycopg unchanged."""
         if self._compiled is None:
             self._compiled = self._compile(engine.dialect)
         text, fixed = self._compiled
@@ -50,7 +50,7 @@ class Step:
                 found = connection.execute(text, {**fixed, **parameters}).fetchone()
                 connection.autocommit = False
             except BaseException:
-                # Whatever befell it: the next one gets a new connection rather than one in an unknown state.
+                # After any exception the state of the connection is unknown. The pool replaces it.
                 pooled.invalidate()
                 raise
             return found
@@ -59,10 +59,10 @@ class Step:
 
 
 def given(name: str, kind: TypeEngine[Any]) -> ColumnElement[Any]:
-    """A parameter of a step, of a column's type."""
+    """A parameter of a step, with the type of a column."""
     return bindparam(name, type_=kind)
 
 
 def array_of(values: Iterable[float]) -> str:
-    """Numbers as PostgreSQL writes arrays, exactly: Python's shortest digits are read back as the same double."""
+    """Numbers as an array literal of PostgreSQL. Exact: PostgreSQL parses the repr of a float to the same double."""
     return f"{{{','.join(repr(float(value)) for value in values)}}}"

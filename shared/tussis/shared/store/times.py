@@ -1,7 +1,7 @@
-"""Times in UTC, whatever zone the session is in.
+"""Times in UTC, whatever the time zone of the session.
 
-The zone of a session is the role's, the database's or the server's, and a pooler in transaction mode lets nobody set it
-for good.
+The role, the database or the server sets the zone of a session. A client cannot set it permanently behind a pooler in
+transaction mode.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _OID = psycopg.adapters.types[_TIMESTAMPTZ].oid
 
 
 class UtcLoader(BaseLoader):
-    """A ``timestamptz`` as psycopg reads it, in UTC."""
+    """Loads a ``timestamptz`` with psycopg's own loader and converts it to UTC."""
 
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
@@ -28,11 +28,11 @@ class UtcLoader(BaseLoader):
         self._inner: Loader = loader(oid, context)
 
     def load(self, data: Buffer) -> datetime:
-        """The moment in UTC."""
+        """The time in UTC."""
         moment: datetime = self._inner.load(data)
         return moment.astimezone(UTC)
 
 
 def use_utc(connection: psycopg.Connection[Any]) -> None:
-    """Let the connection return times in UTC."""
+    """Make the connection return times in UTC."""
     connection.adapters.register_loader(_TIMESTAMPTZ, UtcLoader)

@@ -1,5 +1,7 @@
-"""One function for each move of an analysis and of an attempt. Every UPDATE of a state in Tussis is one of these,
-and names the states it may start from by the table in :mod:`tussis.shared.states`.
+"""One function for each state transition of an analysis and of an attempt.
+
+Every UPDATE of a state in Tussis is built here. It names the allowed from-states of the table in
+:mod:`tussis.shared.states`.
 """
 
 from __future__ import annotations
@@ -17,18 +19,18 @@ from tussis.shared import errors
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
 from tussis.shared.store.schema import analyses, attempts
 
-#: Characters of an error's message that are kept.
+#: Maximum stored length of an error message, in characters.
 MAX_MESSAGE = 2000
-#: The time at which the transaction began, by the database's clock.
+#: The start of the transaction, by the clock of the database.
 NOW = func.now()
 
 
 def lease_from_now(name: str = "lease_s") -> ColumnElement[Any]:
-    """When a lease of so many seconds (a parameter of this name) ends. The database's clock is the only one used."""
+    """The end of a lease whose seconds are the parameter ``name``. Only the clock of the database is used."""
     return func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name, type_=Double), type_=Interval)
 
 
-#: Classes of failure that a newer message takes up again without asking for it: their cause may be gone.
+#: Error classes of failures that any newer message reopens, because their cause may be gone.
 REOPENING = frozenset(
     kind.error_class
     for kind in vars(errors).values()
@@ -36,11 +38,11 @@ REOPENING = frozenset(
 )
 
 
-# Statements are built once: SQLAlchemy then finds their compiled form without looking at every part of them again.
+# Statements are built once, so SQLAlchemy finds their compiled form without traversing them again.
 
 
 def _move(to: AnalysisState, which: ColumnElement[bool] | None = None) -> Update:
-    """The move to a state from those that the table allows, of the analysis ``analysis`` or of ``which``."""
+    """The transition to a state from the allowed states, for the analysis ``analysis`` or for those of ``which``."""
     return (
         analyses.update()
         .where(
@@ -59,7 +61,7 @@ _TO_RUNNING = _move(AnalysisState.RUNNING).values(
     started_at=NOW, finished_at=None, error_class=None, error_message=None, timings_ms={}
 )
 _TO_WAITING = _held(_move(AnalysisState.WAITING))
-#: The holder of the token ``held`` has the answer; whoever uses it adds the answer's columns.
+#: Requires the token ``held``. The user of this statement adds the columns of the result.
 TO_SUCCEEDED = _held(_move(AnalysisState.SUCCEEDED)).values(finished_at=NOW, error_class=None, error_message=None)
 _ALL_TO_WAITING = (
     _move(AnalysisState.WAITING, analyses.c.attempt_token == any_(bindparam("tokens", type_=ARRAY(Uuid))))
@@ -82,7 +84,7 @@ def to_running(
     worker: str,
     device: str,
 ) -> bool:
-    """A new attempt holds the claim. The error of the last one leaves the row; ``attempts`` keeps it."""
+    """Give the claim to a new attempt. Clears the previous error of the analysis, which ``attempts`` keeps."""
     return _done(
         connection,
         _TO_RUNNING,
@@ -106,7 +108,7 @@ def to_waiting(
     message: str | None,
     timings_ms: Mapping[str, float] | None,
 ) -> bool:
-    """The holder of ``token`` gives the claim back; another attempt will come."""
+    """Release the claim of ``token`` for another attempt."""
     return _done(
         connection,
         _TO_WAITING,
@@ -121,7 +123,7 @@ def to_waiting(
 def all_to_waiting(
     connection: Connection, tokens: Sequence[uuid.UUID], *, error_class: str, message: str
 ) -> list[uuid.UUID]:
-    """The claims of these tokens are given back; returns the tokens of those that were held."""
+    """Release the claims of these tokens; returns the tokens that held a claim."""
     values = {"tokens": list(tokens), "error_class": error_class, "error_message": clean(message)}
     return list(connection.scalars(_ALL_TO_WAITING, values))
 
@@ -135,7 +137,7 @@ def to_failed(
     token: uuid.UUID | None = None,
     timings_ms: Mapping[str, float] | None = None,
 ) -> bool:
-    """No answer, for good. With ``token``, only when its holder still has the claim."""
+    """Fail the analysis. With ``token``, only if that token still holds the claim."""
     values = {
         "error_class": error_class,
         "error_message": clean(message),
@@ -147,7 +149,7 @@ def to_failed(
 
 
 def to_discarded(connection: Connection, analysis_ids: Sequence[int]) -> int:
-    """Failures put aside on purpose; returns how many. ``finished_at`` stays that of the failure."""
+    """Discard failures; returns their number. ``finished_at`` remains the time of the failure."""
     move = (
         analyses.update()
         .where(analyses.c.id.in_(analysis_ids), analyses.c.state.in_(from_states(AnalysisState.DISCARDED)))
@@ -156,7 +158,7 @@ def to_discarded(connection: Connection, analysis_ids: Sequence[int]) -> int:
     return connection.execute(move).rowcount
 
 
-#: The attempt with the token ``attempt`` ends, unless it has ended before; whoever uses it adds the outcome.
+#: Ends the attempt with the token ``attempt`` unless it has ended. The user of this statement adds the outcome.
 ATTEMPT_ENDED = (
     attempts.update().where(attempts.c.token == bindparam("attempt"), attempts.c.outcome.is_(None)).values(ended_at=NOW)
 )
@@ -176,7 +178,7 @@ _ATTEMPT_SUPERSEDED = (
     )
     .values(ended_at=NOW, outcome=AttemptOutcome.SUPERSEDED.value)
 )
-#: The open attempts at an analysis end: one whose lease has not expired lives, and is superseded; the others crashed.
+#: Ends the open attempts at an analysis: as superseded if the lease has not expired, otherwise as vanished (crashed).
 _OPEN_ATTEMPTS_END = (
     attempts.update()
     .where(attempts.c.analysis_id == bindparam("analysis"), attempts.c.outcome.is_(None))
@@ -201,7 +203,7 @@ def attempt_begins(
     alone: bool,
     lease_s: float = 0.0,
 ) -> None:
-    """A new attempt, open, with a lease of ``lease_s`` seconds."""
+    """Insert an open attempt with a lease of ``lease_s`` seconds."""
     connection.execute(
         _ATTEMPT,
         {
@@ -223,7 +225,7 @@ def attempt_ended(
     error_class: str | None = None,
     message: str | None = None,
 ) -> None:
-    """The attempt ends, unless it has ended before."""
+    """End the attempt unless it has ended."""
     _done(
         connection,
         ATTEMPT_ENDED,
@@ -235,17 +237,17 @@ def attempt_ended(
 
 
 def attempt_handed_back(connection: Connection, token: uuid.UUID) -> None:
-    """The worker gave the attempt back while the store was away: it is no crash, whatever it was taken for."""
+    """End an attempt that was handed back while the store was unavailable, also if it is marked as vanished."""
     _done(connection, _ATTEMPT_HANDED_BACK, attempt=token)
 
 
 def attempt_superseded(connection: Connection, token: uuid.UUID) -> None:
-    """Another attempt took over, and this one, perhaps believed to have vanished, spoke up after all."""
+    """End an attempt whose claim was taken over, also if it is marked as vanished."""
     _done(connection, _ATTEMPT_SUPERSEDED, attempt=token)
 
 
 def open_attempts_end(connection: Connection, analysis_id: int) -> None:
-    """End the attempts that are still open: as superseded where the lease still runs, else as vanished (a crash)."""
+    """End the open attempts: as superseded if the lease has not expired, otherwise as vanished (crashed)."""
     _done(connection, _OPEN_ATTEMPTS_END, analysis=analysis_id)
 
 
@@ -254,12 +256,12 @@ def _done(connection: Connection, move: Update, **parameters: Any) -> bool:
 
 
 def clean(text: str | None) -> str | None:
-    """Text as PostgreSQL can hold it (no NUL, no lone surrogates), cut at :data:`MAX_MESSAGE` characters."""
+    """Text that PostgreSQL can store (no NUL, no lone surrogates), cut to :data:`MAX_MESSAGE` characters."""
     return None if text is None else storable(text)[:MAX_MESSAGE]
 
 
 def storable(text: str) -> str:
-    """Text without what PostgreSQL's ``text`` refuses: NUL becomes U+FFFD, lone surrogates their escapes."""
+    """Text that the type ``text`` of PostgreSQL accepts: NUL becomes U+FFFD, lone surrogates become their escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\x00", "\ufffd")
 
 

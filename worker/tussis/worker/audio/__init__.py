@@ -1,8 +1,8 @@
-"""A recording's bytes to float32 samples, behind one door.
+"""Decoding: the bytes of a recording become float32 samples. The only entry point is ``decode``.
 
     from tussis.worker.audio.decode import decode
     from tussis.worker.audio.limits import Limits
 
-``docs/formats.md`` says what is accepted, which decoder reads it, and what each refusal means. This module imports
-nothing: settings may build ``Limits`` without loading a codec library.
+``docs/formats.md`` lists the accepted formats, the decoder of each, and the meaning of each error. This module imports
+nothing, so that settings can build ``Limits`` without loading a codec library.
 """

@@ -1,4 +1,4 @@
-"""The one door: bytes in, float32 samples or a named refusal out."""
+"""The entry point of decoding: bytes become float32 samples, or an error with a name is raised."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from tussis.worker.audio.unfinished import finished
 def decode(data: bytes, limits: Limits, decoder: Decoder = Decoder.NATIVE) -> Audio:
     """Decode a recording.
 
-    Opens no file and no connection, whatever the bytes say; ``Decoder.PYDUB`` runs an ``ffmpeg`` process that can
-    open none either. Memory stays in proportion to the limits. The order of the checks is size, container, header,
-    then samples as they are decoded.
+    No content of ``data`` can open a file or a connection. ``Decoder.PYDUB`` runs an ``ffmpeg`` process, which cannot
+    open any either. The limits bound the memory. The order of the checks is size, container, header, then samples as
+    they are decoded.
 
     Args:
         data: the whole object.
-        limits: what is refused for its size.
-        decoder: the profile's: ``NATIVE`` gives float samples of all channels; ``PYDUB`` what the ``legacy``
-            profile starts from, mixed to one channel as integers and scaled by their width.
+        limits: the largest recording that is accepted.
+        decoder: the profile's decoder. ``NATIVE`` returns float samples of all channels. ``PYDUB`` returns the input
+            of the ``legacy`` profile: mixed to one channel as integers and scaled by their width.
 
     Returns:
-        The samples, float32 (channels, n) with full scale 1.0, and what they were decoded from.
+        The samples, float32 (channels, n) with full scale 1.0, and a description of their source.
 
     Raises:
-        ObjectTooLarge: over ``limits.max_bytes``.
+        ObjectTooLarge: the object is larger than ``limits.max_bytes``.
         AudioError: one of its subclasses, which ``docs/formats.md`` lists.
     """
     limits.check_size(len(data))

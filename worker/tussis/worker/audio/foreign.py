@@ -1,22 +1,22 @@
-"""Containers that are known and not read, by their first bytes: so that a refusal can name them.
+"""Containers that are recognised by their first bytes but not read, so that the error can name them.
 
-Several hold MPEG audio, whose frames would otherwise be found inside them, with the packets' headers and the film's
-pictures between the frames.
+Several of them hold MPEG audio. Without this check the sniffer would find MPEG frames inside them, with packet headers
+and video data between the frames.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-#: Bytes of an MPEG transport stream's packet, and where its sync byte is: plain, behind a timestamp (camcorders), with
-#: a checksum.
+#: Bytes of an MPEG transport stream's packet, and the position of its sync byte: plain, after a timestamp (camcorders),
+#: with a checksum.
 _TS_PACKETS: Final = ((188, 0), (192, 4), (204, 0))
 _TS_SYNC: Final = 0x47
-#: Packets that must begin with the sync byte: five chance hits are one in 10^12.
+#: Number of packets that must begin with the sync byte. In random bytes, five match once in 10^12.
 _TS_CHAIN: Final = 5
 
 BYTES: Final = 1_024
-"""Bytes of an object that :func:`name` looks at."""
+"""Number of bytes of an object that :func:`name` needs."""
 
 _MAGIC: Final = (
     (b"\x00\x00\x01\xba", "an MPEG program stream (MPG, VOB)"),
@@ -45,7 +45,7 @@ _RIFF_KINDS: Final = {
 
 
 def name(data: bytes) -> str | None:
-    """What the object is, for the sentence "it is ..."; None where nothing is known of it."""
+    """The container's name, for the sentence "this is ..."; None when the container is not recognised."""
     if data[:4] == b"RIFF" and data[8:12] in _RIFF_KINDS:
         return _RIFF_KINDS[data[8:12]]
     for magic, what in _MAGIC:

@@ -1,13 +1,13 @@
-"""The decoded frames of one stream, read from PyAV in the ways that do not crash the process.
+"""The decoded frames of one stream, read from PyAV without the calls that crash the process.
 
-Two faults of PyAV 16 to 18 end the process by a signal, and no ``except`` sees them:
+Two bugs of PyAV 16 to 18 end the process by a signal, which no ``except`` catches:
 
 * ``AudioFrame.planes``, and with it ``to_ndarray``, counts the planes up to a null pointer. Planar audio of 8 channels
-  or more has none (7.1 in AAC, ALAC, Opus, Vorbis). :func:`planar` takes as many planes as there are channels.
-* ``AudioFrame.layout`` and ``AudioCodecContext.layout`` copy FFmpeg's structure with the pointer in it, and both copies
-  free it (18). Only layouts of custom order have one: speakers in an order of the file's own, which a QuickTime header
-  may state even for two channels. :func:`own_layout` replaces a stated layout before the decoder is opened;
-  :class:`Frames` refuses those that a decoder makes itself.
+  or more has no null pointer (7.1 in AAC, ALAC, Opus, Vorbis). :func:`planar` takes one plane for each channel.
+* ``AudioFrame.layout`` and ``AudioCodecContext.layout`` copy FFmpeg's structure, which may have a pointer, and both
+  copies free that pointer (PyAV 18). Only layouts of custom order have the pointer: the file defines its own order of
+  speakers. A QuickTime header may do so even for two channels. :func:`own_layout` replaces the header's layout before
+  the decoder is opened. :class:`Frames` raises an error for custom layouts that a decoder makes itself.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from av.container import InputContainer
 from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio
 from tussis.worker.audio.samples import full_scale
 
-#: Changes of rate or channels within one stream. Each costs a resampler, which takes longer to set up than its audio to
-#: decode; a recording glued together from a few pieces stays below.
+#: Most changes of rate or channels within one stream. Each change needs a new resampler, and its setup takes longer
+#: than decoding its audio. A recording that was joined from a few pieces has fewer changes.
 _MAX_CHANGES: Final = 16
 
-#: numpy's type of FFmpeg's sample formats, without the ``p`` of the planar ones.
+#: numpy's type of each FFmpeg sample format, without the ``p`` of the planar ones.
 _TYPES: Final[dict[str, type[np.generic]]] = {
     "u8": np.uint8,
     "s16": np.int16,
@@ -43,7 +43,7 @@ _TYPES: Final[dict[str, type[np.generic]]] = {
     "dbl": np.float64,
 }
 
-#: FFmpeg's speakers in the order that its native layouts have (libavutil/channel_layout.h).
+#: FFmpeg's speakers in the order of its native layouts (libavutil/channel_layout.h).
 _SPEAKERS: Final = (
     "FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR", "TC", "TFL", "TFC", "TFR", "TBL", "TBC",
     "TBR", "DL", "DR", "WL", "WR", "SDL", "SDR", "LFE2", "TSL", "TSR", "BFC", "BFL", "BFR", "SSL", "SSR", "TTL", "TTR",
@@ -51,10 +51,10 @@ _SPEAKERS: Final = (
 
 
 def own_layout(context: AudioCodecContext) -> int:
-    """The number of channels that a decoder which is not open yet is set up for; its layout is safe to read after.
+    """Return the number of channels of a decoder that is not open yet, and make its layout safe to read.
 
-    Reading a custom layout leaves the context with a pointer to freed memory (PyAV 18), so it is replaced at once by
-    one that has no pointer. The decoders of uncompressed audio keep what they are given; the others set their own.
+    Reading a custom layout leaves the context with a pointer to freed memory (PyAV 18). So the layout is replaced at
+    once by one that has no pointer. The decoders of uncompressed audio keep this layout; the others set their own.
     """
     layout = context.layout
     channels, name = layout.nb_channels, layout.name
@@ -64,16 +64,16 @@ def own_layout(context: AudioCodecContext) -> int:
 
 
 class Frames:
-    """The frames of a stream, passing over what does not decode."""
+    """The frames of a stream, without the packets that cannot be decoded."""
 
     def __init__(self, container: InputContainer, stream: AudioStream) -> None:
         self._container = container
         self._stream = stream
         self.damaged = False
-        """Whether anything was passed over."""
+        """Whether any packet was skipped."""
 
     def __iter__(self) -> Iterator[AudioFrame]:
-        """Raises :class:`CodecUnsupportedByProfile` for speakers in an order that PyAV cannot hand over."""
+        """Raises :class:`CodecUnsupportedByProfile` for a custom order of speakers, which PyAV cannot return."""
         packets = self._container.demux(self._stream)
         while True:
             try:
@@ -98,12 +98,12 @@ class Frames:
 
 
 def _keep_for_ever(layout: AudioLayout) -> None:
-    """Leak one reference, so that the frame alone frees what both point to. A few hundred bytes a refused stream."""
+    """Leak one reference, so that only the frame frees the memory. Costs a few hundred bytes a refused stream."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
 
 
 def _is_custom(layout: str) -> bool:
-    """Whether FFmpeg's description is of a layout with an order of its own: "3 channels (FR+FL+FC)"."""
+    """Whether FFmpeg's description is that of a custom layout, such as "3 channels (FR+FL+FC)"."""
     _, found, listed = layout.partition(" channels (")
     if not found:
         return False
@@ -112,7 +112,7 @@ def _is_custom(layout: str) -> bool:
 
 
 def one_layout(frames: Frames) -> Iterator[AudioFrame]:
-    """The frames, those that differ in rate or channels converted to the first one's."""
+    """The frames, all in the rate and channel layout of the first one; frames that differ are converted."""
     first: tuple[int, str] | None = None
     current: tuple[int, str] | None = None
     resampler: AudioResampler | None = None
@@ -147,5 +147,5 @@ def planar(frame: AudioFrame) -> npt.NDArray[np.float32]:
 
 
 def _plane(frame: AudioFrame, index: int, kind: type[np.generic], count: int) -> npt.NDArray[Any]:
-    plane: Any = AudioPlane(frame, index)  # a buffer, which its stub does not say
+    plane: Any = AudioPlane(frame, index)  # a buffer, which its stub does not declare
     return np.frombuffer(plane, kind, count)

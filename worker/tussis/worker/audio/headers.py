@@ -1,8 +1,8 @@
-"""What a header states before any library reads the file: codec, rate, channels, and promised length.
+"""Reads a header before any library reads the file: codec, rate, channels, and stated length.
 
-Only the containers of uncompressed audio and FLAC are read here. It decides which decoder the table names, gives
-damaged headers an exact refusal where libraries say "internal error", and refuses what is over a limit while
-nothing has been allocated. The libraries read the header again, and what they find is checked again.
+Only the headers of FLAC and of the containers of uncompressed audio are read here. The header selects the decoder. A
+damaged header gets an exact error message, where libraries report "internal error". A recording over a limit is refused
+before memory is allocated. The libraries read the header again, and their values are checked again.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ class Header:
     """The stream as its container describes it."""
 
     uncompressed: bool
-    """Linear integers or floats, A-law or mu-law: what libsndfile decodes."""
+    """Whether libsndfile decodes the samples: linear integers or floats, A-law or mu-law."""
     floats: bool
     """Whether the samples are stored as floats."""
     rate_hz: int
     channels: int
     frames: int | None = None
-    """Samples a channel that the header promises; None where it makes no promise that is worth trusting."""
+    """Samples a channel that the header states; None when it states no reliable number."""
 
 
-#: Format tags (mmreg.h): integers, floats, A-law, mu-law. 0xFFFE carries the tag in its sub-format.
+#: Format tags (mmreg.h): integers, floats, A-law, mu-law. 0xFFFE has the tag in its sub-format.
 _WAV_INTEGERS, _WAV_FLOATS, _WAV_ALAW, _WAV_MULAW, _WAV_EXTENSIBLE = 0x0001, 0x0003, 0x0006, 0x0007, 0xFFFE
 _WAV_UNCOMPRESSED: Final = frozenset({_WAV_INTEGERS, _WAV_FLOATS, _WAV_ALAW, _WAV_MULAW})
-#: Widths that libsndfile does not read: FFmpeg names their codec, which is in no table.
+#: Widths that libsndfile does not read. They go to FFmpeg, and the error names the codec, which is not in the table.
 _WAV_UNREAD: Final = frozenset({(_WAV_INTEGERS, 64), (_WAV_FLOATS, 16)})
 #: AIFF-C compression types that compress nothing; plain AIFF is "NONE".
 _AIFF_FLOATS: Final = frozenset({b"fl32", b"FL32", b"fl64", b"FL64"})
@@ -49,11 +49,11 @@ _CAF_LPCM_IS_FLOAT: Final = 1
 
 
 def read_header(container: Container, data: bytes, offset: int) -> Header | None:
-    """What the header at ``offset`` states; None for containers whose header only the demuxer reads.
+    """Read the header at ``offset``; None for containers whose header only the demuxer reads.
 
     Raises:
         CorruptAudio: the header is cut off or contradicts itself.
-        NoSamples: a FLAC file that ends before its first frame.
+        NoSamples: a FLAC file ends before its first frame.
     """
     try:
         match container:
@@ -91,8 +91,10 @@ def _riff_format(data: bytes, offset: int) -> bytes:
 
 
 def w64_chunks(data: bytes, offset: int) -> Iterator[tuple[bytes, int, int]]:
-    """First letters of the identifier, start and stated size, which counts the 24 bytes before the start, of the chunks
-    of the W64 file at ``offset``. They are padded to 8 bytes."""
+    """The chunks of the W64 file at ``offset``: first four bytes of the identifier, start of the content, stated size.
+
+    The stated size includes the 24 bytes before the content. Chunks are padded to multiples of 8 bytes.
+    """
     start = offset + 40
     while start + 24 <= len(data):
         name, size = struct.unpack_from("<4s12xQ", data, start)
@@ -129,7 +131,7 @@ def _aiff(data: bytes, offset: int) -> Header:
 
 
 def _extended(exponent: int, mantissa: int) -> float:
-    """An 80-bit float, as AIFF stores its rate; 0 for those that are negative or beyond any rate."""
+    """The value of an 80-bit float, in which AIFF stores its rate; 0 for negative numbers and impossible rates."""
     shift = exponent - 16_383 - 63
     return math.ldexp(mantissa, shift) if exponent < 0x8000 and -64 <= shift <= 0 else 0.0
 
@@ -140,7 +142,7 @@ def _au(data: bytes, offset: int) -> Header:
 
 
 def _caf(data: bytes, offset: int) -> Header:
-    # Apple's specification wants the description first.
+    # Apple's specification requires the description chunk to be the first.
     name, rate, kind, flags, channels = struct.unpack_from(">4s8xd4sI8xI", data, offset + 8)
     if name != b"desc":
         raise CorruptAudio("the CAF header has no description chunk")
@@ -153,7 +155,7 @@ def _whole_rate(rate: float) -> int:
 
 
 def _flac(data: bytes, offset: int) -> Header:
-    """STREAMINFO, RFC 9639 section 8.2; then over the other blocks to see that a frame follows."""
+    """Read STREAMINFO (RFC 9639 section 8.2), then skip the other blocks to check that a frame follows."""
     kind, _, packed = struct.unpack_from(">B3s10xQ", data, offset + 4)
     if kind & 0x7F != 0:
         raise CorruptAudio("the FLAC header has no STREAMINFO block")

@@ -1,10 +1,10 @@
-"""What pydub made of a recording, for the ``legacy`` profile.
+"""Decoding as pydub does it, for the ``legacy`` profile.
 
-pydub reads plain WAV itself and runs ``ffmpeg`` for the rest. Its own call is not used, because ``ffmpeg`` would guess
-what the bytes are and follow what they name; the same command is run here with the demuxer and decoder from the
-sniffed container, and with leave to open nothing: input and output are open file descriptors. pydub then does the
-rest: parsing, widening 24-bit samples, mixing the channels as integers. Its mistakes are kept, for the profile
-exists to repeat old results.
+pydub reads plain WAV itself and runs ``ffmpeg`` for all other formats. Its own call is not used, because ``ffmpeg``
+would guess the format and open the files and addresses that the bytes name. The same command is run here with the
+demuxer and decoder from the sniffed container. It may open nothing: input and output are open file descriptors. pydub
+then does the rest: it parses the WAV file, widens 24-bit samples, and mixes the channels as integers. pydub's bugs
+are kept, because the profile exists to repeat old results.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tussis.worker.audio.soundfile_decoder import decode_uncompressed
 from tussis.worker.audio.table import DEMUXERS, FFMPEG_DECODERS, PYDUB
 
 with warnings.catch_warnings():
-    # pydub warns that no ffmpeg is on the path (none needs to be) and Python 3.11 that audioop will go.
+    # pydub warns when no ffmpeg is on the path, and none is needed there. Python 3.11 warns that audioop is deprecated.
     warnings.simplefilter("ignore")
     import audioop
 
@@ -56,13 +56,13 @@ if TYPE_CHECKING:
 _DEADLINE_S: Final = 120.0
 """An hour of Opus takes ten seconds on one core."""
 _WAV_BYTES_A_SAMPLE: Final = 2
-"""``ffmpeg`` writes 16-bit WAV when it is asked for nothing else."""
+"""``ffmpeg`` writes 16-bit WAV by default."""
 _WAV_HEADER_ROOM: Final = 4_096
 
 _NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 _UNREADABLE: Final = (CouldntDecodeError, struct.error, IndexError, ValueError, ZeroDivisionError)
-"""What pydub's WAV reader raises for files that it hands on to ``ffmpeg``."""
+"""Errors of pydub's WAV reader for files that then go to ``ffmpeg``."""
 
 
 def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limits: Limits) -> Audio:
@@ -72,13 +72,13 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
         ``samples`` of shape (1, n); ``channels`` are the source's.
 
     Raises:
-        CodecUnsupportedByProfile: pydub gives nothing that the old backend could use.
+        CodecUnsupportedByProfile: pydub returns no samples that the old backend could use.
         NotInstalled: there is no ``ffmpeg`` to run.
-        DiskFull: there is no room for what it reads and writes.
-        AudioError: as the native decoders; what they refuse for NaN is refused here too.
+        DiskFull: there is no room for its input and output.
+        AudioError: as the native decoders, also for NaN in the float samples of containers that libsndfile reads.
     """
     if header is not None and header.floats:
-        # ffmpeg turns NaN into some integer without a word.
+        # ffmpeg converts NaN to some integer and reports no error.
         decode_uncompressed(data[sniffed.offset :], sniffed.container, limits)
     segment, codec = _segment(data, sniffed, limits)
     rate, channels = segment.frame_rate, segment.channels
@@ -92,7 +92,7 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
             f"pydub has no samples of {8 * segment.sample_width} bits: use a profile with native decoding"
         ) from None
     except OverflowError:
-        # It floors each channel's share, and the sum of 3 to 7 at full scale falls below the lowest integer.
+        # pydub floors each channel's share. At full scale the sum of 3, 5, 6 or 7 shares is below the lowest integer.
         raise CodecUnsupportedByProfile(
             f"pydub cannot mix {channels} channels that are this loud: use a profile with native decoding"
         ) from None
@@ -114,7 +114,7 @@ def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegmen
         else:
             if segment.sample_width == 0:
                 raise CorruptAudio("the WAV header gives samples of less than a byte")
-            # Named after what pydub takes them for; floats in an extensible header count as integers there.
+            # The name is that of pydub's interpretation: it takes floats in an extensible header for integers.
             name = "pcm_u8" if segment.sample_width == 1 else f"pcm_s{8 * segment.sample_width}"
             return segment, name
     with open_container(data, sniffed) as container:
@@ -132,9 +132,9 @@ def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegmen
 
 
 def _programs_choice(container: InputContainer) -> AudioStream:
-    """The stream that pydub got: ``ffmpeg`` prefers one marked as default, then most channels, then the first.
+    """The stream that pydub decodes: ``ffmpeg`` prefers a stream marked as default, then most channels, then the first.
 
-    Where the library's choice is another one, so would be the decoder, and another's packets make noise in it.
+    FFmpeg's library may choose another stream. A decoder for that stream would turn this stream's packets into noise.
 
     Raises:
         NoAudioStream: there is none.
@@ -155,7 +155,9 @@ def _programs_choice(container: InputContainer) -> AudioStream:
 def ffmpeg_wav(
     data: ReadableBuffer, demuxer: str, decoder: str, limits: Limits, stream: int | None = None
 ) -> bytearray:
-    """Run pydub's ``ffmpeg`` command on ``data`` and one stream of it, or the program's choice; the WAV file it writes.
+    """Run pydub's ``ffmpeg`` command on one stream of ``data`` and return the WAV file.
+
+    Without ``stream``, ``ffmpeg`` chooses the stream.
 
     Raises:
         DiskFull, NotInstalled, CorruptAudio.
@@ -167,7 +169,7 @@ def ffmpeg_wav(
             source.seek(0)
             command = [
                 ffmpeg_executable(), "-nostdin", "-hide_banner", "-loglevel", "error", "-threads", "1",
-                # fd, the open descriptor, is the only protocol: no name can be opened, of a file or of a host.
+                # The only protocol is fd, an open descriptor. So no file and no address can be opened by name.
                 "-protocol_whitelist", "fd", "-format_whitelist", demuxer, "-codec_whitelist", decoder,
                 "-f", demuxer, "-acodec", decoder, "-i", "fd:",
                 *([] if stream is None else ["-map", f"0:{stream}"]), "-vn", "-f", "wav",
@@ -199,7 +201,7 @@ def _run(command: list[str], source: IO[bytes], target: IO[bytes]) -> None:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"exit code {done.returncode}"
         if any(os.strerror(number) in line for number in _NO_SPACE for line in lines):
-            # Not the recording's fault, and no reason to give it up.
+            # The recording is not the cause, so this must not become a permanent error.
             raise _disk_full()
         raise CorruptAudio(f"ffmpeg cannot decode this: {reason}")
 

@@ -1,14 +1,14 @@
-"""How much audio one recording may be, checked before memory is taken for it.
+"""The limits on the size of one recording, checked before memory is allocated for it.
 
-The defaults, and why:
+The defaults and their reasons:
 
-* 100 MiB: 18 minutes of 16-bit 48 kHz mono WAV, the widest thing that phones and browsers send.
-* One hour: an upload of that length is a misdirected file. At most 17.5 s of a recording are analysed.
-* 4 to 192 kHz: below, nothing of a cough is left; above are recorders of ultrasound (bats, AudioMoth: 250, 384 and
-  500 kHz), whose files are many times larger for the same cough.
+* 100 MiB: 18 minutes of 16-bit 48 kHz mono WAV, the largest format that phones and browsers send.
+* One hour: a longer upload is a file sent by mistake. At most 17.5 s of a recording are analysed.
+* 4 to 192 kHz: a lower rate keeps nothing of a cough. Higher rates come from ultrasound recorders (bats, AudioMoth:
+  250, 384 and 500 kHz), whose files are many times larger for the same cough.
 * 8 channels: 7.1. Telephony and browsers send one or two.
-* 256 MiB of samples: an hour of 16 kHz mono, 23 minutes of 48 kHz mono. A few kilobytes of silence, compressed
-  losslessly, can stand for an hour of eight channels at 192 kHz, which is 22 GB.
+* 256 MiB of samples: an hour of 16 kHz mono, 23 minutes of 48 kHz mono. A few kilobytes of losslessly compressed
+  silence can decode to an hour of eight channels at 192 kHz, which is 22 GB.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BYTES_A_SAMPLE: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What is refused for its size. Every value is inclusive."""
+    """The smallest and largest values that are accepted. Every value is inclusive."""
 
     max_bytes: int = 100 * 2**20
     """Bytes of the object."""
@@ -41,7 +41,7 @@ class Limits:
     max_rate_hz: int = 192_000
     max_channels: int = 8
     max_decoded_bytes: int = 256 * 2**20
-    """Bytes of all channels' samples as float32. While decoding, up to twice as much is held."""
+    """Bytes of all channels' samples as float32. Decoding needs up to twice as much memory."""
 
     def check_size(self, size: int) -> None:
         """Raise :class:`EmptyObject` or :class:`ObjectTooLarge` for an object of ``size`` bytes."""
@@ -51,9 +51,9 @@ class Limits:
             raise ObjectTooLarge(f"the object has {size} bytes, over the limit of {self.max_bytes}")
 
     def check_layout(self, rate_hz: int, channels: int) -> None:
-        """Check what a header, or the first decoded frame, says of rate and channels.
+        """Check the rate and the channels of a header or of the first decoded frame.
 
-        Raises :class:`CorruptAudio` for values that no recording has, :class:`UnsupportedRate`,
+        Raises :class:`CorruptAudio` for impossible values, :class:`UnsupportedRate`,
         :class:`TooManyChannels`.
         """
         if rate_hz <= 0:
@@ -69,7 +69,7 @@ class Limits:
             raise TooManyChannels(f"the audio has {channels} channels, over the limit of {self.max_channels}")
 
     def check_length(self, frames: int, rate_hz: int, channels: int) -> None:
-        """Raise :class:`TooLong` for ``frames`` samples a channel, promised by a header or decoded so far."""
+        """Raise :class:`TooLong` when ``frames``, samples a channel stated or decoded so far, exceed a limit."""
         if frames > self.max_duration_s * rate_hz:
             raise TooLong(f"the audio is longer than the limit of {self.max_duration_s:g} s")
         if frames * channels * BYTES_A_SAMPLE > self.max_decoded_bytes:

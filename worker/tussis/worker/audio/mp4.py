@@ -1,9 +1,9 @@
-"""A look at the boxes of an MP4 file before FFmpeg reads them, for those that can ask for memory beyond the file.
+"""Checks the boxes of an MP4 file before FFmpeg reads them: some can make it allocate far more than the file's size.
 
-FFmpeg makes an index entry for every sample that is stated, and two boxes (ISO/IEC 14496-12) can state samples
-without describing each: the sample sizes (``stsz``, section 8.7.3) when all are of one size, and a track run
-(``trun``, section 8.8.8) without fields of its own. 40 kilobytes were seen to take 1.1 GB. QuickTime's compressed
-header (``cmov``) may unpack to a thousand times its size.
+FFmpeg makes an index entry for every stated sample. Two boxes (ISO/IEC 14496-12) can state samples without describing
+each one: the sample sizes (``stsz``, section 8.7.3) when all samples have one size, and a track run (``trun``, section
+8.8.8) without fields for each sample. A file of 40 kilobytes took 1.1 GB. QuickTime's compressed header (``cmov``) may
+unpack to a thousand times its size.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 
 from tussis.shared.errors import CorruptAudio
 
-#: The boxes that FFmpeg's demuxer looks into for others.
+#: The boxes in which FFmpeg's demuxer looks for other boxes.
 _HOLDS_BOXES: Final = frozenset(
     {
         b"moov", b"trak", b"mdia", b"minf", b"stbl", b"dinf", b"edts", b"tref", b"udta", b"wave", b"ilst",
@@ -25,19 +25,20 @@ _HOLDS_BOXES: Final = frozenset(
 _MAX_DEPTH: Final = 10
 #: An hour in fragments of a tenth of a second has 250 000.
 _MAX_BOXES: Final = 2**20
-#: Samples that a small file may state: 22 s of PCM at 48 kHz, 38 MB of index. A larger file may state one a byte.
+#: Samples that a small file may state: 22 s of PCM at 48 kHz, 38 MB of index. A file with more bytes may state one
+#: sample for each byte.
 _FREE_SAMPLES: Final = 2**20
-#: Most samples of all runs: three minutes of PCM at 48 kHz, 300 MB of index. FFmpeg indexes PCM outside of fragments by
-#: chunks, so it needs no such bound.
+#: Most samples of all track runs: three minutes of PCM at 48 kHz, 300 MB of index. Outside of fragments FFmpeg indexes
+#: PCM by chunks, so no such limit is needed there.
 _MAX_RUN_SAMPLES: Final = 2**23
 
-#: Fields of a run that are present when their flag is: before the samples, and for each sample.
+#: Flags of a track run's optional fields: those before the samples, and those of each sample.
 _RUN_FIELDS: Final = (0x001, 0x004)
 _SAMPLE_FIELDS: Final = (0x100, 0x200, 0x400, 0x800)
 
 
 def check_boxes(data: bytes, offset: int) -> None:
-    """Raise :class:`CorruptAudio` for a file whose boxes claim more than it can hold."""
+    """Raise :class:`CorruptAudio` for a file whose boxes state more samples than it can hold."""
     stated = in_runs = 0
     most = max(len(data), _FREE_SAMPLES)
     for boxes, (kind, start, end) in enumerate(_boxes(data, offset, len(data), 0)):
@@ -54,7 +55,7 @@ def check_boxes(data: bytes, offset: int) -> None:
 
 
 def readable_end(data: bytes, offset: int) -> int:
-    """Where an upload that was cut inside a fragment's header (``moof``) must end for FFmpeg to read the others."""
+    """The end of the part that FFmpeg can read: before a fragment's header (``moof``) in which the upload was cut."""
     start = offset
     while start + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, start)
@@ -69,7 +70,7 @@ def readable_end(data: bytes, offset: int) -> int:
 
 
 def _boxes(data: bytes, start: int, end: int, depth: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, content's start and end of every box, outer before inner. A box that claims more ends with its parent."""
+    """Kind, start and end of the content of every box, outer before inner. An overlong box ends with its parent."""
     while start + 8 <= end:
         size, kind = struct.unpack_from(">I4s", data, start)
         head = 8
@@ -83,20 +84,20 @@ def _boxes(data: bytes, start: int, end: int, depth: int) -> Iterator[tuple[byte
         if kind in _HOLDS_BOXES and depth < _MAX_DEPTH:
             yield from _boxes(data, start + head, stop, depth + 1)
         elif kind == b"meta" and depth < _MAX_DEPTH:
-            # ISO's has a version before its boxes, QuickTime's has none.
+            # In ISO's format a version precedes the inner boxes. In QuickTime's there is none.
             yield from _boxes(data, start + head + 4, stop, depth + 1)
             yield from _boxes(data, start + head, stop, depth + 1)
         start = stop
 
 
 def _samples_of_one_size(data: bytes, start: int) -> int:
-    """Samples of a ``stsz`` that lists no sizes, else 0."""
+    """Number of samples of a ``stsz`` without a list of sizes; 0 for one with a list."""
     size, count = struct.unpack_from(">4xII", data, start)
     return int(count) if size else 0
 
 
 def _samples_not_described(data: bytes, start: int, end: int) -> int:
-    """Samples that a ``trun`` claims beyond those it describes. A file that was cut ends inside its last one."""
+    """Samples that a ``trun`` states but does not describe. A file that was cut ends inside its last ``trun``."""
     flags, count = struct.unpack_from(">II", data, start)
     described = 4 * sum(bool(flags & field) for field in _SAMPLE_FIELDS)
     if not described:

@@ -1,4 +1,4 @@
-"""Frame headers of MPEG audio and ADTS streams, which have no magic number: only a chain of frames tells them.
+"""Frame headers of MPEG audio and ADTS streams, which have no magic number: only a chain of frames identifies them.
 
 Layouts: ISO/IEC 11172-3 section 2.4.1.3 and 13818-3 for MPEG audio, 14496-3 section 1.A.2 for ADTS.
 """
@@ -9,17 +9,17 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 CHAIN: Final = 4
-"""Frames in a row, each where the one before ends and of the same kind, that make a stream. A valid header comes
-up in random bytes about once in 4 000 places; four chained ones never did."""
+"""Number of consecutive frames of one kind that identify a stream; each begins where the one before ends. In random
+bytes about one position in 4 000 has a valid header. Four chained frames were never seen."""
 
 
 class Frame(NamedTuple):
-    """What a frame header says."""
+    """The content of a frame header."""
 
     size: int
-    """Bytes, with the header."""
+    """Bytes, header included."""
     kind: tuple[int, ...]
-    """What all frames of one stream share: version, layer, rate."""
+    """The values that all frames of one stream share: version, layer, rate."""
 
 
 ReadHeader = Callable[[bytes, int], Frame | None]
@@ -35,19 +35,19 @@ _KBITS: Final = {
     (_V2, _LAYER2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _HEADER_BYTES: Final = 4
-#: The old tag, at the end of the file.
+#: The ID3v1 tag, at the end of the file.
 _ID3V1: Final = b"TAG"
-#: Other tags that stand behind the audio.
+#: All tags that may follow the audio.
 _TAGS: Final = (_ID3V1, b"APETAGEX", b"LYRICSBEGIN", b"ID3", b"3DI")
 
 LONGEST_FRAME: Final = 2_881
-"""Bytes of MPEG-2 layer II at 160 kbit/s and 8 kHz, with padding."""
+"""Bytes of a frame of MPEG-2.5 layer II at 160 kbit/s and 8 kHz, with padding."""
 _FRAMES_LOOKED_AT: Final = 1_024
 _FRAMES_A_BREAK: Final = 64
 
 
 def mpeg_frame(data: bytes, at: int) -> Frame | None:
-    """The MPEG-1, 2 or 2.5 audio frame at ``at``; None when there is none, or one of free bit rate."""
+    """The MPEG-1, 2 or 2.5 audio frame at ``at``; None when there is none, or when its bit rate is free."""
     if at + _HEADER_BYTES > len(data) or data[at] != 0xFF or data[at + 1] & 0xE0 != 0xE0:
         return None
     version = data[at + 1] >> 3 & 3
@@ -56,7 +56,7 @@ def mpeg_frame(data: bytes, at: int) -> Frame | None:
     rate = data[at + 2] >> 2 & 3
     if version == 1 or layer == 0 or bit_rate in (0, 15) or rate == 3:
         return None
-    # Layer III of MPEG-2 and 2.5 has layer II's bit rates, and 2.5 those of 2.
+    # In MPEG-2, layer III has the bit rates of layer II. MPEG-2.5 has the bit rates of MPEG-2.
     table = (version, layer) if version == _V1 else (_V2, min(max(layer, _LAYER2), _LAYER1))
     bits = _KBITS[table][bit_rate - 1] * 1_000
     hertz = _RATES[version][rate]
@@ -81,10 +81,10 @@ def adts_frame(data: bytes, at: int) -> Frame | None:
 
 
 def find_stream(data: bytes, start: int, window: int, header: ReadHeader) -> int | None:
-    """Where a stream of frames begins within ``window`` bytes of ``start``, or None.
+    """The position within ``window`` bytes of ``start`` at which a stream of frames begins, or None.
 
-    :data:`CHAIN` frames make a stream. A shorter recording is one when its chain begins at ``start`` exactly and
-    reaches the end of the data.
+    :data:`CHAIN` frames identify a stream. A shorter chain is a stream when it begins exactly at ``start`` and reaches
+    the end of the data.
     """
     end = min(start + window, len(data))
     at = data.find(b"\xff", start, end)
@@ -97,11 +97,11 @@ def find_stream(data: bytes, start: int, window: int, header: ReadHeader) -> int
 
 
 def goes_on(data: bytes, start: int, header: ReadHeader) -> bool:
-    """Whether the stream at ``start`` goes on to the end of the data, as one with rubbish before it does.
+    """Whether the stream at ``start`` continues to the end of the data.
 
-    In a container of another kind, packets' headers and pictures lie between the frames. Damage may break the stream
-    once and then once in :data:`_FRAMES_A_BREAK` frames, and behind its last frame there may be a tag, zeros, or a
-    little rubbish. The first :data:`_FRAMES_LOOKED_AT` frames stand for all.
+    A stream with garbage before it does. In another container there are packet headers and pictures between the frames.
+    Damage may break the stream once, and once more for every :data:`_FRAMES_A_BREAK` frames. After the last frame there
+    may be a tag, zeros, or a little garbage. Only the first :data:`_FRAMES_LOOKED_AT` frames are checked.
     """
     at, frames, breaks = start, 0, 0
     while frames < _FRAMES_LOOKED_AT:
@@ -123,20 +123,22 @@ def goes_on(data: bytes, start: int, header: ReadHeader) -> bool:
 
 
 def _is_tail(data: bytes, at: int, start: int) -> bool:
-    """Whether nothing of weight follows: a tag, zeros, or rubbish of less than a twentieth of the stream."""
+    """Whether only a tag, zeros, or little garbage follows: one long frame or a twentieth of the stream at most."""
     rest = len(data) - at
     little = max(LONGEST_FRAME, (at - start) // 20)
     return rest <= little or data.startswith(_TAGS, at) or data.count(0, at) == rest
 
 
 def is_one_frame(data: bytes, start: int) -> bool:
-    """Whether the MPEG stream at ``start`` is a single frame: as a rule the encoder's note, without audio."""
+    """Whether the MPEG stream at ``start`` is a single frame, which usually has only the encoder's settings."""
     return _chain(data, start, mpeg_frame)[0] == 1
 
 
 def _chain(data: bytes, at: int, header: ReadHeader) -> tuple[int, bool]:
-    """Frames in a row from ``at`` (at most CHAIN), and whether they reach the end of the data: exactly, up to a tag
-    at the end, or with a last frame that is cut off behind a whole one."""
+    """Number of consecutive frames from ``at`` (at most CHAIN), and whether they reach the end of the data.
+
+    They reach it when they end exactly there or at a final tag, or when the last frame is cut off after a whole one.
+    """
     count = 0
     kind: tuple[int, ...] | None = None
     while count < CHAIN:

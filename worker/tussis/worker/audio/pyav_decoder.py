@@ -1,7 +1,7 @@
-"""Every codec proper, through FFmpeg's libraries as PyAV ships them.
+"""Decodes all compressed audio with FFmpeg's libraries, which PyAV includes.
 
-FFmpeg is told everything and guesses nothing: it reads an unnamed buffer in memory, by the one demuxer that the
-sniffed container names, may open no protocol at all, and may run no decoder outside the table.
+FFmpeg guesses nothing. It reads an unnamed buffer in memory with the one demuxer of the sniffed container. It may open
+no protocol, and it may run no decoder that is not in the table.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from tussis.worker.audio.samples import Audio, Gathered
 from tussis.worker.audio.sniff import Container, Sniffed
 from tussis.worker.audio.table import DEMUXERS, FFMPEG_DECODERS, PYAV
 
-# A damaged upload is a result, not something for the worker's standard error.
+# A damaged upload becomes a stored failure, so FFmpeg need not write about it on the worker's standard error.
 av.logging.set_level(None)
 av.logging.set_libav_level(av.logging.PANIC)
 
-#: Samples a channel in one frame. FLAC's longest has 65 535; an ALAC header may ask for 16 million.
+#: Most samples a channel in one frame. FLAC's longest frame has 65 535; an ALAC header may state 16 million.
 _MAX_FRAME_SAMPLES: Final = 2**17
 
-#: Other streams that are tried where the best one is silent, so that the time stays in proportion.
+#: Most other streams that are tried when the best one is silent. This limits the time.
 _MAX_OTHER_STREAMS: Final = 8
-#: The largest sample of a silent stream: one step of 16-bit audio, as an encoder may make of digital silence.
+#: The largest sample of a silent stream: one step of 16-bit audio, which an encoder may make from digital silence.
 _SILENCE: Final = 2.0**-15
 
 _STREAM_OPTIONS: Final = {
@@ -47,8 +47,8 @@ def open_container(data: bytes, sniffed: Sniffed) -> InputContainer:
     """Open ``data`` for reading, from its sniffed offset.
 
     Raises:
-        CorruptAudio: FFmpeg finds no structure that it can read, or one that asks for too much memory.
-        NoSamples: an MP3 of one frame, which holds the encoder's settings.
+        CorruptAudio: FFmpeg finds no structure that it can read, or the structure needs too much memory.
+        NoSamples: the file is an MP3 of one frame, which holds the encoder's settings.
     """
     demuxer = DEMUXERS[sniffed.container]
     end = len(data)
@@ -74,7 +74,7 @@ def open_container(data: bytes, sniffed: Sniffed) -> InputContainer:
 
 
 def audio_stream(container: InputContainer) -> AudioStream:
-    """The stream that FFmpeg calls the best: one marked as default, then the one of the highest bit rate.
+    """The stream that FFmpeg ranks best: one marked as default, then the one with the highest bit rate.
 
     Raises:
         NoAudioStream: there is none.
@@ -88,8 +88,8 @@ def audio_stream(container: InputContainer) -> AudioStream:
 
 
 def decoder_name(stream: AudioStream) -> str | None:
-    """FFmpeg's name of the stream's decoder; None where it has none."""
-    # PyAV gives a stream without a decoder no context, which its stub does not say.
+    """FFmpeg's name of the stream's decoder; None when there is no decoder."""
+    # In PyAV a stream without a decoder has no context, which its stub does not declare.
     context: AudioCodecContext | None = stream.codec_context
     return context.name if context is not None else None
 
@@ -102,11 +102,11 @@ def check_decoder(stream: AudioStream) -> None:
 
 
 def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits) -> Audio:
-    """Decode the best audio stream, all channels; where it is silent, the first other one that is not.
+    """Decode all channels of the best audio stream, or of the first other stream that is not silent if the best one is.
 
-    Screen recorders write a track of what the computer plays, silent as a rule, beside the one of the microphone.
-    Damaged packets are left out, and a file that was cut gives what is there. A stream that changes its rate or
-    channels on the way is converted to what it began with. Decoding stops when a limit is passed.
+    Screen recorders write two tracks: one of the computer's own sound, which is usually silent, and one of the
+    microphone. Damaged packets are left out. A file that was cut is decoded up to the cut. A stream that changes its
+    rate or channels is converted to those of its first frame. Decoding stops when a limit is exceeded.
 
     Raises:
         CorruptAudio, NoAudioStream, CodecUnsupportedByProfile, NoSamples, NonFiniteSamples, UnsupportedRate,
@@ -137,7 +137,7 @@ def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits) -> Audio:
 
 
 def _sounding(container: InputContainer, index: int, sniffed: Sniffed, limits: Limits) -> Audio | None:
-    """The stream of this index; None where it is silent too, or is refused: the best one's answer stands then."""
+    """The stream with this index; None when it is also silent or refused. The best stream's result is kept then."""
     stream = container.streams[index]
     if not isinstance(stream, AudioStream):
         return None
@@ -157,7 +157,7 @@ def _decoded(container: InputContainer, stream: AudioStream, sniffed: Sniffed, l
     own_layout(stream.codec_context)
     stream.codec_context.options = dict(_STREAM_OPTIONS)
     if codec == "flac":
-        # A damaged frame decodes to noise at full scale, which would decide the peak: its checksum tells.
+        # A damaged frame decodes to noise at full scale, which would set the peak. The frame's checksum detects it.
         stream.codec_context.options["err_detect"] = "crccheck+explode"
     frames = Frames(container, stream)
     gathered: Gathered | None = None

@@ -1,4 +1,4 @@
-"""Decoded samples: what ``decode`` returns, and the place where they are gathered under the limits."""
+"""Decoded samples: the return value of ``decode``, and the collection of decoded blocks under the limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tussis.shared.errors import NonFiniteSamples, NoSamples
 from tussis.worker.audio.limits import Limits
 
 _CHECK_BLOCK: Final = 2**20
-"""Samples looked at together for NaN and infinity: bounds the memory of the answer."""
+"""Samples checked for NaN and infinity at a time. This limits the memory that the check needs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,7 +20,7 @@ class Audio:
     """One decoded recording."""
 
     samples: npt.NDArray[np.float32]
-    """float32 (channels, n), contiguous, full scale 1.0; ``legacy``'s decoder gives (1, n)."""
+    """float32 (channels, n), contiguous, full scale 1.0; (1, n) from the decoder of ``legacy``."""
     rate_hz: int
     channels: int
     """Channels of the source."""
@@ -29,16 +29,16 @@ class Audio:
     codec: str
     """FFmpeg's name of the codec, without byte order: ``pcm_s16``, ``opus``, ``amr_nb``."""
     decoder: str
-    """What turned the bytes into samples: ``soundfile``, ``pyav`` or ``pydub``."""
+    """The library that turned the bytes into samples: ``soundfile``, ``pyav`` or ``pydub``."""
     duration_s: float
-    """Seconds of audio decoded, which a damaged or cut file's header may overstate."""
+    """Seconds of decoded audio. The header of a damaged or cut file may state more."""
 
 
 def full_scale(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Scale samples of any width to float32: ``int / 2^(bits-1)``, unsigned 8-bit centred first.
+    """Scale samples of any width to float32: ``int / 2^(bits-1)``; unsigned 8-bit samples are centred first.
 
-    Floats keep their values, also beyond 1.0. A float64 outside float32's range becomes an infinity, which
-    :func:`check_finite` refuses.
+    Floats keep their values, also above 1.0. A float64 outside the range of float32 becomes an infinity, for which
+    :func:`check_finite` raises an error.
     """
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - np.float32(128)) / np.float32(128)
@@ -57,7 +57,7 @@ def check_finite(samples: npt.NDArray[np.float32]) -> None:
 
 
 class Gathered:
-    """Blocks of samples as they are decoded. Stops at the limits instead of after them."""
+    """Collects blocks of samples during decoding. Checks the limits at every block."""
 
     def __init__(self, limits: Limits, rate_hz: int, channels: int) -> None:
         """Raises what :meth:`Limits.check_layout` raises."""
@@ -69,13 +69,13 @@ class Gathered:
         self._frames = 0
 
     def add(self, block: npt.NDArray[np.float32]) -> None:
-        """Append (channels, n) samples. Raises :class:`TooLong` once a limit is passed."""
+        """Append (channels, n) samples. Raises :class:`TooLong` when a limit is exceeded."""
         self._frames += block.shape[1]
         self._limits.check_length(self._frames, self._rate_hz, self._channels)
         self._blocks.append(block)
 
     def samples(self) -> npt.NDArray[np.float32]:
-        """All of it, float32 (channels, n), contiguous. Raises :class:`NoSamples`, :class:`NonFiniteSamples`."""
+        """All samples, float32 (channels, n), contiguous. Raises :class:`NoSamples`, :class:`NonFiniteSamples`."""
         if self._frames == 0:
             raise NoSamples
         samples = np.ascontiguousarray(np.concatenate(self._blocks, axis=1))

@@ -1,7 +1,7 @@
-"""Which container the bytes are, by their content alone: names and declared types lie.
+"""Finds the container in the content of the bytes. Names and declared types are not used, because they can be wrong.
 
-Everything unknown is refused here, before any parser of a codec library sees it. That includes playlists, session
-descriptions and concat scripts, which would make FFmpeg open addresses and files of their author's choice.
+Every unknown format is refused here, before a parser of a codec library reads it. That includes playlists, session
+descriptions and concat scripts, which could make FFmpeg open any address or file that their author chose.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Container(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sniffed:
-    """A container, and where it begins: behind ID3 tags and what a cut stream left before its first frame."""
+    """A container, and its offset: after ID3 tags, and after the partial frame at the start of a cut stream."""
 
     container: Container
     offset: int
@@ -47,17 +47,18 @@ _W64_RIFF: Final = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_WAVE: Final = bytes.fromhex("77617665f3acd3118cd100c04f8edb8a")
 _ASF_HEADER: Final = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 
-#: Box types that begin a file of the MP4 family: all brands, old QuickTime without ``ftyp``, and fragments.
+#: Types of the first box in a file of the MP4 family: all brands, old QuickTime without ``ftyp``, and fragments.
 _MP4_FIRST_BOXES: Final = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"styp", b"moof"})
 
 _GSM_FRAME_BYTES: Final = 33
-#: Frames that must carry GSM's marker: eight chance hits in a row are one in four billion.
+#: Number of frames that must have GSM's marker. In random bytes, eight match once in four billion.
 _GSM_FRAMES: Final = 8
-#: Frames looked at, so that the time does not grow with the object.
+#: Most frames that are checked, so that the time does not grow with the object.
 _GSM_FRAMES_LOOKED_AT: Final = 4_096
 
-#: How far the first frame of an MPEG stream may be. A stream that was cut begins inside a frame; encoders leave padding
-#: behind an ID3 tag, recorders and download tools zeros, headers of their own or half a picture before the audio.
+#: Bytes within which the first frame of an MPEG stream must begin. A stream that was cut begins inside a frame.
+#: Encoders write padding after an ID3 tag. Recorders and download tools write zeros, their own headers or part of a
+#: picture before the audio.
 SYNC_WINDOW: Final = 131_072
 
 
@@ -66,8 +67,8 @@ def sniff(data: bytes) -> Sniffed:
 
     Raises:
         EmptyObject: there are no bytes.
-        CorruptAudio: an ID3 tag that claims to be longer than the object.
-        NotAudio: no container that is accepted.
+        CorruptAudio: an ID3 tag states an end beyond the object, or has a malformed size and no audio after it.
+        NotAudio: the bytes are not a container that is accepted.
     """
     if not data:
         raise EmptyObject
@@ -90,13 +91,13 @@ def sniff(data: bytes) -> Sniffed:
 
 
 def _behind_id3(data: bytes) -> int:
-    """Where ID3v2 tags end. Some files carry several."""
+    """The position after the ID3v2 tags. Some files have several."""
     offset = 0
     while data[offset : offset + 3] == b"ID3" and offset + 10 <= len(data):
         size = 0
         for byte in data[offset + 6 : offset + 10]:
             if byte & 0x80:
-                return offset  # its size is malformed: rubbish before the audio, if there is any
+                return offset  # its size is malformed: the tag is garbage before the audio, if there is audio
             size = size << 7 | byte
         has_footer = bool(data[offset + 5] & 0x10)
         end = offset + 10 + size + (10 if has_footer else 0)
@@ -129,7 +130,7 @@ def _is_mp4(data: bytes, at: int) -> bool:
 
 
 def _is_gsm(data: bytes, at: int) -> bool:
-    """Raw GSM 06.10 has no header: every frame of 33 bytes begins with the nibble 0xD."""
+    """Whether raw GSM 06.10 begins at ``at``. It has no header; every frame of 33 bytes begins with the nibble 0xD."""
     markers = data[at : at + _GSM_FRAMES_LOOKED_AT * _GSM_FRAME_BYTES : _GSM_FRAME_BYTES]
     return len(markers) >= _GSM_FRAMES and all(marker >> 4 == 0xD for marker in markers)
 
@@ -151,5 +152,5 @@ _MAGIC: Final[dict[Container, Callable[[bytes, int], bool]]] = {
 
 
 def _shown(data: bytes) -> str:
-    """The first bytes for the message, safe to print."""
+    """The first bytes in printable form, for an error message."""
     return repr(data[:8])[1:]

@@ -1,4 +1,4 @@
-"""Uncompressed audio through libsndfile."""
+"""Decodes uncompressed audio with libsndfile."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ _BLOCK: Final = 2**18
 
 
 class _Memory(io.BytesIO):
-    """Bytes that answer a seek outside themselves like a file does: libsndfile asks for it in damaged files, and an
-    exception inside its callback is printed instead of raised."""
+    """Bytes that allow a seek outside their range, as a file does.
+
+    libsndfile makes such seeks in damaged files. An exception in its callback is printed and not raised.
+    """
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.getbuffer().nbytes}[whence]
@@ -30,7 +32,8 @@ class _Memory(io.BytesIO):
 def decode_uncompressed(data: bytes, container: Container, limits: Limits) -> Audio:
     """Decode integers, floats, A-law or mu-law in WAV, RF64, W64, AIFF, AU or CAF.
 
-    A file that ends early gives the whole frames that are there; lengths stated by the header reserve no memory.
+    A file that ends early is decoded up to its last whole frame. The header's lengths cannot reserve more memory than
+    the object's size allows.
 
     Raises:
         CorruptAudio, CodecUnsupportedByProfile, NoSamples, NonFiniteSamples, UnsupportedRate, TooManyChannels,
@@ -43,7 +46,7 @@ def decode_uncompressed(data: bytes, container: Container, limits: Limits) -> Au
                 raise CodecUnsupportedByProfile(f"{source.subtype} samples in {container} are not read")
             rate, channels = source.samplerate, source.channels
             limits.check_layout(rate, channels)
-            # No sample is stored in less than a byte, so the object's size bounds what a header may claim.
+            # Every sample takes at least a byte, so the object's size limits the number of frames.
             frames = min(source.frames, len(data) // channels)
             limits.check_length(frames, rate, channels)
             samples = np.empty((channels, frames), np.float32)

@@ -1,10 +1,10 @@
-"""Which decoder reads which codec: fixed, because different decoders give different samples.
+"""The decoder of each codec. The table is fixed, because different decoders return different samples.
 
-libsndfile reads what is not compressed, where every decoder agrees to the last bit and it is five to twenty times as
-fast. FFmpeg, through PyAV, decodes every codec proper, in whatever container it comes. The two are equally fast on
-FLAC, MP3 and Vorbis, and FFmpeg is twice as fast on Opus; libsndfile reads them in few containers only, stops at
-the first link of a chained Ogg file and at the first change of an MP3's rate, gives up on a damaged FLAC frame, and
-its MP3 library writes on standard error.
+libsndfile reads uncompressed audio. All decoders return the same bits for it, and libsndfile is five to twenty times as
+fast. FFmpeg, through PyAV, decodes all compressed audio in every container. The two are equally fast on FLAC, MP3 and
+Vorbis, and FFmpeg is twice as fast on Opus. libsndfile is not used for these codecs because it reads them in few
+containers only, stops at the first link of a chained Ogg file, at the first change of an MP3's rate and at a damaged
+FLAC frame, and its MP3 library writes on standard error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DEMUXERS: Final[Mapping[Container, str]] = MappingProxyType(
         Container.GSM: "gsm",
     }
 )
-"""FFmpeg's demuxer of each container: the only one that an object of that container may reach."""
+"""FFmpeg's demuxer of each container. No other demuxer may read an object of that container."""
 
 SOUNDFILE_SUBTYPES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -53,7 +53,7 @@ SOUNDFILE_SUBTYPES: Final[Mapping[str, str]] = MappingProxyType(
         "ULAW": "pcm_mulaw",
     }
 )
-"""libsndfile's subtypes that it decodes here, and the codec's name in results."""
+"""The subtypes that libsndfile decodes here, and the codec's name in results."""
 
 FFMPEG_DECODERS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -94,4 +94,4 @@ FFMPEG_DECODERS: Final[Mapping[str, str]] = MappingProxyType(
         "pcm_u8": "pcm_u8",
     }
 )
-"""FFmpeg's decoders that may run at all, and the codec's name in results. No video decoder is among them."""
+"""The only FFmpeg decoders that may run, and the codec's name in results. None of them is a video decoder."""

@@ -1,7 +1,7 @@
-"""Headers that a recorder left unfinished: it writes the length of the sound last, and it was killed before.
+"""Completes unfinished headers. A recorder writes the length of the audio last, and it was killed before that.
 
-The length stands at 0, at -1, or at a guess beyond the file. What is there is the recording, so the length is set to
-the rest of the file. Only uncompressed audio is looked at here: FFmpeg does the same for the codecs that it decodes.
+The stated length is 0, -1, or a guess beyond the end of the file. The recording is the rest of the file, so the length
+is set to that. Only uncompressed audio is handled here: FFmpeg does the same for the codecs that it decodes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Patch = tuple[int, bytes]
 
 
 def finished(data: bytes, container: Container, offset: int) -> bytes:
-    """``data`` with the true lengths in the header at ``offset``; ``data`` itself where they are no worse than usual.
+    """``data`` with the true lengths in the header at ``offset``; ``data`` itself when no length needs a correction.
 
-    An empty chunk of sound stays empty when nothing but whole chunks follows it.
+    In WAV, RF64 and AIFF, an empty chunk of audio stays empty when only whole chunks follow it.
     """
     match container:
         case Container.WAV:
@@ -44,7 +44,7 @@ def finished(data: bytes, container: Container, offset: int) -> bytes:
 
 
 def _wav(data: bytes, offset: int) -> Iterator[Patch]:
-    """libsndfile and pydub read to the end where the size is too large, but not where it is 0."""
+    """libsndfile and pydub read to the end of the file when the size is too large, but not when it is 0."""
     order = ">" if data.startswith(b"RIFX", offset) else "<"
     for name, start, size in chunks(data, offset + 12, order):
         if name == b"data":
@@ -54,8 +54,10 @@ def _wav(data: bytes, offset: int) -> Iterator[Patch]:
 
 
 def _rf64(data: bytes, offset: int) -> Iterator[Patch]:
-    """EBU Tech 3306: the chunk ``ds64`` has the size when the data chunk's own is -1. BW64 (ITU-R BS.2088) is the same
-    under another name, which libsndfile does not know."""
+    """The chunk ``ds64`` has the size when the size of the data chunk is -1 (EBU Tech 3306).
+
+    BW64 (ITU-R BS.2088) is the same format with another name, which libsndfile does not read.
+    """
     if data.startswith(b"BW64", offset):
         yield offset, b"RF64"
     table = None
@@ -73,7 +75,7 @@ def _rf64(data: bytes, offset: int) -> Iterator[Patch]:
 
 
 def _w64(data: bytes, offset: int) -> Iterator[Patch]:
-    """Sizes are of 64 bits and count their chunk's head of 24 bytes."""
+    """Sizes have 64 bits and include the 24 bytes of the chunk's header."""
     for name, start, size in w64_chunks(data, offset):
         if name == b"data":
             if size <= 24 or size > len(data) - start + 24:
@@ -83,7 +85,7 @@ def _w64(data: bytes, offset: int) -> Iterator[Patch]:
 
 
 def _aiff(data: bytes, offset: int) -> Iterator[Patch]:
-    """The chunk ``SSND`` begins with 8 bytes of its own; FFmpeg also needs the size of the whole."""
+    """The chunk ``SSND`` has 8 bytes before the audio. FFmpeg also needs the size of the whole file."""
     frames = None
     for name, start, size in chunks(data, offset + 12, ">"):
         if name == b"COMM":
@@ -93,12 +95,12 @@ def _aiff(data: bytes, offset: int) -> Iterator[Patch]:
                 yield start - 4, struct.pack(">I", len(data) - start)
                 yield offset + 4, struct.pack(">I", len(data) - offset - 8)
                 if frames is not None:
-                    yield frames, bytes(4)  # unknown, which every reader takes from the size
+                    yield frames, bytes(4)  # unknown: every reader computes it from the size
             return
 
 
 def _au(data: bytes, offset: int) -> Iterator[Patch]:
-    """-1 is the format's own word for unknown."""
+    """In this format -1 is the value for an unknown size."""
     start, size = struct.unpack_from(">II", data, offset + 4)
     rest = len(data) - offset - start
     if rest > 0 and (size == 0 or size > rest):
@@ -106,7 +108,7 @@ def _au(data: bytes, offset: int) -> Iterator[Patch]:
 
 
 def _caf(data: bytes, offset: int) -> Iterator[Patch]:
-    """-1 is the format's own word for "until the end"; the size counts the 4 bytes before the sound."""
+    """In this format -1 means "until the end of the file". The size includes the 4 bytes before the audio."""
     start = offset + 8
     while start + 12 <= len(data):
         name, size = struct.unpack_from(">4sq", data, start)
@@ -121,7 +123,7 @@ def _caf(data: bytes, offset: int) -> Iterator[Patch]:
 
 
 def _is_sound(data: bytes, start: int, order: str) -> bool:
-    """Whether what follows an empty chunk of sound is more than other chunks."""
+    """Whether an empty chunk of audio is followed by anything but whole chunks."""
     end = start
     for name, begin, size in chunks(data, start, order):
         if not (name.isascii() and name.decode("ascii", "replace").isprintable()):

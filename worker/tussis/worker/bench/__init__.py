@@ -1,4 +1,5 @@
-"""Measurements: ``tussis bench``. What each number means stands in ``docs/performance.md``.
+"""Benchmarks: ``tussis bench``. ``docs/performance.md`` explains each number.
 
-Every module has ``measure(..., quick: bool, command: str) -> Report``; ``command`` is what was typed, for the report.
+Every benchmark has ``measure(..., quick: bool, command: str) -> Report``. ``command`` is the command line, for the
+report.
 """

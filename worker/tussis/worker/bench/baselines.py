@@ -1,4 +1,4 @@
-"""The programs that Tussis is measured against: ``benchmarks/baseline/`` of the repository, no part of the package."""
+"""The baselines, programs to compare Tussis with: ``benchmarks/baseline/`` of the repository, not in the package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tussis.worker.bench.material import Item
 from tussis.worker.bench.place import BUCKET, PASS_S, Place, Program
 from tussis.worker.embedded.ports import free_ports
 
-#: Where a checkout keeps them.
+#: The folder of the baselines in a checkout.
 FOLDER = Path("benchmarks/baseline")
 HTTP, CELERY = "old backend", "plain Celery"
 
@@ -32,7 +32,7 @@ class Measured:
 
     spent: Spent
     answers: Mapping[str, float]
-    """Key -> bag probability."""
+    """Bag probability by key."""
 
 
 class Baseline(Protocol):
@@ -42,16 +42,16 @@ class Baseline(Protocol):
 
     @property
     def name(self) -> str:
-        """For the table."""
+        """The name in the table."""
 
     def pass_over(self, items: Sequence[Item]) -> Measured:
-        """Analyse the recordings, which lie in the bucket. Raises :class:`ServerFailed`."""
+        """Analyse the recordings, which are in the bucket. Raises :class:`ServerFailed`."""
 
 
 def find(given: Path | None) -> Path | None:
-    """The folder of the baselines: the one given, the one of this directory, or that of the checkout; else None.
+    """The folder of the baselines: the given one, that of the current directory, or that of the checkout; else None.
 
-    Raises :class:`ServerFailed` where the one given holds none.
+    Raises :class:`ServerFailed` when the given folder contains no baseline.
     """
     if given is not None:
         if not (given / "plain_celery.py").is_file():
@@ -64,7 +64,7 @@ def find(given: Path | None) -> Path | None:
 
 
 class HttpBackend:
-    """gunicorn and Flask. The recordings come in as uploads; nothing is fetched, nothing stored."""
+    """The old backend: gunicorn and Flask. The recordings are uploaded to it; it fetches and stores nothing."""
 
     name = HTTP
 
@@ -74,11 +74,11 @@ class HttpBackend:
         argv = [sys.executable, "-m", "gunicorn", "--workers", str(workers), "--bind", f"127.0.0.1:{self._port}"]
         argv += ["--timeout", "120", "http_backend:app"]
         self.program = place.run("old-backend", argv, folder, {"BASELINE_MODEL": str(model)})
-        # Every worker loads the model before it takes a request; the arbiter listens at once.
+        # The arbiter listens at once, but every worker loads the model before it accepts a request.
         self.program.wait(lambda: len(self.program.tree()) > workers and self._healthy())
 
     def pass_over(self, items: Sequence[Item]) -> Measured:
-        """Upload the recordings, as many at a time as there are workers."""
+        """Upload the recordings, one at a time for each worker."""
         answers: dict[str, float] = {}
         local = threading.local()
 
@@ -112,7 +112,7 @@ class HttpBackend:
 
 
 class PlainCelery:
-    """Stock Celery on the same broker (another logical database), the same database server (another database)."""
+    """Unmodified Celery on the same broker (another logical database) and database server (another database)."""
 
     name = CELERY
 

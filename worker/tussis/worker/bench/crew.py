@@ -1,4 +1,4 @@
-"""Processes that do one kind of work as fast as they can, each taking the next item: for work without servers."""
+"""Processes that do one kind of work at full speed, without servers. Each takes the next item."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from typing import Any, Self, TypeAlias
 
 from tussis.shared.errors import TussisError
 
-#: Seconds for a process to be ready, and for one run.
+#: Seconds that a process may take to be ready, and that one run may take.
 _START_S, _RUN_S = 120.0, 600.0
 
-#: Called once in each process, with the arguments of the crew: makes what is called for each item.
+#: Called once in each process with the arguments of the crew. It returns the function that is called for each item.
 Make: TypeAlias = Callable[..., Callable[[int], object]]
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one pass took."""
+    """The wall time and CPU time of one pass."""
 
     wall_s: float
     cpu_s: float
-    """Of all processes that were measured, user and system."""
+    """User and system time of all measured processes."""
 
 
 class Crew:
-    """``processes`` processes, from ``with`` to its end. Idle between runs. Raises :class:`TussisError`.
+    """``processes`` processes, for the time of a ``with`` block, idle between runs. Raises :class:`TussisError`.
 
-    ``make`` is a function of a module: the processes are new ones, and import it.
+    ``make`` is a function at the top level of a module, because the new processes import it.
     """
 
     def __init__(self, processes: int, make: Make, *arguments: Any) -> None:
@@ -63,7 +63,7 @@ class Crew:
         self._close()
 
     def run(self, items: Sequence[int]) -> Spent:
-        """Do the work for each item, every process taking the next one."""
+        """Do the work for each item. Each process takes the next item when it is free."""
         self._next.value = 0
         began = time.monotonic()
         for pipe in self._pipes:
@@ -98,7 +98,7 @@ def _serve(pipe: Connection, upcoming: Any, make: Make, arguments: Sequence[Any]
     try:
         work = make(*arguments)
     except TussisError as error:
-        pipe.send(error)  # the command says it, in one line
+        pipe.send(error)  # the command prints it in one line
         return
     pipe.send(0.0)
     with suppress(EOFError, KeyboardInterrupt):

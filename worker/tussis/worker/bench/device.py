@@ -1,6 +1,6 @@
-"""A GPU worker against ``session.run`` alone on the same device, 10 s recordings: ``tussis bench device``.
+"""Compares a GPU worker with ``session.run`` alone on the same device, 10 s recordings: ``tussis bench device``.
 
-The one measurement that needs a GPU to say anything; ``--provider cpu`` tries its parts without one.
+This is the only benchmark that needs a GPU. ``--provider cpu`` runs its code without one, but the numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.device.order import DeviceOrder, OnDevice
 from tussis.worker.local.surroundings import tussis_command
 
-#: Of ``session.run`` alone on the same device.
+#: Recordings a second, as a share of ``session.run`` alone on the same device.
 TARGET = 0.8
-#: Segments of a 10 s recording.
+#: The number of segments of a 10 s recording.
 _SEGMENTS = 20
-#: Recordings of one pass.
+#: The number of recordings in one pass.
 _RECORDINGS, _QUICK_RECORDINGS = 2000, 40
 
 _COLUMNS = (
@@ -37,7 +37,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure."""
+    """The parameters of the benchmark."""
 
     model: Path
     on: OnDevice
@@ -47,9 +47,9 @@ class Plan:
 
 
 def measure(plan: Plan, *, quick: bool, command: str, say: Callable[[str], object] = lambda _: None) -> Report:
-    """Every round runs the model alone, one recording a call and as many as a run may hold, and then the worker.
+    """Every round runs the model alone, with one and with the most recordings a run, and then the worker.
 
-    Raises what the servers do, and :class:`ServerFailed` where the worker refuses the device.
+    Raises the errors of the servers, and :class:`ServerFailed` when the worker refuses the device.
     """
     count = _QUICK_RECORDINGS if quick else _RECORDINGS
     (workload,) = workloads(("10s",), count * _SEGMENTS, None)
@@ -120,7 +120,7 @@ def _order(plan: Plan) -> DeviceOrder:
 
 
 def _session_run(order: str, sizes: Sequence[int]) -> Callable[[int], object]:
-    """The model alone on the device; an item is the recordings of one call."""
+    """The model alone on the device. An item is the number of recordings in one run."""
     import torch
 
     from tussis.worker.device.engine import Engine

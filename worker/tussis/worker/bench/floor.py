@@ -1,9 +1,9 @@
-"""The floor: what the model alone costs, in processes that do nothing else.
+"""The floor: the cost of the model alone, in processes that do nothing else.
 
-``session.run`` of the original float32 graph, one recording a call, its tensors ready in memory, threads that do not
-spin. Measured in two layouts, one process with a thread a core and one process a core; the faster one counts. It is the
-one place beside :mod:`tussis.worker.detector.session` that talks to onnxruntime: the floor stays what it is when the
-detector learns to do better.
+It is ``session.run`` of the original float32 graph, one recording a call, with the tensors ready in memory and threads
+that do not spin. It is measured in two layouts: one process with a thread for each core, and one process for each core.
+The faster layout counts. This module calls onnxruntime directly, not through :mod:`tussis.worker.detector.session`, so
+that the floor does not change when the detector becomes faster.
 """
 
 from __future__ import annotations
@@ -17,65 +17,65 @@ from pathlib import Path
 from tussis.worker.bench.crew import Crew, Spent
 from tussis.worker.detector.contract import SEGMENT_MASK, SPECTROGRAMS
 
-#: Of the random network that is exported when no model is given.
+#: The seed of the random network that is exported when no model is given.
 SEED = 7
-#: The floor may vary by so much from its least to its greatest round; beyond it, wall times say nothing.
+#: The largest valid spread of the floor between its fastest and slowest round. Above it, wall times are invalid.
 MOST_SPREAD = 0.10
 
 
 @dataclass(frozen=True, slots=True)
 class Rounds:
-    """Passes over one workload, medians of them."""
+    """Passes over one workload, and their medians."""
 
     passes: tuple[Spent, ...]
 
     @property
     def wall_s(self) -> float:
-        """Median."""
+        """The median wall time."""
         return statistics.median(spent.wall_s for spent in self.passes)
 
     @property
     def cpu_s(self) -> float:
-        """Median."""
+        """The median CPU time."""
         return statistics.median(spent.cpu_s for spent in self.passes)
 
     @property
     def spread(self) -> float:
-        """The wall times' greatest less their least, as a share of the median."""
+        """The difference between the longest and the shortest wall time, as a share of the median."""
         walls = [spent.wall_s for spent in self.passes]
         return (max(walls) - min(walls)) / self.wall_s
 
 
 def unsteady(spread: float) -> str:
-    """Why wall times that were measured beside a floor of this spread say nothing; empty where they do."""
+    """Why wall times measured with this spread of the floor are invalid; empty when they are valid."""
     return f"the floor varied by {spread:.0%}" if spread > MOST_SPREAD else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How many processes, of how many threads each."""
+    """The number of processes, and of threads in each."""
 
     processes: int
     threads: int
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The layout as text."""
         return f"{self.processes} x {self.threads}"
 
 
 def cores() -> int:
-    """That this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def layouts(count: int) -> tuple[Layout, ...]:
-    """One process with a thread a core, and one process a core; the same on a single core."""
+    """One process with ``count`` threads, and ``count`` processes with one thread; on a single core only one layout."""
     return (Layout(1, 1),) if count == 1 else (Layout(1, count), Layout(count, 1))
 
 
 def original_model(cache: Path) -> Path:
-    """The float32 ResNet-18 with random weights, exported once into ``cache``. Raises what the export does."""
+    """The float32 ResNet-18 with random weights, exported once into ``cache``. Raises the errors of the export."""
     path = cache / "bench" / f"random-{SEED}.onnx"
     # The manifest is written last.
     if not (path.is_file() and path.with_suffix(".json").is_file()):
@@ -87,9 +87,9 @@ def original_model(cache: Path) -> Path:
 
 
 def floor(model: Path, layout: Layout, segments: Sequence[int]) -> Crew:
-    """The processes of one layout; an item is a recording's number of segments.
+    """The processes of one layout. An item is the number of segments of a recording.
 
-    ``segments``: every number that an item of a later run is.
+    ``segments`` must contain every number that is an item of a later run.
     """
     return Crew(layout.processes, _session_run, str(model), layout.threads, sorted(set(segments)))
 

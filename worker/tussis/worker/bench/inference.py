@@ -1,4 +1,4 @@
-"""What a segment costs in the model: the original graph, its rewritten forms, and other files."""
+"""The cost of a segment in the model: the original graph, its rewritten forms, and other model files."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ from tussis.worker.detector.manifest import check_sha256, read_manifest, read_mo
 from tussis.worker.detector.tuning.choice import valid_candidates
 from tussis.worker.detector.tuning.comparison import Candidate, spectrograms_of
 
-#: Segments of a recording: the shortest, 2 s, 10 s, and the cap.
+#: Segments of a recording: the shortest, 2 s, 10 s, and the limit.
 SEGMENTS = (1, 4, 20, 32)
 _QUICK_SEGMENTS = (4,)
-#: No way may be slower than the original, less what a measurement of CPU seconds varies by.
+#: The least ratio to the original. No candidate may be slower, apart from the noise of a measurement of CPU seconds.
 LEAST = 0.98
 
 _SEED = 0
-#: CPU seconds that one round of one row takes at least.
+#: The least CPU seconds of one round of one row.
 _LEAST_S, _QUICK_LEAST_S = 0.5, 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU milliseconds a segment, medians over rounds that alternate between the ways."""
+    """CPU milliseconds a segment, medians over rounds. Each round runs every candidate in turn."""
 
     model: str
     form: str
     threads: int
     segments: int
     run_ms: float
-    """``session.run`` alone, its tensors ready: the floor, for the original."""
+    """``session.run`` alone, with its tensors ready. For the original this is the floor."""
     whole_ms: float
-    """From mel images: letterbox, channels and run."""
+    """From mel images: letterbox, channels and ``session.run``."""
     ratio: float
-    """The original's ``whole_ms`` to this one's."""
+    """The original's ``whole_ms`` divided by this one's."""
 
 
 def measure(models: Sequence[Path], *, threads: Sequence[int] | None, rounds: int, quick: bool, command: str) -> Report:
-    """Measure every sound way of every model; the first model is what the others are compared with.
+    """Measure every valid candidate of every model, each against the original graph of the same model.
 
     Args:
-        models: at least one ONNX file, its manifest beside it.
-        threads: of one run, each measured by itself; None: one, and one a core.
-        rounds: of which the medians are taken.
+        models: at least one ONNX file, with its manifest beside it.
+        threads: numbers of threads of a run, each measured separately; None: one thread, and one for each core.
+        rounds: the number of rounds for the medians.
 
     Raises :class:`ModelRefused`.
     """
-    torch.set_num_threads(1)  # its threads wait by spinning, and would count while another runtime works
+    torch.set_num_threads(1)  # torch's threads spin while they wait, which would count as CPU time of the other runtime
     cores = len(os.sched_getaffinity(0))
     counts = threads or sorted({1, cores})
     costs: list[Cost] = []
@@ -91,7 +91,7 @@ def measure(models: Sequence[Path], *, threads: Sequence[int] | None, rounds: in
 
 
 def costs_of(path: Path, *, threads: int, rounds: int, quick: bool) -> list[Cost]:
-    """One model's ways, those that answer as the original does."""
+    """The costs of one model's valid candidates: those that give the same results as the original."""
     manifest = read_manifest(path)
     data = read_model(path)
     check_sha256(data, manifest, str(path))
@@ -111,7 +111,7 @@ def costs_of(path: Path, *, threads: int, rounds: int, quick: bool) -> list[Cost
 def _spent(
     ways: Sequence[Candidate], mels: NDArray[np.float32], rounds: int, least_s: float
 ) -> list[tuple[list[float], list[float]]]:
-    """Seconds of each way and round: of the run alone, and of the whole."""
+    """CPU seconds for each candidate and round: of the run alone, and of the whole."""
     mask = np.ones(mels.shape[:2], dtype=np.bool_)
     ready = spectrograms_of(mels, rounded=False)
 
@@ -139,7 +139,7 @@ def _repeated(step: Callable[[Candidate], object], way: Candidate, repeats: int)
 
 
 def _timed(step: Callable[[], object]) -> float:
-    """CPU seconds of all threads of this process."""
+    """The CPU seconds of ``step``, of all threads of this process."""
     began = time.process_time()
     step()
     return time.process_time() - began

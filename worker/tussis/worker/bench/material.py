@@ -1,4 +1,4 @@
-"""What is measured on: recordings of 2, 10 and 60 seconds, and a mix of real ones."""
+"""The workloads of the benchmarks: recordings of 2, 10 and 60 seconds, and a mix of real or synthetic ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.pipeline.prepare import cut_audio
 
-#: The mix when no real recordings are given.
+#: The name of the mix when no real recordings are given.
 SYNTHETIC_MIX = "mix (synthetic)"
 MIX = "mix"
 #: The names that ``--only`` takes.
@@ -26,7 +26,7 @@ NAMES = ("2s", "10s", "60s", MIX)
 
 _PROFILE = profile_named("documented")
 _LIMITS = Limits(max_bytes=100_000_000, max_duration_s=3600.0, min_rate_hz=4_000, max_rate_hz=192_000, max_channels=8)
-#: Of the synthetic recordings, Hz: 16-bit mono WAV.
+#: The sample rate of the synthetic recordings, in Hz. They are 16-bit mono WAV.
 RATE_HZ = 16_000
 
 
@@ -37,7 +37,7 @@ class Item:
     key: str
     data: bytes
     segments: int
-    """That the model sees: at most 32."""
+    """The number of segments that the model scores: at most 32."""
     duration_s: float
 
 
@@ -50,11 +50,11 @@ class Workload:
 
     @property
     def segments(self) -> list[int]:
-        """Of each recording, in order."""
+        """The number of segments of each recording, in order."""
         return [item.segments for item in self.items]
 
     def line(self) -> str:
-        """For people."""
+        """The workload as a line of text."""
         seconds = sum(item.duration_s for item in self.items)
         return f"{self.name}: {len(self.items)} recordings, {seconds:.0f} s of audio, {sum(self.segments)} segments"
 
@@ -64,11 +64,11 @@ def workloads(names: Sequence[str], segments: int, recordings: Path | None) -> l
 
     Args:
         names: which of :data:`NAMES`.
-        segments: about how many each holds in all; at least two recordings.
-        recordings: where the mix is taken from: a folder of recordings, or one with the pack's ``manifest.csv`` (then
-            the train split of ``coughs/``). None: a synthetic mix.
+        segments: the approximate total number of segments in each. Each has at least two recordings.
+        recordings: the source of the mix: a folder of recordings, or one with the pack's ``manifest.csv`` (then the
+            train split of ``coughs/``). None: a synthetic mix.
 
-    Raises :class:`FileUnreadable` where the folder holds no recording that can be read.
+    Raises :class:`FileUnreadable` when a file cannot be read, or the folder has fewer than two valid recordings.
     """
     made = []
     for name in NAMES:
@@ -83,7 +83,7 @@ def workloads(names: Sequence[str], segments: int, recordings: Path | None) -> l
 
 def _synthetic(name: str, seconds: float, segments: int) -> Workload:
     first = _item(f"{name}/0.wav", wav(seconds, seed=0))
-    count = max(2, segments // first.segments // 2 * 2)  # even: two processes end together
+    count = max(2, segments // first.segments // 2 * 2)  # an even number, so that two processes end together
     return Workload(name, (first, *(_item(f"{name}/{seed}.wav", wav(seconds, seed)) for seed in range(1, count))))
 
 
@@ -92,7 +92,7 @@ def _mix(segments: int, folder: Path | None) -> Workload:
     if folder is None:
         draw = random.Random(0)
         while sum(item.segments for item in items) < segments or len(items) < 2:
-            # Telephone and messenger recordings: one to six seconds, MP3.
+            # Like recordings of telephones and messengers: one to eight seconds, most of them short, MP3.
             seconds = min(8.0, 1.0 + draw.expovariate(1 / 1.6))
             rate = draw.choice((8_000, 48_000))
             items.append(_item(f"mix/{len(items)}.mp3", mp3(seconds, rate, seed=len(items))))
@@ -101,7 +101,7 @@ def _mix(segments: int, folder: Path | None) -> Workload:
         try:
             items.append(_item(f"mix/{path.name}", path.read_bytes()))
         except PermanentError:
-            continue  # the pack's folder may hold what is no recording
+            continue  # the pack's folder may contain files that are not recordings
         except OSError as error:
             raise FileUnreadable(f"cannot read {path}: {error.strerror}") from error
         if sum(item.segments for item in items) >= segments and len(items) >= 2:
@@ -112,7 +112,7 @@ def _mix(segments: int, folder: Path | None) -> Workload:
 
 
 def _files(folder: Path) -> list[Path]:
-    """In a shuffled order that is always the same."""
+    """The files, in a shuffled order that is always the same."""
     manifest = folder / "manifest.csv"
     if manifest.is_file():
         with manifest.open(newline="", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""A worker's memory over many recordings."""
+"""The memory of a worker over many recordings."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tussis.worker.bench.place import PASS_S, Place, Program, place, stop
 from tussis.worker.bench.report import Column, Report, Verdict, hardware
 
 COUNT, _QUICK_COUNT = 10_000, 300
-#: Of the worker's memory after its warm-up.
+#: The largest memory at the end, relative to the memory after the warm-up.
 TARGET = 1.05
-#: The share of all recordings that counts as warm-up, and the share that a mean is taken over.
+#: The share of all recordings for the warm-up, and the share for each mean.
 _WARM_UP, _SHARE = 0.1, 0.1
-#: Open jobs to keep: more are enqueued as these are worked off.
+#: The least number of open jobs. When fewer are open, more are enqueued.
 _AHEAD = 200
 _POLL_S = 0.5
 _MIB = 2**20
@@ -32,23 +32,23 @@ _MIB = 2**20
 
 @dataclass(frozen=True)
 class Sample:
-    """One look. Memory in bytes."""
+    """One measurement of the memory, in bytes."""
 
     done: int
     parent_pss: int
     parent_uss: int
     children_pss: int
-    """The sum."""
+    """The sum over the children."""
     children_uss: int
 
     @property
     def pss(self) -> int:
-        """Of the whole worker: what is shared between its processes counts once."""
+        """The PSS of the whole worker: memory shared between its processes counts once."""
         return self.parent_pss + self.children_pss
 
     @property
     def uss(self) -> int:
-        """Of the whole worker, what is its processes' own: a leak shows here, and other programs do not.
+        """The USS of the whole worker, the memory of its processes alone. It shows a leak and no other program.
 
         The PSS of a library's pages grows when another program that has mapped them ends.
         """
@@ -58,7 +58,7 @@ class Sample:
 def measure(
     model: Path, *, count: int | None, quick: bool, command: str, say: Callable[[str], object] = lambda _: None
 ) -> Report:
-    """Work off ``count`` recordings, looking at the worker's processes meanwhile. Raises what the servers do."""
+    """Analyse ``count`` recordings and measure the worker's processes meanwhile. Raises the errors of the servers."""
     wanted = count or (_QUICK_COUNT if quick else COUNT)
     with place() as made:
         items = _items()
@@ -72,7 +72,7 @@ def measure(
 
 
 def _items() -> list[Item]:
-    """Half a second to four seconds, and a long one among a hundred: every size that memory may grow for."""
+    """198 recordings of 0.4 to 4 s, one of 10 s and one of 60 s: all sizes for which memory may grow."""
     draw = random.Random(0)
     lengths = [60.0, 10.0, *(draw.choice((0.4, 0.4, 0.4, 0.8, 1.4, 4.0)) for _ in range(198))]
     return [Item(f"{number}.wav", wav(seconds, number), 1, seconds) for number, seconds in enumerate(lengths)]
@@ -114,7 +114,7 @@ def _look(worker: Program, done: int) -> Sample:
 def _report(samples: list[Sample], wanted: int, model: Path, command: str) -> Report:
     first = [sample for sample in samples if _WARM_UP * wanted <= sample.done <= (_WARM_UP + _SHARE) * wanted]
     last = [sample for sample in samples if sample.done >= (1 - _SHARE) * wanted]
-    if not first:  # few recordings: the first look behind the warm-up
+    if not first:  # with few recordings: the first sample after the warm-up
         first = [next(sample for sample in samples if sample.done >= _WARM_UP * wanted)]
 
     def mean(among: list[Sample], field: str) -> float:

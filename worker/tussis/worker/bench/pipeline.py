@@ -1,4 +1,4 @@
-"""From enqueue to committed rows, beside the floor and beside what one would write in an afternoon."""
+"""The pipeline from enqueue to committed rows, compared with the floor and with the baselines."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tussis.worker.bench.place import Answered, Place, Program, place, stop
 from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
 
 TUSSIS = "tussis"
-#: How far a baseline's bag probability may be from ours: beyond it, the two do not do the same work.
+#: The largest difference between bag probabilities of a baseline and of Tussis. Above it, they do not do the same work.
 AGREEMENT = 1e-3
-#: Segments of one pass: some four seconds of the floor on two cores, and one.
+#: Segments of one pass: about four seconds of the floor on two cores; with ``quick``, about one second.
 _SEGMENTS, _QUICK_SEGMENTS = 320, 80
-#: Of the wall or CPU time of the faster floor, by workload.
+#: The least ratio of the floor's wall or CPU time to that of Tussis, by workload.
 FLOOR_TARGETS: Mapping[str, float] = {"2s": 0.80, "10s": 0.90, MIX: 0.80, SYNTHETIC_MIX: 0.80}
-#: Recordings a second against the plain Celery pipeline: the same model, and another one (int8) against the original.
+#: Recordings a second relative to plain Celery: with the same model, and with another one (int8) against the original.
 CELERY_TARGETS: Mapping[str, float] = {"10s": 1.6, MIX: 2.0, SYNTHETIC_MIX: 2.0}
 OTHER_MODEL_TARGETS: Mapping[str, float] = {"10s": 4.0, MIX: 5.0, SYNTHETIC_MIX: 5.0}
 
@@ -41,47 +41,47 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure."""
+    """The parameters of the benchmark."""
 
     original: Path
     """The float32 model of the floor and of the baselines."""
     model: Path
-    """What the worker serves: the same, or one made from it."""
+    """The worker's model: the original, or one made from it."""
     names: tuple[str, ...] = NAMES
     rounds: int = 5
     recordings: Path | None = None
-    """Where the mix comes from, see :func:`~tussis.worker.bench.material.workloads`."""
+    """The source of the mix, see :func:`~tussis.worker.bench.material.workloads`."""
     baseline: Path | None = None
-    """The folder of the baselines; None: found in a checkout, else left out."""
+    """The folder of the baselines. None: that of the checkout; without a checkout no baseline runs."""
     against: tuple[str, ...] = (CELERY, HTTP)
     children: int = field(default_factory=cores)
 
 
 @dataclass(frozen=True)
 class _Least:
-    """The floor of one workload, medians."""
+    """The floor of one workload, as medians."""
 
     layout: Layout
-    """The faster one."""
+    """The faster layout."""
     wall_s: float
     cpu_s: float
-    """The least of any layout: threads that wait for each other cost CPU time as well."""
+    """The least CPU time of any layout: threads that wait for each other also use CPU time."""
     spread: float
 
 
 @dataclass
 class _Passes:
-    """What was measured on one workload."""
+    """The measurements of one workload."""
 
     floors: dict[Layout, list[Spent]] = field(default_factory=lambda: defaultdict(list))
     programs: dict[str, list[Spent]] = field(default_factory=lambda: defaultdict(list))
     shift: float = 0.0
-    """Largest difference between a baseline's bag probability and ours."""
+    """The largest difference between bag probabilities of a baseline and of Tussis."""
     stages: dict[str, float] = field(default_factory=dict)
-    """Mean milliseconds a recording, of the last pass."""
+    """Mean milliseconds a recording for each stage, in the last pass."""
 
     def floor(self) -> _Least:
-        """Of the faster layout the wall time; of the thriftier one the CPU time."""
+        """The wall time of the faster layout, and the least CPU time of any layout."""
         medians = {layout: Rounds(tuple(passes)) for layout, passes in self.floors.items()}
         layout = min(medians, key=lambda layout: medians[layout].wall_s)
         faster = medians[layout]
@@ -91,8 +91,8 @@ class _Passes:
 def measure(plan: Plan, *, quick: bool, command: str, say: Callable[[str], object] = lambda _: None) -> Report:
     """Measure the pipeline: every round runs the floor, Tussis and the baselines one after the other.
 
-    Raises what the servers do, and :class:`TussisError` where a baseline's answers differ from ours by more than
-    :data:`AGREEMENT` while both run the same model.
+    Raises the errors of the servers. Raises :class:`TussisError` when a baseline runs the same model as Tussis and its
+    answers differ by more than :data:`AGREEMENT`.
     """
     chosen = workloads(plan.names, _QUICK_SEGMENTS if quick else _SEGMENTS, plan.recordings)
     sizes = [count for workload in chosen for count in workload.segments]
@@ -116,7 +116,7 @@ def measure(plan: Plan, *, quick: bool, command: str, say: Callable[[str], objec
 
 @contextmanager
 def _programs(made: Place, plan: Plan) -> Iterator[tuple[Program, list[Baseline]]]:
-    """The worker and the baselines, ready; idle while they are not asked."""
+    """The worker and the baselines, ready and idle."""
     folder = find(plan.baseline) if plan.against else None
     started: list[Program] = []
     try:
@@ -133,7 +133,7 @@ def _programs(made: Place, plan: Plan) -> Iterator[tuple[Program, list[Baseline]
 
 
 def _warm_up(workload: Workload) -> Workload:
-    """Enough that every process has had one."""
+    """The first recordings of the workload: enough that every process gets one."""
     return Workload(workload.name, workload.items[: 4 * cores()])
 
 
@@ -162,7 +162,7 @@ def _round(
 
 
 def _answers(made: Place, answered: Answered) -> tuple[dict[str, float], dict[str, float]]:
-    """Bag probabilities by key, and the stages' mean milliseconds."""
+    """The bag probabilities by key, and the mean milliseconds of each stage."""
     probabilities: dict[str, float] = {}
     stages: dict[str, float] = defaultdict(float)
     for job in answered.jobs:
@@ -235,7 +235,7 @@ def _rounds(count: int) -> str:
 
 
 def _stages_note(workload: Workload, passes: _Passes, children: int) -> str:
-    """Where a recording's time goes in its child, of the last pass."""
+    """The time of each stage of a recording in its child, in the last pass."""
     stages = ", ".join(f"{name} {milliseconds:.1f}" for name, milliseconds in passes.stages.items())
     each = passes.programs[TUSSIS][-1].wall_s * children / len(workload.items) * 1000
     rest = each - sum(passes.stages.values())

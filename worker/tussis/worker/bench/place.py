@@ -1,4 +1,4 @@
-"""Where a pipeline is measured: embedded servers, a bucket with the recordings, a real worker."""
+"""The environment of a benchmark: embedded servers, a bucket with the recordings, a real worker."""
 
 from __future__ import annotations
 
@@ -33,34 +33,34 @@ from tussis.worker.local.bucket import bucket_client
 from tussis.worker.local.surroundings import forget_deployments, said_last, tussis_command
 
 BUCKET = "tussis-bench"
-#: Seconds for a program to be ready, and for one pass.
+#: Seconds that a program may take to be ready, and that one pass may take.
 READY_S, PASS_S = 180.0, 600.0
-#: Seconds between two looks whether a pass is over: one short command to the broker.
+#: Seconds between two checks whether a pass is over. A check is one short command to the broker.
 _POLL_S = 0.01
 _CACHE = "TUSSIS_MODEL_CACHE_DIR"
-#: Jobs that are opened in one step.
+#: The number of jobs that are enqueued in one step.
 _BATCH = 500
 
 
 @dataclass
 class Program:
-    """A process under measurement, beside the servers."""
+    """A measured process beside the servers."""
 
     name: str
     process: GuardedProcess
     log: Path
 
     def cpu_s(self) -> float:
-        """User and system seconds of the process and its children, since each began."""
+        """User and system seconds of the process and its descendants, each since its start."""
         return sum(self.cpu_parts())
 
     def cpu_parts(self) -> tuple[float, float]:
-        """The same of the parent, and of its children."""
+        """The same, separately for the process and for its descendants."""
         parent, *children = map(_cpu_s, self.tree())
         return parent, sum(children)
 
     def tree(self) -> list[Any]:
-        """The process and its descendants. Raises :class:`ServerFailed` when it ended."""
+        """The process and its descendants. Raises :class:`ServerFailed` when it has ended."""
         try:
             parent = psutil.Process(self.process.pid)
             return [parent, *parent.children(recursive=True)]
@@ -68,11 +68,11 @@ class Program:
             raise ServerFailed(f"{self.name} ended: {said_last(self.lines())}; see {self.log}") from None
 
     def lines(self) -> list[str]:
-        """What it logged."""
+        """The lines of its log."""
         return self.log.read_text(errors="replace").splitlines()
 
     def wait(self, ready: Callable[[], bool], timeout_s: float = READY_S) -> None:
-        """Wait for a condition while the process lives. Raises :class:`ServerFailed`."""
+        """Wait for a condition. Raises :class:`ServerFailed` after ``timeout_s`` or when the process ends."""
         ends = time.monotonic() + timeout_s
         while not ready():
             if not self.process.running:
@@ -92,7 +92,7 @@ class Answered:
 
 @dataclass
 class Place:
-    """Everything at hand for the time of :func:`place`."""
+    """The servers, the store and the bucket, for the time of :func:`place`."""
 
     servers: Servers
     data: Path
@@ -101,18 +101,18 @@ class Place:
     broker: Any
     store: Store
     kept: Mapping[str, str]
-    """Of the environment's settings those that say nothing of a deployment."""
+    """The settings in the environment that do not belong to a deployment."""
     etags: dict[str, str] = field(default_factory=dict)
-    """Key -> entity tag of what was uploaded."""
+    """Entity tags of the uploaded recordings, by key."""
 
     def upload(self, items: Sequence[Item]) -> None:
-        """Bring recordings into the bucket."""
+        """Upload recordings into the bucket."""
         for item in items:
             answer = self.client.put_object(Bucket=BUCKET, Key=item.key, Body=item.data)
             self.etags[item.key] = normalise_etag(answer["ETag"])
 
     def run(self, name: str, argv: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Program:
-        """Start a program that ends with us."""
+        """Start a program that ends with this process."""
         log = self.data / f"{name}.log"
         command = Command(
             name=name,
@@ -126,7 +126,7 @@ class Place:
         return Program(name, self.servers.run_beside(command), log)
 
     def worker(self, model: Path, children: int, *, name: str = "worker", **settings: object) -> Program:
-        """``tussis worker cpu``, ready. ``settings`` are TUSSIS_* by their lower-case names."""
+        """Start ``tussis worker cpu`` and wait until it is ready. ``settings``: TUSSIS_* by their lower-case names."""
         run_dir = self.data / f"run-{name}"
         run_dir.mkdir(exist_ok=True)
         environment = {f"TUSSIS_{key.upper()}": str(value) for key, value in settings.items()}
@@ -136,7 +136,7 @@ class Place:
         return program
 
     def jobs(self, items: Sequence[Item]) -> list[Job]:
-        """A new job for each recording, whatever was answered before."""
+        """Make a new job for each recording, also for recordings that already have an answer."""
         now = time.time()
         return [
             Job(
@@ -151,12 +151,12 @@ class Place:
         ]
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
-        """Open them all."""
+        """Enqueue all jobs."""
         for start in range(0, len(jobs), _BATCH):
             self.ledger.open_many(jobs[start : start + _BATCH])
 
     def drain(self, worker: Program) -> None:
-        """Wait until no job is open: each is closed after its rows are committed. Raises :class:`ServerFailed`."""
+        """Wait until no job is open. A job is closed after its rows are committed. Raises :class:`ServerFailed`."""
         ends = time.monotonic() + PASS_S
         while self.broker.zcard(OPEN_KEY):
             time.sleep(_POLL_S)
@@ -164,7 +164,7 @@ class Place:
                 raise ServerFailed(f"the worker does not get done: {said_last(worker.lines())}; see {worker.log}")
 
     def pass_over(self, workload: Workload, worker: Program) -> Answered:
-        """Enqueue a workload and wait for its committed rows. Raises :class:`TussisError` where one is missing."""
+        """Enqueue a workload and wait for its committed rows. Raises :class:`TussisError` when a result is missing."""
         jobs = self.jobs(workload.items)
         cpu, began = worker.cpu_s(), time.monotonic()
         self.enqueue(jobs)
@@ -178,7 +178,7 @@ class Place:
         return Answered(spent, tuple(jobs))
 
     def analysis(self, job: Job) -> Analysis:
-        """What became of a job. Raises :class:`TussisError` when the store knows nothing of it."""
+        """The analysis of a job. Raises :class:`TussisError` when the store does not have the job."""
         answer = self.store.job(job.job_id)
         if answer is None:
             raise TussisError(f"the store knows nothing of {job.uri}")
@@ -187,14 +187,14 @@ class Place:
 
 @contextmanager
 def place() -> Iterator[Place]:
-    """Start the servers in a new folder, stop and remove everything at the end. Raises what the servers and store do.
+    """Start the servers in a new folder; at the end stop them and remove it. Raises the errors of servers and store.
 
-    The settings of a deployment are taken out of this process's environment.
+    The settings of a deployment are removed from the environment of this process.
     """
     cache = os.environ.get(_CACHE)
     forget_deployments()
     data = Path(tempfile.mkdtemp(prefix="tussis-bench-"))
-    # PostgreSQL runs as another user where we are root, and has to pass through.
+    # For root, PostgreSQL runs as another user, which must be able to enter the folder.
     data.chmod(0o711)
     try:
         with ExitStack() as stack:
@@ -218,7 +218,7 @@ def place() -> Iterator[Place]:
 
 
 def stop(programs: Sequence[Program]) -> None:
-    """End programs side by side; return when they are gone."""
+    """Stop programs in parallel; return when they have ended."""
     for program in programs:
         program.process.ask_to_stop()
     for program in programs:
@@ -238,5 +238,5 @@ def _event(line: str) -> str | None:
         return None
     try:
         return str(json.loads(line).get("event"))
-    except ValueError:  # half written
+    except ValueError:  # an incomplete line
         return None

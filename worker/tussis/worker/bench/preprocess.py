@@ -1,4 +1,4 @@
-"""What a recording costs from its waveform to the network's input: one transform call a segment against Tussis."""
+"""The cost of a recording from its waveform to the network's input: one transform call a segment against Tussis."""
 
 from __future__ import annotations
 
@@ -40,45 +40,45 @@ from tussis.worker.bench.material import NAMES, Workload, workloads
 from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
 from tussis.worker.pipeline.prepare import cut_audio, limits_of
 
-#: Times faster than one transform call a segment, by the workload's name.
+#: The least speed relative to one transform call for each segment, by the name of the workload.
 TARGETS = {"2s": 3.0, "10s": 4.5}
 
 _SEGMENTS, _QUICK_SEGMENTS = 160, 60
-#: CPU seconds that one timing takes at least.
+#: The least CPU seconds of one timing.
 _LEAST_S, _QUICK_LEAST_S = 0.2, 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """CPU seconds a recording, medians."""
+    """CPU seconds a recording, as medians."""
 
     recordings: int
     segments: int
-    """Of all recordings."""
+    """The number of segments of all recordings."""
     waveform_s: float
-    """Decoded samples to segments at 16 kHz: normalise, downmix, resample, filter, cut. The same either way."""
+    """From decoded samples to segments at 16 kHz: normalise, downmix, resample, filter, cut. The same for both."""
     plain_s: float
-    """16 kHz to the images with one transform call a segment."""
+    """From segments at 16 kHz to images, with one transform call for each segment."""
     shared_s: float
-    """The same as Tussis does it."""
+    """From segments at 16 kHz to images, in Tussis."""
 
     @property
     def ratio(self) -> float:
-        """From the waveform at 16 kHz."""
+        """The speed of Tussis relative to the baseline, from the waveform at 16 kHz."""
         return self.plain_s / self.shared_s
 
     @property
     def ratio_from_samples(self) -> float:
-        """From the decoded samples."""
+        """The speed of Tussis relative to the baseline, from the decoded samples."""
         return (self.waveform_s + self.plain_s) / (self.waveform_s + self.shared_s)
 
 
 class OneCallASegment:
-    """The plain way: torchaudio's transforms, built once, called for every segment."""
+    """The baseline: torchaudio's transforms, built once and called for every segment."""
 
     def __init__(self, profile: Profile) -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torchaudio's, about its own bands
+            warnings.simplefilter("ignore")  # torchaudio warns about its mel bands
             self._mel = torchaudio.transforms.MelSpectrogram(
                 sample_rate=SAMPLE_RATE,
                 n_fft=FFT_SAMPLES,
@@ -95,7 +95,7 @@ class OneCallASegment:
         self._float16 = profile.image_float16
 
     def images(self, cut: Cut) -> Tensor:
-        """float32 (S, 3, 224, 224), as :func:`tussis.shared.dsp.images.images` gives it."""
+        """The images, float32 (S, 3, 224, 224), as :func:`tussis.shared.dsp.images.images` returns them."""
         return torch.stack([self._image(window) for window in cut.windows])
 
     def _image(self, window: Tensor) -> Tensor:
@@ -112,17 +112,17 @@ class OneCallASegment:
 
 
 def compared(recordings: Sequence[Audio], profile: Profile, *, rounds: int, least_s: float) -> Compared:
-    """Measure on the calling thread, which must be torch's only one; both ways in every round.
+    """Measure the baseline and Tussis in every round, on the calling thread. It must be torch's only thread.
 
     Args:
-        recordings: at least one, decoded as the profile wants.
-        profile: under which.
-        rounds: of which the medians are taken.
-        least_s: CPU seconds that each way takes in a round, at least.
+        recordings: at least one, decoded with the decoder of the profile.
+        profile: the preprocessing rules.
+        rounds: the number of rounds for the medians.
+        least_s: the least CPU seconds of each timing in a round.
     """
     plain = OneCallASegment(profile)
     with torch.no_grad():
-        # The allocator keeps what the longest recording needed, as in a worker that has seen one.
+        # The allocator keeps the memory for the longest recording, as in a worker after such a recording.
         longest = _longest(profile)
         plain.images(longest)
         images(longest, profile)
@@ -138,7 +138,7 @@ def compared(recordings: Sequence[Audio], profile: Profile, *, rounds: int, leas
 
 
 def measure(*, names: Sequence[str], rounds: int, quick: bool, recordings: Path | None, command: str) -> Report:
-    """Every profile on every workload, one thread.
+    """Measure every profile on every workload, with one thread.
 
     Raises :class:`TussisError`.
     """
@@ -208,7 +208,7 @@ def _each(items: Sequence[object], work: Callable[..., object]) -> None:
 
 
 def _cpu_s(way: Callable[[], None], least_s: float) -> float:
-    """CPU seconds of one pass, from as many as ``least_s`` takes."""
+    """The CPU seconds of one pass, measured over enough passes to take ``least_s``."""
     way()
     passes = 0
     start = time.process_time()

@@ -1,4 +1,4 @@
-"""How CPU-bound work, from a recording's bytes to its scores, scales with processes; no server takes part."""
+"""How CPU-bound work, from a recording's bytes to its scores, scales with the number of processes, without servers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tussis.worker.bench.floor import Rounds, cores, unsteady
 from tussis.worker.bench.material import workloads
 from tussis.worker.bench.report import Column, Report, Verdict, hardware
 
-#: Recordings a second of two processes against one.
+#: Recordings a second of two processes, relative to one.
 TARGET = 1.85
 _SEGMENTS, _QUICK_SEGMENTS = 160, 60
 
 
 def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Report:
-    """One process of one thread against one a core (two on a single core), alternating, medians.
+    """Compare one process with one for each core (two on a single core), one thread each, in turn; take the medians.
 
     Raises :class:`TussisError`.
     """

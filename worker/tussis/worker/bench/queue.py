@@ -1,4 +1,4 @@
-"""The queue: how fast upstream fills it, and what a message costs when few or very many wait behind it."""
+"""The queue: the speed of enqueueing, and the cost of a message when few or very many messages wait."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
 from tussis.worker.bench.tiny import write_tiny
 from tussis.worker.embedded.server import EmbeddedServer
 
-#: Jobs a second that one process enqueues, with the ledger.
+#: Jobs a second that one process enqueues, including the ledger.
 RATE_TARGET = 20_000.0
-#: CPU a message with many waiting, against few.
+#: The largest CPU time of a message with many waiting messages, relative to few.
 COST_TARGET = 1.10
 FEW, MANY = 1_000, 1_000_000
 _QUICK_MANY = 20_000
-#: Jobs enqueued to measure the rate, and messages worked off to measure the cost.
+#: Jobs enqueued to measure the rate, and messages processed to measure the cost.
 _JOBS, _QUICK_JOBS = 100_000, 20_000
 _MESSAGES, _QUICK_MESSAGES = 600, 150
-#: Messages before a measurement begins.
+#: Messages processed before a measurement begins.
 _WARM_UP = 60
 
-#: What upstream does. A process of its own; the worker's side imports no producer.
+#: The program of upstream. It runs in a separate process, because the worker does not import the producer.
 _UPSTREAM = """
 import json, sys, time
 from tussis.producer import JobRequest, Producer
@@ -58,13 +58,13 @@ class Bulk:
     jobs: int
     wall_s: float
     cpu_s: float
-    """Of the enqueueing process."""
+    """The CPU seconds of the enqueueing process."""
     broker_cpu_s: float
 
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU seconds that one message took."""
+    """The CPU seconds of one message."""
 
     parent_s: float
     children_s: float
@@ -72,14 +72,14 @@ class Cost:
 
     @property
     def total_s(self) -> float:
-        """Of all."""
+        """The sum over all processes."""
         return self.parent_s + self.children_s + self.broker_s
 
 
 def measure(
     *, rounds: int, quick: bool, many: int | None, command: str, say: Callable[[str], object] = lambda _: None
 ) -> Report:
-    """Both measurements. ``many``: how many wait in the larger case. Raises what the servers do."""
+    """Make both measurements. ``many``: waiting messages in the larger case. Raises the errors of the servers."""
     jobs, messages = (_QUICK_JOBS, _QUICK_MESSAGES) if quick else (_JOBS, _MESSAGES)
     large = many or (_QUICK_MANY if quick else MANY)
     with place() as made:
@@ -88,7 +88,7 @@ def measure(
         model = write_tiny(made.data)
         made.upload([Item("short.wav", wav(0.4, 0), 1, 0.4)])
         costs: dict[int, list[Cost]] = {FEW: [], large: []}
-        # Few, many, few: a machine that slows down meanwhile shows in the difference of the two.
+        # Few, many, few: if the machine slows down meanwhile, the two measurements with few differ.
         for waiting in (FEW, large, FEW):
             say(f"working off {rounds} times {messages} messages before {waiting} others")
             costs[waiting] += _costs(made, model, waiting, messages, rounds)
@@ -96,7 +96,7 @@ def measure(
 
 
 def _bulk(made: Place, jobs: int, etag: str) -> Bulk:
-    """Enqueue so many into an empty broker, in a process of its own."""
+    """Enqueue ``jobs`` jobs into an empty broker, in a separate process."""
     made.broker.flushdb()
     made.broker.bgrewriteaof()
     before = _cpu_s(made.servers.broker)
@@ -111,7 +111,7 @@ def _bulk(made: Place, jobs: int, etag: str) -> Bulk:
 
 
 def _costs(made: Place, model: Path, waiting: int, messages: int, rounds: int) -> list[Cost]:
-    """CPU a message, ``rounds`` times, before so many others."""
+    """Measure the CPU seconds of a message ``rounds`` times, with ``waiting`` other messages in the queue."""
     _bulk(made, waiting + _WARM_UP + messages * rounds, made.etags["short.wav"])
     worker = made.worker(model, cores(), name=f"worker-{waiting}")
     try:
@@ -138,7 +138,7 @@ def _wait_open(made: Place, worker: Program, target: int) -> None:
 
 
 def _cpu_s(server: EmbeddedServer) -> float:
-    """User and system seconds of a server, without processes that it forks to write its file."""
+    """User and system seconds of a server, without the processes that it forks to rewrite its file."""
     times = psutil.Process(server.pid).cpu_times()
     return float(times.user + times.system)
 

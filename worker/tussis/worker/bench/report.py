@@ -1,4 +1,4 @@
-"""A measurement as a value: a table, the machine it was made on, and what it says about the targets."""
+"""The report of a benchmark as a value: a table, the machine, and the comparison with the targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TypeAlias
 from tussis.worker.atomic import replace_file
 from tussis.worker.local.terminal import console, on_terminal
 
-#: Of the JSON: raised when a field changes its meaning.
+#: The version of the JSON format, raised when a field changes its meaning.
 SCHEMA_VERSION = 1
 
 Cell: TypeAlias = str | float | int | None
@@ -23,22 +23,22 @@ Cell: TypeAlias = str | float | int | None
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """Where a measurement was made."""
+    """The machine and software of a measurement."""
 
     cpu: str
-    """The model's name, as the kernel gives it."""
+    """The name of the CPU model, from the kernel."""
     cores: int
-    """That this process may use."""
+    """The number of cores that this process may use."""
     memory_gib: float
     python: str
     torch: str
-    """Version; empty where it is not installed. So below."""
+    """The version; empty when it is not installed. The same for ``onnxruntime``."""
     onnxruntime: str
     date: str
     """UTC, ISO 8601, to the second."""
 
     def line(self) -> str:
-        """For people."""
+        """The machine as a line of text."""
         return (
             f"{self.cpu}, {self.cores} cores, {self.memory_gib:.0f} GiB; Python {self.python},"
             f" torch {self.torch or '-'}, onnxruntime {self.onnxruntime or '-'}; {self.date}"
@@ -46,7 +46,7 @@ class Hardware:
 
 
 def hardware() -> Hardware:
-    """This machine, now. Loads neither torch nor onnxruntime."""
+    """The machine and software of this process. It loads neither torch nor onnxruntime."""
     return Hardware(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)),
@@ -60,7 +60,7 @@ def hardware() -> Hardware:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of a table. ``digits`` are those behind the point of a float."""
+    """One column of a table. ``digits``: the number of decimals of a float."""
 
     name: str
     unit: str = ""
@@ -68,11 +68,11 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Name and unit."""
+        """The name and the unit."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
     def text(self, cell: Cell) -> str:
-        """One cell for people; ``-`` for none."""
+        """One cell as text; ``-`` for None."""
         if cell is None:
             return "-"
         return f"{cell:,.{self.digits}f}" if isinstance(cell, float) else f"{cell:,}" if _number(cell) else str(cell)
@@ -80,19 +80,19 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One target and what was measured of it."""
+    """One target and its measurement."""
 
     what: str
     measured: float
     target: float
     at_most: bool = False
-    """The target is an upper bound; a lower one otherwise."""
+    """Whether the target is an upper bound; if not, it is a lower bound."""
     void: str = ""
-    """Why the measurement says nothing; empty where it does."""
+    """Why the measurement is invalid; empty when it is valid."""
 
     @property
     def reached(self) -> bool | None:
-        """None where the measurement is void."""
+        """Whether the target is reached; None when the measurement is void."""
         if self.void:
             return None
         return self.measured <= self.target if self.at_most else self.measured >= self.target
@@ -110,10 +110,10 @@ class Report:
 
     title: str
     command: str
-    """What repeats it, as typed."""
+    """The command line that repeats the measurement."""
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    """Each as long as ``columns``."""
+    """Each row has a cell for each of ``columns``."""
     hardware: Hardware
     notes: tuple[str, ...] = ()
     verdicts: tuple[Verdict, ...] = ()
@@ -139,14 +139,14 @@ def as_json(report: Report) -> dict[str, object]:
 
 
 def write_json(report: Report, path: Path) -> None:
-    """Write the report whole or not at all. Raises OSError."""
+    """Write the report as JSON, whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(as_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     replace_file(path, text.encode())
 
 
 def plain(report: Report) -> str:
-    """The report as text: its table is Markdown, columns aligned."""
+    """The report as text, with a Markdown table with aligned columns."""
     cells = [[column.heading for column in report.columns]]
     cells += [[column.text(cell) for column, cell in zip(report.columns, row, strict=True)] for row in report.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -158,7 +158,7 @@ def plain(report: Report) -> str:
 
 
 def show(report: Report, echo: Callable[[str], object] = print) -> None:
-    """Print the report: by rich on a terminal, as :func:`plain` text elsewhere."""
+    """Print the report: with rich on a terminal, as :func:`plain` text elsewhere."""
     if not on_terminal():
         echo(plain(report))
         return
@@ -182,7 +182,7 @@ def _under(report: Report) -> list[str]:
 
 
 def _right(report: Report) -> list[bool]:
-    """Which columns hold numbers."""
+    """For each column, whether it is right-aligned, because it holds numbers."""
     return [
         any(_number(row[index]) for row in report.rows) and all(not isinstance(row[index], str) for row in report.rows)
         for index in range(len(report.columns))

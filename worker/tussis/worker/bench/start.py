@@ -1,4 +1,4 @@
-"""How long a worker takes until it can serve, and how long the command line takes to answer."""
+"""The time from the start of a worker until it is ready, and the time of ``tussis --help``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ READY_TARGET_S, HELP_TARGET_S = 8.0, 0.3
 
 
 def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Report:
-    """A worker's start until ``worker_ready``, and ``tussis --help``; medians. Raises what the servers do."""
+    """Measure a worker's start until ``worker_ready``, and ``tussis --help``; medians. Raises the servers' errors."""
     starts: list[Spent] = []
     with place() as made:
         for number in range(1 if quick else rounds):

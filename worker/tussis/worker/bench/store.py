@@ -1,4 +1,4 @@
-"""The store: segment rows a second, and what a write takes beyond the disk's own answer."""
+"""The store: segment rows a second, and the time of a write beyond one fsync."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from tussis.worker.embedded.postgres import Postgres
 
 T = TypeVar("T")
 
-#: Segment rows a second through :data:`CONNECTIONS` connections, one transaction a recording.
+#: Segment rows a second through :data:`CONNECTIONS` connections, with one transaction for each recording.
 ROWS_TARGET = 20_000.0
-#: Milliseconds of a write beyond one fsync.
+#: The largest milliseconds of a write beyond one fsync.
 BEYOND_TARGET = 3.0
 CONNECTIONS = 4
-#: Segments of a recording: the most, of ten seconds, of two.
+#: Segments of a recording: the limit, of ten seconds, of two seconds.
 SEGMENTS = (32, 20, 4)
-#: Recordings a round, and writes one after the other.
+#: Recordings in a round, and writes made one after the other.
 _RECORDINGS, _QUICK_RECORDINGS = 1_500, 400
 _SINGLE, _QUICK_SINGLE = 300, 100
 #: Recordings before the first round, so that every connection has prepared its statements.
 _WARM_UP = 20 * CONNECTIONS
-#: Bytes of a page of PostgreSQL's log: what an fsync is measured with.
+#: Bytes of a page of PostgreSQL's write-ahead log. The fsync is measured with one page.
 _PAGE = 8192
 
 
@@ -46,30 +46,32 @@ class Rate:
     recordings: int
     spent: Spent
     server_cpu_s: float
-    """Of PostgreSQL."""
+    """The CPU seconds of PostgreSQL."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """Seconds that one thing took, each time, done alone."""
+    """The seconds of each call of one operation, with no other operation at the same time."""
 
     what: str
     seconds: tuple[float, ...]
 
     @property
     def median_ms(self) -> float:
-        """Milliseconds."""
+        """The median in milliseconds."""
         return statistics.median(self.seconds) * 1000
 
     @property
     def p99_ms(self) -> float:
-        """Milliseconds."""
+        """The 99th percentile in milliseconds."""
         return sorted(self.seconds)[int(0.99 * len(self.seconds))] * 1000
 
 
 def measure(*, rounds: int, quick: bool, command: str) -> Report:
-    """Claims and results as the worker writes them, on an embedded PostgreSQL with its own settings: it syncs every
-    commit. Raises what the server does."""
+    """Measure claims and results as the worker writes them, on an embedded PostgreSQL with its default settings.
+
+    PostgreSQL syncs every commit. Raises the errors of the servers.
+    """
     recordings, single = (_QUICK_RECORDINGS, _QUICK_SINGLE) if quick else (_RECORDINGS, _SINGLE)
     with place() as made:
         url = made.servers.endpoints.database_url
@@ -94,7 +96,7 @@ def measure(*, rounds: int, quick: bool, command: str) -> Report:
 
 
 def request_for(model: ModelFacts, key: str, segments: int) -> ClaimRequest:
-    """A claim as a worker makes it, of a recording that nobody has seen."""
+    """The request for a claim as a worker makes it, for a new recording."""
     job = Job(job_id=str(uuid.uuid4()), bucket=BUCKET, key=key, etag="0" * 32, enqueued_at=time.time())
     return ClaimRequest(
         job=job,
@@ -144,7 +146,7 @@ def result_of(segments: int) -> Result:
 def _writer(
     url: str, model: ModelFacts, segments: int, claimed: Sequence[Claimed], run: str
 ) -> Callable[[int], object]:
-    """What one process does for an item: write the result of a claim that stands, or claim first where none does."""
+    """The function that one process runs for an item: write the result of its claim; if it has none, claim first."""
     store = Store.connect(url, direct=True)
     result = result_of(segments)
 
@@ -185,7 +187,7 @@ def _rates(
 
 
 def _waits(store: Store, server: Postgres, model: ModelFacts, count: int) -> list[Waits]:
-    """One after the other through one connection, in turns with the fsync, so that a slow disk is slow for all."""
+    """Time the writes through one connection, each after an fsync, so that a slow disk slows down all of them."""
     run = uuid.uuid4().hex
     results = {segments: result_of(segments) for segments in SEGMENTS}
     seconds: dict[str, list[float]] = {}
@@ -214,13 +216,13 @@ def _waits(store: Store, server: Postgres, model: ModelFacts, count: int) -> lis
 
 
 def _write_through(file: int) -> None:
-    """What a commit asks of the disk: a page, over what was there, on the medium."""
+    """Write as a commit does: overwrite a page, and fsync."""
     os.pwrite(file, bytes(_PAGE), 0)
     os.fsync(file)
 
 
 def _server_cpu_s(server: Postgres) -> float:
-    """User and system seconds of PostgreSQL's processes that live."""
+    """User and system seconds of PostgreSQL's running processes."""
     total = 0.0
     main = psutil.Process(server.pid)
     for process in (main, *main.children(recursive=True)):

@@ -1,4 +1,4 @@
-"""A model that costs next to nothing, for measuring what surrounds one."""
+"""A model that takes almost no time, to measure everything except the model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tussis.worker.detector.manifest import Manifest, sha256_of, write_manifest
 
 
 def write_tiny(folder: Path) -> Path:
-    """``tiny.onnx`` and its manifest: a segment's logit is the mean of a row of its image, a bag's the largest."""
+    """Write ``tiny.onnx`` and its manifest. A segment's logit is the mean of an image row, a bag's the largest."""
     node = helper.make_node
     constants = {
         "first": np.array([0, 100]),

@@ -1,7 +1,7 @@
-"""``tussis demo``: the whole pipeline once over, on real servers, with recordings made here or given."""
+"""``tussis demo``: one run of the whole pipeline, on the embedded servers, with synthetic or given recordings."""
 
 from pathlib import Path
 from typing import Final
 
-#: Where its data lies unless told otherwise, below the current folder.
+#: The default data folder, below the current folder.
 DEFAULT_DATA: Final = Path(".tussis") / "demo"

@@ -1,4 +1,4 @@
-"""Samples to the bytes of an audio file, in the formats that phones, browsers and telephony send."""
+"""Encodes samples as an audio file, in the formats of phones, browsers and telephony."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class Format(Enum):
-    """A container with a codec in it: file suffix, then libsndfile's or FFmpeg's names for the two."""
+    """A container and a codec: file suffix, then the names of both in libsndfile or FFmpeg."""
 
     WAV_8 = (".wav", "soundfile", "WAV", "PCM_U8")
     WAV_16 = (".wav", "soundfile", "WAV", "PCM_16")
@@ -26,12 +26,12 @@ class Format(Enum):
 
     @property
     def suffix(self) -> str:
-        """Of the file's name, with the dot."""
+        """The suffix of the file's name, with the dot."""
         return self.value[0]
 
 
 def encode(samples: NDArray[np.float32], rate_hz: int, form: Format) -> bytes:
-    """``samples``, float32 (channels, n) in [-1, 1] with one or two channels, as a file."""
+    """Encode ``samples``, float32 (channels, n) in [-1, 1] with one or two channels; return the bytes of the file."""
     _, library, container, codec = form.value
     if library == "soundfile":
         return _with_soundfile(samples, rate_hz, container, codec)

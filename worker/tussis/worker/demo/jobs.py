@@ -1,4 +1,4 @@
-"""Upstream's second half, and the wait: keys into the queue through the producer, answers out of the store."""
+"""Enqueues the recordings as upstream does, and waits for their answers in the store."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tussis.worker.demo.upload import BUCKET
 from tussis.worker.local.surroundings import said_last, tussis_command
 
 _POLL_S: Final = 0.1
-#: Seconds without any job ending after which something is wrong: more than a worker allows one recording.
+#: Seconds without an answer after which waiting fails. It is more than a worker allows for one recording.
 _STALL_S: Final = 420.0
-#: Open jobs looked at in one round: they end nearly in the order in which they came.
+#: Open jobs to check in one round. Jobs end nearly in the order in which they were enqueued.
 _LOOKED_AT: Final = 32
 
 
 @dataclass(frozen=True)
 class Enqueued:
-    """A job. ``sent`` is False when it was open already, left behind by a demo that was stopped."""
+    """A job. ``sent`` is False when the job was already open, from an earlier demo that was stopped."""
 
     uri: str
     job_id: str
@@ -36,9 +36,9 @@ class Enqueued:
 
 
 def enqueue(recordings: Sequence[Recording], again: bool, servers: Mapping[str, str]) -> list[Enqueued]:
-    """Enqueue the recordings with ``tussis enqueue``, as upstream would from a shell; ``servers`` are its settings.
+    """Enqueue the recordings with ``tussis enqueue``, as from a shell. ``servers`` are the settings of the command.
 
-    Raises :class:`TussisError` with what it says when it refuses any.
+    Raises :class:`TussisError` with the command's message when it refuses a recording.
     """
     lines = [
         json.dumps({"uri": ObjectAddress(BUCKET, recording.key).uri, "metadata": {"file": recording.path.name}})
@@ -49,7 +49,7 @@ def enqueue(recordings: Sequence[Recording], again: bool, servers: Mapping[str, 
         input="\n".join(lines).encode("utf-8", errors="replace"),
         env={**os.environ, **servers},
         capture_output=True,
-        start_new_session=True,  # Ctrl-C is for us to pass on
+        start_new_session=True,  # only the demo handles Ctrl-C
         check=False,
     )
     told = [json.loads(line) for line in ended.stdout.splitlines()]
@@ -67,10 +67,10 @@ def follow(
     check: Callable[[], None],
     answered: Callable[[JobAnswer], None],
 ) -> None:
-    """Wait until every job has its answer, ``answered`` being called with each as it comes.
+    """Wait until every job has its answer. Each answer is passed to ``answered`` when it is found.
 
-    ``check`` raises when waiting has no sense any more. Raises :class:`ServerFailed` when nothing moves, and what the
-    broker and the store raise.
+    ``check`` raises when no answer can come any more. Raises :class:`ServerFailed` when no job ends for ``_STALL_S``
+    seconds, and the errors of the broker and the store.
     """
     pending = [job.job_id for job in jobs]
     moved = time.monotonic()
@@ -80,7 +80,7 @@ def follow(
             if len(still_open) == _LOOKED_AT:
                 still_open += pending[index:]
                 break
-            # Out of the ledger means into the store: the job is closed after its answer's commit.
+            # A job that is not in the ledger has its answer in the store: the job is closed after the commit.
             answer = store.job(job_id) if ledger.find(job_id) is None else None
             if answer is None:
                 still_open.append(job_id)

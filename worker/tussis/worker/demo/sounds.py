@@ -1,8 +1,8 @@
-"""Sounds made of seeded noise and sines: coughs that sound like coughs, and what else a microphone hears.
+"""Synthesises sounds from seeded noise and sines: coughs, and other sounds that a microphone records.
 
 A cough has three phases: a burst when the glottis opens, turbulent air through the vocal tract, and often a voiced end.
-Every function gives float64 (n,) samples at ``rate_hz`` with a peak of 1; the same generator state gives the same
-samples. Nothing here is a model of anybody's lungs: it is meant to look right in a spectrogram.
+Every function returns float64 (n,) samples at ``rate_hz`` with a peak of 1; the same generator state gives the same
+samples. The sounds are not a physical model: they resemble real ones in a spectrogram.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _VOWELS: Final = ((730.0, 1090.0), (270.0, 2290.0), (530.0, 1840.0), (570.0, 840
 def cough(rng: np.random.Generator, rate_hz: int) -> Samples:
     """One cough of 0.35 to 0.5 s.
 
-    The proportions follow the mean of 200 recorded ones (training split of the covid19-cough dataset, CC0 1.0): there
-    within 40 ms, some 10 dB lower after 250 ms, then a quick end; 25 dB less at 3000 Hz than at 300 Hz.
+    The proportions follow the mean of 200 recorded coughs (training split of the covid19-cough dataset, CC0 1.0): a
+    rise within 40 ms, about 10 dB lower after 250 ms, then a fast decay; 25 dB less at 3000 Hz than at 300 Hz.
     """
     body_s = rng.uniform(0.22, 0.33)
     samples = int((body_s + 0.15) * rate_hz)
@@ -46,7 +46,7 @@ def cough(rng: np.random.Generator, rate_hz: int) -> Samples:
 
 
 def coughs(rng: np.random.Generator, samples: int, rate_hz: int, count: int, first_s: float) -> Samples:
-    """``count`` coughs, the first one at ``first_s``, each a bit weaker than the one before; the rest is silence."""
+    """``count`` coughs, the first at ``first_s``, each a little weaker than the one before; the rest is silence."""
     sound = np.zeros(samples)
     at = first_s
     for number in range(count):
@@ -64,7 +64,7 @@ def room(rng: np.random.Generator, samples: int, rate_hz: int) -> Samples:
 
 
 def fan(rng: np.random.Generator, samples: int, rate_hz: int) -> Samples:
-    """A fan: hum of the mains and moving air."""
+    """A fan: mains hum and moving air."""
     t = np.arange(samples) / rate_hz
     hum = sum(np.sin(2 * np.pi * 50 * k * t + rng.uniform(0, 6)) / k for k in (1, 2, 3, 5))
     return _normalised(hum + 1.5 * _noise(rng, samples, rate_hz, 80, 1200, slope=-0.5))
@@ -110,7 +110,7 @@ def melody(rng: np.random.Generator, samples: int, rate_hz: int) -> Samples:
 
 
 def speech(rng: np.random.Generator, samples: int, rate_hz: int) -> Samples:
-    """One voice: four syllables a second, each a vowel, some with a consonant's hiss before."""
+    """One voice: four syllables a second, each a vowel, some with the noise of a consonant."""
     t = np.arange(samples) / rate_hz
     source = _voice(rng, t, rate_hz, rng.uniform(100, 210), 0.0)
     hiss = _noise(rng, samples, rate_hz, 2500, 7000)
@@ -134,7 +134,7 @@ def babble(rng: np.random.Generator, samples: int, rate_hz: int) -> Samples:
 
 
 def dial(rng: np.random.Generator, samples: int, rate_hz: int) -> Samples:
-    """A telephone's two tones, on and off."""
+    """The two tones of a telephone, on and off."""
     t = np.arange(samples) / rate_hz
     tones = np.sin(2 * np.pi * 440 * t) + np.sin(2 * np.pi * 480 * t)
     return _normalised(tones * (t % 0.5 < 0.3) + 0.01 * _noise(rng, samples, rate_hz, 200, 3400))
@@ -158,7 +158,7 @@ def engine(rng: np.random.Generator, samples: int, rate_hz: int) -> Samples:
 def _noise(
     rng: np.random.Generator, samples: int, rate_hz: int, low_hz: float, high_hz: float, slope: float = 0.0
 ) -> Samples:
-    """Noise between two frequencies, its amplitude going with frequency to the power ``slope``; peak 1."""
+    """Noise between two frequencies. Its amplitude is proportional to the frequency to the power ``slope``; peak 1."""
 
     def shape(frequency: Samples) -> Samples:
         band = np.sqrt((1 + (low_hz / frequency) ** 4) * (1 + (frequency / high_hz) ** 4))
@@ -168,7 +168,7 @@ def _noise(
 
 
 def _resonant(sound: Samples, rate_hz: int, formants: Sequence[tuple[float, float, float]]) -> Samples:
-    """The sound with peaks in its spectrum: frequency and bandwidth in Hz, and how much is added there."""
+    """The sound with peaks in its spectrum. A formant is a frequency and a bandwidth in Hz, and the added gain."""
 
     def shape(frequency: Samples) -> Samples:
         return np.asarray(0.1 + sum(gain / (1 + ((frequency - at) / (width / 2)) ** 2) for at, width, gain in formants))
@@ -177,21 +177,21 @@ def _resonant(sound: Samples, rate_hz: int, formants: Sequence[tuple[float, floa
 
 
 def _filtered(sound: Samples, rate_hz: int, shape: Callable[[Samples], Samples]) -> Samples:
-    """The sound with its spectrum multiplied by a function of the frequency in Hz, which is above 0."""
-    length = 1 << (len(sound) - 1).bit_length()  # lengths with large prime factors take many times as long
+    """The sound with its spectrum multiplied by ``shape`` of the frequency in Hz. The frequency is above 0."""
+    length = 1 << (len(sound) - 1).bit_length()  # an FFT of a length with large prime factors takes many times as long
     frequency = np.maximum(np.fft.rfftfreq(length, 1 / rate_hz), rate_hz / length)
     return np.fft.irfft(np.fft.rfft(sound, length) * shape(frequency), length)[: len(sound)]
 
 
 def _voice(rng: np.random.Generator, t: Samples, rate_hz: int, pitch_hz: float, glide: float) -> Samples:
-    """A sawtooth whose pitch trembles, and moves by the factor ``1 + glide`` over the sound."""
+    """A sawtooth with vibrato. Its pitch changes by the factor ``1 + glide`` over the sound."""
     wander = 1 + 0.03 * np.sin(2 * np.pi * rng.uniform(2, 4) * t + rng.uniform(0, 6))
     pitch = pitch_hz * wander * (1 + glide * t / max(t[-1], 0.01))
     return np.asarray(2 * (np.cumsum(pitch) / rate_hz % 1) - 1)
 
 
 def _impulses(rng: np.random.Generator, samples: int, rate_hz: int, per_s: float, decay_s: float) -> Samples:
-    """Short noises at random moments and of random strength."""
+    """Short bursts of noise at random times and with random strength."""
     sound = np.zeros(samples)
     length = min(int(6 * decay_s * rate_hz), samples)
     envelope = np.exp(-np.arange(length) / rate_hz / decay_s)

@@ -1,4 +1,4 @@
-"""The results as a table, and what they amount to."""
+"""The answers as a table, their counts, and the exit status."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tussis.shared.store.records import Analysis, JobAnswer
 from tussis.shared.text import probability
 from tussis.worker.demo.upload import BUCKET
 
-#: Rows of the table; the store has all.
+#: The largest number of rows in the table. The store has all answers.
 _MOST_ROWS: Final = 60
-#: Columns from which on there is room for every column of the table.
+#: The width of a terminal, in characters, from which the table has all its columns.
 _WIDE: Final = 130
 
-#: What may be wrong with a recording. Any other failure is one of Tussis.
+#: Error classes of a faulty recording. Any other failure is an error of Tussis.
 FILE_FAULTS: Final = frozenset(
     {errors.ObjectTooLarge.error_class, errors.AudioError.error_class}
     | {kind.error_class for kind in errors.AudioError.__subclasses__()}
@@ -31,7 +31,7 @@ FILE_FAULTS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of the recordings. ``before``: when the answers that are older than this run were given."""
+    """The answers and their counts. ``before``: the times of the answers that are older than this run."""
 
     answers: tuple[JobAnswer, ...]
     cough: int
@@ -43,7 +43,7 @@ class Tally:
 
     @classmethod
     def of(cls, answers: Sequence[JobAnswer], began: datetime) -> Tally:
-        """Count ``answers``, in the order of their URIs; ``began`` is when this run did."""
+        """Count ``answers`` and sort them by URI. ``began`` is the start of this run."""
         ordered = tuple(sorted(answers, key=lambda answer: answer.analysis.uri))
         analyses = [answer.analysis for answer in ordered]
         failed = [analysis for analysis in analyses if analysis.state is not AnalysisState.SUCCEEDED]
@@ -58,20 +58,20 @@ class Tally:
         )
 
     def words(self) -> str:
-        """The counts in a line."""
+        """The counts in one line."""
         return f"{self.cough} cough, {self.no_cough} no cough, {self.failed} failed"
 
     def status(self, own_recordings: bool) -> int:
-        """The exit status: 0 unless something failed that should not have.
+        """The exit status: 1 after an unexpected failure, else 0.
 
-        A file that cannot be analysed is a right answer about a folder of somebody's own (``own_recordings``); of the
-        recordings made here, all have to end as results.
+        With ``own_recordings``, the user's own folder, a failure because of a faulty file is expected. Synthetic
+        recordings must all get results.
         """
         return int(bool(self.own_faults) or (self.failed > 0 and not own_recordings))
 
 
 def results_table(tally: Tally, width: int, safe: Callable[[str], Text]) -> Table:
-    """The results for a screen of ``width`` columns; ``safe`` makes names of files printable."""
+    """The table for a screen of ``width`` characters; ``safe`` makes the names of files printable."""
     shown = _shown(tally.answers)
     wide = is_wide(width)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left", title_style="bold")
@@ -95,12 +95,12 @@ def results_table(tally: Tally, width: int, safe: Callable[[str], Text]) -> Tabl
 
 
 def is_wide(width: int) -> bool:
-    """Whether the table of a screen so wide says of each result which model gave it."""
+    """Whether a screen of this width has room for the model and profile of each result."""
     return width >= _WIDE
 
 
 def served(tally: Tally) -> str:
-    """Which models under which profiles gave the answers."""
+    """The models, profiles and thresholds of the answers."""
     pairs = {(one.analysis.model, one.analysis.profile, one.analysis.threshold) for one in tally.answers}
     named = sorted(
         f"{model or 'no model'}, profile {profile}" + ("" if threshold is None else f", threshold {threshold}")
@@ -110,13 +110,13 @@ def served(tally: Tally) -> str:
 
 
 def failures(tally: Tally) -> list[tuple[str, str]]:
-    """Key and reason of what failed, of the first ten."""
+    """Key and reason of the first ten failures."""
     failed = [one.analysis for one in tally.answers if one.analysis.error_class is not None]
     return [(one.key, f"{one.error_class}: {one.error_message}") for one in failed[:10]]
 
 
 def _shown(answers: tuple[JobAnswer, ...]) -> list[JobAnswer]:
-    """As many as the table takes, failures before others, in order."""
+    """The answers for the table, at most ``_MOST_ROWS``, in order. Failures are kept before results."""
     by_interest = sorted(answers, key=lambda answer: answer.analysis.error_class is None)
     kept = {answer.job_id for answer in by_interest[:_MOST_ROWS]}
     return [answer for answer in answers if answer.job_id in kept]
@@ -132,7 +132,7 @@ def _cells(one: Analysis) -> list[Text]:
 
 
 def _strongest(answer: JobAnswer) -> Text:
-    """Where the segment of the highest probability lies."""
+    """The start and end of the segment with the highest probability."""
     if not answer.segments:
         return Text("-")
     best = max(answer.segments, key=lambda segment: segment.probability)

@@ -1,4 +1,4 @@
-"""Upstream's first half: recordings into the bucket."""
+"""Uploads the recordings into the bucket, as upstream does."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ BUCKET: Final = "tussis-demo"
 
 
 def upload(client: Any, recordings: Sequence[Recording], uploaded: Callable[[], None]) -> int:
-    """Bring the bucket up to date, ``uploaded`` being called for each recording; how many were really sent.
+    """Upload the recordings that the bucket lacks; return their number. ``uploaded`` is called for each recording.
 
-    What lies there with the same bytes is left alone: a new object would be analysed anew in a bucket with versions.
+    An object with the same bytes is not sent again: in a bucket with versions, the new one would be analysed again.
 
-    Raises :class:`FileUnreadable`, and what :func:`tussis.shared.s3.storage_errors` does.
+    Raises :class:`FileUnreadable`, and the errors of :func:`tussis.shared.s3.storage_errors`.
     """
     with storage_errors(f"s3://{BUCKET}"):
         if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
@@ -30,7 +30,7 @@ def upload(client: Any, recordings: Sequence[Recording], uploaded: Callable[[], 
 
     def one(recording: Recording) -> bool:
         data = _read(recording.path)
-        # The entity tag of an object that was sent in one piece.
+        # The entity tag of an object that was uploaded in one part is its MD5 sum.
         if there.get(recording.key) == hashlib.md5(data, usedforsecurity=False).hexdigest():
             return False
         with storage_errors(f"s3://{BUCKET}/{recording.key}"):

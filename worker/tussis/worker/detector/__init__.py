@@ -1,1 +1,1 @@
-"""The model as a worker serves it: its manifest, its contract, and the session that answers."""
+"""The model in a worker: manifest, contract check, and the onnxruntime session that runs it."""

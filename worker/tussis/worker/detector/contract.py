@@ -1,4 +1,4 @@
-"""The contract of the ONNX file: names, types and shapes, as ``docs/models.md`` states them."""
+"""The contract of the ONNX file: names, types and shapes. ``docs/models.md`` documents it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEGMENT_PROBABILITIES: Final = "segment_probabilities"
 SEGMENT_LOGITS: Final = "segment_logits"
 BAG_LOGIT: Final = "bag_logit"
 
-#: The opset that the audio contract starts at.
+#: The oldest opset that the audio contract allows.
 MIN_OPSET: Final = 17
 
 _BATCH: Final = "batch_size"
@@ -48,21 +48,21 @@ class Port(Protocol):
 
     @property
     def shape(self) -> Sequence[int | str | None]:
-        """An int is a fixed dimension; a name or None a dynamic one."""
+        """An int is a fixed dimension. A name or None is a dynamic one."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """What of a graph the contract leaves open."""
+    """The properties of a graph that the contract does not fix."""
 
     opset: int
     fixed_batch: bool
-    """Whether it takes one recording a run, no more."""
+    """Whether the graph takes exactly one recording per run."""
     fixed_segments: int | None
-    """How many segments it takes, no more and no fewer; None: any number."""
+    """The exact number of segments that the graph takes. None: any number."""
     outputs: tuple[str, ...]
-    """Those of the contract's outputs that it has."""
+    """The contract's outputs that the graph has."""
 
     @property
     def has_bag_logit(self) -> bool:
@@ -74,11 +74,12 @@ class Graph:
 
 
 def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], opset: int, where: str) -> Graph:
-    """Hold a graph's inputs and outputs against the contract.
+    """Check a graph's inputs and outputs against the contract.
 
     Outputs that the contract does not name are ignored. ``where`` names the file in errors.
 
-    Raises :class:`ModelRefused` for the first difference: what, where, what the contract wants.
+    Raises :class:`ModelRefused` for the first difference. The message has the file, the port, what was found and what
+    the contract requires.
     """
     if opset < MIN_OPSET:
         raise ModelRefused(f"{where}: opset {opset}: export the model with opset {MIN_OPSET} or newer")
@@ -113,7 +114,7 @@ def _check_port(
     dimensions: dict[str, int | None],
     where: str,
 ) -> None:
-    """Compare one input or output; ``dimensions`` collects what the inputs say of batch and segments."""
+    """Check one input or output. ``dimensions`` collects the sizes of batch and segments that the inputs declare."""
     what = f'{where}: {kind} "{port.name}"'
     if port.type != element:
         raise ModelRefused(f"{what} is {port.type}: the contract wants {element}")
@@ -123,7 +124,7 @@ def _check_port(
         raise ModelRefused(f"{what} has {len(found)} dimensions: the contract wants {wanted}")
     for size, expected in zip(found, shape, strict=True):
         if isinstance(expected, int):
-            # A dynamic height or width would hide until the first run that the graph wants another one.
+            # With a dynamic height or width, a wrong size would fail only in the first run.
             if size != expected:
                 raise ModelRefused(f"{what} has shape {_shape(found)}: the contract wants {wanted}")
         elif kind == "input" and dimensions.setdefault(expected, size) != size:

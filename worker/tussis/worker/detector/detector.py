@@ -25,29 +25,30 @@ from tussis.worker.detector.manifest import Manifest, check_sha256, read_manifes
 from tussis.worker.detector.session import RunFailed, Runs, open_session
 
 _IMAGE: Final = (3, IMAGE_SIZE, IMAGE_SIZE)
-#: Where a probability is cut before its logit is taken: half a float32 step below 1. Keeps logits within +-16.7.
+#: A probability is clipped to this distance from 0 and 1 before its logit is taken. It is half a float32 step below 1,
+#: and keeps logits within +-16.7.
 _LEAST_PROBABILITY: Final = 2.0**-24
-#: How far beyond 0 or 1 a probability may lie and still be that. onnxruntime's Sigmoid gives 1 + 2**-23 for some logits
-#: of 17 to 18 (measured with 1.32: 17.844, and 17.951769 alone), which is an answer, and a very sure one.
+#: A probability may lie this far outside 0 to 1 and is then clipped. onnxruntime's Sigmoid returns 1 + 2**-23 for some
+#: logits of 17 to 18 (measured with 1.32: for 17.844, and for 17.951769 as the only value). Such an output is valid.
 _ROUNDING: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """The answers for B recordings of up to S segments, float32. Where the mask is false there is NaN."""
+    """The model's outputs for B recordings of up to S segments, float32. Segments with a false mask are NaN."""
 
     bag_probability: NDArray[np.float32]
     """(B,), in [0, 1]."""
     bag_logit: NDArray[np.float32]
-    """(B,), finite: the graph's own, else the logit of the probability."""
+    """(B,), finite. The graph's output if it has one, otherwise the logit of the probability."""
     segment_probabilities: NDArray[np.float32]
     """(B, S), in [0, 1]."""
     segment_logits: NDArray[np.float32]
-    """(B, S), finite, as ``bag_logit``."""
+    """(B, S), finite. The graph's output if it has one, otherwise the logit of the probability."""
 
 
 class Detector:
-    """One model, loaded. Load it in the process that uses it: a session does not survive a fork."""
+    """A loaded model. Load it in the process that uses it: a session does not survive a fork."""
 
     def __init__(self, manifest: Manifest, session: Runs) -> None:
         self.manifest = manifest
@@ -59,13 +60,13 @@ class Detector:
 
         Args:
             path: the ONNX file.
-            intra_op_threads: threads that one run uses; at least 1.
+            intra_op_threads: threads of one run; at least 1.
             provider: ``cpu``.
 
         Raises:
-            ModelRefused: file or manifest is missing or wrong, or they do not belong together.
+            ModelRefused: the file or the manifest is missing or invalid, or the checksum does not match.
             NotInstalled: onnxruntime is missing.
-            SettingsInvalid: no such provider, or fewer threads than one.
+            SettingsInvalid: the provider is unknown, or ``intra_op_threads`` is less than 1.
         """
         manifest = read_manifest(path)
         data = read_model(path)
@@ -75,13 +76,13 @@ class Detector:
 
     @property
     def graph(self) -> Graph:
-        """What of the graph the contract leaves open."""
+        """The properties of the graph that the contract does not fix."""
         return self._session.graph
 
     def warm_up(self) -> None:
-        """Run the smallest and the largest recording, so that the first real one finds all memory in place.
+        """Run the smallest and the largest input, so that all memory is allocated before the first recording.
 
-        Raises :class:`ModelRefused` when the model does not answer.
+        Raises :class:`ModelRefused` when a run fails.
         """
         for segments in (1, MAX_SEGMENTS):
             noise = np.random.default_rng(0).normal(size=(1, segments, *_IMAGE)).astype(np.float32)
@@ -91,18 +92,19 @@ class Detector:
                 raise ModelRefused(f"{self.manifest.label} does not run on {segments} segments: {error}") from None
 
     def score(self, spectrograms: NDArray[np.float32], mask: NDArray[np.bool_]) -> Scores:
-        """The answers for a batch of recordings.
+        """Run the model on a batch of recordings.
 
-        A graph whose batch is fixed at 1 runs once a recording; one whose segments are fixed gets masked padding.
+        A graph whose batch is fixed at 1 runs once per recording. A graph with a fixed number of segments gets masked
+        padding.
 
         Args:
-            spectrograms: float32 (B, S, 3, 224, 224); what stands under a false mask is not looked at.
+            spectrograms: float32 (B, S, 3, 224, 224). Values under a false mask have no effect.
             mask: bool (B, S), true for the segments that exist; at least one in each row.
 
         Raises:
-            InferenceFailed: the run fails, or an answer is not finite or not a probability.
-            ValueError: arrays of other types or shapes, a row without a segment, or more segments than the graph
-                takes.
+            InferenceFailed: the run fails, or an output is not finite or not a probability.
+            ValueError: an array has another type or shape, a row has no segment, or there are more segments than the
+                graph takes.
         """
         check_batch(SPECTROGRAMS, spectrograms, _IMAGE, mask, self.graph)
         return score_batch(self._session, self.manifest.label, {SPECTROGRAMS: spectrograms}, mask)
@@ -111,7 +113,7 @@ class Detector:
 def check_batch(
     name: str, images: NDArray[np.float32], image: tuple[int, ...], mask: NDArray[np.bool_], graph: Graph
 ) -> None:
-    """Raise ValueError unless the arrays are float32 (B, S, *image) and bool (B, S), and a graph can take them."""
+    """Raise ValueError unless the arrays are float32 (B, S, *image) and bool (B, S), and the graph can take them."""
     if images.dtype != np.float32 or images.ndim != 2 + len(image) or images.shape[2:] != image:
         wanted = ", ".join(map(str, image))
         raise ValueError(f"{name} are {images.dtype} {images.shape}, not float32 (B, S, {wanted})")
@@ -125,10 +127,10 @@ def check_batch(
 
 
 def score_batch(session: Runs, label: str, feeds: Mapping[str, NDArray[Any]], mask: NDArray[np.bool_]) -> Scores:
-    """Run a graph on checked arrays as often as its fixed batch asks for, padded to its fixed segments.
+    """Run a graph on checked arrays: once, or once per recording if its batch is fixed, padded to its fixed segments.
 
-    ``feeds`` are the inputs beside the mask: per segment (B, S, ...), or one value for all of them, ().
-    Raises :class:`InferenceFailed`; ``label`` names the model in it.
+    ``feeds`` are the inputs other than the mask: (B, S, ...), or a scalar of shape () for all segments.
+    Raises :class:`InferenceFailed`. ``label`` names the model in the message.
     """
     batch, segments = mask.shape
     fixed = session.graph.fixed_segments
@@ -150,26 +152,26 @@ def score_batch(session: Runs, label: str, feeds: Mapping[str, NDArray[Any]], ma
 
 
 def _padded(values: NDArray[Any], missing: int) -> NDArray[Any]:
-    """Zeros for segments that are not there."""
+    """Append zeros for the missing segments. A scalar is returned unchanged."""
     if not values.ndim:
         return values
     return np.pad(values, ((0, 0), (0, missing)) + ((0, 0),) * (values.ndim - 2))
 
 
 def read_scores(outputs: Mapping[str, NDArray[np.float32]], mask: NDArray[np.bool_], width: int, label: str) -> Scores:
-    """A graph's outputs as answers, checked.
+    """Check a graph's outputs and convert them to scores.
 
     Args:
         outputs: the contract's outputs by name, (B,) and (B, width).
-        mask: bool (B, S), S at most ``width``: a graph of fixed segments answers for its padding too.
-        width: the segments that the graph was given.
+        mask: bool (B, S), S at most ``width``: a graph with fixed segments has outputs for its padding too.
+        width: the number of segments in the graph's input, padding included.
         label: names the model in errors.
 
     Raises:
-        InferenceFailed: an output has another shape, or an answer is not finite or not a probability.
+        InferenceFailed: an output has another shape, or is not finite or not a probability.
     """
     batch, segments = mask.shape
-    # A graph may declare a dynamic shape and answer with another one.
+    # A graph may declare a dynamic shape and return another one.
     for name, values in outputs.items():
         expected = (batch,) if name in (BAG_PROBABILITY, BAG_LOGIT) else (batch, width)
         if values.shape != expected:
@@ -182,7 +184,7 @@ def read_scores(outputs: Mapping[str, NDArray[np.float32]], mask: NDArray[np.boo
 
 
 def logit(probability: NDArray[np.float32]) -> NDArray[np.float32]:
-    """``log(p / (1 - p))`` of probabilities in [0, 1], finite: float32 of any shape to the same."""
+    """``log(p / (1 - p))`` of probabilities in [0, 1]: float32 of any shape to finite float32 of the same shape."""
     clipped = np.clip(probability.astype(np.float64), _LEAST_PROBABILITY, 1 - _LEAST_PROBABILITY)
     return np.log(clipped / (1 - clipped)).astype(np.float32)
 
@@ -190,7 +192,7 @@ def logit(probability: NDArray[np.float32]) -> NDArray[np.float32]:
 def _answers(
     outputs: Mapping[str, NDArray[np.float32]], probability_name: str, logit_name: str, kept: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Probabilities and logits, checked where ``kept`` and NaN elsewhere."""
+    """Probabilities and logits: checked where ``kept`` is true, NaN elsewhere."""
     probability = np.where(kept, outputs[probability_name], np.float32(np.nan))
     inside = (probability >= -_ROUNDING) & (probability <= 1 + _ROUNDING)  # false for NaN
     if not inside[kept].all():

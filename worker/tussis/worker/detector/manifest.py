@@ -1,7 +1,8 @@
-"""The manifest: ``cough.json`` beside ``cough.onnx``, which says what the model is and how to ask it.
+"""The manifest: the file ``cough.json`` beside ``cough.onnx``, which describes the model.
 
-Everything a result depends on beside the weights stands in it (the preprocessing profile, the threshold), so none of
-it is ever guessed: what is missing or wrong is refused. ``docs/models.md`` documents the fields.
+It holds everything except the weights that a result depends on: the preprocessing profile and the threshold. Tussis
+never guesses these values. A manifest with a missing or invalid field is refused. ``docs/models.md`` documents the
+fields.
 """
 
 from __future__ import annotations
@@ -17,38 +18,38 @@ from tussis.shared.dsp.profiles import profile_named
 from tussis.shared.errors import ModelRefused, OutputUnwritable, UnknownProfile
 from tussis.worker.atomic import replace_file
 
-#: A name travels in messages, file names, log lines and metrics, and ``@`` separates it from the version.
+#: Names occur in messages, file names, log lines and metrics. ``@`` is excluded: it separates name and version.
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
-#: A version may also hold ``+``, as semantic versions with build metadata do.
+#: A version may also contain ``+``: semantic versions with build metadata have it.
 _VERSION: Final = re.compile(r"[A-Za-z0-9._+-]{1,100}")
 _PARENT: Final = re.compile(_NAME.pattern + "@" + _VERSION.pattern)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-#: Seven short fields; anything longer is another file under this name.
+#: A manifest has seven short fields. A larger file is not a manifest.
 _MAX_BYTES: Final = 65_536
 _SUFFIX: Final = ".onnx"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What stands beside a model file. Valid by construction.
+    """The manifest of a model file. Valid by construction.
 
-    Raises :class:`ModelRefused` when a field is wrong; the message names the field, not the file.
+    Raises :class:`ModelRefused` when a field is invalid. The message names the field, not the file.
     """
 
     name: str
     """Letters, digits, dot, dash and underscore, at most 100."""
     version: str
-    """As the name, and plus signs."""
+    """Letters, digits, dot, dash, underscore and plus, at most 100."""
     sha256: str
-    """Of the ONNX file's bytes, 64 hexadecimal digits in lower case."""
+    """SHA-256 of the ONNX file, 64 hexadecimal digits in lower case."""
     profile: str
     """Name of the preprocessing profile that the model was trained under."""
     threshold: float
-    """Cough when the bag probability is above it; between 0 and 1, both excluded."""
+    """The decision is cough when the bag probability is above it. Between 0 and 1, both excluded."""
     provenance: str
-    """Where the weights come from, in words; may be empty."""
+    """Where the weights come from, as free text. May be empty."""
     parent: str | None = None
-    """``name@version`` of the model that this one was made from (quantised, for one); None: of none."""
+    """``name@version`` of the model that this one was made from, for instance by quantisation. None: no such model."""
 
     def __post_init__(self) -> None:
         _check_text("name", self.name, _NAME, "letters, digits, dots, dashes and underscores, at most 100")
@@ -60,7 +61,7 @@ class Manifest:
             profile_named(self.profile)
         except UnknownProfile as error:
             raise ModelRefused(f'"profile": {error}') from None
-        # bool is a kind of int in Python.
+        # bool is a subclass of int.
         if isinstance(self.threshold, bool) or not isinstance(self.threshold, int | float):
             raise ModelRefused(f'"threshold" is {self.threshold!r}: write a number between 0 and 1')
         if not 0 < self.threshold < 1:
@@ -72,16 +73,16 @@ class Manifest:
 
     @property
     def label(self) -> str:
-        """``name@version``, as messages and results name the model."""
+        """``name@version``: the model's name in messages and results."""
         return f"{self.name}@{self.version}"
 
     def to_json(self) -> str:
-        """The manifest file's text."""
+        """The text of the manifest file."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
 
 def manifest_path(model: Path) -> Path:
-    """Where the manifest of a model file stands: ``cough.json`` for ``cough.onnx``.
+    """The path of a model file's manifest: ``cough.json`` for ``cough.onnx``.
 
     Raises :class:`ModelRefused` unless the name ends in ``.onnx``.
     """
@@ -91,16 +92,16 @@ def manifest_path(model: Path) -> Path:
 
 
 def read_manifest(model: Path) -> Manifest:
-    """The manifest beside a model file; that its ``sha256`` is the file's is not checked here.
+    """Read the manifest beside a model file. The file's checksum is not compared with it.
 
-    Raises :class:`ModelRefused`, with file, field and remedy in one line.
+    Raises :class:`ModelRefused`. The message is one line with the file, the field and the remedy.
     """
     path = manifest_path(model)
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
-        if not model.exists():  # the command below would not find it either
+        if not model.exists():  # the command in the message below needs the model file
             raise no_model(model) from None
         raise ModelRefused(
             f"no manifest {path} beside the model: write one with"
@@ -112,7 +113,7 @@ def read_manifest(model: Path) -> Manifest:
 
 
 def parse_manifest(data: bytes, where: str) -> Manifest:
-    """The manifest from its bytes; ``where`` names them in errors.
+    """Parse a manifest from its bytes. ``where`` names them in errors.
 
     Raises :class:`ModelRefused`.
     """
@@ -120,7 +121,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
         raise ModelRefused(f"{where} is no manifest: it has more than {_MAX_BYTES} bytes")
     try:
         document = json.loads(data, object_pairs_hook=_pairs_once, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:  # bad UTF-8 and bad JSON are both ValueErrors
+    except (ValueError, RecursionError) as error:  # invalid UTF-8 and invalid JSON are both ValueErrors
         raise ModelRefused(f"{where} is not JSON: {error}; write it anew with `tussis models init --force`") from None
     if not isinstance(document, dict):
         raise ModelRefused(f"{where} is no manifest: it holds no JSON object")
@@ -138,7 +139,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
 
 
 def write_manifest(model: Path, manifest: Manifest) -> Path:
-    """Write the manifest beside a model file, whole or not at all, over an older one; the path written.
+    """Write the manifest beside a model file, atomically. Replace an older one. Return the path.
 
     Raises :class:`OutputUnwritable`.
     """
@@ -156,16 +157,16 @@ def sha256_of(data: bytes) -> str:
 
 
 def no_model(path: Path) -> ModelRefused:
-    """What to say of a model file that is not there."""
+    """The error for a missing model file."""
     return ModelRefused(f"no model file {path}: check the path; a worker also takes s3://bucket/key.onnx")
 
 
 def read_model(model: Path) -> bytes:
-    """A model file's bytes.
+    """Read a model file.
 
-    Raises :class:`ModelRefused` when there is none or it cannot be read.
+    Raises :class:`ModelRefused` when the file does not exist or cannot be read.
     """
-    manifest_path(model)  # refuses a name that no manifest could stand beside
+    manifest_path(model)  # raises ModelRefused unless the name ends in .onnx
     try:
         return model.read_bytes()
     except FileNotFoundError:
@@ -175,7 +176,7 @@ def read_model(model: Path) -> bytes:
 
 
 def check_sha256(data: bytes, manifest: Manifest, where: str) -> None:
-    """Raise :class:`ModelRefused` unless the manifest belongs to the model file's bytes; ``where`` names it."""
+    """Raise :class:`ModelRefused` unless the bytes have the manifest's SHA-256. ``where`` names the file."""
     found = sha256_of(data)
     if found != manifest.sha256:
         raise ModelRefused(

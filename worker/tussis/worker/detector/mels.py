@@ -1,4 +1,4 @@
-"""The inputs of a specialised graph: what takes the place of ``spectrograms``."""
+"""The inputs that a specialised graph has in place of ``spectrograms``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tussis.worker.detector.contract import SPECTROGRAMS, Port
 
 #: float32 (batch_size, num_segments, 160, 201), in [-1, 1]: the mel images before the letterbox.
 MELS: Final = "mels"
-#: bool (): whether the letterboxed image goes through float16, as the profile ``training`` has it.
+#: bool (): whether the letterboxed image is rounded to float16. The profile ``training`` requires it.
 ROUNDED: Final = "round_to_float16"
 
 _MEL_IMAGE: Final = (MEL_BANDS, FRAMES)
@@ -19,7 +19,7 @@ _MEL_IMAGE: Final = (MEL_BANDS, FRAMES)
 
 @dataclass(frozen=True, slots=True)
 class _Stated:
-    """A port as the original graph had it."""
+    """A port of the original graph."""
 
     name: str
     type: str
@@ -27,7 +27,7 @@ class _Stated:
 
 
 def as_contract(inputs: Sequence[Port]) -> list[Port]:
-    """The inputs of the graph that a specialised one was made from; those of any other graph as they are."""
+    """Replace the inputs of a specialised graph by those of the graph it was made from. Others stay unchanged."""
     names = {port.name for port in inputs}
     if not {MELS, ROUNDED} <= names:
         return list(inputs)

@@ -1,4 +1,4 @@
-"""What onnxruntime does not tell of an ONNX file: its opset, and whether its weights lie in it."""
+"""Properties of an ONNX file that onnxruntime does not expose: the opset, and whether weights are in other files."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ class NotOnnx(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What an ONNX file says of itself."""
+    """Properties that are read from an ONNX file."""
 
     opset: int
     """Version of the default operator set."""
     external_data: bool
-    """Whether weights lie in other files."""
+    """Whether weights are in other files."""
 
 
 def read_facts(data: bytes) -> FileFacts:
-    """Read an ONNX file's opset and where its weights lie. Needs the file's size in memory once more meanwhile.
+    """Read the properties of an ONNX file. Needs the file's size in memory once more while it runs.
 
     Raises :class:`NotOnnx`.
     """
-    import onnx  # 0.06 s and 6 MiB: only a process that loads a model takes them
+    import onnx  # takes 0.06 s and 6 MiB, therefore only in a process that loads a model
     from google.protobuf.message import DecodeError
 
     try:
         model = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise NotOnnx(" ".join(str(error).split())) from None
-    # ONNX's own operators have two spellings of their domain.
+    # The domain of ONNX's own operators has two spellings.
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     if not model.HasField("graph") or not versions:
         raise NotOnnx("it holds no graph with an operator set")

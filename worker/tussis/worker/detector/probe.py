@@ -1,4 +1,4 @@
-"""A loaded model put to the test: does it answer, and does a recording's answer depend on that recording alone?"""
+"""Test a loaded model: it must run, and a recording's scores must depend on that recording only."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from tussis.shared.dsp.constants import IMAGE_SIZE
 from tussis.shared.errors import InferenceFailed, ModelRefused
 from tussis.worker.detector.detector import Detector, Scores
 
-#: How far a logit may move with the recording's neighbours or padding: float32 sums in another order stay far below.
+#: The largest allowed change of a logit through other recordings in the batch or through padding. The effect of another
+#: order of float32 sums is far smaller.
 TOLERANCE: Final = 1e-4
-#: How far a probability may be from its logit's sigmoid.
+#: The largest allowed difference between a probability and the sigmoid of its logit.
 SIGMOID_TOLERANCE: Final = 1e-3
 
 _SEED: Final = 0
 _SEGMENTS: Final = 3
 _PADDING: Final = 2
-# The image's range after ImageNet's step (docs/preprocessing.md): black and white of the three channels.
+# The range of the image's values after ImageNet's normalisation (docs/preprocessing.md), over the three channels.
 _DARKEST, _BRIGHTEST = -2.1, 2.6
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What the probe measured, all on seeded noise images."""
+    """The measurements of the probe, all on seeded noise images."""
 
     bag_probability: float
     segment_ms: float
-    """Milliseconds a segment, in one run of one recording."""
+    """Milliseconds per segment, in one run of one recording."""
     neighbour_shift: float
     """The largest change of a logit when other recordings share the batch."""
     padding_shift: float
@@ -39,10 +40,10 @@ class Probe:
 
 
 def probe(detector: Detector) -> Probe:
-    """Run a model on noise: alone, beside neighbours, and with masked padding.
+    """Run a model on noise: one recording, the same in a batch with two others, and the same with masked padding.
 
-    Raises :class:`ModelRefused` when it does not run, when its logits move by more than ``TOLERANCE``, or when its
-    probabilities are not the sigmoids of its logits.
+    Raises :class:`ModelRefused` when a run fails, when a logit changes by more than ``TOLERANCE``, or when the
+    probabilities are not the sigmoids of the logits.
     """
     label = detector.manifest.label
     try:
@@ -75,7 +76,8 @@ def _measure(detector: Detector) -> tuple[Probe, Scores]:
     began = time.perf_counter()
     alone = detector.score(recording, kept)
     elapsed = time.perf_counter() - began
-    # Neighbours at both ends of the range: a scale taken over the batch, as dynamic quantisation does, shows.
+    # The other recordings are at both ends of the range. They change the logits if the model computes a scale over the
+    # batch, for instance with dynamic quantisation.
     crowd = np.concatenate([_noise(0.05, 0.0), recording, _noise(0.0, 1.0)])
     among = detector.score(crowd, np.ones((3, _SEGMENTS), dtype=np.bool_))
     limit = detector.graph.fixed_segments
@@ -106,5 +108,5 @@ def _shift(alone: Scores, other: Scores, row: int) -> float:
 
 
 def _sigmoid_gap(probability: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
-    # tanh never overflows, exp(-x) does.
+    # exp(-x) would overflow; tanh does not.
     return float(np.abs(probability - (1 + np.tanh(logits / 2)) / 2).max())

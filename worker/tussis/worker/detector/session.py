@@ -1,4 +1,4 @@
-"""Opening an ONNX file: the one place that talks to onnxruntime's options and catches its exceptions."""
+"""Open an ONNX file. Only this module sets onnxruntime's options and catches its exceptions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Execution = tuple[str, Mapping[str, str]]
 
 
 class RunFailed(Exception):
-    """The runtime refused a file or a run; the message is its own, on one line."""
+    """The runtime rejected a file or a run. The message is the runtime's own, on one line."""
 
 
 class Runs(Protocol):
@@ -32,7 +32,7 @@ class Runs(Protocol):
 
     @property
     def graph(self) -> Graph:
-        """What the contract check found out about it."""
+        """The graph's properties that the contract check found."""
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """The contract's outputs, by name. Raises :class:`RunFailed`."""
@@ -40,7 +40,7 @@ class Runs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A loaded graph and what the contract check found out about it."""
+    """A loaded graph and its properties that the contract check found."""
 
     graph: Graph
     inference: Any
@@ -53,7 +53,7 @@ class Session:
         return dict(zip(self.graph.outputs, values, strict=True))
 
     def run_bound(self, binding: Any) -> None:
-        """A run whose inputs and outputs are bound to memory (``onnxruntime.IOBinding``). Raises :class:`RunFailed`."""
+        """Run with inputs and outputs bound to memory (``onnxruntime.IOBinding``). Raises :class:`RunFailed`."""
         with _runtime_errors():
             self.inference.run_with_iobinding(binding)
 
@@ -68,14 +68,15 @@ def open_session(
 ) -> Session:
     """Load an ONNX model from its bytes and check it against the contract.
 
-    From bytes, so that what was hashed is what runs; ``where`` names them in errors. ``execution`` takes the place of
-    ``provider``: who gets the graph's nodes, in order of preference. A graph that takes mel images
-    (:mod:`tussis.worker.detector.tuning.specialise`) is held against the contract as the graph that it was made from.
+    The argument is bytes and not a path, so that the bytes that were hashed are the ones that run. ``where`` names them
+    in errors. ``execution`` replaces ``provider``: a list of execution providers in order of preference. A graph that
+    takes mel images (:mod:`tussis.worker.detector.tuning.specialise`) is checked with the inputs of the graph that it
+    was made from.
 
     Raises:
-        ModelRefused: the bytes are no ONNX model, or one that breaks the contract.
+        ModelRefused: the bytes are not an ONNX model, or the model breaks the contract.
         NotInstalled: onnxruntime is missing.
-        SettingsInvalid: no such provider, or fewer threads than one.
+        SettingsInvalid: the provider is unknown, or ``intra_op_threads`` is less than 1.
     """
     if provider not in _PROVIDERS:
         raise SettingsInvalid(f"no provider {provider!r}: use one of {', '.join(_PROVIDERS)}")
@@ -96,17 +97,18 @@ def open_session(
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    # Threads that wait by spinning take the cores from the other children and from the servers.
+    # Threads that spin while they wait take processor time from the other children and from the servers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors: its warnings about a graph are no news on every start
+    options.log_severity_level = 3  # errors only: the warnings about a graph would repeat on every start
     wanted = [(name, dict(own)) for name, own in execution or [(_PROVIDERS[provider], {})]]
     try:
         with _runtime_errors():
             inference = onnxruntime.InferenceSession(data, sess_options=options, providers=wanted)
     except RunFailed as error:
         raise ModelRefused(f"onnxruntime {onnxruntime.__version__} cannot load {where}: {error}") from None
-    # It keeps the file's bytes (44 MB a child for the ResNet-18) to start over with other providers; there are none.
+    # onnxruntime keeps the file's bytes (44 MB a child for the ResNet-18) for a fallback to other providers. There are
+    # no others.
     inference.disable_fallback()
     inference._model_bytes = None
     graph = check_contract(as_contract(inference.get_inputs()), inference.get_outputs(), facts.opset, where)
@@ -115,7 +117,7 @@ def open_session(
 
 @contextmanager
 def _runtime_errors() -> Iterator[None]:
-    """Turn onnxruntime's exceptions, which share no base but ``Exception``, into :class:`RunFailed`."""
+    """Convert onnxruntime's exceptions to :class:`RunFailed`. Their only common base is ``Exception``."""
     try:
         yield
     except _exceptions() as error:

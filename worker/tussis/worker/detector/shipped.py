@@ -1,4 +1,4 @@
-"""The model that comes with Tussis, when one does."""
+"""The reference model in the Tussis package, if the package has one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ _NAME: Final = "tussis-reference.onnx"
 
 
 def default_model() -> Path | None:
-    """The reference model inside the package, its manifest beside it; None in a package without one."""
+    """The path of the reference model in the package, with its manifest beside it. None if the package has none."""
     path = Path(__file__).parents[1] / "models" / _NAME
     return path if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Where a model comes from: a path, or an S3 URI whose file and manifest are kept in a local cache."""
+"""Resolve a model's location: a local path, or an S3 URI whose file and manifest are kept in a local cache."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ _CHUNK: Final = 1 << 20
 
 
 def resolve_model(path_or_s3_uri: str, cache_dir: Path, s3_client_factory: Callable[[], Any]) -> Path:
-    """A local path of a model file that has its manifest beside it.
+    """Return the local path of a model file, and download it first if it is in S3.
 
-    An S3 model is downloaded with the manifest beside it (``s3://b/cough.onnx`` and ``s3://b/cough.json``), checked
-    against the manifest's sha256, and kept in ``cache_dir`` under both entity tags: unchanged objects are not
-    downloaded again, and a changed one never mixes with an older one. S3 is always asked for the tags. A local path
-    is only looked at; :meth:`Detector.load` checks the file.
+    An S3 model is downloaded with the manifest beside it (``s3://b/cough.onnx`` and ``s3://b/cough.json``) and checked
+    against the manifest's sha256. ``cache_dir`` keeps both files under both entity tags: unchanged objects are not
+    downloaded again, and a changed object is never combined with an older one. The entity tags are requested from S3
+    on every call. For a local path only the existence of the file is checked; :meth:`Detector.load` checks the rest.
 
     Args:
-        path_or_s3_uri: of a file that ends in ``.onnx``.
+        path_or_s3_uri: path or URI of a file that ends in ``.onnx``.
         cache_dir: created when missing; safe to share between processes.
         s3_client_factory: makes a boto3 S3 client; called for S3 URIs only.
 
     Raises:
-        ModelRefused: the model or its manifest does not exist, or they do not belong together.
-        StorageUnavailable: the object store does not answer, or the download broke off.
-        StorageAccessDenied, StorageCredentials, InvalidUri, SettingsInvalid: as ``tussis.shared.s3`` states.
-        DiskFull: the cache does not take the file.
+        ModelRefused: the model or its manifest does not exist, or the checksum does not match.
+        StorageUnavailable: the object store does not answer, or the download was interrupted.
+        StorageAccessDenied, StorageCredentials, InvalidUri, SettingsInvalid: see ``tussis.shared.s3``.
+        DiskFull: the disk of the cache is full.
     """
     if path_or_s3_uri.startswith(_SCHEME):
         address = parse_s3_uri(path_or_s3_uri)
-        manifest_path(Path(address.key))  # refuses a key that no manifest could stand beside
+        manifest_path(Path(address.key))  # raises ModelRefused unless the key ends in .onnx
         return _cached(address, cache_dir, s3_client_factory())
     if "://" in path_or_s3_uri:
         raise ModelRefused(f"{path_or_s3_uri} is neither a path nor an s3:// URI: models are read from those two")
@@ -71,7 +71,7 @@ def resolve_model(path_or_s3_uri: str, cache_dir: Path, s3_client_factory: Calla
 
 
 def _cached(address: ObjectAddress, cache_dir: Path, s3: Any) -> Path:
-    # Text, not a path: "models//a.onnx" is another object than "models/a.onnx".
+    # Keys are not paths: "models//a.onnx" and "models/a.onnx" are different objects.
     beside = ObjectAddress(address.bucket, address.key.removesuffix(".onnx") + ".json")
     name = address.key.rpartition("/")[2]
     model_etag, manifest_etag = _etag(s3, address), _etag(s3, beside)
@@ -81,9 +81,9 @@ def _cached(address: ObjectAddress, cache_dir: Path, s3: Any) -> Path:
         if entry.exists():
             if _is_whole(entry / name):
                 return entry / name
-            shutil.rmtree(entry)  # damaged since: the store has the whole one
+            shutil.rmtree(entry)  # damaged: download it again
         entry.parent.mkdir(parents=True, exist_ok=True)
-        # In the same folder, so that the rename stays within one file system.
+        # In the same folder, because a rename works only within one file system.
         draft = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name}."))
         try:
             beside_path = manifest_path(draft / name)
@@ -93,7 +93,7 @@ def _cached(address: ObjectAddress, cache_dir: Path, s3: Any) -> Path:
             check_sha256((draft / name).read_bytes(), manifest, address.uri)
             _publish(draft, entry)
         finally:
-            shutil.rmtree(draft, ignore_errors=True)  # gone already when it was published
+            shutil.rmtree(draft, ignore_errors=True)  # does not exist any more after _publish
     return entry / name
 
 
@@ -133,14 +133,14 @@ def _publish(draft: Path, entry: Path) -> None:
     try:
         draft.rename(entry)
     except OSError as error:
-        # Another process was faster, with the same bytes.
+        # Another process has published the same bytes.
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
 
 
 @contextmanager
 def _absence(address: ObjectAddress) -> Iterator[None]:
-    """A missing object is a wrong model here, not a wrong recording."""
+    """Convert the errors for a missing object, which are about recordings, to :class:`ModelRefused`."""
     try:
         yield
     except (ObjectMissing, BucketMissing) as error:

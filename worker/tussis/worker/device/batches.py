@@ -1,4 +1,4 @@
-"""Which recordings share a run: those that wait at the same time, of one profile and of similar length."""
+"""Chooses the recordings of a run: they wait at the same time and have the same profile and similar lengths."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from tussis.worker.device.wire import Request
 
-#: The share of a run's segments that must be real: padding is computed as well.
+#: The least share of a run's segments that must not be padding, because padding costs as much time.
 _LEAST_FILL: Final = 0.75
 
 
 @dataclass(frozen=True, eq=False)
 class Queued:
-    """A request that waits for a run. ``owner`` is sent the reply; it has one request at a time."""
+    """A request that waits for a run. ``owner`` gets the reply; it has one request at a time."""
 
     request: Request
     owner: Any
@@ -25,49 +25,49 @@ class Queued:
 
     @property
     def segments(self) -> int:
-        """Of the recording."""
+        """Number of segments of the recording."""
         return self.request.wave.segments
 
     @property
     def exclusive(self) -> bool:
-        """No other recording may share the run."""
+        """Whether the recording must not share the run."""
         return self.request.exclusive
 
     @property
     def profile(self) -> str:
-        """The recording's."""
+        """The recording's profile."""
         return self.request.wave.profile
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one run."""
+    """Limits of one run."""
 
     segments: int
-    """The most, padding included; at least those of one recording."""
+    """Most segments, padding included; not less than those of one recording."""
     wait_s: float
-    """The longest time that a recording waits for others."""
+    """The longest time that a recording waits for others, in seconds."""
     recordings: int | None = None
-    """The most; None: no limit of its own."""
+    """Most recordings; None: no separate limit."""
     fixed_segments: int | None = None
-    """Of a graph that takes no other number: every recording is padded to it."""
+    """The only number of segments that the graph takes; every recording is padded to it. None: any number."""
 
     def width(self, segments: int) -> int:
-        """What a recording of so many segments, the longest of its run, is padded to."""
+        """The padded number of segments of every recording in a run whose longest one has ``segments``."""
         return self.fixed_segments or segments
 
 
 def choose(waiting: Sequence[Queued], limits: Limits) -> tuple[list[Queued], bool]:
-    """The next run from the waiting requests, oldest first, and whether it is full: no other could join it.
+    """Choose the next run from the waiting requests, oldest first. Also return whether the run is full.
 
-    The oldest is always in it, so that none waits for ever. An exclusive request gets a run of its own.
+    The oldest request is always in the run, so that no request waits for ever. An exclusive request gets its own run.
     """
     first = waiting[0]
     if first.exclusive:
         return [first], True
     batch = [first]
     candidates = [one for one in waiting[1:] if not one.exclusive and one.profile == first.profile]
-    # The nearest in length first: sorting is stable, so that the older goes before the younger of one length.
+    # The nearest in length first. Sorting is stable, so of two that are equally near the older one is first.
     candidates.sort(key=lambda one: abs(one.segments - first.segments))
     for one in candidates:
         if limits.recordings is not None and len(batch) >= limits.recordings:
@@ -84,9 +84,9 @@ def choose(waiting: Sequence[Queued], limits: Limits) -> tuple[list[Queued], boo
 
 
 class Waiting:
-    """The waiting requests, between the threads that read them and the thread that runs them.
+    """The waiting requests, shared by the threads that read them and the thread that runs them.
 
-    ``owners`` gives the number of owners: when all of them wait here, no other request can come.
+    ``owners`` returns the number of owners. When all of them have a request here, no other request can come.
     """
 
     def __init__(self, limits: Limits, owners: Callable[[], int]) -> None:
@@ -106,21 +106,21 @@ class Waiting:
             self._changed.notify_all()
 
     def drop(self, owner: Any) -> None:
-        """Remove the requests of an owner that is gone."""
+        """Remove the requests of an owner whose connection has ended."""
         with self._changed:
             self._requests = [one for one in self._requests if one.owner is not owner]
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let :meth:`take` return."""
+        """Make :meth:`take` return."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def take(self) -> list[Queued]:
-        """Wait for the next run: until it is full, every owner has a request in it, or its oldest has waited enough.
+        """Wait until the next run is full, every owner has a waiting request, or the oldest has waited ``wait_s``.
 
-        Empty when closed.
+        Returns an empty list when closed.
         """
         with self._changed:
             while not self._closed:

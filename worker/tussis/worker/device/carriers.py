@@ -1,4 +1,4 @@
-"""The server's side of one carrier's connection."""
+"""The server's end of a carrier's connection."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _log = logs.get("device")
 
 
 class Carrier:
-    """One carrier, from its connection to its end: one thread reads, another one replies and never waits for it."""
+    """One carrier's connection. One thread reads requests; another sends replies and never waits for the carrier."""
 
     def __init__(self, connection: socket.socket) -> None:
-        """Owns ``connection`` from here on. Raises OSError when there are no file descriptors."""
+        """Takes ownership of ``connection``. Raises OSError when there are no free file descriptors."""
         self._incoming = connection
-        # Python's timeout belongs to the object: the reader waits on the one, the other never waits.
+        # Python's timeout belongs to the socket object: the reader waits on one object, and the other never waits.
         self._outgoing = connection.dup()
         self._outgoing.setblocking(False)
-        # Held for a reply and for closing, and neither waits. Without it a reply could go to another carrier, whose
-        # connection was given the file descriptor that is closed here.
+        # Held during a reply and during closing, which do not wait. Without it a reply could go to another carrier
+        # whose connection reuses the file descriptor that is closed here.
         self._lock = threading.Lock()
         self._pending: int | None = None
 
     def read(self) -> Request:
-        """The next request. Raises :class:`Gone`, :class:`Garbled` also while the one before has no final reply."""
+        """The next request. Raises :class:`Gone`; :class:`Garbled`, also when the last one has no final reply yet."""
         request = wire.receive_request(self._incoming)
         with self._lock:
             if self._pending is not None:
@@ -36,7 +36,7 @@ class Carrier:
         return request
 
     def reply(self, request: Request, kind: Kind, payload: bytes = b"") -> None:
-        """Send a reply without waiting. Where that fails the connection is shut, and its reader ends."""
+        """Send a reply without waiting. When that fails, the connection is shut down and its reader ends."""
         with self._lock:
             if kind is not Kind.BEGUN:
                 # Before the reply is sent: the carrier may send its next request at once.
@@ -48,7 +48,7 @@ class Carrier:
                 self._shut()
 
     def close(self) -> None:
-        """Close the connection. For the reader's thread."""
+        """Close the connection. Only the reader's thread may call it."""
         with self._lock:
             self._shut()
             self._incoming.close()

@@ -1,4 +1,4 @@
-"""Recordings to scores on one device: images, padding, a run on bound memory, answers. For one thread at a time."""
+"""Computes scores on one device: images, padding, a run on bound memory, scores. For one thread at a time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from tussis.worker.device.places import Place, find_place
 from tussis.worker.device.wire import Wave
 from tussis.worker.shortage import is_shortage
 
-#: The largest change of a logit through the neighbours in a run. float16 sums in another order stay far below it; a
-#: model that depends on its neighbours (a scale taken over the batch) is far above it.
-#: `tussis models check` allows float32 on a CPU 1e-4.
+#: The largest change of a logit that other recordings in the run may cause. float16 sums in another order change it far
+#: less. A model whose scores depend on the other recordings (a scale taken over the batch) changes it far more.
+#: `tussis models check` allows 1e-4 for float32 on a CPU.
 NEIGHBOUR_TOLERANCE: Final = 0.02
 _SEED: Final = 0
 
@@ -42,11 +42,11 @@ class Engine:
 
     @classmethod
     def load(cls, order: DeviceOrder) -> Engine:
-        """Load the model onto the order's device, and no other.
+        """Load the model onto the order's device, never onto another one.
 
         Raises:
-            DeviceUnavailable: no such device, or onnxruntime would run the model elsewhere.
-            ModelRefused: the file is missing or wrong, or not the one whose manifest the worker's children have read.
+            DeviceUnavailable: there is no such device, or onnxruntime would run the model on another one.
+            ModelRefused: the file is missing or wrong, or differs from the manifest that the worker's children read.
             NotInstalled: onnxruntime, or its build for the device, is missing.
         """
         place = find_place(order)
@@ -62,18 +62,18 @@ class Engine:
 
     @property
     def device_name(self) -> str:
-        """The GPU's name, for people."""
+        """The GPU's name, for the log."""
         return self._place.name
 
     @property
     def graph(self) -> Graph:
-        """The graph's properties that the contract leaves open."""
+        """The properties of the graph that the contract does not fix."""
         return self._session.graph
 
     def warm_up(self, order: DeviceOrder) -> None:
-        """Run the smallest, longest and fullest batch, and check that answers do not depend on the neighbours.
+        """Run the smallest, longest and fullest batch, and check that scores do not depend on the other recordings.
 
-        Raises :class:`ModelRefused` when the model does not answer, or answers differently in a shared run.
+        Raises :class:`ModelRefused` when a run fails, or when the scores differ in a shared run.
         """
         longest = noise(MAX_SEGMENTS, _SEED)
         short = noise(1, _SEED + 1)
@@ -94,7 +94,7 @@ class Engine:
         self._reference = single
 
     def works(self) -> bool:
-        """Whether the device still answers as it did at the start: a failed run may have broken it for good."""
+        """Whether the device still computes the scores of the start. A failed run may have broken it permanently."""
         assert self._reference is not None
         try:
             return _shift(self._reference, self._answered([noise(1, _SEED + 1)])[0]) <= NEIGHBOUR_TOLERANCE
@@ -103,22 +103,22 @@ class Engine:
         except Exception as error:
             if not is_shortage(error):
                 raise
-            # Memory for one segment is lacking: a new process starts with all of the device's free memory.
+            # There is no memory for even one segment. A new process starts with all of the device's free memory.
             return False
 
     def release_memory(self) -> None:
-        """Give unused memory back to the device, after a run lacked some."""
+        """Return unused memory to the device after a run had too little."""
         self._place.release_memory()
 
     def score(self, waves: Sequence[Wave]) -> list[Scores | InferenceFailed]:
-        """One run: the answers for recordings of one profile, each B = 1, in their order.
+        """Do one run: the scores of recordings of one profile, each B = 1, in the order of ``waves``.
 
-        A recording whose own answer is unusable gets the error instead.
+        The entry of a recording with unusable scores is the error.
 
         Raises:
-            RunFailed: the run as a whole failed, and it is not known which recording is the cause.
-            Exception: of torch's or the runtime's kinds; :func:`~tussis.worker.shortage.is_shortage` recognises those
-                that say that memory is short.
+            RunFailed: the whole run failed, and the recording that caused it is unknown.
+            Exception: an exception of torch or the runtime; :func:`~tussis.worker.shortage.is_shortage` recognises
+                those that report a lack of memory.
         """
         counts = [wave.segments for wave in waves]
         width = self.graph.fixed_segments or max(counts)
@@ -129,7 +129,7 @@ class Engine:
         return [self._answer(outputs, row, count, width) for row, count in enumerate(counts)]
 
     def _answered(self, waves: Sequence[Wave]) -> list[Scores]:
-        """Every answer. Raises :class:`InferenceFailed`."""
+        """The scores of all recordings. Raises :class:`InferenceFailed` when any has none."""
         try:
             answers = self.score(waves)
         except RunFailed as error:
@@ -144,13 +144,13 @@ class Engine:
         return InferenceFailed(f"the model {self.manifest.label} failed: {reason}")
 
     def _cuts(self, waves: Sequence[Wave]) -> list[Cut]:
-        """All waveforms on the device, brought there in one copy."""
+        """Copy all waveforms to the device in one transfer."""
         together = self._place.upload(torch.from_numpy(np.concatenate([wave.samples for wave in waves])))
         pieces = torch.split(together, [wave.samples.shape[0] for wave in waves])
         return [_cut(padded, wave.segments) for padded, wave in zip(pieces, waves, strict=True)]
 
     def bare_run(self, recordings: int, segments: int) -> Callable[[], object]:
-        """A run whose tensors are on the device already: the cost of the model itself. For measurements."""
+        """A run whose tensors are already on the device, to measure the time of the model itself."""
         with torch.inference_mode(), self._place.stream():
             stack = self._place.upload(torch.randn(recordings * segments, 3, IMAGE_SIZE, IMAGE_SIZE))
             inputs = padded(stack, [segments] * recordings, segments)
@@ -162,7 +162,7 @@ class Engine:
         return run
 
     def _run(self, spectrograms: torch.Tensor, mask: torch.Tensor) -> dict[str, NDArray[np.float32]]:
-        """Run the graph. Inputs and outputs stay on the device, in torch's memory, until the answers are fetched."""
+        """Run the graph. Inputs and outputs stay on the device, in torch's memory, until the outputs are copied."""
         binding = self._session.inference.io_binding()
         bind = self._place.binding
         # Contiguous by construction; the tensors must outlive the run.
@@ -187,7 +187,7 @@ class Engine:
 
 
 def _cut(padded: torch.Tensor, segments: int) -> Cut:
-    """The cut of the segments; the device process knows nothing of the rest of the recording."""
+    """The cut of the segments. The device process does not have the rest of the recording."""
     return Cut(
         padded=padded,
         start_s=tuple(index * HOP_SAMPLES / SAMPLE_RATE for index in range(segments)),
@@ -198,16 +198,16 @@ def _cut(padded: torch.Tensor, segments: int) -> Cut:
 
 
 def padded(stack: torch.Tensor, counts: Sequence[int], width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The contract's two inputs from the images of all recordings, one behind the other.
+    """Make the contract's two inputs from the images of all recordings.
 
     Args:
-        stack: float32 (sum of counts, 3, 224, 224).
+        stack: float32 (sum of counts, 3, 224, 224), one recording after the other.
         counts: segments of each recording.
-        width: segments that each one gets.
+        width: padded number of segments of each recording.
 
     Returns:
-        float32 (B, width, 3, 224, 224), zeros behind a recording's own segments, and bool (B, width), true for its own;
-        both on the stack's device. Where nothing is padded the images are not copied.
+        float32 (B, width, 3, 224, 224), zeros after a recording's own segments, and bool (B, width), true for its own
+        segments; both on the stack's device. Without padding the images are not copied.
     """
     batch = len(counts)
     lengths = torch.tensor(counts, device=stack.device)
@@ -224,13 +224,13 @@ def padded(stack: torch.Tensor, counts: Sequence[int], width: int) -> tuple[torc
 
 
 def noise(segments: int, seed: int, profile: str = "documented") -> Wave:
-    """Seeded noise that fills so many segments."""
+    """Seeded noise of ``segments`` segments."""
     count = (segments - 1) * HOP_SAMPLES + SEGMENT_SAMPLES
     samples = np.random.default_rng(seed).normal(scale=0.1, size=count).astype(np.float32)
     return Wave(samples, profile)
 
 
 def _shift(one: Scores, other: Scores) -> float:
-    """The largest change of a logit."""
+    """The largest difference of any logit between the two scores."""
     bag = np.abs(one.bag_logit - other.bag_logit).max()
     return float(max(bag, np.abs(one.segment_logits - other.segment_logits).max()))

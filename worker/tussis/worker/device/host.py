@@ -1,4 +1,4 @@
-"""The parent's side of the device process: starting, watching, replacing and ending it."""
+"""Starts, watches, replaces and ends the device process, from the parent."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _log = logs.get("device")
 
 #: The interpreter's arguments for a device process.
 ENTRY: Final = ["-P", "-m", "tussis.worker.device.process"]
-#: Seconds in which it has to be ready. TensorRT builds an engine when it sees a model for the first time.
+#: Seconds in which the process has to be ready. TensorRT builds an engine at the first load of a model.
 _LOAD_S: Final = {Provider.CUDA: 180.0, Provider.TENSORRT: 1200.0, Provider.CPU: 120.0}
-#: Processes in a row that may end before they are ready, with pauses between them; then the worker ends.
+#: Consecutive processes that end before they are ready, with pauses between them, until the worker ends.
 _MAX_FALSE_STARTS: Final = 5
-#: Seconds before the next start after one, two ... false ones; at once after a process that was ready.
+#: Seconds before the next start after one, two ... false starts. After a process that was ready there is no pause.
 _PAUSES_S: Final = (1.0, 2.0, 4.0, 8.0)
-#: Seconds beyond a run's deadline without a sign of life, after which it is taken to hang.
+#: Seconds beyond a run's deadline without a report, after which the process counts as hanging.
 _SILENCE_S: Final = 60.0
-#: Seconds that it gets to leave once its lifeline is cut.
+#: Seconds in which the process has to exit after its lifeline is closed.
 _LEAVE_S: Final = 5.0
-#: Seconds in which a killed process has to be gone. A driver that hangs can keep it for ever (state D).
+#: Seconds in which a killed process has to end. A driver that hangs can keep it for ever (state D).
 _DEATH_S: Final = 10.0
 
 
 class DeviceHost:
     """One device process at a time, from :meth:`start` to :meth:`close`.
 
-    ``over`` is called with the process id of each that has ended. Not for use by several threads at a time.
+    ``over`` is called with the process id of each process that has ended. Only one thread at a time may use a host.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class DeviceHost:
         self._run_dir = run_dir
         self._over = over
         self._entry = entry or ENTRY
-        # Before any fork, so that no child can hold the parent's end: its death would go unnoticed.
+        # Registered before any fork, so that no child keeps the parent's end open. Otherwise the device process would
+        # not notice that the parent has ended.
         self._lifeline, self._ours = os.pipe()
         os.register_at_fork(after_in_child=self._forget_ours)
         self._forking = threading.Lock()
@@ -63,7 +64,7 @@ class DeviceHost:
         self._killed: str | None = None
         self._killed_at = 0.0
         self.refused: str | None = None
-        """Why there is no device process, and why none will be started."""
+        """The reason why there is no device process and none will be started; None otherwise."""
 
     @property
     def load_s(self) -> float:
@@ -77,31 +78,31 @@ class DeviceHost:
 
     @property
     def pid(self) -> int | None:
-        """Id of the running process."""
+        """Process id of the running process; None when there is none."""
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        """Start a process, and do not wait. Where the system has no room for one, :meth:`look` tries again."""
+        """Start a process and do not wait for it. When the system cannot start one, :meth:`look` tries again."""
         self._run_dir.forget_device()
         self._was_ready = False
         self._began = time.monotonic()
-        # A child that is forked while Popen has its pipe open keeps that pipe, and Popen would wait for its end.
+        # A child that is forked while Popen has its pipe open keeps it open, and Popen waits until the child ends.
         try:
             with self._forking:
                 self._process = subprocess.Popen(
                     [sys.executable, *self._entry, self._order.to_json()],
                     stdin=subprocess.DEVNULL,
                     pass_fds=(self._lifeline,),
-                    # NVIDIA's libraries leave TensorFloat-32 off, TensorRT's too: float32 results do not depend on it.
+                    # Turns TensorFloat-32 off in NVIDIA's libraries, also in TensorRT: float32 results do not use it.
                     env={"NVIDIA_TF32_OVERRIDE": "0", **os.environ},
                 )
         except OSError as error:
             self._wait_for_next(f"it could not be started: {error}")
 
     def look(self) -> None:
-        """Look after the process, and start the next one when it is due. To be called every half second or so.
+        """Check the process, and start the next one when it is due. To be called about every half second.
 
-        Never waits: the thread that calls it renews what keeps the recordings in work.
+        Never waits, because the calling thread also sends the heartbeats of the recordings in work.
         """
         if self.refused is not None:
             return
@@ -146,7 +147,7 @@ class DeviceHost:
         self._wait_for_next(reason)
 
     def _wait_for_next(self, reason: str) -> None:
-        """There is no process: set the time of the next start, or refuse after too many that never were ready."""
+        """Set the time of the next start, or refuse after too many processes that were never ready."""
         pause = 0.0
         if not self._was_ready:
             self._false_starts += 1
@@ -156,12 +157,12 @@ class DeviceHost:
             pause = _PAUSES_S[self._false_starts - 1]
         self._was_ready = False
         self._next_start = time.monotonic() + pause
-        # The worker waits meanwhile: it is not ready, and the recordings that it has do not age.
+        # During the hold the worker is not ready, and the time does not count for its recordings.
         self._run_dir.hold(f"the device process is away: {reason}")
         _log.error("device_lost", reason=reason, pause_s=pause)
 
     def close(self) -> None:
-        """End it, after the children have."""
+        """End the process. To be called after the children have ended."""
         if self._ours >= 0:
             os.close(self._ours)
             os.close(self._lifeline)
@@ -182,7 +183,7 @@ class DeviceHost:
 
 
 def _gone(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether the process ends in time."""
+    """Whether the process ends within ``seconds``."""
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:

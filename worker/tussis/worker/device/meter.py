@@ -1,4 +1,4 @@
-"""Counting what the device process does. ``docs/metrics.md`` has the table; a test compares the two."""
+"""The metrics of the device process. ``docs/metrics.md`` lists them; a test compares the list with this module."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-#: Where prometheus-client looks for the files' folder when it is imported.
+#: The environment variable from which prometheus-client takes the folder of its files on import.
 _FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-#: Seconds. A run takes milliseconds, its deadline is two minutes; company is waited for some milliseconds.
+#: Seconds. A run takes milliseconds and its deadline is two minutes. A recording waits some milliseconds for others.
 _BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0)
 
 
@@ -20,7 +20,14 @@ class DeviceMeter(Protocol):
         """Count a process that became ready."""
 
     def ran(self, segments: Sequence[int], padded: int, waited_s: Sequence[float], seconds: float) -> None:
-        """Count a run: segments of each recording, segments computed, seconds each one waited, the run's seconds."""
+        """Count a run.
+
+        Args:
+            segments: number of segments of each recording.
+            padded: number of segments computed, padding included.
+            waited_s: seconds that each recording waited.
+            seconds: duration of the run.
+        """
 
 
 class NoDeviceMeter:
@@ -34,7 +41,7 @@ class NoDeviceMeter:
 
 
 class PrometheusDeviceMeter:
-    """Counts for Prometheus. Made by :func:`device_meter` only."""
+    """Counts for Prometheus. Only :func:`device_meter` creates one."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -72,6 +79,6 @@ class PrometheusDeviceMeter:
 
 
 def device_meter(folder: Path) -> PrometheusDeviceMeter:
-    """A meter whose files lie beside those of the worker's children."""
+    """A meter whose files are in the same folder as those of the worker's children."""
     os.environ[_FOLDER_VARIABLE] = str(folder)
     return PrometheusDeviceMeter()

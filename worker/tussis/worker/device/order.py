@@ -1,4 +1,4 @@
-"""A device process's arguments. Imports nothing heavy: the command line reads it too."""
+"""The arguments of a device process. Imports nothing heavy, because the command line imports it too."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from tussis.shared.queues import Device
 
 
 class Provider(StrEnum):
-    """What runs the graph."""
+    """The software that runs the graph."""
 
     CUDA = "cuda"
     TENSORRT = "tensorrt"
     CPU = "cpu"
-    """For trials and tests: a GPU worker without a GPU."""
+    """A GPU worker without a GPU, for trials and tests."""
 
     @property
     def device(self) -> Device:
-        """The device that computes: results carry it, and the worker takes from its queue."""
+        """The device that computes. Results contain it, and the worker receives from its queue."""
         return Device.CPU if self is Provider.CPU else Device.GPU
 
 
@@ -29,44 +29,44 @@ class OnDevice:
 
     provider: Provider
     index: int = 0
-    """CUDA's number of the device, from 0."""
+    """CUDA's index of the device, from 0."""
 
 
 @dataclass(frozen=True)
 class DeviceOrder:
-    """Everything that a device process needs. No secrets: it has no connection but its socket."""
+    """All arguments of a device process. It needs no secrets, because its socket is its only connection."""
 
     model: str
     """Path of the ONNX file."""
     sha256: str
-    """Of the model file whose manifest the worker's children have read."""
+    """SHA-256 of the model file whose manifest the worker's children have read."""
     provider: Provider
     device_index: int
     threads: int
-    """Of onnxruntime on the CPU."""
+    """Number of onnxruntime's threads on the CPU."""
     carriers: int
-    """Number of the worker's children: no more recordings wait at a time."""
+    """Number of the worker's children, which is the most recordings that wait at a time."""
     batch_segments: int
-    """The most segments of one run, padding included."""
+    """Most segments of one run, padding included."""
     batch_wait_ms: float
     """The longest time that a recording waits for others."""
     deadline_s: float
-    """Of one run."""
+    """The deadline of one run."""
     run_dir: str
     cache_dir: str
-    """Where TensorRT keeps its engines."""
+    """The folder for TensorRT's engines."""
     metered: bool
     lifeline: int
-    """A file descriptor of a pipe that ends when the parent does."""
+    """A file descriptor of a pipe that is closed when the parent ends."""
     log_format: str
     log_level: str
 
     def to_json(self) -> str:
-        """As one argument of a command line."""
+        """The order as JSON, for one argument of a command line."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> DeviceOrder:
-        """Read :meth:`to_json`'s text."""
+        """Read the text of :meth:`to_json`."""
         raw = json.loads(text)
         return cls(**raw | {"provider": Provider(raw["provider"])})

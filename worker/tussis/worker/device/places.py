@@ -1,4 +1,4 @@
-"""The device that computes: the one module that knows CUDA from a CPU. It never falls back to another device."""
+"""The device that computes. Only this module has code for CUDA. It never falls back to another device."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Place(Protocol):
 
     @property
     def binding(self) -> tuple[str, int]:
-        """Kind and index of the device, for onnxruntime's binding of memory."""
+        """Kind and index of the device, for onnxruntime's memory binding."""
         ...
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The device's name, for the log."""
         ...
 
     def verify(self, providers: Sequence[str]) -> None:
@@ -48,16 +48,16 @@ class Place(Protocol):
         ...
 
     def stream(self) -> AbstractContextManager[Any]:
-        """The context in which images are made and runs are started, so that they are computed in order."""
+        """The context in which images are made and runs are started. They are computed in that order."""
         ...
 
     def release_memory(self) -> None:
-        """Give memory back that is kept for later and not in use."""
+        """Return memory to the device that is cached and not in use."""
 
 
 @dataclass(frozen=True)
 class HostPlace:
-    """The CPU: for trials and tests of everything but CUDA itself."""
+    """The CPU, for trials and for tests of everything except CUDA itself."""
 
     execution: list[Execution]
     binding: tuple[str, int] = ("cpu", 0)
@@ -78,7 +78,7 @@ class HostPlace:
 
 @dataclass(frozen=True)
 class CudaPlace:
-    """One NVIDIA GPU. torch and onnxruntime share one stream, so that each sees what the other has finished."""
+    """One NVIDIA GPU. torch and onnxruntime share one stream, so that their work is done in order."""
 
     execution: list[Execution]
     binding: tuple[str, int]
@@ -99,7 +99,7 @@ class CudaPlace:
             )
 
     def upload(self, samples: torch.Tensor) -> torch.Tensor:
-        # torch's allocator reuses the pinned memory only after the copy.
+        # torch's allocator does not reuse the pinned memory before the copy is done.
         return samples.pin_memory().to(self.device, non_blocking=True)
 
     def stream(self) -> AbstractContextManager[Any]:
@@ -107,7 +107,7 @@ class CudaPlace:
         return context
 
     def release_memory(self) -> None:
-        # What torch keeps for later is out of reach for onnxruntime, and the other way round.
+        # onnxruntime cannot use the memory that torch has cached, and torch cannot use onnxruntime's.
         torch.cuda.empty_cache()
 
 
@@ -115,8 +115,8 @@ def find_place(order: DeviceOrder) -> Place:
     """Check an order's device before anything is loaded onto it.
 
     Raises:
-        DeviceUnavailable: the driver, the device or the provider is not there.
-        NotInstalled: onnxruntime is missing, or is the build for CPUs.
+        DeviceUnavailable: there is no CUDA driver or no such device.
+        NotInstalled: onnxruntime is missing, or its build lacks the provider.
     """
     try:
         import onnxruntime
@@ -140,7 +140,7 @@ def find_place(order: DeviceOrder) -> Place:
     count = torch.cuda.device_count()
     if order.device_index >= count:
         raise DeviceUnavailable(f"no CUDA device {order.device_index}: there are {count}, counted from 0")
-    # torch has loaded the same libraries; where it has not, this finds them beside it.
+    # torch has loaded the same libraries. If it has not loaded one, this finds it in torch's environment.
     onnxruntime.preload_dlls()
     return _cuda_place(order)
 
@@ -148,7 +148,7 @@ def find_place(order: DeviceOrder) -> Place:
 def _cuda_place(order: DeviceOrder) -> CudaPlace:
     device = torch.device("cuda", order.device_index)
     torch.cuda.set_device(device)
-    # float32 means float32: results must not depend on TensorFloat-32. A float16 model is the faster choice.
+    # Results of float32 models must not depend on TensorFloat-32. A float16 model is faster.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     queue: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -162,7 +162,7 @@ def cuda_execution(order: DeviceOrder, stream: int) -> list[Execution]:
         _CUDA,
         shared
         | {
-            # Batches come in many shapes: searching exhaustively would cost seconds at each new one.
+            # Batches have many shapes, and an exhaustive search would take seconds for each new one.
             "cudnn_conv_algo_search": "HEURISTIC",
             "do_copy_in_default_stream": "1",
             "use_tf32": "0",
@@ -182,7 +182,7 @@ def cuda_execution(order: DeviceOrder, stream: int) -> list[Execution]:
         _TENSORRT,
         shared
         | {
-            # Building an engine takes minutes: it is kept for the next start, by model, device and version.
+            # Building an engine takes minutes, so it is kept for the next start, by model, device and version.
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": str(folder),
             "trt_timing_cache_enable": "1",

@@ -1,7 +1,7 @@
-"""The device process: ``python -m tussis.worker.device.process ORDER``, a fresh interpreter that the worker starts.
+"""The device process: ``python -m tussis.worker.device.process ORDER``, a new interpreter that the worker starts.
 
-It is not a fork of a process with torch's or onnxruntime's threads, and nothing is forked from it. It ends when its
-parent ends, for whatever reason: the pipe ``lifeline`` is closed then.
+It is not a fork of a process with threads of torch or onnxruntime, and it is never forked. It always ends when its
+parent ends, because the pipe ``lifeline`` is closed then.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from tussis.worker.status.rundir import RunDir
 
 _log = logs.get("device")
 
-#: Seconds between two signs of life.
+#: Seconds between two reports to the parent.
 _PULSE_S: Final = 1.0
-#: Exit status of a process that lacked the memory to start.
+#: Exit status of a process that had too little memory to start.
 SHORT: Final = 4
 
 
 def main() -> None:
-    """Load, warm up, report, serve; never returns."""
+    """Load the model, warm up, report, and serve. Never returns."""
     order = DeviceOrder.from_json(sys.argv[1])
-    # A terminal and some service managers signal the whole group: this process ends after the children, by its parent.
+    # A terminal and some service managers send signals to the whole process group. The parent ends this process after
+    # the children.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     logs.configure(order.log_format, order.log_level)
@@ -43,23 +44,23 @@ def main() -> None:
     try:
         serve(order, run_dir, life)
     except TussisError as error:
-        # A lack of memory at the start passes, perhaps with the process before this one: the parent tries again.
+        # A lack of memory at the start passes, for instance when the last device process ends. The parent tries again.
         short = is_shortage(error)
         life.say("loading" if short else "refused", str(error))
         os._exit(SHORT if short else 0)
     except BaseException as error:
-        # An error that ends the runner ends the process at once: carriers see their connections break.
+        # An error that ends this thread ends the process at once. The carriers' connections are closed then.
         _log.error("device_ended", reason=f"{type(error).__name__}: {error}", exc_info=True)
         sys.stderr.flush()
         os._exit(1)
 
 
 def serve(order: DeviceOrder, run_dir: RunDir, life: Life) -> None:
-    """Raises operator's errors before it is ready."""
+    """Load the model and serve carriers. Raises operator's errors, only before the process is ready."""
     began = time.monotonic()
     if order.provider is Provider.CPU:
         _log.warning("device_trial", reason="the device process computes on the CPU: for trials, not for service")
-    # torch first: onnxruntime finds the CUDA libraries that it has loaded.
+    # torch is imported first, because onnxruntime uses the CUDA libraries that torch has loaded.
     import torch
 
     from tussis.worker.device import sockets
@@ -68,8 +69,8 @@ def serve(order: DeviceOrder, run_dir: RunDir, life: Life) -> None:
     from tussis.worker.device.server import Server
     from tussis.worker.status.metrics import FILES
 
-    # On a GPU torch has no work for CPU threads. In a trial its threads would spin on cores that the carriers need: 20
-    # times the CPU time was seen on a busy machine.
+    # On a GPU torch does not need CPU threads. In a trial its threads would spin on cores that the carriers need: on a
+    # busy machine that took 20 times the CPU time.
     torch.set_num_threads(1)
     engine = Engine.load(order)
     engine.warm_up(order)
@@ -106,7 +107,7 @@ class Life:
             self._run_dir.report_device(*self._state)
 
     def watch(self) -> None:
-        """Report until the parent closes its end, or dies."""
+        """Report until the parent closes its end of the pipe or ends."""
         while True:
             if select.select([self._lifeline], [], [], _PULSE_S)[0]:
                 os._exit(0)
@@ -115,7 +116,7 @@ class Life:
 
 
 def _end(arguments: Any) -> None:
-    """End the process when a thread fails: the others could not do its work."""
+    """End the process when a thread fails, because no other thread can do its work."""
     reason = f"{arguments.exc_type.__name__}: {arguments.exc_value}"
     trace = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
     _log.error("device_ended", reason=reason, exc_info=trace)

@@ -1,4 +1,4 @@
-"""A carrier's side: segments out, scores in, and what a broken connection means."""
+"""A carrier's end of the connection: sends segments, receives scores, and handles a broken connection."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from tussis.worker.status.rundir import RunDir
 
 _log = logs.get("carrier")
 
-#: Connections on which one recording is tried before its attempt ends as a transient fault.
+#: Connections on which one recording is tried before its attempt ends with a transient error.
 _TRIES: Final = 5
-#: Seconds from a request to its final reply. A run ends at its deadline, of two minutes by default, and some may be
-#: ahead in the queue: only a fault of Tussis takes longer.
+#: Seconds from a request to its final reply. A run ends at its deadline, two minutes by default, and some runs may come
+#: first. Only a bug in Tussis takes longer.
 _ANSWER_S: Final = 1800.0
 
 
 class DeviceScorer:
     """The model in the worker's device process.
 
-    A connection is used for the next recording only if the last one's final reply was read from it, with its id: after
-    any other end, whatever the exception, it is closed, so that nothing of it is read later.
+    A connection is used for the next recording only after the final reply with the last request's id was read from it.
+    After any exception it is closed, so that no later request reads an old reply.
 
-    While there is no device process this waits, as for a database. When the device process ends during a run with this
-    recording, this process exits at once: the claim counts that as a crash if the recording had the run to itself.
+    While there is no device process the scorer waits, as for a database. When the device process ends during a run with
+    this recording, the carrier exits at once. The claim counts that as a crash if no other recording shared the run.
     """
 
     remote = True
@@ -52,7 +52,7 @@ class DeviceScorer:
 
     @property
     def manifest(self) -> Manifest:
-        """Of the model in the device process, which refuses any other."""
+        """The manifest of the model in the device process, which refuses any other model."""
         return self._manifest
 
     def inputs(self, cut: Cut, profile: Profile) -> Wave:
@@ -60,13 +60,13 @@ class DeviceScorer:
         return Wave(np.ascontiguousarray(cut.padded.numpy(), dtype=np.float32), profile.name)
 
     def score(self, inputs: Wave, *, alone: bool) -> Scores:
-        """The answers, (1, S).
+        """The scores, (1, S).
 
         Raises:
-            InferenceFailed: the model gives no usable answer for this recording.
-            OutOfMemory: the device process lacked the memory.
-            DeviceReplyLost: no reply that can be trusted came on several connections.
-            Stopping: the worker stops, and the answer would come too late.
+            InferenceFailed: the model returns no usable scores for this recording.
+            OutOfMemory: the device process had too little memory.
+            DeviceReplyLost: no valid reply came on several connections.
+            Stopping: the worker is stopping, and the scores would come too late.
         """
         for number in range(1, _TRIES + 1):
             try:
@@ -79,7 +79,7 @@ class DeviceScorer:
         raise DeviceReplyLost(f"no reply of the device process that can be trusted, in {_TRIES} tries: {reason}")
 
     def close(self) -> None:
-        """Close the idle connection, if there is one."""
+        """Close the idle connection if there is one."""
         connection, self._idle = self._idle, None
         if connection is not None:
             connection.close()
@@ -124,7 +124,7 @@ class DeviceScorer:
         return reply
 
     def _lives(self, device: int) -> bool:
-        """Whether the device process with this id still listens: then it was the connection that ended."""
+        """Whether the device process with this id still listens. If it does, only the connection has ended."""
         time.sleep(LOOK_S)  # a process that ends closes its connections one after the other
         try:
             with sockets.connect(self._run_dir.path) as connection:
@@ -133,9 +133,9 @@ class DeviceScorer:
             return False
 
     def _take(self) -> socket.socket:
-        """The idle connection, or a new one, for which this waits. Raises :class:`Stopping`.
+        """Return the idle connection, or wait for a new one. Raises :class:`Stopping`.
 
-        It is not the idle one from here on: no exception can leave a connection for the next recording.
+        The connection is no longer the idle one, so that after an exception the next recording cannot use it.
         """
         connection, self._idle = self._idle, None
         held = False
@@ -160,7 +160,7 @@ class DeviceScorer:
         self._look(self._grace_s)
 
     def _look(self, grace_s: float) -> None:
-        """Raise :class:`Stopping` when the worker has been stopping for longer; exit when the parent has died."""
+        """Raise :class:`Stopping` when the worker has been stopping for over ``grace_s``. Exit if the parent ended."""
         elapsed = self._run_dir.stopping_for()
         if elapsed is not None and elapsed > grace_s:
             raise Stopping("the worker stops; its grace period is over")

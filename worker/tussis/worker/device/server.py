@@ -1,4 +1,4 @@
-"""The device process's work: a thread for each carrier reads requests, one thread runs them and replies."""
+"""The server of the device process: a thread for each carrier reads requests, one thread runs them and replies."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from tussis.worker.shortage import is_shortage
 
 _log = logs.get("device")
 
-#: Exit status of a process whose device no longer answers as it did.
+#: Exit status of a process whose device no longer computes the scores of the start.
 BROKEN: Final = 3
-#: What accept(2) says of a connection that was given up meanwhile, and of a lack that passes.
+#: Errors of accept(2) for a connection that was aborted before it, and for a transient lack of resources.
 _PASSING: Final = (errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-#: Seconds until the next accept after such a one.
+#: Seconds from such an error to the next accept.
 _ACCEPT_PAUSE_S: Final = 0.5
 
 
 @dataclass(frozen=True)
 class _Failed:
-    """A run without answers."""
+    """A run that failed."""
 
     reason: str
     short: bool
-    """For want of memory."""
+    """Whether a lack of memory is the reason."""
 
 
 class Server:
-    """Takes requests from carriers, and runs them."""
+    """Receives requests from carriers and runs them."""
 
     def __init__(self, engine: Engine, order: DeviceOrder, meter: DeviceMeter) -> None:
         self._engine = engine
@@ -78,7 +78,7 @@ class Server:
             self.attend(connection)
 
     def attend(self, connection: socket.socket) -> None:
-        """Serve one carrier in a thread of its own. One that lacks a thread or a descriptor is hung up on."""
+        """Serve one carrier in its own thread. Without a free thread or descriptor, its connection is closed."""
         try:
             carrier = Carrier(connection)
         except OSError as error:
@@ -105,7 +105,7 @@ class Server:
         except Garbled as error:
             _log.error("carrier_garbled", reason=str(error))
         except MemoryError:
-            # The carrier sends it again, and gives up after some times.
+            # The carrier sends it again, a limited number of times.
             _log.warning("carrier_refused", reason="no memory for a recording")
         finally:
             self._remove(carrier)
@@ -117,16 +117,16 @@ class Server:
         carrier.close()
 
     def run(self) -> None:
-        """Run what waits, until :meth:`close`, or the process ends."""
+        """Run the waiting requests until :meth:`close` is called or the process ends."""
         while batch := self._waiting.take():
             self._run_batch(batch)
 
     def close(self) -> None:
-        """Let :meth:`run` return."""
+        """Make :meth:`run` return."""
         self._waiting.close()
 
     def _run_batch(self, batch: Sequence[Queued]) -> None:
-        """Run it, in several runs where one fails, and reply to every carrier in it."""
+        """Run a batch, in several runs if one run fails, and reply to every carrier in it."""
         answers = self._try(batch)
         if isinstance(answers, _Failed):
             self._failed(batch, answers)
@@ -138,10 +138,11 @@ class Server:
                 queued.owner.reply(queued.request, Kind.FAILED, str(answer).encode())
 
     def _failed(self, batch: Sequence[Queued], failed: _Failed) -> None:
-        """Repeat a failed run with fewer recordings, half of them where memory is short; else reply.
+        """Repeat a failed run of several recordings with fewer; reply after a failed run of one recording.
 
-        A recording cannot be split: its bag's answer depends on all of its segments. A run that fails with one in it is
-        that one's failure, unless the device answers none any more: then the process ends, and sends no reply.
+        When memory is short, each repeated run has half of the recordings; otherwise it has one. A recording cannot be
+        split, because its bag probability depends on all of its segments. When the device no longer works after a
+        failed run of one recording, the process ends. Then it sends no reply except that of a lack of memory.
         """
         if len(batch) > 1:
             size = 1
@@ -155,7 +156,7 @@ class Server:
             return
         (queued,) = batch
         if failed.short:
-            # At once: a lack of memory is not the recording's fault, even where this process is at its end.
+            # Sent before the check of the device: a lack of memory must not count as a crash, even if the process ends.
             _log.warning("run_short", recordings=1, reason=failed.reason)
             queued.owner.reply(queued.request, Kind.SHORT, failed.reason.encode())
         with _Deadline(self._deadline_s):
@@ -167,8 +168,8 @@ class Server:
             queued.owner.reply(queued.request, Kind.FAILED, str(self._engine.failure(failed.reason)).encode())
 
     def _try(self, batch: Sequence[Queued]) -> list[Scores | InferenceFailed] | _Failed:
-        """One run. Raises what no run may raise: it ends the process."""
-        # From here on a recording of the batch may be the cause of this process's end.
+        """Do one run. Any exception that it raises ends the process."""
+        # Sent before the run, because a recording of the batch may cause this process to end.
         for queued in batch:
             queued.owner.reply(queued.request, Kind.BEGUN)
         began = time.monotonic()
@@ -186,14 +187,14 @@ class Server:
             waited = [began - queued.arrived for queued in batch]
             self._meter.ran(segments, width * len(batch), waited, time.monotonic() - began)
             return answers
-        # Behind the handler: until its end the error's traceback holds the run's tensors.
+        # After the exception handler, because inside it the error's traceback holds the run's tensors.
         if failed.short:
             self._engine.release_memory()
         return failed
 
 
 class _Deadline:
-    """Past it the process prints its stacks and exits with status 1: a C thread's timer, that needs no GIL."""
+    """After the deadline the process prints its stacks and exits with status 1. The timer, a C thread, needs no GIL."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds

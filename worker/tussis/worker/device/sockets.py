@@ -1,4 +1,4 @@
-"""The device process's socket in the run directory: listening, connecting, and who is at the other end."""
+"""The socket of the device process in the run directory: listening, connecting, and the other end's process id."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tussis.worker.device.wire import LOOK_S, Gone
 
 #: The socket's name in the run directory.
 SOCKET: Final = "device.sock"
-#: A kernel takes no longer socket address (sun_path, with its closing zero).
+#: The longest path that fits into a socket address (sun_path has 108 bytes, including a closing zero).
 _LONGEST_PATH: Final = 107
 #: The kernel's ``struct ucred``: pid, uid, gid.
 _CREDENTIALS: Final = struct.Struct("3i")
 
 
 def listen(folder: Path) -> socket.socket:
-    """A listening socket in ``folder``; it replaces an earlier one in one step."""
+    """A listening socket in ``folder``. It replaces an earlier socket atomically."""
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     draft = f".{SOCKET}.{os.getpid()}"
     with _Address(folder, draft) as address:
@@ -30,9 +30,9 @@ def listen(folder: Path) -> socket.socket:
 
 
 def connect(folder: Path) -> socket.socket:
-    """Raises :class:`Gone` when no process listens, or too many connections wait to be accepted."""
+    """Connect to the device process. Raises :class:`Gone` when none listens, or too many connections wait for it."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Without a timeout a connect waits for ever while the listener's queue is full.
+    # Without a timeout, connecting waits for ever while the listener's queue is full.
     connection.settimeout(LOOK_S)
     try:
         with _Address(folder, SOCKET) as address:
@@ -50,7 +50,7 @@ def peer_pid(connection: socket.socket) -> int:
 
 
 class _Address:
-    """A path of a socket that fits into a socket's address, however deep the folder lies."""
+    """A path of a socket that fits into a socket address, also when the folder's path is long."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.path = str(folder / name)

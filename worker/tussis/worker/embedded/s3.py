@@ -1,4 +1,4 @@
-"""A real S3 store: SeaweedFS, all of it in one process, signatures enforced."""
+"""The embedded S3 store: SeaweedFS in one process, with signatures required."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tussis.worker.embedded.process import Command, StopStep
 from tussis.worker.embedded.server import EmbeddedServer
 
 REGION = "us-east-1"
-#: Each is a port that ``weed mini`` listens on, ``s3.port`` first. The .grpc ones have a socket file in /tmp beside.
+#: The ports of ``weed mini``, ``s3.port`` first. Each .grpc port also has a socket file in /tmp.
 PORTS = (
     "s3.port", "s3.port.grpc", "master.port", "master.port.grpc", "volume.port", "volume.port.grpc",
     "filer.port", "filer.port.grpc", "admin.port", "admin.port.grpc",
 )  # fmt: skip
-#: How long one question to its own status pages may take, seconds.
+#: Seconds that one request to a status page may take.
 STATUS_TIMEOUT_S = 5.0
-#: A volume in what the parts say of themselves.
+#: A volume on a status page.
 VOLUME = re.compile(r'"Id":(\d+)[,}]')
 
 
@@ -47,7 +47,7 @@ class ObjectStore(EmbeddedServer):
 
     def prepare(self) -> None:
         home = self._folder.subfolder(self.name)
-        # `weed mini` writes its flags there and takes them up again, other ports and paths included.
+        # `weed mini` stores its flags in this file and reads them again, also old ports and paths.
         (home / "mini.options").unlink(missing_ok=True)
 
     def command(self, ports: tuple[int, ...]) -> Command:
@@ -55,7 +55,7 @@ class ObjectStore(EmbeddedServer):
         self._write_keys(home / "keys.json")
         named = dict(zip(PORTS, ports, strict=True))
         options = {
-            # Relative: the path may hold a comma, which `-dir` takes for a separator.
+            # Relative: the absolute path may contain a comma, which `-dir` reads as a separator.
             "dir": ".",
             "ip": LOOPBACK,
             "ip.bind": LOOPBACK,
@@ -66,11 +66,12 @@ class ObjectStore(EmbeddedServer):
             "s3.port.lance": "0",
             "webdav": "false",
             "admin.ui": "false",
-            # Nobody reads from other volume servers here: no need to announce the stop and wait.
+            # There is no other volume server: no need to announce the stop and wait.
             "volume.preStopSeconds": "0",
-            # Usage reports to its makers are on by default.
+            # Usage reports to the makers of SeaweedFS are on by default.
             "master.telemetry": "false",
-            # Each bucket gets volumes of its own, and the disk is divided by this size: small, so that many fit.
+            # Each bucket has its own volumes, and their number is the disk space divided by this size. A small size
+            # allows many volumes.
             "master.volumeSizeLimitMB": "64",
             "filer.localSocket": "filer.sock",
             "s3.localSocket": "s3.sock",
@@ -80,8 +81,8 @@ class ObjectStore(EmbeddedServer):
             argv=(str(weed()), "-logtostderr=true", "mini", *(f"-{key}={value}" for key, value in options.items())),
             cwd=home,
             log=self.log,
-            # One second as a rule. Stopped while its administration still starts, it waits for that one first (seven
-            # seconds were seen). Killed meanwhile it loses nothing: what it has taken is in its files.
+            # A stop usually takes one second. During the start of the administration server it first waits for that
+            # start (up to seven seconds were seen). A kill loses nothing: accepted objects are in its files.
             stop=(StopStep("SIGTERM", 8.0),),
             death_signal="SIGTERM",
             remove=tuple(
@@ -113,22 +114,22 @@ class ObjectStore(EmbeddedServer):
         return True
 
     def _reaches_its_volumes(self) -> bool:
-        """Whether objects can be read and written, not only their names.
+        """Whether the contents of objects can be read and written, not only their names.
 
-        After a kill the master may become leader some milliseconds after the volume server looked for one, which then
-        looks again five seconds later. Until then every read and write of an object is an internal error.
+        After a kill, the master may become leader some milliseconds after the volume server looked for a leader. The
+        volume server looks again five seconds later. Until then every read and write of an object is an internal error.
         """
         try:
             held = self._page("volume.port", "/status")
             known = self._page("master.port", "/vol/status")
         except (OSError, http.client.HTTPException):
             return False
-        # Not parsed: until it is up, somebody else may answer on a port.
+        # The pages are not parsed as JSON: before the store is up, another program may answer on a port.
         node = f'"{LOOPBACK}:{self._ports[PORTS.index("volume.port")]}":'
         return node in known and set(VOLUME.findall(held)) <= set(VOLUME.findall(known))
 
     def _page(self, port: str, path: str) -> str:
-        """What one of its parts says of itself, JSON."""
+        """The status page of one of its servers, as JSON text."""
         connection = http.client.HTTPConnection(LOOPBACK, self._ports[PORTS.index(port)], timeout=STATUS_TIMEOUT_S)
         try:
             connection.request("GET", path)

@@ -1,4 +1,4 @@
-"""What the three servers have in common: ports, start, health, stop."""
+"""The base class of the three embedded servers: ports, start, health check, stop."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from tussis.worker.embedded.ports import free_ports, is_free
 from tussis.worker.embedded.process import Command, GuardedProcess
 from tussis.worker.embedded.room import naming_full_disk
 
-#: How long a server may take until it answers, seconds. A cold one takes two; a busy or slow disk several times that.
+#: Seconds that a server may take to start. A cold start takes two, and several times that on a busy or slow disk.
 START_TIMEOUT_S = 60.0
-#: Between two looks at a server that does not answer yet, seconds.
+#: Seconds between two health checks of a server that does not answer yet.
 POLL_S = 0.03
-#: How often a server is started anew with other ports.
+#: The number of attempts to start a server, each with other ports.
 PORT_ATTEMPTS = 5
-#: A log over this size begins anew at the next start, bytes.
+#: Bytes. A larger log file is deleted at the next start.
 LOG_LIMIT = 1_000_000
 
 
 class EmbeddedServer(ABC):
-    """One server. Between `start` and `stop` it can be killed and started again, on the same port and data."""
+    """One server. It can be killed and started again, with the same ports and data."""
 
-    #: Its name in messages and in the folder.
+    #: The name of the server in messages and in the folder.
     name: ClassVar[str]
-    #: How many ports it needs.
+    #: The number of ports that it needs.
     port_count: ClassVar[int] = 1
 
     def __init__(self, folder: Folder) -> None:
@@ -51,12 +51,12 @@ class EmbeddedServer(ABC):
 
     @property
     def running(self) -> bool:
-        """Whether its process runs; `wait_healthy` tells whether it answers."""
+        """Whether its process runs. `wait_healthy` tests whether it answers."""
         return self._process is not None and self._process.running
 
     @property
     def port(self) -> int:
-        """The port its clients connect to, on 127.0.0.1.
+        """The port for its clients, on 127.0.0.1.
 
         Raises:
             ServerFailed: it was never started.
@@ -72,15 +72,15 @@ class EmbeddedServer(ABC):
 
     @property
     def home(self) -> Path:
-        """The folder that holds its data."""
+        """The folder with its data."""
         return self._folder.path
 
     def start(self) -> None:
-        """Start it and wait until it answers. Started again, it takes the same ports.
+        """Start it and wait until it answers. A second start uses the same ports.
 
         Raises:
             NotInstalled: its wheel is missing.
-            DiskFull: there is no room for it.
+            DiskFull: the disk is full.
             ServerFailed: it does not start, or does not answer in time.
         """
         if self.running:
@@ -94,13 +94,13 @@ class EmbeddedServer(ABC):
                 self._start_somewhere()
 
     def stop(self) -> None:
-        """Stop it cleanly, by force when that takes too long. Its data stays."""
+        """Stop it cleanly, with SIGKILL when that takes too long. Its data stays."""
         if self._process is not None:
             self._process.stop()
             self._process = None
 
     def kill(self) -> None:
-        """SIGKILL it, as a crash would; return when it is gone."""
+        """Send SIGKILL, to simulate a crash; return when it has ended."""
         if self._process is not None:
             self._process.kill()
             self._process = None
@@ -121,7 +121,7 @@ class EmbeddedServer(ABC):
                 raise ServerFailed(f"the start of {self.name} was interrupted")
 
     def cancel(self) -> None:
-        """Make a `start` in another thread give up soon."""
+        """Make a `start` in another thread fail soon."""
         self._cancelled.set()
 
     def ask_to_stop(self) -> None:
@@ -131,22 +131,22 @@ class EmbeddedServer(ABC):
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make its data and configuration ready; called before every start, with nothing of it running."""
+        """Prepare its data and configuration. It is called before every start, while no process of the server runs."""
 
     @abstractmethod
     def command(self, ports: tuple[int, ...]) -> Command:
-        """How to run it on these ports."""
+        """The command that runs it on these ports."""
 
     @abstractmethod
     def answers(self) -> bool:
         """Whether it answers an authenticated request now.
 
         Raises:
-            ServerFailed: it answers in a way that no waiting will mend.
+            ServerFailed: it answers with an error that does not pass.
         """
 
     def _start_somewhere(self) -> None:
-        """First with the ports of the last time, then with others while somebody else is on them."""
+        """Start with the stored ports; use other ports while another process has them."""
         remembered = self._folder.ports(self.name)
         usable = len(remembered) == self.port_count and all(map(is_free, remembered))
         ports = remembered if usable else free_ports(self.port_count)
@@ -154,7 +154,7 @@ class EmbeddedServer(ABC):
             try:
                 self._start_on(ports)
             except ServerFailed:
-                if all(map(is_free, ports)):  # the ports are not what kept it from starting
+                if all(map(is_free, ports)):  # the ports are not the cause
                     raise
                 ports = free_ports(self.port_count)
             else:
@@ -175,23 +175,23 @@ class EmbeddedServer(ABC):
             raise
 
     def run_to_end(self, command: Command) -> None:
-        """Run a helper of the server under a guard, to its end.
+        """Run a helper program of the server under a guard, and wait for its end.
 
         Raises:
-            ServerFailed: it ended with another code than 0.
+            ServerFailed: its exit code was not 0, or it still runs after START_TIMEOUT_S.
         """
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         if GuardedProcess(command, self._folder.lock).wait(START_TIMEOUT_S) != 0:
             raise ServerFailed(f"{command.name} failed: {self._last_words()}")
 
     def _collect(self) -> None:
-        """Take leave of a process that ended by itself."""
+        """Collect the exit code of a process that ended by itself, and forget the process."""
         if self._process is not None:
             self._process.wait(START_TIMEOUT_S)
             self._process = None
 
     def _last_words(self) -> str:
-        """The last telling line of its log since the start, and where the log is."""
+        """The last line of its log since the start that names an error, else the last line; and the path of the log."""
         try:
             with self.log.open("rb") as log:
                 log.seek(self._log_start)

@@ -1,4 +1,4 @@
-"""The three servers together: one folder, one owner, started and stopped side by side."""
+"""The three embedded servers together: one folder, one owner. They start and stop in parallel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tussis.worker.embedded.server import EmbeddedServer
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where the servers are, and the keys to them."""
+    """The addresses of the servers, and the credentials for them."""
 
     database_url: str
     broker_url: str
@@ -30,7 +30,7 @@ class Endpoints:
     s3_region: str
 
     def environment(self) -> dict[str, str]:
-        """The settings for a process that is to use these servers."""
+        """The environment variables for a process that uses these servers."""
         return {
             "TUSSIS_DATABASE_URL": self.database_url,
             "TUSSIS_DATABASE_DIRECT": "true",
@@ -38,7 +38,7 @@ class Endpoints:
             "TUSSIS_S3_ENDPOINT_URL": self.s3_endpoint_url,
             "AWS_ACCESS_KEY_ID": self.s3_access_key,
             "AWS_SECRET_ACCESS_KEY": self.s3_secret_key,
-            # The shell may hold a session's token, which goes with other keys.
+            # The shell may have a session token, which belongs to other keys.
             "AWS_SESSION_TOKEN": "",
             "AWS_DEFAULT_REGION": self.s3_region,
         }
@@ -47,14 +47,15 @@ class Endpoints:
 class Servers:
     """PostgreSQL, the broker and the S3 store, for the time of a ``with`` block.
 
-    They stop when the block ends, however it ends, and when this process dies, however it dies. Their data stays in
-    the folder for the next time.
+    They always stop when the block ends, also after an error, and when this process dies, by any signal. Their data
+    stays in the folder for the next run.
 
     Args:
-        folder: where data, logs and passwords lie; made if missing.
+        folder: the folder for data, logs and passwords; created if it does not exist.
 
     Raises (on entering):
         NotInstalled: a wheel is missing.
+        DiskFull: the disk of the folder is full.
         ServerFailed: the folder cannot be used or is in use, or a server does not start.
     """
 
@@ -78,12 +79,12 @@ class Servers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if os.getpid() == self._owner:  # a fork leaving the block must not stop its parent's servers
+        if os.getpid() == self._owner:  # a forked process that leaves the block must not stop the servers of its parent
             self._close()
 
     @property
     def endpoints(self) -> Endpoints:
-        """Addresses and keys; they stay valid over restarts within the block."""
+        """Addresses and credentials. They stay valid over restarts within the block."""
         if self._held is None:
             raise ServerFailed("the embedded servers are not running")
         credentials = self._held.credentials
@@ -97,7 +98,7 @@ class Servers:
         )
 
     def run_beside(self, command: Command) -> GuardedProcess:
-        """Start another process under a guard: it ends with its owner, and holds the folder until it does.
+        """Start another process under a guard. It ends with its owner, and holds the lock of the folder until its end.
 
         Stop it before the block ends. Raises :class:`ServerFailed` when it cannot be started.
         """
@@ -115,7 +116,7 @@ class Servers:
             try:
                 for start in starts:
                     start.result()
-            except BaseException:  # Ctrl-C too: the others need not finish
+            except BaseException:  # also Ctrl-C: cancel the other starts
                 for server in self._all:
                     server.cancel()
                 raise

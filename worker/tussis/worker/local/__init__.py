@@ -1,1 +1,1 @@
-"""What the demo, ``tussis up`` and the benchmarks share: a worker and servers on one machine, and its screen."""
+"""Code shared by the demo, ``tussis up`` and the benchmarks: a worker beside the embedded servers, and the output."""

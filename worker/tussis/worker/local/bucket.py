@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from tussis.worker.embedded.servers import Endpoints
 
-#: Connections that the client keeps open.
+#: The number of connections that the client keeps open.
 CONNECTIONS: Final = 8
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, a closed terminal and the parent's death: each ends the demo through its own clean-up."""
+"""Handles Ctrl-C, SIGTERM, a closed terminal and the end of the parent process: each leads to a clean stop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
-#: Seconds between two looks whether the process that started the demo still lives.
+#: Seconds between two checks that the parent process still runs.
 _PARENT_CHECK_S: Final = 0.5
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(KeyboardInterrupt):
-    """Somebody wants the demo to stop."""
+    """A signal interrupted the command."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -24,17 +24,17 @@ class Interrupted(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The exit status, as shells count: 128 and the signal's number."""
+        """The exit status as in a shell: 128 plus the number of the signal."""
         return 128 + self.number
 
     @property
     def cause(self) -> str:
-        """For people."""
+        """The cause as text for the screen."""
         return "Ctrl-C" if self.number == signal.SIGINT else signal.Signals(self.number).name
 
 
 class Interrupts:
-    """Raises :class:`Interrupted` in the main thread, once: nothing cuts the clean stop short."""
+    """Raises :class:`Interrupted` in the main thread, only once: a second signal does not interrupt the clean stop."""
 
     def __init__(self) -> None:
         self._armed = True
@@ -52,9 +52,9 @@ class Interrupts:
 
 @contextmanager
 def interrupts() -> Iterator[Interrupts]:
-    """Take the signals, and watch the parent, for the time of a ``with`` block in the main thread.
+    """Handle the signals, and watch the parent process, for the time of a ``with`` block in the main thread.
 
-    A signal that is ignored already stays so: under ``nohup`` neither a closed terminal nor the parent's end matters.
+    An ignored signal stays ignored. Under ``nohup`` neither a closed terminal nor the end of the parent has an effect.
     """
     handled = Interrupts()
     before = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -73,7 +73,7 @@ def interrupts() -> Iterator[Interrupts]:
 
 
 def _watch_parent(parent: int, over: threading.Event) -> None:
-    """Send ourselves SIGTERM when the process that started us is gone: nobody is left to stop us."""
+    """Send SIGTERM to this process when its parent has ended, because no other process would stop it."""
     while not over.wait(_PARENT_CHECK_S):
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)

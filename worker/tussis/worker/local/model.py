@@ -1,4 +1,4 @@
-"""Which model the demo serves."""
+"""Chooses the model of ``tussis demo`` and ``tussis up``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tussis.worker.embedded.process import Command, GuardedProcess, StopStep
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.surroundings import said_last, tussis_command, writing
 
-#: Of the few tried, one whose answers differ between the recordings made here.
+#: With this seed, of the few tried, the answers differ between the synthetic recordings.
 SEED: Final = 2
-#: Seconds for an export; a quiet machine takes ten.
+#: Seconds that an export may take. On an idle machine it takes ten.
 _TIMEOUT_S: Final = 180.0
 
 
 @dataclass
 class Choice:
-    """A model that is there, or is being made. ``random``: its weights are, and its answers mean nothing."""
+    """A model that exists or is being exported. ``random``: it has random weights, and its answers mean nothing."""
 
     path: Path
     random: bool
@@ -29,23 +29,23 @@ class Choice:
     making: GuardedProcess | None = None
 
     def wait(self) -> Path:
-        """The model's path, once it is there. Raises :class:`ServerFailed`."""
+        """Wait for the export, if there is one; return the path of the model. Raises :class:`ServerFailed`."""
         if self.making is not None and self.making.wait(_TIMEOUT_S) != 0:
             said = said_last(self.log.read_text(errors="replace").splitlines())
             raise ServerFailed(f"the model was not made: {said}; see {self.log}")
         return self.path
 
     def stop(self) -> None:
-        """Break the export off, if it still runs."""
+        """Stop the export if it still runs."""
         if self.making is not None:
             self.making.stop()
 
 
 def choose_model(given: Path | None, data: Path, servers: Servers) -> Choice:
-    """The model given, else the one that Tussis ships, else one of random weights.
+    """The model given, else the one that Tussis ships, else one with random weights.
 
-    The last is made in the background, once for the data folder. Raises :class:`ServerFailed` and what
-    :func:`tussis.worker.local.surroundings.writing` does.
+    The last is exported in the background, once for the data folder. Raises :class:`ServerFailed` and the errors of
+    :func:`tussis.worker.local.surroundings.writing`.
     """
     log = data / "model.log"
     chosen = given or default_model()

@@ -1,4 +1,4 @@
-"""What the demo shows: one line a step, a live bar on a terminal, plain lines elsewhere."""
+"""The output of ``tussis demo`` and ``tussis up``: a line for each step; a progress bar, on a terminal only."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from rich.text import Text
 from tussis.shared.text import printable
 from tussis.worker.local.terminal import console
 
-#: Longest line of running text on a terminal, columns.
+#: The longest line of text on a terminal, in characters.
 _TEXT_WIDTH: Final = 110
 _LABEL_WIDTH: Final = 12
-#: Seconds between two lines of progress where there is no bar.
+#: Seconds between two lines of progress when there is no bar.
 _PLAIN_EVERY_S: Final = 2.0
 
 
 class Step:
-    """One step under way. ``text`` is what its line will say."""
+    """One running step. ``text`` is the text of its line."""
 
     def __init__(self, console: Console, label: str, progress: Progress, task: TaskID) -> None:
         self._console = console
@@ -41,11 +41,11 @@ class Step:
         self._task = task
         self._shown_at = time.monotonic()
         self.text: str | Text = ""
-        #: Seconds it took; set when it is over.
+        #: The duration in seconds, set at the end of the step.
         self.seconds = 0.0
 
     def advance(self, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total``, with a word on what came of them."""
+        """Show ``done`` of ``total``, with a note on the results."""
         if self._console.is_terminal:
             self._progress.update(self._task, completed=done, total=total, note=note)
         elif time.monotonic() - self._shown_at > _PLAIN_EVERY_S:
@@ -61,12 +61,12 @@ class Screen:
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """The width in characters."""
         return self.console.width
 
     @contextmanager
     def step(self, label: str, doing: str) -> Iterator[Step]:
-        """A step of the demo; its line comes when it is over, and not when it fails."""
+        """Run a step in a ``with`` block. Its line is shown at the end, not when it fails."""
         with self._progress(doing) as (progress, task):
             step = Step(self.console, label, progress, task)
             began = time.monotonic()
@@ -75,7 +75,7 @@ class Screen:
         self.line(label, step.text, step.seconds)
 
     def line(self, label: str, text: str | Text, seconds: float | None = None) -> None:
-        """A labelled line; on a terminal folded under itself."""
+        """Show a line with a label. On a terminal long text is wrapped, and further lines are indented."""
         if not self.console.is_terminal:
             told = f"{label:<{_LABEL_WIDTH}}  {self.safe(text).plain}{'' if seconds is None else f'  {seconds:.1f} s'}"
             self.console.print(told.rstrip(), markup=False)
@@ -90,11 +90,11 @@ class Screen:
         self.console.print(grid)
 
     def show(self, what: RenderableType) -> None:
-        """A table, or an empty line for ''."""
+        """Show a table, or an empty line for ''."""
         self.console.print(what)
 
     def safe(self, text: str | Text) -> Text:
-        """Text of others without what a terminal would obey. The streams escape what their encoding lacks."""
+        """Text without control sequences for the terminal. The streams escape characters that their encoding lacks."""
         return text if isinstance(text, Text) else Text(printable(text))
 
     @contextmanager
@@ -114,7 +114,7 @@ class Screen:
 
 
 class _WhenCounted(ProgressColumn):
-    """A column for steps that count; for the others there is the spinner."""
+    """A column for steps with a total. Other steps have only the spinner."""
 
     def __init__(self, column: ProgressColumn) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A worker beside the embedded servers: the ordinary command, under a guard, its log in a file."""
+"""A worker beside the embedded servers: the normal command under a guard, with its log in a file."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from tussis.worker.embedded.process import Command, StopStep
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.surroundings import said_last, tussis_command
 
-#: Seconds from the start until every child has loaded the model; a quiet machine takes eight.
+#: Seconds from the start until every child has loaded the model. An idle machine takes eight.
 _READY_TIMEOUT_S: Final = 180.0
 _POLL_S: Final = 0.1
-#: A log over this size begins anew, bytes.
+#: Bytes. A larger log file is deleted before the worker starts.
 _LOG_LIMIT: Final = 5_000_000
-#: A recording of the demo takes a second or two; a worker that is told to stop finishes it.
+#: Seconds that a stopping worker has to finish its recordings. A recording of the demo takes one or two.
 _SOFT_SHUTDOWN_S: Final = 10
 _SETTINGS: Final = {
     "TUSSIS_SOFT_SHUTDOWN_S": str(_SOFT_SHUTDOWN_S),
-    # What a killed demo had in work is free again for the next one this soon.
+    # The messages that were in flight when a demo was killed are delivered again after this time.
     "TUSSIS_VISIBILITY_TIMEOUT_S": "10",
 }
 
 
 def run_dir(data: Path) -> Path:
-    """Where the worker keeps what ``tussis health`` reads."""
+    """The folder with the worker's state, which ``tussis health`` reads."""
     return data / "run"
 
 
 class DemoWorker:
     """``tussis worker cpu`` beside the servers, from construction to :meth:`stop`. Raises :class:`ServerFailed`.
 
-    Its log is ``NAME.log`` in ``data``; ``arguments`` are more of the command's.
+    Its log is ``NAME.log`` in ``data``; ``arguments`` are further arguments of the command.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class DemoWorker:
         self._process = servers.run_beside(command)
 
     def wait_ready(self) -> None:
-        """Wait for ``worker_ready`` in its log. Raises :class:`ServerFailed` when it ends, or takes too long."""
+        """Wait for ``worker_ready`` in its log. Raises :class:`ServerFailed` when it ends or takes too long."""
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while not self.ready:
             self.check()
@@ -79,22 +79,22 @@ class DemoWorker:
             time.sleep(_POLL_S)
 
     def check(self) -> None:
-        """Raises :class:`ServerFailed` when it has ended."""
+        """Raise :class:`ServerFailed` when it has ended."""
         if not self.running:
             raise ServerFailed(f"the worker ended: {self.last_words()}; see {self.log}")
 
     @property
     def ready(self) -> bool:
-        """Whether it was ready at some time since its start."""
+        """Whether it has been ready since its start."""
         return any(_event(line) == "worker_ready" for line in self._lines())
 
     @property
     def running(self) -> bool:
-        """Whether it, or a process that it left behind, runs."""
+        """Whether it or one of its orphaned children runs."""
         return self._process.running
 
     def last_words(self) -> str:
-        """What it said last."""
+        """Its last message."""
         return said_last(self._lines())
 
     def ask_to_stop(self) -> None:
@@ -102,7 +102,7 @@ class DemoWorker:
         self._process.ask_to_stop()
 
     def stop(self) -> None:
-        """Stop it cleanly; return when its processes are gone."""
+        """Stop it cleanly; return when its processes have ended."""
         self._process.stop()
 
     def _lines(self) -> list[str]:
@@ -112,7 +112,7 @@ class DemoWorker:
 
 
 def _event(line: str) -> str | None:
-    """The name of the event in a line of the log; None for other lines, half written ones among them."""
+    """The name of the event in a line of the log; None for other lines, for instance incomplete ones."""
     if not line.startswith("{"):
         return None
     try:

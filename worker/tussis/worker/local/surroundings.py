@@ -1,4 +1,4 @@
-"""What the demo takes from the shell, and how it starts commands: a world of its own, whatever is set outside."""
+"""Isolates the local commands from the settings of the shell; finds the ``tussis`` command; writes files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tussis.worker.embedded.room import FULL, disk_full
 
 
 def forget_deployments() -> None:
-    """Drop from this process's environment what would lead its clients to other servers than the embedded ones.
+    """Remove the variables that would direct clients to other servers from the environment of this process.
 
-    Those are the settings of a real deployment, boto3's and libpq's variables, and proxies. The commands that the demo
-    starts get what is left: they are of the same installation.
+    These are the settings of a real deployment, the variables of boto3 and libpq, and proxies. The commands that the
+    demo starts inherit the rest, because they belong to the same installation.
     """
     for name in tuple(os.environ):
         if name.startswith(("TUSSIS_", "AWS_", "PG")) or name.lower().endswith("_proxy"):
@@ -27,7 +27,7 @@ def forget_deployments() -> None:
 
 
 def said_last(lines: Sequence[str]) -> str:
-    """What a command said for people when it failed: its line of ours, else its last one."""
+    """The error message of a failed command: its line that starts with ``tussis:``, else its last line."""
     told = [line for line in lines if line.strip()]
     ours = [line.removeprefix("tussis: ") for line in told if line.startswith("tussis: ")]
     return (ours or told or ["it wrote nothing"])[-1]
@@ -43,7 +43,7 @@ def tussis_command() -> str:
 
 
 def shown_command() -> str:
-    """The same as a person would type it here."""
+    """The command as a user types it in this shell."""
     command = tussis_command()
     if shutil.which("tussis") == command:
         return "tussis"
@@ -53,7 +53,7 @@ def shown_command() -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line why ``path`` cannot be written. Raises :class:`DiskFull` and :class:`OutputUnwritable`."""
+    """Replace an OSError while writing ``path``. Raises :class:`DiskFull` and :class:`OutputUnwritable`."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
 """The user's network: a ResNet-18 on every segment, and attention over the segments of a recording.
 
-The sizes and the names of the checkpoint's keys are given by the audio contract (docs/preprocessing.md, "The model
-contract"): ``backbone.`` with torchvision's names and without ``fc``, ``attn.0``, ``attn.2``, ``bag_head.0``,
-``bag_head.2``, ``bag_head.4``, ``seg_head``.
+The audio contract (docs/preprocessing.md, "The model contract") defines the sizes and the keys of the checkpoint:
+``backbone.`` with torchvision's names and without ``fc``, ``attn.0``, ``attn.2``, ``bag_head.0``, ``bag_head.2``,
+``bag_head.4``, ``seg_head``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torchvision.models import resnet18
 FEATURES: Final = 512
 #: Width of the attention's hidden layer.
 ATTENTION: Final = 128
-# The share of the bag head's hidden units that training drops. The contract gives no number, and inference needs
-# none: dropout has no weights and does nothing in eval mode.
+# The share of the bag head's hidden units that training drops. The contract has no number for it. Inference does not
+# need one: dropout has no weights and no effect in eval mode.
 _DROPOUT: Final = 0.5
 
 
@@ -53,9 +53,9 @@ class CoughNet(nn.Module):
         self.seg_head = nn.Linear(FEATURES, 1)
 
     def forward(self, spectrograms: Tensor, segment_mask: Tensor) -> Answers:
-        """The answers for spectrograms (B, S, 3, 224, 224) float32, of which ``segment_mask`` (B, S) bool keeps some.
+        """The outputs for spectrograms (B, S, 3, 224, 224) float32 and ``segment_mask`` (B, S) bool.
 
-        A row that keeps no segment gets finite answers that mean nothing.
+        For a row without a kept segment the outputs are finite but have no meaning.
         """
         batch, segments = spectrograms.shape[0], spectrograms.shape[1]
         features = self.features(spectrograms.flatten(0, 1)).reshape(batch, segments, FEATURES)
@@ -71,8 +71,8 @@ class CoughNet(nn.Module):
     def pooled(self, features: Tensor, segment_mask: Tensor) -> Tensor:
         """The attention's weighted sum (B, 512) of features (B, S, 512) over the segments that the mask (B, S) keeps.
 
-        The most negative finite number stands for minus infinity: beside any kept segment its weight is exactly 0,
-        and a row that keeps none gives zeros, where minus infinity would give NaN.
+        Masked scores are the most negative finite number. If a row keeps a segment, the weight of the others is exactly
+        0. If it keeps none, the result is 0. With minus infinity it would be NaN.
         """
         scores = self.attn(features).squeeze(-1)
         scores = scores.masked_fill(~segment_mask, torch.finfo(scores.dtype).min)

@@ -1,9 +1,9 @@
-"""Random weights that answer differently for different recordings.
+"""Random weights that give different outputs for different recordings.
 
-A network as it is initialised gives every image nearly the same features, and so every recording the same decision:
-a test against it proves nothing. Here the batch statistics and the heads are fitted to seeded synthetic sounds (noise
-beds, bursts, tones), so that about half of the bags and half of the segments lie above the threshold, with logits
-spread widely around it. Nothing is learnt: which half is chance.
+A network after initialisation gives nearly the same features for every image, and so the same decision for every
+recording. A test with such a network proves nothing. This module fits the batch statistics and the heads to seeded
+synthetic sounds (noise beds, bursts, tones). About half of the bags and half of the segments are then above the
+threshold, and the logits are spread widely around it. The network learns nothing: which half is above is random.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from tussis.shared.dsp.profiles import DOCUMENTED
 from tussis.shared.dsp.recording import cut_recording
 from tussis.worker.modelling.architecture import CoughNet
 
-#: The threshold of the user's own model; a random one takes it over so that the tools around it look as in earnest.
+#: The threshold of the user's own model. The random model has the same, so that the tools show realistic values.
 THRESHOLD: Final = 0.61
 
-#: Sounds to calibrate on: about 70 images, 0.8 GB for a moment.
+#: Sounds to calibrate on: about 70 images. They need 0.8 GB of memory for a short time.
 _SOUNDS: Final = 20
-#: Of torch, whatever the machine has: one, as two were no faster beside other work.
+#: Threads of torch, on every machine. Two were not faster on a machine with other load.
 _THREADS: Final = 1
-#: Standard deviation of bag and segment logits over the calibration sounds: probabilities from about 0.07 to 0.97.
+#: Standard deviation of bag and segment logits over the calibration sounds. Probabilities are about 0.07 to 0.97.
 _LOGIT_STD: Final = 1.5
-#: Standard deviation of the attention's scores: some segments weigh several times more than others, none alone.
+#: Standard deviation of the attention's scores. Some segments get several times the weight of others; none gets all.
 _ATTENTION_STD: Final = 1.0
-#: Directions of largest variance in feature space that the heads look along. More would tell recordings apart more
-#: finely, but their means over 20 sounds say little about other sounds: with 4, 32 to 66 % of 50 real recordings lay
-#: above the threshold (six seeds), with 12, 20 to 90 %.
+#: The number of directions of largest variance in feature space that the heads use. More directions distinguish
+#: recordings better, but their means over 20 sounds do not transfer to other sounds. With 4, 32 to 66 % of 50 real
+#: recordings were above the threshold (six seeds); with 12, 20 to 90 %.
 _DIRECTIONS: Final = 4
 
 
 def random_network(seed: int) -> CoughNet:
-    """A network in eval mode whose random weights are calibrated; the same for the same seed on the same machine."""
+    """A network in eval mode with calibrated random weights. The same seed and machine give the same weights."""
     with _deterministic(seed), torch.no_grad():
         network = CoughNet()
         _calibrate(network, synthetic_images(seed, _SOUNDS))
@@ -50,9 +50,9 @@ def random_network(seed: int) -> CoughNet:
 
 
 def synthetic_images(seed: int, sounds: int) -> list[Tensor]:
-    """Seeded sounds of 0.5 to 2.5 s as the network sees them under the profile ``documented``.
+    """The network's input for seeded sounds of 0.5 to 2.5 s, with the profile ``documented``.
 
-    One tensor a sound: float32 (S, 3, 224, 224), 1 <= S <= 5, the last segments padded as those of a recording.
+    One tensor per sound: float32 (S, 3, 224, 224), 1 <= S <= 5. The last segments are padded like those of a recording.
     """
     generator = np.random.default_rng(seed)
     found = []
@@ -65,7 +65,7 @@ def synthetic_images(seed: int, sounds: int) -> list[Tensor]:
 
 
 def _sound(generator: np.random.Generator, samples: int) -> NDArray[np.float64]:
-    """A noise bed with up to four bursts and up to two tones on it, at 16 kHz."""
+    """A noise bed with up to four bursts and up to two tones, at 16 kHz."""
     time_s = np.arange(samples) / SAMPLE_RATE
     sound = 10 ** (generator.uniform(-70, -15) / 20) * _coloured(generator, samples)
     for _ in range(generator.integers(0, 5)):
@@ -82,7 +82,7 @@ def _sound(generator: np.random.Generator, samples: int) -> NDArray[np.float64]:
 
 
 def _coloured(generator: np.random.Generator, samples: int) -> NDArray[np.float64]:
-    """Noise whose power falls (or rises) with frequency, of standard deviation 1."""
+    """Noise with standard deviation 1 and a power that falls (or rises) with frequency."""
     spectrum = np.fft.rfft(generator.normal(size=samples))
     spectrum *= np.arange(1, len(spectrum) + 1) ** generator.uniform(-1.0, 0.25)
     noise = np.fft.irfft(spectrum, samples)
@@ -107,13 +107,13 @@ def _calibrate(network: CoughNet, calibration: list[Tensor]) -> None:
 
 
 def _pooled_beginnings(network: CoughNet, sound: Tensor) -> Tensor:
-    """A sound's features (S, 512), pooled up to each of its segments (S, 512): more bags for the same images."""
+    """Pool a sound's features (S, 512) up to each of its segments, (S, 512): more bags from the same images."""
     mask = torch.ones(len(sound), len(sound), dtype=torch.bool).tril()
     return network.pooled(sound.expand(len(sound), -1, -1), mask)
 
 
 def _normalising(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Run a module and make the running statistics of its BatchNorms those of this very run; its outputs."""
+    """Run a module and set the running statistics of its BatchNorms to those of this run. Return the outputs."""
     norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = 1.0
@@ -126,7 +126,7 @@ def _normalising(module: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def _whitening(features: Tensor) -> Tensor:
-    """The directions (512, k) of largest variance, each over its standard deviation."""
+    """The directions (512, k) of largest variance, each divided by its standard deviation."""
     centred = (features - features.mean(0)).double()
     _, scale, directions = torch.linalg.svd(centred, full_matrices=False)
     deviation = scale[:_DIRECTIONS] / math.sqrt(len(features))
@@ -135,14 +135,14 @@ def _whitening(features: Tensor) -> Tensor:
 
 
 def _look_along(linear: nn.Linear, whitened: Tensor, inputs: Tensor) -> None:
-    """Turn a layer's random weights into random mixtures of the whitened directions, of mean 0 and variance 1."""
+    """Set a layer's weights to random mixtures of the whitened directions, with outputs of mean 0 and variance 1."""
     mixture = nn.functional.normalize(torch.randn(linear.out_features, whitened.shape[1]), dim=1)
     linear.weight.copy_(mixture @ whitened.T)
     linear.bias.copy_(-linear.weight @ inputs.mean(0))
 
 
 def _spread(linear: nn.Linear, inputs: Tensor, middle: float, deviation: float) -> None:
-    """Scale and shift a layer of one output so that it has this median and standard deviation over the inputs."""
+    """Scale and shift a layer with one output to this median and standard deviation over the inputs."""
     linear.weight.mul_(deviation / linear(inputs).std())
     linear.bias.zero_()
     linear.bias.add_(middle - linear(inputs).median())
@@ -155,7 +155,10 @@ def _linears(layers: nn.Sequential) -> tuple[nn.Linear, nn.Linear]:
 
 @contextmanager
 def _deterministic(seed: int) -> Iterator[None]:
-    """Seed torch's generator and fix the threads (another split of the sums rounds differently); both put back."""
+    """Seed torch's generator and fix its number of threads, and restore both on exit.
+
+    Another number of threads splits the sums differently, which changes the rounding.
+    """
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,7 +1,7 @@
-"""From PyTorch to the ONNX file that a worker serves.
+"""Export a PyTorch network to the ONNX file that a worker loads.
 
-Exported with ``torch.export`` (opset 18, batch and segments dynamic); the TorchScript exporter is deprecated, though
-onnxruntime makes the same graph of both. BatchNorm is folded into the convolutions at export.
+The export uses ``torch.export`` (opset 18, batch and segments dynamic). The TorchScript exporter is deprecated;
+onnxruntime optimises both results to the same graph. The export folds BatchNorm into the convolutions.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tussis.worker.detector.session import open_session
 from tussis.worker.modelling.architecture import Answers, CoughNet
 from tussis.worker.modelling.calibrate import THRESHOLD, random_network
 
-#: The first that torch's exporter writes without converting downwards; the contract starts at 17.
+#: The oldest opset that torch's exporter writes without a downward conversion. The contract's minimum is 17.
 OPSET: Final = 18
-#: How far onnxruntime's logits may be from torch's, and how much farther for each unit of the logit.
+#: The largest allowed difference between onnxruntime's outputs and torch's: TOLERANCE + RELATIVE_TOLERANCE * |value|.
 TOLERANCE: Final = 1e-4
 RELATIVE_TOLERANCE: Final = 1e-5
 
@@ -41,12 +41,12 @@ _RANDOM_PROVENANCE: Final = (
     " spread around the threshold. Detects nothing: for tests and demonstrations only."
 )
 _STATE: Final = "model_state_dict"
-#: What torch's readers raise for files that are cut off or of another kind, beside ``UnpicklingError``.
+#: The errors, besides ``UnpicklingError``, that torch raises for truncated files and for other file types.
 _BAD_FILE: Final = (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError, struct.error)
 
 
 def export_random(out: Path, seed: int) -> Manifest:
-    """Write a random model and its manifest; the same bytes for the same seed on the same machine.
+    """Write a random model and its manifest. The same seed and machine give the same bytes.
 
     Raises:
         ModelRefused: the path does not end in ``.onnx``.
@@ -65,13 +65,13 @@ def export_random(out: Path, seed: int) -> Manifest:
 
 
 def export(network: CoughNet, out: Path) -> str:
-    """Write a network as an ONNX file, whole or not at all, after comparing its answers with torch's.
+    """Write a network as an ONNX file, atomically, after a comparison of its outputs with torch's.
 
     Returns:
         The file's sha256.
 
     Raises:
-        ModelRefused: the exported graph breaks the contract or answers differently; nothing is written.
+        ModelRefused: the exported graph breaks the contract or has different outputs. Nothing is written.
         OutputUnwritable: the file cannot be written.
     """
     data = to_onnx(network)
@@ -84,7 +84,7 @@ def export(network: CoughNet, out: Path) -> str:
 
 
 def to_onnx(network: CoughNet) -> bytes:
-    """The ONNX file of a network, its weights inside it."""
+    """The ONNX file of a network, including its weights."""
     batch, segments = torch.export.Dim("batch_size"), torch.export.Dim("num_segments")
     with _quiet():
         program = torch.onnx.export(
@@ -111,12 +111,12 @@ def to_onnx(network: CoughNet) -> bytes:
 
 
 def load_checkpoint(path: Path) -> CoughNet:
-    """A network from a PyTorch checkpoint: a dict with ``model_state_dict``, or the bare state.
+    """Load a network from a PyTorch checkpoint: a dict with ``model_state_dict``, or the state itself.
 
-    Only weights are unpickled: a checkpoint that would run code is refused.
+    Only weights are unpickled. A checkpoint that would run code is refused.
 
     Raises:
-        ModelRefused: no such file, no checkpoint, or not of this architecture.
+        ModelRefused: the file does not exist, is not a checkpoint, or has another architecture.
     """
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
@@ -159,7 +159,7 @@ def _check_state(network: CoughNet, state: Mapping[str, Tensor], path: Path) -> 
 
 
 def _verify(network: CoughNet, data: bytes, where: str) -> None:
-    """Hold the ONNX file against torch on shapes that the export has not seen, masked segments among them."""
+    """Compare the ONNX file with torch on shapes that the export did not use, including masked segments."""
     session = open_session(data, where, intra_op_threads=1)
     generator = torch.Generator().manual_seed(0)
     for batch, segments in ((1, 1), (2, 3)):
@@ -171,17 +171,17 @@ def _verify(network: CoughNet, data: bytes, where: str) -> None:
         for name, values in expected.items():
             reference = values.numpy()
             gap = np.abs(found[name] - reference)
-            if not (gap <= TOLERANCE + RELATIVE_TOLERANCE * np.abs(reference)).all():  # NaN is not either
+            if not (gap <= TOLERANCE + RELATIVE_TOLERANCE * np.abs(reference)).all():  # also true for NaN
                 raise ModelRefused(f'{where}: "{name}" differs from torch by {gap.max():.2g}: nothing is written')
 
 
 def _example() -> tuple[Tensor, Tensor]:
-    # Neither dimension is 1: the exporter would take a 1 for a constant.
+    # Neither dimension is 1: the exporter would treat a 1 as a constant.
     return torch.zeros(2, 3, 3, 224, 224), torch.ones(2, 3, dtype=torch.bool)
 
 
 def _strip(model: Any) -> None:
-    """Drop what depends on the machine: stack traces with the source's paths, on every node and value."""
+    """Remove data that depends on the machine: every node and value has a stack trace with paths of the source."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del part.metadata_props[:]
@@ -190,13 +190,13 @@ def _strip(model: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's notes about torch's own workings from the terminal; its errors still come through."""
+    """Suppress the exporter's messages about torch's internals. Errors are still logged."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            # torch 2.11 against its own tree API, and that both inputs share their axes' names.
+            # torch 2.11 warns about its own tree API, and about axis names that both inputs share.
             warnings.filterwarnings("ignore", category=FutureWarning, message=r".*LeafSpec.*")
             warnings.filterwarnings("ignore", category=UserWarning, message=r"# The axis name")
             yield

@@ -1,1 +1,1 @@
-"""The worker's parent process: it consumes messages, and looks after the children that work on them."""
+"""The worker's parent process. It receives messages and watches the children that analyse them."""

@@ -1,5 +1,7 @@
-"""Watching the children and the device process: files of dead ones are removed, and one that cannot start ends the
-worker with the reason."""
+"""Watching the children and the device process.
+
+The files of dead processes are removed. A process that cannot start ends the worker with the reason.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,15 @@ _log = logs.get("children")
 
 
 def watch_children(worker: Any, run_dir: RunDir, fold_metrics: Callable[[int], None]) -> None:
-    """Remove what dead children left behind, and stop the worker when a replacement refuses to start.
+    """Remove the files of dead children, and stop the worker when a replacement cannot start.
 
-    ``fold_metrics`` takes the process id of each dead child.
+    ``fold_metrics`` is called with the process id of each dead child.
     """
-    # The files before the processes: a child that has left a file by now is among the processes.
+    # Read the files before the processes: every child with a file is then in the list of processes, unless it died.
     reports, holds = run_dir.children(), run_dir.holds()
     living = set(child_pids(worker))
-    # A replacement that died while it waited for the database has reported nothing, and its hold keeps the worker from
-    # being ready.
+    # A replacement that died while it waited for the database has no report but a hold, and a hold makes the worker not
+    # ready.
     for pid in {*reports, *holds} - living - {os.getpid()}:
         fold_metrics(pid)
         run_dir.forget(pid)
@@ -37,7 +39,7 @@ def watch_children(worker: Any, run_dir: RunDir, fold_metrics: Callable[[int], N
 
 
 def watch_device(device: DeviceHost) -> str | None:
-    """Have the device process replaced when it ended. One that cannot start ends the worker: the reason, else None."""
+    """Replace a device process that ended. If none can start, stop the worker and return the reason, otherwise None."""
     device.look()
     if device.refused is not None:
         _log.error("device_refused", reason=device.refused)

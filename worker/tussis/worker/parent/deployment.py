@@ -1,6 +1,6 @@
-"""What a worker looks at before it loads anything large: a deployment that is wrong says so at once.
+"""Checks before a worker loads anything large, so that errors of the deployment are reported at once.
 
-torch and Celery take seconds to import, many of them on a busy machine; none of this needs them.
+torch and Celery take seconds to import, and much longer on a busy machine. These checks need neither.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tussis.worker.detector.manifest import check_sha256, read_manifest, read_mo
 
 
 def check_deployment(settings: Settings) -> None:
-    """Look at the settings that a worker needs, a local model's manifest, the broker, the database and its schema.
+    """Check the settings that a worker needs, the manifest of a local model, the broker, the database and its schema.
 
     Raises :class:`SettingsInvalid`, :class:`ModelRefused`, :class:`BrokerUnavailable`, :class:`BrokerRefused`,
     :class:`DatabaseUnavailable`, :class:`DatabaseRefused`, :class:`SchemaMismatch`.

@@ -1,15 +1,14 @@
-"""What a worker reads from the broker becomes an entry of its own before Celery sees it.
+"""Replace every envelope that a worker reads from the broker before Celery processes it.
 
-Celery obeys a message's envelope: a header of the wrong type raises out of its event loop and ends the worker, the
-entry stays unacknowledged and ends the next worker at its start; a callback in the body makes the worker publish a
-message of the sender's choice. Here the task's arguments (the message, and ``handed_back``) are taken out of an entry,
-and a new envelope is made around them. Every header and property of it is ours, the delivery tag too: two entries that
-share a tag would be acknowledged together. An entry that holds no such arguments becomes one that carries its text to
-the dead letters.
+Celery trusts the envelope of a message. A header of the wrong type raises out of its event loop and ends the worker.
+The entry stays unacknowledged and ends the next worker at its start. A callback in the body makes the worker publish a
+message that the sender chose. This module takes only the arguments of the task (the message and ``handed_back``) from
+an entry and makes a new envelope for them. All headers and properties are set here, also the delivery tag: two entries
+with the same tag would be acknowledged together. An entry without such arguments is replaced by an entry with its text,
+which becomes a dead letter.
 
-The functions take and give bytes, and raise nothing, whatever the bytes are. They are the callbacks of the Redis
-client for the three commands through which kombu reads entries: BRPOP and RPOP from a list, HGET from
-``tussis.unacked``.
+The functions take and return bytes and raise nothing, for any bytes. They are the callbacks of the Redis client for
+the three commands with which kombu reads entries: BRPOP and RPOP from a list, HGET from ``tussis.unacked``.
 """
 
 from __future__ import annotations
@@ -33,21 +32,21 @@ from tussis.shared.messages import (
 from tussis.shared.queues import DEFAULT_PRIORITY, PRIORITIES, QUEUES, TASK_NAME, list_key
 from tussis.shared.uris import shown
 
-#: Bytes of an entry that are looked at. The largest message in Base64 with every character escaped is half of it.
+#: The largest entry that is read, in bytes. The largest message in Base64 with all characters escaped is half of it.
 _MOST_BYTES = 16 * MAX_MESSAGE_BYTES
-#: Bytes of the arguments in a new envelope, which is to be read again: Base64 makes them a third longer.
+#: The most bytes of arguments in a new envelope. It must be readable again, and Base64 adds a third.
 _MOST_ARGUMENT_BYTES = _MOST_BYTES // 2
-#: Lists and objects inside each other: body, arguments and message around the metadata.
+#: The deepest nesting of lists and objects: body, arguments and message around the metadata.
 _NESTING = MAX_NESTING + 3
-#: Bytes of an unreadable entry that are kept.
+#: The most bytes of an unreadable entry that are stored.
 _KEPT = MAX_MESSAGE_BYTES
-#: The argument that carries an unreadable entry to the dead letters.
+#: The name of the argument with an unreadable entry, which becomes a dead letter.
 UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an entry belongs."""
+    """The queue and the priority of an entry."""
 
     queue: str
     priority: int
@@ -57,7 +56,7 @@ _PLACES = {list_key(queue, priority).encode(): _Place(queue, priority) for queue
 
 
 class _Unreadable(Exception):
-    """The entry is no message of ours; the text says why. ``raw``: what is to be kept, where it is not the entry."""
+    """The entry is not a message of Tussis, with the reason. ``raw``: the bytes to store, if not the entry."""
 
     def __init__(self, problem: str, raw: bytes | None = None) -> None:
         super().__init__(problem)
@@ -65,16 +64,16 @@ class _Unreadable(Exception):
 
 
 def install() -> None:
-    """Have Celery decode JSON as it stands.
+    """Make Celery decode plain JSON.
 
-    kombu's own decoder turns objects of the form ``{"__type__": ..., "__value__": ...}`` into other types, in a
-    message's metadata too, and Celery acknowledges a message whose objects it cannot turn.
+    kombu's own decoder converts objects of the form ``{"__type__": ..., "__value__": ...}`` into other types, also in
+    the metadata of a message, and Celery acknowledges a message with an object that it cannot convert.
     """
     register("json", json.dumps, json.loads, content_type="application/json", content_encoding="utf-8")
 
 
 def popped(reply: Any, **_: Any) -> tuple[bytes, bytes] | None:
-    """BRPOP's reply, the name of a list and an entry: the entry made anew."""
+    """Convert the reply of BRPOP, the name of a list and an entry: the entry gets a new envelope."""
     if not reply:
         return None
     name, entry = reply
@@ -82,12 +81,12 @@ def popped(reply: Any, **_: Any) -> tuple[bytes, bytes] | None:
 
 
 def taken(entry: bytes | None, **_: Any) -> bytes | None:
-    """RPOP's reply, an entry: made anew, for the place that it names."""
+    """Convert the reply of RPOP, an entry: it gets a new envelope for the place that it names."""
     return None if entry is None else _remade(entry, None)[0]
 
 
 def filed(text: bytes | None, **_: Any) -> bytes | None:
-    """HGET's reply, what kombu files of a message in work: ``[entry, exchange, routing key]``, all of it made anew."""
+    """Convert the reply of HGET, the record of a message in work: ``[entry, exchange, routing key]``, all replaced."""
     if text is None:
         return None
     entry, place = _remade(text, None, in_list=True)
@@ -95,13 +94,13 @@ def filed(text: bytes | None, **_: Any) -> bytes | None:
 
 
 def given_back(text: bytes) -> tuple[bytes, str]:
-    """What is filed of a message in work as the entry that goes back, and the list that it belongs into."""
+    """The entry to give back, from the record of a message in work, and the list to which it belongs."""
     entry, place = _remade(text, None, in_list=True)
     return entry, list_key(place.queue, place.priority)
 
 
 def _remade(text: bytes, place: _Place | None, *, in_list: bool = False) -> tuple[bytes, _Place]:
-    """The new entry, and where it belongs: ``place``, or where that is None the place that the old one names."""
+    """The new entry and its place: ``place``, or if that is None, the place that the old entry names."""
     envelope: Any = None
     try:
         envelope = _decoded(text, "the entry")
@@ -159,7 +158,7 @@ def _checked(body: Any, text: bytes) -> dict[str, Any]:
 
 
 def _is_unreadable_of_ours(value: Any) -> bool:
-    """Whether it was found unreadable before, and comes back from ``tussis.unacked``."""
+    """Whether this is an entry that was found unreadable before and comes back from ``tussis.unacked``."""
     if not isinstance(value, dict) or set(value) != {"raw", "problem"}:
         return False
     return all(isinstance(text, str) and len(text) <= _KEPT for text in value.values())
@@ -185,7 +184,7 @@ def _object(envelope: Any, name: str) -> dict[str, Any]:
 
 
 def _named_place(envelope: Any) -> _Place:
-    """The place that a decoded entry names; the first queue and the default priority where it names none of ours."""
+    """The place that a decoded entry names. The first queue and the default priority replace unknown values."""
     properties = envelope.get("properties") if isinstance(envelope, dict) else None
     properties = properties if isinstance(properties, dict) else {}
     info = properties.get("delivery_info")

@@ -1,8 +1,8 @@
-"""Environment variables that Celery, kombu and billiard obey, and a worker of Tussis does not.
+"""Environment variables of Celery, kombu and billiard that have no effect on a worker of Tussis.
 
 They are set for another application of the host, or by mistake: ``CELERY_BROKER_URL`` alone made a worker read another
-broker than ``TUSSIS_BROKER_URL``, and say that it is ready. Most are read when the libraries are imported, so that they
-are taken out of the environment before that. ``docs/settings.md`` has the table; a test holds it to the installed
+broker than ``TUSSIS_BROKER_URL`` and report that it was ready. The libraries read most of them at import, so they are
+removed from the environment before that. ``docs/settings.md`` has the table. A test compares it with the installed
 sources.
 """
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import os
 
-#: Every variable whose name begins so: URLs, loader, configuration module, pool, log level and file, remote debugger,
-#: limits of Celery's; logging of every broker call of kombu's.
+#: All variables with these prefixes. Celery: URLs, loader, configuration module, pool, log level and file, remote
+#: debugger, limits. kombu: logging of every broker call.
 PREFIXES = ("CELERY_", "KOMBU_")
-#: And these.
+#: Further variables.
 NAMES = frozenset(
     {
         "AUTOSCALE_KEEPALIVE",
@@ -44,9 +44,9 @@ NAMES = frozenset(
 
 
 def drop_foreign() -> list[str]:
-    """Take them out of this process's environment. Returns the names of those that were set, sorted.
+    """Remove these variables from this process's environment. Returns the sorted names of those that were set.
 
-    To be called before Celery is imported.
+    Call it before Celery is imported.
     """
     found = sorted(name for name in os.environ if name.startswith(PREFIXES) or name in NAMES)
     for name in found:

@@ -1,4 +1,4 @@
-"""Serving a worker's metrics over HTTP, from its parent process, in Prometheus' text format."""
+"""Serves a worker's metrics over HTTP from its parent process, in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logs.get("metrics")
 
-#: The process id in the names of the files that hold what dead children counted; no child has it.
+#: The process id in the names of the files with the counts of dead children. No child has this id.
 _DEAD: Final = 0
 
 
@@ -34,7 +34,7 @@ class Exposition:
     """
 
     def __init__(self, order: Start) -> None:
-        # Only now: the meter has said where the files are.
+        # Imported after the meter has set the folder, which prometheus-client reads at import.
         from prometheus_client import CollectorRegistry, start_http_server
         from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -54,12 +54,12 @@ class Exposition:
             raise SettingsInvalid(
                 f"cannot serve metrics on {host}:{port} ({error.strerror}): choose another TUSSIS_METRICS_PORT"
             ) from error
-        # A child must not keep the port when its parent dies.
+        # A child must not keep the port open when its parent dies.
         os.register_at_fork(after_in_child=self._server.socket.close)
         _log.info("metrics_served", host=host, port=self._server.server_address[1])
 
     def fold(self, pid: int) -> None:
-        """Add what a dead child counted to what other dead ones did: a crash a minute must not pile up files."""
+        """Add the counts of a dead child to those of all dead children: files must not pile up after many crashes."""
         with self._reading:
             fold(self._files, pid)
 
@@ -71,11 +71,11 @@ class Exposition:
 
 
 def fold(files: Path, pid: int) -> None:
-    """Move what the process ``pid`` counted, in its files in ``files``, to the file of all dead ones."""
+    """Move the counts of the process ``pid`` from its files in the folder ``files`` to those of all dead processes."""
     from prometheus_client.mmap_dict import MmapedDict
 
     for file in files.glob(f"*_{pid}.db"):
-        if file.stat().st_size:  # it may have died between making the file and its first count
+        if file.stat().st_size:  # empty if the process died before its first count
             kind = file.name.rpartition("_")[0]
             total = MmapedDict(str(files / f"{kind}_{_DEAD}.db"))
             for key, value, timestamp, _ in MmapedDict.read_all_values_from_file(str(file)):
@@ -85,7 +85,7 @@ def fold(files: Path, pid: int) -> None:
 
 
 class _Locked:
-    """The children's counters, never read while a dead child's are moved."""
+    """The children's counters. They are not read while the counts of a dead child are moved."""
 
     def __init__(self, registry: Any, reading: threading.Lock) -> None:
         self._registry = registry
@@ -100,7 +100,7 @@ class _Locked:
 
 
 class _State:
-    """What stands in the broker and in the run directory at the moment of the scrape."""
+    """The state of the broker and the run directory at the time of the scrape."""
 
     def __init__(self, order: Start) -> None:
         url = order.settings.need_broker()

@@ -1,6 +1,6 @@
-"""The consuming thread's heartbeat, from inside Celery's event loop: proof that the loop turns, and nothing less.
+"""The beats of the consuming thread, written from inside Celery's event loop: they prove that the loop runs.
 
-A thread of its own would beat on while the loop hangs.
+A separate thread would continue to beat while the loop hangs.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ INTERVAL_S = 1.0
 
 
 def heartbeat_step(run_dir: RunDir) -> type:
-    """The consumer's bootstep that beats into ``run_dir`` while the event loop turns."""
+    """The consumer's bootstep that writes beats to ``run_dir`` while the event loop runs."""
 
     class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
-        """Started with every connection; the loop drops its timer when the connection is lost."""
+        """Started with every connection. The loop drops the timer when the connection is lost."""
 
         requires = ("celery.worker.consumer.tasks:Tasks",)
 

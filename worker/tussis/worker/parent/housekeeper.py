@@ -1,4 +1,4 @@
-"""What a worker's parent process does beside consuming, in a thread of its own: each duty when it is due."""
+"""The periodic duties of a worker's parent process, in a separate thread beside the consumer."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from tussis.worker.status.rundir import ParentStatus
 
 _log = logs.get("housekeeper")
 
-#: Heartbeats within one visibility timeout: several may fail before a message in work is taken for lost.
+#: Heartbeats within one visibility timeout: several may fail before a message in work is delivered again.
 _BEATS_PER_TIMEOUT = 6
-#: Seconds between two notes for the probes.
+#: Seconds between two writes of the status for the probes.
 _NOTE_INTERVAL_S = 1.0
 #: Seconds between two rounds.
 _ROUND_S = 0.5
@@ -41,7 +41,7 @@ _ROUND_S = 0.5
 class Housekeeper:
     """The duties of one worker's parent, from :meth:`start` to :meth:`close`.
 
-    It outlives the consumer: while a stopping worker waits for its children, their messages still need heartbeats.
+    It runs longer than the consumer: while a stopping worker waits for its children, their messages need heartbeats.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Housekeeper:
         device: DeviceHost | None = None,
         before_kill: Callable[[], object] = lambda: None,
     ) -> None:
-        """``before_kill`` is called before children are ended by force."""
+        """``before_kill`` is called before children are killed."""
         self._order = order
         self._exposition = exposition
         self._device = device
@@ -71,10 +71,10 @@ class Housekeeper:
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self.problem: NotReady | None = None
-        """Why the worker never became ready, or cannot go on."""
+        """The reason why the worker did not become ready or cannot continue."""
 
     def start(self, worker: Any) -> None:
-        """Wait for the children, then do the duties. Raises :class:`NotReady`."""
+        """Wait for the children, then start the thread. Raises :class:`NotReady`."""
         try:
             wait_for_children(worker, self._run_dir, self._order.model, self._device)
         except NotReady as error:
@@ -84,7 +84,7 @@ class Housekeeper:
         self._thread.start()
 
     def announce(self, worker: Any) -> None:
-        """Log that the worker is ready: every child has warmed up, and the consumer takes messages."""
+        """Log that the worker is ready: all children have warmed up, and the consumer takes messages."""
         _log.info(
             "worker_ready",
             worker=self._order.worker,
@@ -95,7 +95,7 @@ class Housekeeper:
         )
 
     def close(self) -> None:
-        """End the thread and sign off, after the worker has stopped."""
+        """End the thread and remove the worker's entry in the broker, after the worker has stopped."""
         self._over.set()
         if self._thread is not None:
             self._thread.join(timeout=10)
@@ -115,7 +115,7 @@ class Housekeeper:
             self._do(self._attend_broker, worker, beat_every_s, max(elapsed_s, beat_every_s), now)
 
     def _do(self, duty: Callable[..., object], *arguments: Any) -> None:
-        """Do one duty. When it fails the others go on: without heartbeats, all that is in work would start again."""
+        """Do one duty. After an error the others continue: without heartbeats, all work would be delivered again."""
         try:
             duty(*arguments)
         except TransientError as error:
@@ -145,7 +145,7 @@ class Housekeeper:
                 self._due["reconcile"] = now
 
     def _beat(self, elapsed_s: float) -> None:
-        """Keep the messages in work invisible to other workers."""
+        """Send heartbeats: messages in work must not be delivered to other workers."""
         tags = self._beats.advance(tags_in_work(), elapsed_s, held=bool(self._run_dir.holds()))
         if tags:
             with broker_errors(self._where):
@@ -167,7 +167,7 @@ class Housekeeper:
             self._exposition.fold(pid)
 
     def _note(self, worker: Any) -> None:
-        """Write what the probes read."""
+        """Write the status that the probes read."""
         reports = self._run_dir.children()
         living = child_pids(worker)
         ready = sum(1 for pid in living if pid in reports and reports[pid].state == "ready")

@@ -1,6 +1,6 @@
-"""The parent's part in the leases of its children's attempts: it renews them, and ends them when a process dies.
+"""The parent renews the leases of its children's attempts and ends the attempts of children that died.
 
-A child cannot do either: native code may hold its interpreter's lock for minutes, and a crash asks nobody.
+A child can do neither: native code may hold the interpreter lock (GIL) for minutes, and a crash runs no code.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tussis.worker.status.rundir import AttemptNote, RunDir
 
 _log = logs.get("leases")
 
-#: Renewals within one lease: some may fail before the lease expires.
+#: Renewals within one lease: several may fail before the lease expires.
 _RENEWALS = 4
-#: Seconds. Statements of ours take milliseconds; the consuming thread waits for one when a child died.
+#: Seconds. These statements take milliseconds. The consuming thread waits for one after a child died.
 _STATEMENT_TIMEOUT_S = 2
 _JOIN_S = 10.0
-#: Seconds between two looks for children that died.
+#: Seconds between two searches for children that died.
 _LOOK_S = 1.0
 
 
 class Leases:
-    """The leases of one worker, renewed by a thread of its own from :meth:`start` to :meth:`close`."""
+    """The leases of one worker. A separate thread renews them from :meth:`start` to :meth:`close`."""
 
     def __init__(self, settings: Settings, run_dir: RunDir) -> None:
         self._lease_s = settings.lease_s
@@ -51,12 +51,12 @@ class Leases:
         self._sent_anew: set[str] = set()
 
     def start(self, worker: Any) -> None:
-        """Renew from now on. ``worker`` is Celery's: its pool has the children."""
+        """Start the renewal. ``worker`` is Celery's worker, whose pool has the children."""
         self._thread = threading.Thread(target=self._keep, args=(worker,), name="leases", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stop renewing, after the children have ended."""
+        """Stop the renewal, after the children have ended."""
         self._over.set()
         if self._thread is not None:
             self._thread.join(_JOIN_S)
@@ -65,16 +65,16 @@ class Leases:
     def child_lost(self, pid: int) -> None:
         """End the attempt of a child that died, so that its message can be claimed at once.
 
-        While the database is away nobody can claim either, and the thread ends the attempt later.
+        While the database is not available, the message cannot be claimed either. The thread ends the attempt later.
         """
         note = self._run_dir.attempts().get(pid)
         if note is not None and not self._away:
             self._attempted(self._end, [note])
 
     def hand_back(self) -> Set[str]:
-        """Give back what the children hold, before this worker ends them: that is no crash of the recordings'.
+        """Hand back the attempts of the children before this worker kills them, so that they do not count as crashes.
 
-        Returns the ids of the jobs whose messages were sent anew because the store is away.
+        Returns the ids of the jobs whose messages were sent again because the store is not available.
         """
         notes = [note for note in self._run_dir.attempts().values() if note.job_id not in self._sent_anew]
         if notes:
@@ -88,7 +88,10 @@ class Leases:
         self._store.hand_back([note.token for note in notes], "stopping", message)
 
     def _send_again(self, notes: list[AttemptNote]) -> None:
-        """The store is away: the next attempt tells it, by the token in its message."""
+        """Send the messages again while the store is not available.
+
+        They carry the token, with which the next claim reports that the attempt was handed back.
+        """
         for note in notes:
             job = self._ledger.find(note.job_id)
             if job is not None:
@@ -113,9 +116,9 @@ class Leases:
                 last = now
 
     def _end_dead(self, worker: Any) -> None:
-        # The notes before the processes: a child that has left a note by now is among the processes.
+        # Read the notes before the processes: every child with a note is then in the list of processes, unless it died.
         notes = self._run_dir.attempts()
-        if worker.pool is None:  # Celery has ended it.
+        if worker.pool is None:  # Celery has ended the pool.
             return
         living = {process.pid for process in tuple(worker.pool._pool._pool) if process.exitcode is None}
         if dead := [note for pid, note in notes.items() if pid not in living]:
@@ -128,7 +131,7 @@ class Leases:
             self._store.renew_leases([tokens[text] for text in fresh], self._lease_s)
 
     def _attempted(self, call: Any, *arguments: Any) -> bool:
-        """Call; whether it went well. A server that is away is tried again by the next look."""
+        """Make a call. Returns whether it succeeded. After an error the thread tries again in its next round."""
         try:
             call(*arguments)
         except (TransientError, OperatorError) as error:

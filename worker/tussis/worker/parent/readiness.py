@@ -1,4 +1,4 @@
-"""Waiting for the children, and for the device process, to load the model."""
+"""Waits until the children and the device process have loaded the model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tussis.worker.status.rundir import Phase, RunDir
 
 #: Seconds a child may take to load the model and warm up.
 READY_TIMEOUT_S = 120.0
-#: Seconds between two looks, and between two beats for the probes.
+#: Seconds between two checks, and between two beats for the probes.
 _LOOK_S, _BEAT_S = 0.05, 1.0
 
 
@@ -24,9 +24,10 @@ class NotReady(OperatorError):
 
 
 def wait_for_children(worker: Any, run_dir: RunDir, model: Path, device: DeviceHost | None) -> None:
-    """Return when every child, and the device process if there is one, has loaded the model.
+    """Return when all children, and the device process if there is one, have loaded the model.
 
-    Raises :class:`NotReady` when one of them refuses or ends, or takes longer than :data:`READY_TIMEOUT_S`.
+    Raises :class:`NotReady` when one of them refuses, or a child ends, or the time limit is over. The limit is
+    :data:`READY_TIMEOUT_S`, or the device's ``load_s`` + 10 s if that is longer.
     """
     limit_s = READY_TIMEOUT_S if device is None else max(READY_TIMEOUT_S, device.load_s + 10)
     began, beaten = time.monotonic(), 0.0

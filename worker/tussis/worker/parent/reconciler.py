@@ -1,4 +1,4 @@
-"""Sends again what is open and nowhere: one worker at a time does it, for all."""
+"""Sends open jobs again whose message is lost. One worker at a time does it, for all workers."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tussis.worker import logs
 
 _log = logs.get("reconciler")
 
-#: Who reconciles at the moment.
+#: Key with the name of the worker that reconciles, the leader.
 LEADER_KEY = "tussis.reconciler"
-#: Seconds after which another worker takes over from one that went silent.
+#: Seconds after which another worker takes over from a leader that stopped.
 LEASE_S = 15
-#: Seconds between two looks.
+#: Seconds between two calls of :meth:`Reconciler.look`.
 INTERVAL_S = 5.0
-#: Messages sent in one step, during which the broker does nothing else.
+#: Messages sent in one step. The broker does nothing else during a step.
 BATCH = 500
-#: Seconds that one look spends sending; what is left waits for the next one. The housekeeper's beats wait as long.
+#: Seconds that one look may send. The next look sends the rest. The housekeeper's heartbeats wait meanwhile.
 BUDGET_S = 2.0
 
 # KEYS leader; ARGV own name, lease in ms. 1 when the caller leads.
@@ -34,7 +34,7 @@ return 1
 
 
 class Reconciler:
-    """One worker's candidate for reconciling. Not thread-safe: one thread calls :meth:`look`."""
+    """The reconciler of one worker. It works only while the worker is the leader. Not thread-safe."""
 
     def __init__(self, client: redis.Redis, ledger: Ledger, name: str) -> None:
         self._ledger = ledger
@@ -42,12 +42,12 @@ class Reconciler:
         self._lead = client.register_script(_LEAD)
         self._before: Horizon | None = None
         self.unfinished = False
-        """Whether the last look ended with more to send: the next one need not wait."""
+        """Whether the last look ended with more to send. The next look may then follow at once."""
 
     def look(self) -> int:
-        """Publish what is due, and what two looks in a row found lost. Returns how many messages were sent.
+        """Send the deferred jobs that are due and the jobs whose message is lost. Returns the number of messages sent.
 
-        A message is lost that neither could be waiting at the look before, nor can be now, and is not in flight.
+        A message is lost if it could not be waiting at the previous look, cannot be waiting now, and is not in flight.
 
         Raises :class:`BrokerUnavailable` and :class:`BrokerRefused`.
         """
@@ -65,14 +65,14 @@ class Reconciler:
         twice = Horizon(times, now.in_flight)
         sent = self._send(lambda: self._ledger.resend(self._ledger.suspects(twice, BATCH)), ends)
         if self.unfinished:
-            # The next look goes on where this one ends, and not with what it alone has seen.
+            # The next look continues with the same earlier horizon as this one.
             self._before = before
         if sent:
             _log.warning("lost_messages_sent_again", messages=sent)
         return due + sent
 
     def _send(self, step: Callable[[], int], ends: float) -> int:
-        """Take a step until there is nothing more to send, or the time is over."""
+        """Repeat ``step`` until there is nothing more to send or the time is over."""
         sent = 0
         while count := step():
             sent += count

@@ -1,4 +1,4 @@
-"""A worker's entry in the broker: `tussis status` reads who lives, what they serve and why they wait."""
+"""A worker's entry in the broker. `tussis status` reads from it which workers run, their model, and why they wait."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from tussis.worker.status.rundir import RunDir
 
 _log = logs.get("registry")
 
-#: Seconds between two entries of a worker about itself; `tussis status` forgets one that is silent for thrice as long.
+#: Seconds between two updates of an entry. `tussis status` omits a worker whose entry is three times as old.
 REPORT_INTERVAL_S = 5.0
-#: Seconds of silence after which the entry of a worker that was killed is taken out, and between two looks for such.
+#: Age in seconds at which the entry of a killed worker is removed, and seconds between two searches for such entries.
 FORGET_AFTER_S = 3600.0
 
 
@@ -29,7 +29,7 @@ class WorkerRegistry:
     :class:`BrokerRefused`."""
 
     def __init__(self, client: redis.Redis, where: str, worker: str, device: Device, model: str) -> None:
-        """``where`` names the broker in messages; ``model`` is shown until a child has loaded it."""
+        """``where`` names the broker in error messages. ``model`` is shown until a child has loaded the model."""
         self._client = client
         self._where = where
         self._worker = worker
@@ -49,17 +49,17 @@ class WorkerRegistry:
             "children": len(living),
             "ready": len(ready),
             "holding": sorted(set(run_dir.holds().values())),
-            # As results name it; where it came from while nobody has loaded it.
+            # The name in the results, or the source of the model while no child has loaded it.
             "model": ready[0].message if ready else self._model,
         }
         with broker_errors(self._where):
-            # The broker's clock: whoever reads the entry may be on a machine with another one.
+            # The broker's clock: the entry may be read on a machine with another clock.
             now = server_time(self._client)
             entry |= {"started_at": now - (time.monotonic() - self._started_at), "seen_at": now}
             self._report_script(keys=[WORKERS_KEY], args=[self._worker, json.dumps(entry)])
 
     def waiting(self) -> int:
-        """How many messages wait in the queues that this worker takes from."""
+        """The number of messages that wait in the queues of this worker."""
         with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=False)
             for queue in worker_queues(self._device):
@@ -68,7 +68,7 @@ class WorkerRegistry:
             return sum(pipe.execute())
 
     def forget_silent_workers(self) -> None:
-        """Workers that were killed have not signed off, and each start has a name of its own."""
+        """Remove the entries of killed workers. They did not sign off, and each start of a worker has a new name."""
         with broker_errors(self._where):
             now = server_time(self._client)
             entries = self._client.hgetall(WORKERS_KEY)
@@ -77,7 +77,7 @@ class WorkerRegistry:
                 self._client.hdel(WORKERS_KEY, *silent)
 
     def sign_off(self) -> None:
-        """Take the entry out. Where the broker is away, the entry expires."""
+        """Remove the entry. If the broker is not available, a running worker removes it later."""
         try:
             with broker_errors(self._where):
                 self._client.hdel(WORKERS_KEY, self._worker)

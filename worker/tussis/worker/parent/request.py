@@ -1,4 +1,4 @@
-"""Celery's request with two changes: who hears that a child died, and that no failure is ever acknowledged."""
+"""Celery's request with two changes: callbacks when a child dies, and no failure is acknowledged."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ _log = logs.get("request")
 
 @dataclass(frozen=True)
 class ChildEnds:
-    """Who hears that a child's work ends without an outcome, before its message goes back."""
+    """Callbacks for children that end without an outcome. They are called before the message is given back."""
 
     lost: Callable[[int], None] = lambda pid: None
-    """A child died at work; its process id."""
+    """A child died during an attempt. Called with its process id."""
     before_kill: Callable[[], Set[str]] = frozenset
-    """The worker is about to end its children itself. Returns the ids of jobs whose messages were sent anew: those at
-    hand have to be acknowledged."""
+    """The worker is about to kill its children. Returns the ids of the jobs whose messages were sent again: their
+    delivered messages must be acknowledged."""
 
 
 def request_class(ends: ChildEnds) -> type:
-    """The class of a delivered message. The claim of the next attempt knows what became of the one before, because
-    ``ends`` is called first."""
+    """The class of a delivered message.
+
+    It calls ``ends`` before the message is given back, so that the next claim finds the outcome of the last attempt.
+    """
 
     class Request(celery_request.Request):  # type: ignore[misc]
         """One delivered message in the parent process."""
@@ -42,8 +44,8 @@ def request_class(ends: ChildEnds) -> type:
             if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt) and self.worker_pid:
                 ends.lost(self.worker_pid)
             elif isinstance(error, Exception) and not isinstance(error, Reject | Terminated):
-                # The task itself raises Reject only, so that this is an error of Celery's part in the child. Stock
-                # Celery raises a MemoryError again in the parent, which ends the worker, and acknowledges all others.
+                # The task raises only Reject, so this is an error of Celery's code in the child. Stock Celery raises
+                # a MemoryError again in the parent, which ends the worker, and acknowledges all other errors.
                 _log.error("request_failed", reason=f"{type(error).__name__}: {error}")
                 task_ready(self)
                 return self.reject(requeue=True)

@@ -1,4 +1,4 @@
-"""What a worker warns of at its start and goes on: clocks that differ, and a broker that may lose jobs."""
+"""Warnings at the start of a worker, which continues: clocks that differ, and a broker that may lose jobs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tussis.worker import logs
 
 _log = logs.get("server_checks")
 
-#: Seconds between two clocks that are worth a warning. Synchronised ones (NTP) differ by milliseconds.
+#: The difference of two clocks, in seconds, above which to warn. Synchronised clocks (NTP) differ by milliseconds.
 SKEW_S = 5.0
 
 
 def warn_of_servers(settings: Settings) -> None:
-    """Log ``clock_skew`` and ``broker_may_lose_jobs`` where they hold.
+    """Log ``clock_skew`` and ``broker_may_lose_jobs`` if they apply.
 
     Raises :class:`BrokerUnavailable`, :class:`BrokerRefused`, :class:`DatabaseUnavailable`, :class:`DatabaseRefused`.
     """
@@ -37,8 +37,8 @@ def warn_of_servers(settings: Settings) -> None:
 
 
 def _compare(server: str, clock: Callable[[], float]) -> None:
-    """Warn when a server's clock differs from ours by more than asking it took and :data:`SKEW_S`."""
-    clock()  # Connects, so that the next answer comes at once.
+    """Warn when the server's clock differs from ours by more than :data:`SKEW_S` plus the time of the request."""
+    clock()  # Connects, so that the next call is fast.
     began = time.time()
     its = clock()
     ended = time.time()

@@ -1,4 +1,4 @@
-"""Running a worker from its first check to its exit status."""
+"""Runs a worker, from the first check to the exit status."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ _log = logs.get("service")
 
 
 def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
-    """Serve until told to stop, on the CPU, or ``on`` a device of its own process. Returns the exit status.
+    """Run the worker until it is told to stop. Returns the exit status.
 
-    Call ``deployment.check_deployment`` first. The manifest is read before the fork, so that a
-    model that is wrong says so at once, in one line. Raises operator's and transient errors, :class:`NotReady` when a
-    child cannot load the model.
+    The model runs in the children, or with ``on`` in a device process. Call ``deployment.check_deployment`` first. The
+    manifest is read before the fork, so that a wrong model is reported at once, in one line. Raises operator's and
+    transient errors, and :class:`NotReady` when a child or the device process cannot load the model.
     """
     warn_of_servers(settings)
     device = Device.CPU if on is None else on.provider.device
@@ -68,7 +68,7 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
         housekeeper = Housekeeper(order, exposition, host, leases.hand_back)
         try:
             if host is not None:
-                # It loads while the children are made, and was never one of them.
+                # The device process loads while the children start. It is not one of them.
                 host.start()
             return _serve(order, housekeeper, leases, children)
         finally:
@@ -115,7 +115,7 @@ def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> D
         sha256=read_manifest(order.model).sha256,
         provider=on.provider,
         device_index=on.index,
-        # On a GPU the CPU has next to nothing to do in a run.
+        # A run on a GPU hardly uses the CPU.
         threads=available_cores() if on.provider is Provider.CPU else 1,
         carriers=settings.concurrency,
         batch_segments=settings.batch_segments,
@@ -133,14 +133,16 @@ def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> D
 
 def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int) -> int:
     app = build_app(order.settings, order.device, ChildEnds(leases.child_lost, leases.hand_back))
-    # Celery's code that asks for the current application would make one that reads a celeryconfig.py of the folder.
+    # Without a default application, Celery makes one that reads a celeryconfig.py in the current folder.
     app.set_default()
     if order.settings.log_format == "json":
         vars(celery_worker)["safe_say"] = standard_error.say
 
     class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
-        """Between the pool and the consumer: no message is taken before every child is ready, and the pool is ended
-        after this step."""
+        """A step between pool and consumer: no message is taken before every child is ready.
+
+        Celery ends the pool after this step.
+        """
 
         requires = ("celery.worker.components:Pool",)
 
@@ -149,14 +151,14 @@ def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int
             housekeeper.start(worker)
 
         def terminate(self, worker: Any) -> None:
-            # A cold shutdown, whoever asked for it, kills the children next.
+            # A cold shutdown kills the children next.
             leases.hand_back()
 
     app.steps["worker"].add(Gate)
     app.steps["consumer"].add(heartbeat_step(order.run_dir))
 
     def keep_our_logging(**_: Any) -> None:
-        """Celery configures no logging of its own when somebody listens to this signal."""
+        """Do nothing. Celery does not configure logging when this signal has a receiver."""
 
     def start_child(**_: Any) -> None:
         child.start(order)
@@ -174,7 +176,7 @@ def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int
     setup_logging.connect(keep_our_logging, weak=False)
     worker_process_init.connect(start_child, weak=False)
 
-    # It warns root of pickled messages; ours are JSON, and nothing else is accepted.
+    # Celery warns root about pickled messages. The worker accepts only JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
         hostname=order.worker,
@@ -188,8 +190,8 @@ def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int
         quiet=True,
     )
     worker.start()
-    # Celery ends with 1 after a Ctrl-C, with 0 after a SIGTERM. Both are the same orderly stop; a second Ctrl-C, or
-    # SIGQUIT, is not.
+    # Celery's exit code is 1 after Ctrl-C and 0 after SIGTERM. Both are the same orderly stop. A second Ctrl-C or a
+    # SIGQUIT is not.
     status = 0 if stopped_by == ["Warm SIGINT"] else int(worker.exitcode or 0)
     _log.info("worker_stopped", worker=order.worker, status=status)
     sys.stderr.flush()

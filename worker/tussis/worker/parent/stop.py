@@ -1,4 +1,4 @@
-"""Bounding a worker's stop: the children hear of it, and those that outlast the grace period are ended."""
+"""Limits the time of a worker's stop: the children are told, and those that exceed the grace period are ended."""
 
 from __future__ import annotations
 
@@ -16,15 +16,17 @@ from tussis.worker.status.rundir import RunDir
 
 _log = logs.get("stop")
 
-#: Seconds after the grace period in which a stopping worker may still end by itself.
+#: Seconds after the grace period during which a stopping worker may still end by itself.
 _ESCALATE_AFTER_S = 5.0
-#: Seconds without any work in hand after which a stop that has not ended is taken to hang; a good one takes one or two.
+#: Seconds without active work after which an unfinished stop counts as hung. A normal stop takes one or two.
 _STUCK_AFTER_S = 8.0
 
 
 class BoundedStop:
-    """One worker's stop. ``before_kill`` is called before children are ended by force, ``before_exit`` before this
-    process ends itself."""
+    """The stop of one worker.
+
+    ``before_kill`` is called before children are killed, ``before_exit`` before this process ends itself.
+    """
 
     def __init__(
         self,
@@ -41,7 +43,7 @@ class BoundedStop:
         self._escalated = False
 
     def watch(self, worker: Any) -> None:
-        """Pass a stop on to the children, and end those that outlast the grace period."""
+        """Tell the children about a stop, and end those that exceed the grace period."""
         if celery_state.should_stop is not None or celery_state.should_terminate is not None:
             self._run_dir.stop()
         elapsed_s = self._run_dir.stopping_for()
@@ -49,9 +51,9 @@ class BoundedStop:
             self._bound(worker, elapsed_s)
 
     def _bound(self, worker: Any, elapsed_s: float) -> None:
-        """A stop ends: past the grace period by a cold shutdown, and when that or Celery's own hangs, by force.
+        """Start a cold shutdown after the grace period. Kill all processes if that or Celery's own stop hangs.
 
-        Celery's stop was seen to hang once with no work left. What it has not put back by then comes back after the
+        Celery's stop once hung with no work left. Messages that are not given back before the kill come back after the
         visibility timeout.
         """
         now = time.monotonic()

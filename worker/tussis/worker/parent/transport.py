@@ -1,14 +1,15 @@
-"""kombu's Redis transport with four repairs, described in ``docs/guarantees.md``.
+"""kombu's Redis transport with four fixes, described in ``docs/guarantees.md``.
 
-* What is read from the broker would reach Celery as it was sent: ``entries.py`` makes every entry anew.
-* When the broker restarts while the worker is partly busy, ``QoS.restore_unacked_once`` raises out of the clean-up, and
-  so does the acknowledgement of a task that outlives its connection; either ends the worker (kombu 5.5 to 5.7). Nothing
-  is lost by going on: what is not acknowledged stands in the broker's ``tussis.unacked`` and comes back after the
-  visibility timeout.
-* After a failover the old primary answers with an error that is no lost connection to kombu, and the worker ends. Here
-  its connections are dropped, and new ones are made to a primary only.
-* On a full broker kombu can file nothing and the worker ends; and it files by the clock of its own machine. Here
-  filing, settling and giving back are scripts that a full broker lets pass, by the broker's clock.
+* kombu passes every entry from the broker to Celery unchanged. Here ``entries.py`` replaces the envelope.
+* When the broker restarts while the worker is partly busy, ``QoS.restore_unacked_once`` raises out of the clean-up. The
+  acknowledgement of a task that outlives its connection raises too. Either ends the worker (kombu 5.5 to 5.7). Here the
+  worker continues. Nothing is lost: unacknowledged messages are in the broker's ``tussis.unacked`` and come back after
+  the visibility timeout.
+* After a failover the old primary answers with an error that kombu does not treat as a lost connection, and the worker
+  ends. Here the connections to it are dropped, and new ones are made only to a primary.
+* On a full broker kombu cannot record a message in ``tussis.unacked``, and the worker ends. kombu also records the time
+  of its own machine. Here scripts that run on a full broker record, settle and give back messages, with the broker's
+  clock.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ from tussis.worker.parent.transport_scripts import (
 
 _log = logs.get("transport")
 
-#: The versions whose ``restore_unacked_once`` was seen to raise; the guard stands for these only.
+#: The kombu versions whose ``restore_unacked_once`` raises. The guard is for these only.
 GUARDED_KOMBU = ((5, 5), (5, 6), (5, 7))
-#: Messages that one look gives back, where kombu names no number.
+#: The most messages that one call gives back, if kombu passes no number.
 _RESTORED_AT_ONCE = 1000
 
 
 def install() -> None:
-    """Make ``redis://`` URLs use this transport, in this process."""
+    """Make ``redis://`` and ``rediss://`` URLs use this transport, in this process."""
     TRANSPORT_ALIASES["redis"] = f"{__name__}:Transport"
     TRANSPORT_ALIASES["rediss"] = f"{__name__}:Transport"
     entries.install()
@@ -54,8 +55,9 @@ def install() -> None:
 class QoS(kombu_redis.QoS):  # type: ignore[misc]
     """Unacknowledged messages.
 
-    kombu puts them all back when the connection is lost, also those whose tasks still run: each would start twice. Here
-    they stay filed; heartbeats keep those that run from coming back, and the others come back by themselves.
+    After a lost connection kombu puts all of them back, also those whose tasks still run, which would then start twice.
+    Here they stay in ``tussis.unacked``. Heartbeats keep the running ones there. The others come back after the
+    visibility timeout.
     """
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
@@ -72,7 +74,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             self._delivered.clear()
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """File a message that was just popped."""
+        """Record a message that was just popped in ``tussis.unacked``."""
         info = message.delivery_info
         filed = json.dumps([message._raw, info["exchange"], info["routing_key"]])
         self._run(FILE_SCRIPT, delivery_tag, filed)
@@ -82,9 +84,9 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         try:
             self._run(SETTLE_SCRIPT, delivery_tag)
         except (OSError, RedisError, *self.channel.connection_errors) as error:
-            # The message comes back, finds its answer in the store, and is acknowledged then.
+            # The message comes back, its answer is found in the store, and it is acknowledged then.
             _log.warning("ack_lost", reason=f"{type(error).__name__}: {error}")
-        # Also then: where the consumer's own connection lives on, the slot would stay taken for ever.
+        # Also after an error: if the consumer's own connection is intact, the slot would otherwise never become free.
         virtual.QoS.ack(self, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
@@ -95,9 +97,9 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         virtual.QoS.ack(self, delivery_tag)
 
     def restore_visible(self, start: int = 0, num: int | None = None, interval: int = 1) -> None:
-        """Give back the messages that nobody has kept in work within the visibility timeout.
+        """Give back the messages that had no heartbeat within the visibility timeout.
 
-        ``start`` and ``interval`` are kombu's: it takes the mutex of every worker first, and so may look more seldom.
+        ``start`` and ``interval`` belong to kombu's signature and have no effect here.
         """
         overdue = self._run(OVERDUE_SCRIPT, self.visibility_timeout, num or _RESTORED_AT_ONCE)
         for tag, filed in zip(overdue[::2], overdue[1::2], strict=True):
@@ -120,7 +122,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]
-    """A channel through which Celery sees only entries that were made anew: :mod:`tussis.worker.parent.entries`."""
+    """A channel that gives Celery only entries with a new envelope (:mod:`tussis.worker.parent.entries`)."""
 
     QoS = QoS
     connection_class = TcpConnection
@@ -133,28 +135,31 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         super().__init__(*arguments, **options)
 
     def script(self, text: str, client: Any) -> Any:
-        """A script, sent by its digest; ``client`` is asked for the encoding only."""
+        """A script, sent by its digest. Only the encoding of ``client`` is used."""
         if text not in self._scripts:
             self._scripts[text] = client.register_script(text)
         return self._scripts[text]
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
-        """A task that outlives its connection is acknowledged through a new one to the same broker."""
+        """The parameters of a connection, which are kept.
+
+        A task that outlives its connection is acknowledged through a new one to the same broker.
+        """
         if self.connection is not None:
             self._known_params[asynchronous] = super()._connparams(asynchronous)
         parameters = self._known_params[asynchronous] | {"redis_connect_func": _connect_to_primary}
         if not asynchronous:
-            # All its commands may be repeated. A connection that was lost while it was idle then costs nothing.
+            # All commands may be repeated. A connection that was lost while idle is then replaced without an error.
             parameters["retry"] = Retry(NoBackoff(), 1, (RedisConnectionError,))
         return parameters
 
     def _queue_bind(self, exchange: str, routing_key: str, pattern: str, queue: str) -> None:
-        """Keep no table of bindings on the broker: producers push into lists, and a full broker would refuse it."""
+        """Write no table of bindings: producers push to lists, and a full broker would refuse the write."""
         if self.typeof(exchange).type == "fanout":
             self._fanout_queues[queue] = (exchange, routing_key.replace("#", "*"))
 
     def _create_client(self, asynchronous: bool = False) -> Any:
-        """kombu makes a client for each filing and each acknowledgement; one for each pool does the same."""
+        """Reuse one client for each pool. kombu makes a new client for each delivery and each acknowledgement."""
         shared = self._shared_client
         if not asynchronous and shared is not None and shared.connection_pool is self.pool:
             return shared
@@ -174,7 +179,10 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
 
 
 def _connect_to_primary(connection: Any) -> None:
-    """Greet the server, and make sure that it takes writes. Raises redis-py's errors: kombu waits and tries again."""
+    """Set up a new connection and check that the server accepts writes.
+
+    Raises redis-py's errors: kombu waits and tries again.
+    """
     connection.on_connect()
     connection.send_command("EVAL", PRIMARY_PROBE, 0)
     connection.read_response()

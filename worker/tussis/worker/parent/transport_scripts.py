@@ -1,7 +1,7 @@
-"""What the transport does in one step on the broker, in Lua, in the place of kombu's commands.
+"""Lua scripts of the transport, which replace commands of kombu. The broker runs each as one step.
 
-The scripts have the flag allow-oom, so that a worker files, gives back and settles messages on a full broker. They take
-the time from the broker: the clocks of workers may differ by more than the visibility timeout.
+The scripts have the flag allow-oom, so that they also run on a full broker. They use the time of the broker: the clocks
+of workers may differ by more than the visibility timeout.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from typing import Final
 
 from tussis.shared.ledger_scripts import WORKERS_OWN
 
-#: Run on each new connection: a replica, and a primary that takes no writes, refuse it. Nothing is written.
+#: Run on each new connection. A replica refuses it, and so does a primary that takes no writes. It writes nothing.
 PRIMARY_PROBE: Final = f"{WORKERS_OWN}return 1"
 
-# KEYS unacked, index; ARGV delivery tag, what is filed.
+# KEYS unacked, index; ARGV delivery tag, record. Records a delivered message.
 FILE_SCRIPT: Final = f"""{WORKERS_OWN}\
 local now = redis.call('TIME')
 redis.call('ZADD', KEYS[2], now[1] + now[2] / 1000000, ARGV[1])
 return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 """
 
-# KEYS unacked, index; ARGV delivery tag.
+# KEYS unacked, index; ARGV delivery tag. Removes the record of a message.
 SETTLE_SCRIPT: Final = f"""{WORKERS_OWN}\
 redis.call('ZREM', KEYS[2], ARGV[1])
 return redis.call('HDEL', KEYS[1], ARGV[1])
 """
 
-# KEYS index; ARGV delivery tags. Keeps messages in work from going back.
+# KEYS index; ARGV delivery tags. Renews messages in work, so that they are not given back.
 BEAT_SCRIPT: Final = f"""{WORKERS_OWN}\
 local now = redis.call('TIME')
 for _, tag in ipairs(ARGV) do
@@ -35,8 +35,8 @@ end
 return #ARGV
 """
 
-# KEYS unacked, index; ARGV visibility timeout in seconds, the most messages. Answers the delivery tags, each with what
-# is filed under it, of messages that nobody has kept in work for so long.
+# KEYS unacked, index; ARGV visibility timeout in seconds, the most messages. Returns the delivery tags and records of
+# messages that had no heartbeat for that time.
 OVERDUE_SCRIPT: Final = f"""{WORKERS_OWN}\
 local now = redis.call('TIME')
 local found = {{}}
@@ -54,7 +54,7 @@ return found
 """
 
 # KEYS unacked, index, list; ARGV delivery tag, list entry, RPUSH or LPUSH, and the visibility timeout in seconds
-# (negative: whether it is over or not). Two workers that want to give one message back do it once.
+# (negative: give back without waiting for it). If two workers give the same message back, it is pushed once.
 GIVE_BACK_SCRIPT: Final = f"""{WORKERS_OWN}\
 local now, since = redis.call('TIME'), redis.call('ZSCORE', KEYS[2], ARGV[1])
 if since and now[1] + now[2] / 1000000 - since < tonumber(ARGV[4]) then return 0 end
@@ -64,5 +64,5 @@ redis.call(ARGV[3], KEYS[3], ARGV[2])
 return 1
 """
 
-# KEYS workers; ARGV worker name, what it says of itself.
+# KEYS workers; ARGV worker name, its entry.
 REPORT_SCRIPT: Final = f"{WORKERS_OWN}return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])"

@@ -1,1 +1,1 @@
-"""One message's way, in a child process: from the Celery task to the committed result."""
+"""The processing of one message in a child process, from the Celery task to the committed result."""

@@ -1,8 +1,7 @@
-"""Whether an operator's error concerns one recording or all of them: a worker pauses for all, and never for one.
+"""Whether an operator's error concerns one recording or all of them. A worker pauses only for the latter.
 
-A bucket with a policy of its own, a key whose signature a gateway miscalculates, an encryption key that is switched
-off: each looks like a deployment that is set up wrongly, and one message can cause it. Such an error is deferred like
-a fault that passes until there is proof.
+A bucket with its own policy, a key whose signature a gateway miscalculates, or a disabled encryption key looks like a
+wrong deployment, but one message can cause it. Such an error is deferred like a transient error until there is proof.
 """
 
 from __future__ import annotations
@@ -21,39 +20,39 @@ from tussis.shared.errors import (
 from tussis.shared.messages import Job
 from tussis.shared.s3 import head_object, storage_errors
 
-#: Distinct recordings refused in a row that are proof where no recording was fetched before.
+#: Number of distinct recordings refused in a row that is proof if no recording was fetched before.
 DENIED_IN_A_ROW: Final = 20
-#: Errors that one recording may cause. Every other operator's error (the database's, the model's, the device's) is met
-#: by all recordings alike.
+#: Errors that one recording may cause. Every other operator's error (of database, model, device) concerns all
+#: recordings.
 _DOUBTFUL: Final = (StorageAccessDenied, StorageCredentials, SettingsInvalid, NotInstalled)
 
 
 @dataclass
 class Access:
-    """What this process was granted and refused by the object store."""
+    """The recordings that the object store granted and refused to this process."""
 
     last: Job | None = None
-    """The job whose recording was fetched last: its object is asked for again in case of doubt."""
+    """The job whose recording was fetched last. In case of doubt its object is requested again."""
     refused: set[str] = field(default_factory=set)
-    """The recordings refused since then; no more than are proof."""
+    """The recordings refused since then, at most :data:`DENIED_IN_A_ROW`."""
 
     def granted(self, job: Job) -> None:
-        """Note that a recording was fetched."""
+        """Record that a recording was fetched."""
         self.last = job
         self.refused.clear()
 
     def concerns_all(self, job: Job, error: TussisError, s3: Any) -> bool:
-        """Whether ``error`` is the operator's and every other recording meets it too. May ask the store."""
+        """Whether ``error`` is an operator's error that concerns all recordings. May send a request to the store."""
         if not isinstance(error, OperatorError):
             return False
         if not isinstance(error, _DOUBTFUL):
             return True
         if isinstance(error, NotInstalled):
-            return job.profile is None  # another profile than the model's needs another program
+            return job.profile is None  # a job with its own profile may need another program
         if len(self.refused) < DENIED_IN_A_ROW:
             self.refused.add(job.uri)
         many = len(self.refused) >= DENIED_IN_A_ROW
-        # Whoever may read one recording may not list buckets: for a lack of rights that question is no proof.
+        # An account that may read recordings may lack the right to list buckets: a denial is then no proof.
         if not many and isinstance(error, StorageAccessDenied):
             return False
         if self.last is None:
@@ -63,7 +62,7 @@ class Access:
 
     @staticmethod
     def _refuses(ask: Any, kind: type[TussisError]) -> bool:
-        """Whether a question about something else meets the same error."""
+        """Whether a request for something else gets the same error."""
         try:
             with storage_errors("s3://"):
                 ask()

@@ -1,4 +1,4 @@
-"""Analysing without a queue and without a store: the same steps as the pipeline, for files at hand."""
+"""Analysis without queue and store: the steps of the pipeline, for a local file or an S3 object."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tussis.worker.pipeline.scoring import OwnProcess
 
 @dataclass(frozen=True)
 class Analyzer:
-    """A loaded model with a profile. ``client`` gives the S3 client, for ``s3://`` sources."""
+    """A loaded model with a profile. ``client`` returns the S3 client, for ``s3://`` sources."""
 
     detector: Detector | MelDetector
     profile: Profile
@@ -35,7 +35,7 @@ class Analyzer:
 
     @classmethod
     def of(cls, detector: Detector | MelDetector, profile: str | None, settings: Settings, client: Any) -> Analyzer:
-        """Take ``profile`` or else the manifest's. Raises :class:`UnknownProfile`."""
+        """Make an analyzer with ``profile``, or with the manifest's if that is None. Raises :class:`UnknownProfile`."""
         return cls(
             detector,
             profile_named(profile or detector.manifest.profile),
@@ -46,7 +46,7 @@ class Analyzer:
         )
 
     def analyze(self, source: str) -> dict[str, Any]:
-        """One recording's result as JSON; ``source`` is a path or an S3 URI.
+        """The result of one recording, as a JSON object. ``source`` is a path or an S3 URI.
 
         Raises the audio errors, :class:`FileUnreadable`, :class:`InferenceFailed` and the storage errors.
         """

@@ -1,7 +1,7 @@
-"""When to try again after a transient fault: capped exponential delays with equal jitter.
+"""The delays after transient errors: capped exponential delays with equal jitter.
 
-The name and the formula are those of M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: half of
-the delay is fixed and the other half is random, so that recordings that failed together do not come back together.
+Name and formula are from M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. Half of the delay
+is fixed and the other half is random, so that recordings that failed together do not come back together.
 """
 
 from __future__ import annotations
@@ -10,25 +10,25 @@ import random
 
 
 def ceiling_s(failures: int, base_s: float, cap_s: float) -> float:
-    """The longest delay after the given number of transient faults (at least 1), seconds."""
-    # 2 ** 63 s is past every cap; without the bound a long history overflows a float.
+    """The longest delay after the given number of transient errors (at least 1), in seconds."""
+    # 2 ** 62 is more than every cap. Without the bound, a large number overflows a float.
     return min(cap_s, base_s * 2.0 ** min(failures - 1, 62))
 
 
 def delay_s(failures: int, base_s: float, cap_s: float, rng: random.Random | None = None) -> float:
-    """A delay between half the ceiling and the ceiling, uniformly distributed, seconds: equal jitter.
+    """A random delay in seconds, uniformly distributed between half the ceiling and the ceiling: equal jitter.
 
-    Full jitter, from 0 to the ceiling, could meet a fault that lasts a second again after a millisecond.
+    Full jitter, from 0 to the ceiling, could retry after a millisecond, while an error of one second still lasts.
     """
     ceiling = ceiling_s(failures, base_s, cap_s)
     return (rng or random).uniform(ceiling / 2, ceiling)
 
 
 def exhausted(failures: int, base_s: float, cap_s: float, total_s: float) -> bool:
-    """Whether the ceilings of that many delays add up to more than ``total_s``.
+    """Whether the ceilings of this number of delays add up to more than ``total_s``.
 
-    The limit is on the delays and not on the clock: a database that was away, a worker that was stopped or a long
-    queue count towards nothing.
+    The limit is on the delays and not on the elapsed time: the time of an unavailable database, a stopped worker or a
+    long queue does not count.
     """
     total = 0.0
     for number in range(1, failures + 1):

@@ -1,4 +1,4 @@
-"""A worker's child process: it loads the model after the fork, warms up, and says so."""
+"""A worker's child process: it loads the model after the fork, warms up, and reports it."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from tussis.worker.status.rundir import Phase, RunDir
 _log = logs.get("child")
 _context: WorkerContext | None = None
 
-#: A worker's statements take milliseconds, and may wait 10 s for a lock. A database that says nothing for some seconds
-#: more is away; a report may take longer.
+#: Seconds. A worker's statements take milliseconds and may wait 10 s for a lock. A database that does not answer a few
+#: seconds later is not available. The store's default is longer, for reports.
 _STATEMENT_TIMEOUT_S = 15
-#: Seconds between two tries of a replacement to reach the database.
+#: Seconds between two tries of a replacement to reach an unavailable server.
 _START_PAUSE_S = 1.0
 
 
-#: A limit on a child's memory that no process reaches, in KiB.
+#: A memory limit for a child that no process reaches, in KiB.
 OUT_OF_REACH_KIB = 1 << 50
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a child needs to know: made by the parent before the fork."""
+    """What a child needs to start. The parent makes it before the fork."""
 
     settings: Settings
     device: Device
@@ -54,13 +54,13 @@ class Start:
     run_dir: RunDir
     meter: Meter = field(default_factory=NoMeter)
     choice: Choice | None = None
-    """How a child runs the model; None: as it is, in onnxruntime."""
+    """How a child runs the model. None: the original, in onnxruntime."""
     remote: bool = False
-    """The model is in the worker's device process; the children only carry."""
+    """The model runs in the worker's device process. The children are carriers."""
 
 
 def start(order: Start) -> None:
-    """Load and warm up; report ``ready``, or ``refused`` with the reason, in the run directory."""
+    """Load the model and warm up. Report ``ready``, or ``refused`` with the reason, in the run directory."""
     global _context
     torch.set_num_threads(order.threads)
     try:
@@ -69,7 +69,7 @@ def start(order: Start) -> None:
         order.run_dir.report("refused", str(error))
         return
     except Exception as error:
-        # Without a word to the parent, this process would take message after message and do none of them.
+        # Without a report to the parent, this process would receive messages and process none of them.
         order.run_dir.report("refused", f"{type(error).__name__}: {error}")
         raise
     order.run_dir.report("ready", _context.scorer.manifest.label)
@@ -77,7 +77,7 @@ def start(order: Start) -> None:
 
 
 def _make_context_when_available(order: Start) -> WorkerContext:
-    """The context. A child that replaces another one waits for a server that is away: the worker served before."""
+    """Make the context. A replacement waits for a server that is not available, because the worker ran before."""
     while True:
         try:
             return make_context(order)
@@ -93,7 +93,7 @@ def _make_context_when_available(order: Start) -> WorkerContext:
 
 
 def make_context(order: Start) -> WorkerContext:
-    """Everything a process works with. Raises operator's and transient errors."""
+    """Make the context of a child process. Raises operator's and transient errors."""
     settings = order.settings
     scorer = _scorer(order)
     store = Store.connect(
@@ -113,7 +113,7 @@ def make_context(order: Start) -> WorkerContext:
         provenance=manifest.provenance,
         parent=manifest.parent,
     )
-    # A conflict is found at the start. The number is not kept: the claim looks it up.
+    # This finds a conflict at the start. The number of the model is not kept: the claim looks it up.
     store.register_model(facts)
     url = settings.need_broker()
     return WorkerContext(
@@ -142,9 +142,10 @@ def _scorer(order: Start) -> OwnProcess | DeviceScorer:
 
 
 def end_after_task() -> None:
-    """Let this process end after its task, with the task's message acknowledged; another one takes its place.
+    """Let this process end after its task, when the task's message is acknowledged. A new child replaces it.
 
-    billiard ends a child whose memory is over ``worker_max_memory_per_child`` then, and asks ``mem_rss`` for it.
+    After a task, billiard reads the child's memory with ``mem_rss`` and ends a child above
+    ``worker_max_memory_per_child``.
     """
     billiard.pool.mem_rss = lambda: 2 * OUT_OF_REACH_KIB
 

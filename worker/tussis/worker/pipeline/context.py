@@ -1,4 +1,4 @@
-"""What a child process works with: made once, after the fork."""
+"""The context of a child process, made once, after the fork."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tussis.worker.status.rundir import RunDir
 
 @dataclass(frozen=True)
 class Plan:
-    """How a job is to be analysed here."""
+    """How this worker analyses a job."""
 
     profile: Profile
     overridden: bool
@@ -52,13 +52,13 @@ class WorkerContext:
 
     @property
     def limits(self) -> Limits:
-        """The caps on a recording."""
+        """The limits for a recording."""
         return limits_of(self.settings)
 
     def plan(self, job: Job) -> Plan:
-        """Decide the profile: the job's, else the manifest's; there is no other default.
+        """Choose the profile: the job's, or the manifest's if the job has none.
 
-        Raises :class:`ModelNotServed` when the job names another model, :class:`UnknownProfile`.
+        Raises :class:`ModelNotServed` when the job names another model, and :class:`UnknownProfile`.
         """
         manifest = self.scorer.manifest
         if job.model is not None and job.model not in (manifest.name, f"{manifest.name}@{manifest.version}"):
@@ -69,13 +69,13 @@ class WorkerContext:
         return Plan(profile, overridden=profile.name != manifest.profile)
 
     def check_stop(self) -> None:
-        """Raise :class:`Stopping` when the worker stops and the grace for work in progress is over."""
+        """Raise :class:`Stopping` when the worker stops and its grace period is over."""
         elapsed = self.run_dir.stopping_for()
         if elapsed is not None and elapsed > self.settings.soft_shutdown_s:
             raise Stopping("the worker stops; its grace period is over")
 
     def pause(self, seconds: float) -> None:
-        """Wait, looking out for the worker's stop. Raises :class:`Stopping`."""
+        """Wait. Raises :class:`Stopping` as soon as the worker stops."""
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
             if self.run_dir.stopping_for() is not None:

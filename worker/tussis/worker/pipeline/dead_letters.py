@@ -1,4 +1,4 @@
-"""Messages that cannot be read: kept as dead letters, and as the failure of the job that they were enqueued for."""
+"""Messages that cannot be read: each is stored as a dead letter and, if possible, as the failure of its job."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _log = logs.get("task")
 
 
 def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
-    """Keep a message that cannot be read.
+    """Store a message that cannot be read as a dead letter.
 
-    ``raw`` is the task's arguments. Where the ledger holds this very message for the job that it names, the job ends
-    with it: as a failure, where the message says at least which object it means. A message that merely names a job's id
-    ends nothing. Raises :class:`Stopping`.
+    ``raw`` is the task's arguments. If the ledger holds exactly this message for the job that it names, the job ends
+    too: with a failure, if the message names at least the object. A message that only contains the id of a job does not
+    end that job. Raises :class:`Stopping`.
     """
     message = raw.get("message") if isinstance(raw, dict) else None
     job_id = _job_id(message)
@@ -40,8 +40,10 @@ def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
 
 
 def _fail(context: WorkerContext, job: Job, error: TussisError) -> int | Held:
-    """The failure stands beside every other analysis of the object, and out of the view ``current``: what the message
-    asked for is not known."""
+    """Store the failure, separate from other analyses of the object.
+
+    The view ``current`` does not show it, because the requested model and profile are not known.
+    """
     refusal = RefusalRequest(
         job=job,
         etag=job.etag or "",
@@ -58,12 +60,12 @@ def _fail(context: WorkerContext, job: Job, error: TussisError) -> int | Held:
 
 def _job_id(message: object) -> str | None:
     job_id = message.get("job_id") if isinstance(message, dict) else None
-    # A lone surrogate is not printable, and no key of the broker's can hold it.
+    # A lone surrogate is not printable, and a key of the broker cannot contain it.
     return job_id if isinstance(job_id, str) and job_id.isprintable() else None
 
 
 def _recognised(message: Any) -> Job | None:
-    """As much of the job as is well-formed; None without an id or an address."""
+    """The well-formed part of the job. None without an id, a bucket or a key."""
     etag, enqueued_at = message.get("etag"), message.get("enqueued_at")
     essential = {"job_id": message.get("job_id"), "bucket": message.get("bucket"), "key": message.get("key")}
     candidates: list[dict[str, Any]] = [

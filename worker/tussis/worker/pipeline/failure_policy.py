@@ -1,9 +1,8 @@
-"""What happens after an error: wait, defer, hand back, or fail. This file decides it for every error, and nothing else
-does.
+"""Decides for every error what happens: wait, defer, hand back, or fail.
 
-* A server that is away or refuses is waited out, and the message is kept: :func:`retry_while_unavailable`.
-* Every other error of an attempt ends it, by :func:`end_attempt`: a transient one is deferred with growing delays, one
-  that only an operator can mend pauses the process, a permanent one is the recording's failure.
+* If a server is not available or refuses, :func:`retry_while_unavailable` keeps the message and waits.
+* Every other error ends the attempt, with :func:`end_attempt`. A transient error is deferred with growing delays. An
+  operator's error pauses the process. A permanent error becomes the failure of the recording.
 """
 
 from __future__ import annotations
@@ -44,24 +43,24 @@ from tussis.worker.shortage import is_shortage
 T = TypeVar("T")
 _log = logs.get("failure_policy")
 
-#: Seconds between two looks at something that is away, and the longest such pause.
+#: Seconds: the first and the longest pause between two tries while a server is not available.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
-#: Seconds for which a process takes no message after an error that only an operator can mend.
+#: Seconds for which a process takes no message after an operator's error.
 OPERATOR_PAUSE_S = 15.0
-#: What :func:`retry_while_unavailable` waits out: what passes, and what the operator of database or broker has to mend.
+#: The errors for which :func:`retry_while_unavailable` waits: those that pass, and those that an operator must fix.
 _AWAY = (DatabaseUnavailable, BrokerUnavailable, BrokerRefused)
 _TO_MEND = (DatabaseRefused, DiskFull, SchemaMismatch)
-#: Sum of the delays, seconds, after which a recording that never finds enough memory fails; by default 12 attempts.
+#: Sum of the delays, in seconds, after which a recording fails for lack of memory. By default that is 12 attempts.
 _SHORT_TOTAL_S = 1800.0
-#: Seconds after another attempt's lease at which its question is asked again.
+#: Seconds between the end of another attempt's lease and the next try at the claim.
 _AFTER_LEASE_S = 0.5
 
 
 def retry_while_unavailable(context: WorkerContext, call: Callable[[], T]) -> T:
-    """Call until neither the database nor the broker is away or refuses: that time counts towards nothing.
+    """Repeat the call while the database or the broker is not available or refuses. This time counts towards no limit.
 
-    The process keeps its message and its work meanwhile, so that it takes no other one. Raises :class:`Stopping`
-    when the worker is told to stop first; every other error passes through.
+    The process keeps its message and its work meanwhile and takes no other message. Raises :class:`Stopping` when the
+    worker is told to stop first. Every other error passes through.
     """
     pause = _FIRST_PAUSE_S
     held = ""
@@ -86,15 +85,15 @@ def retry_while_unavailable(context: WorkerContext, call: Callable[[], T]) -> T:
 
 
 def end_attempt(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stages, error: Exception) -> Outcome:
-    """Turn the error that ended an attempt into its outcome, written into the store where there is something to write.
+    """Turn the error that ended an attempt into its outcome, and store it if there is something to store.
 
-    ``claim`` is None for an error before the claim. Raises what not even a dead letter can be written for.
+    ``claim`` is None for an error before the claim. Raises an error only if not even a dead letter can be written.
     """
     if is_shortage(error):
-        # A decoder's or a model's error may come from a shortage of memory.
+        # Errors of decoders and models may be caused by too little memory.
         error = _shortage(error)
     elif not isinstance(error, TussisError):
-        # A fault of this program: the recording fails, and does not come round for ever.
+        # A bug in this program: the recording fails, so that it is not retried forever.
         _log.error("internal_fault", exc_info=error)
         error = _internal(error)
     reason = error
@@ -102,12 +101,12 @@ def end_attempt(job: Job, context: WorkerContext, claim: Claimed | None, stages:
 
 
 def held_elsewhere(held: records.Held) -> HeldElsewhere:
-    """The outcome while another attempt holds the analysis."""
+    """The outcome while another attempt holds the claim."""
     return HeldElsewhere(held.analysis_id, held.remaining_s + _AFTER_LEASE_S)
 
 
 def _stored(job: Job, context: WorkerContext, claim: Claimed | None, end: Callable[[], Outcome]) -> Outcome:
-    """The outcome of ``end``. An end that cannot be stored does not bring the message round for ever."""
+    """The outcome of ``end``. If it cannot be stored, the message is put aside, so that it is not retried forever."""
     try:
         return _unless_stopped(context, claim, end)
     except Exception as error:
@@ -117,7 +116,7 @@ def _stored(job: Job, context: WorkerContext, claim: Claimed | None, end: Callab
 
 
 def _unless_stopped(context: WorkerContext, claim: Claimed | None, end: Callable[[], Outcome]) -> Outcome:
-    """The worker may stop while an end waits for the database: then the message goes back."""
+    """The outcome of ``end``. The message is handed back if the worker stops while ``end`` waits for the database."""
     try:
         return end()
     except Stopping as stop:
@@ -125,20 +124,20 @@ def _unless_stopped(context: WorkerContext, claim: Claimed | None, end: Callable
 
 
 def _conclude(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stages, error: TussisError) -> Outcome:
-    """Turn an error into its outcome, written down where there is something to write."""
+    """Turn an error into its outcome, and store it if there is something to store."""
     if isinstance(error, Stopping) or context.access.concerns_all(job, error, context.s3):
         return _hand_back(context, claim, error)
-    if isinstance(error, TransientError | OperatorError):  # an operator's that concerns this recording alone passes too
+    if isinstance(error, TransientError | OperatorError):  # an operator's error of one recording is deferred
         failures = 1 + retry_while_unavailable(context, lambda: context.ledger.faults(job.job_id))
         base, cap, total = context.settings.retry_base_s, context.settings.retry_cap_s, context.settings.retry_total_s
-        # Each attempt without memory costs a process, and its neighbours' time.
+        # Each attempt without enough memory costs a process, and time of the other processes.
         short = isinstance(error, OutOfMemory)
         if not backoff.exhausted(failures, base, cap, min(total, _SHORT_TOTAL_S) if short else total):
             return _defer(context, claim, error, backoff.delay_s(failures, base, cap))
         given_up = f"given up after {failures} faults, the last one: {error}"
         error = NeedsMemory(given_up) if short else Expired(given_up)
     if not isinstance(error, PermanentError):
-        # Of no kind that belongs here. Raised on, it would come round for ever.
+        # An unexpected class of error. If it were raised, the message would be retried forever.
         _log.error("internal_fault", exc_info=error)
         error = _internal(error)
     return _fail(job, context, claim, stages, error)
@@ -155,13 +154,13 @@ def _defer(context: WorkerContext, claim: Claimed | None, error: TussisError, de
 
 
 def _hand_back(context: WorkerContext, claim: Claimed | None, error: TussisError) -> Outcome:
-    """Give the message back uncounted; after an operator's error, take no other one for a while."""
+    """Hand the message back without counting a failed attempt. After an operator's error, pause first."""
     unreleased = None
     if claim is not None:
         try:
             context.store.release(claim, AttemptOutcome.HANDED_BACK, error.error_class, str(error))
         except (TransientError, OperatorError) as away:
-            # The message carries the word to the next attempt: this one must not count as ended without one.
+            # The message carries the token to the next claim, so that this attempt does not count as vanished.
             unreleased = str(claim.token)
             _log.warning("release_failed", analysis_id=claim.analysis_id, reason=str(away))
     if isinstance(error, OperatorError):
@@ -182,7 +181,7 @@ def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stage
             context, lambda: context.store.fail(claim, error.error_class, str(error), stages.timings_ms)
         )
         return Failed(claim.analysis_id, error.error_class) if written else Superseded(claim.analysis_id)
-    # Only a model that is not served leaves the failure without one.
+    # Only ModelNotServed leaves the failure without a model.
     served = not isinstance(error, ModelNotServed)
     profile = job.profile or context.scorer.manifest.profile
     refusal = records.RefusalRequest(
@@ -203,8 +202,10 @@ def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stage
 
 
 def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: Exception) -> Outcome:
-    """Try again later, as after any transient fault; when those are used up, keep the message as a dead letter: a row
-    that depends on no other one."""
+    """Try again later, as after a transient error. After the last retry, store the message as a dead letter.
+
+    The row of a dead letter depends on no other row.
+    """
     analysis_id = None if claim is None else claim.analysis_id
     failures = 1 + retry_while_unavailable(context, lambda: context.ledger.faults(job.job_id))
     base, cap, total = context.settings.retry_base_s, context.settings.retry_cap_s, context.settings.retry_total_s
@@ -218,7 +219,7 @@ def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: E
         try:
             context.store.dead_letter(job.to_json(), job.job_id, Expired.error_class, message, ended_job=True)
         except DatabaseFault as refused:
-            # Where not even this can be written, nothing can: that is no recording's fault.
+            # If this row cannot be written, no row can: the operator must fix the database.
             raise DatabaseRefused(str(refused)) from refused
 
     retry_while_unavailable(context, keep)
@@ -226,7 +227,7 @@ def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: E
 
 
 def _release_anyway(context: WorkerContext, claim: Claimed, error: Exception) -> None:
-    """This attempt is over and is no crash. Where the store does not take that either, its lease expires."""
+    """Release the claim, so that the attempt does not count as a crash. If that fails too, the lease expires."""
     try:
         context.store.release(claim, AttemptOutcome.TRANSIENT, _class_of(error), "the end could not be stored")
     except (TransientError, OperatorError) as refused:

@@ -1,4 +1,4 @@
-"""Whether the bytes of a download are the object's: its checksum, its MD5, or its length, in this order."""
+"""Checks the bytes of a download against the object's length, checksum or MD5."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tussis.shared.errors import CorruptAudio, DownloadDamaged, ObjectChanged, O
 from tussis.shared.s3 import head_object
 
 _MD5 = re.compile(r"[0-9a-fA-F]{32}")
-#: Server-side encryption under which an entity tag is still the MD5 of the content (S3 API reference, type Object).
+#: Server-side encryption with which an entity tag is still the MD5 of the content (S3 API reference, type Object).
 _MD5_KEPT = (None, "AES256")
 
 
@@ -34,10 +34,10 @@ class ObjectVersion:
 
 
 def decoded(data: bytes, encoding: str, uri: str, max_bytes: int) -> bytes:
-    """The content of an object that is stored with ``Content-Encoding: gzip``; of every other one its bytes.
+    """The content of an object: decompressed with ``Content-Encoding: gzip``, otherwise the unchanged bytes.
 
-    boto3 does not decode it. Bytes that do not start as gzip's do are taken as they are: the header is metadata that
-    whoever uploaded wrote. Raises :class:`ObjectTooLarge` and :class:`CorruptAudio`.
+    boto3 does not decompress it. Bytes without the signature of gzip are returned unchanged, because the header is
+    metadata from the uploader and may be wrong. Raises :class:`ObjectTooLarge` and :class:`CorruptAudio`.
     """
     codings = {coding.strip().lower() for coding in encoding.split(",")}
     if not codings & {"gzip", "x-gzip"} or not data.startswith(b"\x1f\x8b"):
@@ -53,15 +53,16 @@ def decoded(data: bytes, encoding: str, uri: str, max_bytes: int) -> bytes:
 
 
 def check(s3: Any, version: ObjectVersion, answer: Any, data: bytes, content: bytes, *, verify_md5: bool) -> None:
-    """Compare ``data`` with what the store says of it; ``content`` is ``data`` decoded.
+    """Compare ``data`` with the length, checksum or MD5 from the store. ``content`` is ``data`` decoded.
 
-    The first of these decides: the length that is known already; the checksum that came along, which botocore has
-    compared; the MD5, where the entity tag is one; the length that HEAD names. A gateway that compresses on its own is
-    known by a content that fits. Raises :class:`DownloadDamaged`, :class:`ObjectChanged` and the storage errors.
+    A length that is already known must match. Then the first of these that is available decides: the checksum in the
+    answer, which botocore has compared; the MD5, if the entity tag is one; entity tag and length from HEAD, unless the
+    length was known. ``content`` may match instead of ``data``: some gateways compress. Raises
+    :class:`DownloadDamaged`, :class:`ObjectChanged` and the storage errors.
     """
     if version.size_bytes is not None:
         _check_size(version, version.size_bytes, data, content)
-    # botocore's own attribute: it wraps a body for which a checksum of the whole object came along.
+    # An internal attribute of botocore: it wraps a body whose answer has a checksum of the whole object.
     if getattr(answer["Body"], "checksum", None) is not None:
         return
     if verify_md5 and _is_md5(version.etag, answer):

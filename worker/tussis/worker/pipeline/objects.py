@@ -1,4 +1,4 @@
-"""Fetching a recording from S3: exactly the version that the message names, and never more bytes than the limit."""
+"""Fetches a recording from S3: exactly the version that the message names, and at most the limit of bytes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tussis.shared.messages import Job, normalise_etag
 from tussis.shared.s3 import entity_tag, head_object, storage_errors
 from tussis.worker.pipeline.object_bytes import ObjectVersion, check, decoded
 
-#: Bytes read at a time, at least and at most; the deadline is looked at between two reads. A read waits for all of
-#: them, however slowly they come: it asks for as many as came in a second so far, so that a trickle is found slow
-#: before the watchdog takes it for a hang and ends the process.
+#: The least and the most bytes of one read. The deadline is checked between two reads, and a read waits until all its
+#: bytes are there. A read therefore requests as many bytes as came in one second so far: a slow download then exceeds
+#: the deadline here, before the watchdog ends the process.
 _LEAST, _MOST = 1 << 12, 1 << 16
 
 
 def resolve(s3: Any, job: Job) -> ObjectVersion:
-    """The version that the job means. Asks S3 (one HEAD) only where the message pins no entity tag.
+    """The version that the job names. Sends one HEAD to S3, only if the message has no entity tag.
 
     Raises :class:`ObjectMissing`, :class:`BucketMissing`, :class:`ObjectChanged` and the storage errors.
     """
@@ -37,13 +37,14 @@ def fetch(
     verify_md5: bool = True,
     between_reads: Callable[[], None] = lambda: None,
 ) -> bytes:
-    """The object's bytes, checked; what is stored with ``Content-Encoding: gzip`` is decompressed.
+    """The bytes of the object, checked. An object with ``Content-Encoding: gzip`` is decompressed.
 
-    ``deadline_s`` bounds the whole download in seconds. ``verify_md5`` is ``TUSSIS_VERIFY_MD5``. ``between_reads`` may
-    raise, to break the download off. Raises
-    :class:`ObjectMissing`, :class:`ObjectChanged` (the entity tag is another one now), :class:`ObjectTooLarge` (before
-    more than ``max_bytes`` are read), :class:`DownloadCut`, :class:`DownloadSlow`, :class:`DownloadDamaged`,
-    :class:`CorruptAudio` (the gzip data) and the storage errors.
+    ``deadline_s`` limits the whole download, in seconds. ``verify_md5`` is ``TUSSIS_VERIFY_MD5``. ``between_reads`` may
+    raise to stop the download.
+
+    Raises :class:`ObjectMissing`, :class:`ObjectChanged` (the entity tag has changed), :class:`ObjectTooLarge` (the
+    object or its decompressed content has more than ``max_bytes``), :class:`DownloadCut`, :class:`DownloadSlow`,
+    :class:`DownloadDamaged`, :class:`CorruptAudio` (the gzip data) and the storage errors.
     """
     began = time.monotonic()
     answer = _open(s3, version)
@@ -58,7 +59,7 @@ def fetch(
 
 
 def _open(s3: Any, version: ObjectVersion) -> Any:
-    """The answer to GET, its body unread, of the entity tag that the version names."""
+    """The answer to GET with the entity tag of the version. Its body is unread."""
     from botocore.exceptions import ClientError
 
     which = {"Bucket": version.bucket, "Key": version.key}
@@ -70,7 +71,7 @@ def _open(s3: Any, version: ObjectVersion) -> Any:
         except ClientError as error:
             if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") != 412:
                 raise
-            # A weak tag, which a proxy makes of one, matches nothing in If-Match. The answer's own tag tells.
+            # A proxy may make an entity tag weak, and If-Match never matches a weak tag. The tag of the answer decides.
             answer = s3.get_object(**which)
     try:
         found = entity_tag(answer, version.uri)
@@ -87,7 +88,7 @@ def _open(s3: Any, version: ObjectVersion) -> Any:
 def _read(
     answer: Any, uri: str, max_bytes: int, began: float, deadline_s: float, between_reads: Callable[[], None]
 ) -> bytes:
-    """The whole body; to its end where the answer has no ``Content-Length`` (chunked, or a gateway of HTTP/1.0)."""
+    """The whole body. Without ``Content-Length`` (chunked, or an HTTP/1.0 gateway) it is read until it ends."""
     size: int | None = answer.get("ContentLength")
     if size is not None and size > max_bytes:
         raise ObjectTooLarge(f"{uri} has {size} bytes, the limit is {max_bytes} (TUSSIS_MAX_BYTES)")
@@ -99,7 +100,7 @@ def _read(
             of = "" if size is None else f" of {size}"
             raise DownloadSlow(f"{uri}: {len(data)}{of} bytes after {deadline_s:g} s (TUSSIS_DOWNLOAD_TIMEOUT_S)")
         amount = _LEAST if elapsed <= 0 else min(max(int(len(data) / elapsed), _LEAST), _MOST)
-        # The read behind the last byte is the one at which botocore compares the checksum.
+        # botocore compares the checksum in the read after the last byte.
         chunk = answer["Body"].read(amount)
         if not chunk:
             break

@@ -1,7 +1,7 @@
-"""A recording's bytes to the detector's two inputs, each step a function with a name.
+"""Turns the bytes of a recording into the two inputs of the detector.
 
-``tussis preprocess`` and ``tussis analyze`` call :func:`prepare`; the pipeline calls the steps one by one, because
-it times them and may stop between them.
+``tussis preprocess`` and the quantisation call :func:`prepare`. The pipeline and ``tussis analyze`` call the steps one
+by one. The pipeline measures the time of each step and may stop between them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tussis.worker.audio.samples import Audio
 
 @dataclass(frozen=True, slots=True)
 class AudioFacts:
-    """What a result says about the recording; :class:`Audio` without its samples."""
+    """The facts about a recording in a result: :class:`Audio` without its samples."""
 
     rate_hz: int
     """Of the source, Hz."""
@@ -38,7 +38,7 @@ class AudioFacts:
 
     @classmethod
     def of(cls, audio: Audio) -> AudioFacts:
-        """Keep the facts, let the samples go."""
+        """Take the facts from decoded audio, without its samples."""
         return cls(
             rate_hz=audio.rate_hz,
             channels=audio.channels,
@@ -51,7 +51,7 @@ class AudioFacts:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A recording as the detector takes it, S segments of it."""
+    """The inputs of the detector for a recording with S segments."""
 
     audio: AudioFacts
     cut: Cut
@@ -62,12 +62,12 @@ class Prepared:
 
 
 def prepare(data: bytes, profile: Profile, limits: Limits) -> Prepared:
-    """Decode a recording and make the detector's inputs of it.
+    """Decode a recording and make the detector's inputs.
 
     Args:
         data: the whole file.
-        profile: which path; its decoder reads the file.
-        limits: what is refused for its size.
+        profile: the preprocessing rules. Its decoder reads the file.
+        limits: the limits above which a recording is refused.
 
     Raises:
         AudioError, ObjectTooLarge: what :func:`~tussis.worker.audio.decode.decode` raises.
@@ -84,7 +84,7 @@ def prepare(data: bytes, profile: Profile, limits: Limits) -> Prepared:
 
 
 def limits_of(settings: Settings) -> Limits:
-    """The caps on a recording that the settings ask for."""
+    """The limits for a recording in the settings."""
     return Limits(
         max_bytes=settings.max_bytes,
         max_duration_s=settings.max_duration_s,
@@ -95,16 +95,16 @@ def limits_of(settings: Settings) -> Limits:
 
 
 def cut_audio(audio: Audio, profile: Profile) -> Cut:
-    """The recording's segments at 16 kHz, from decoded samples, which are not changed.
+    """The segments of a recording at 16 kHz. The decoded samples are not changed.
 
-    Samples that may not be written to are copied: torch has no tensors of that kind, and warns.
+    Read-only samples are copied: torch has no read-only tensors, and warns.
     """
     samples = np.require(audio.samples, dtype=np.float32, requirements=["C", "W"])
     return cut_recording(torch.from_numpy(samples), audio.rate_hz, profile)
 
 
 def batch_of_one(stack: torch.Tensor) -> npt.NDArray[np.float32]:
-    """Images float32 (S, 3, 224, 224) as the input ``spectrograms`` (1, S, 3, 224, 224); shares their memory."""
+    """Images float32 (S, 3, 224, 224) as the input ``spectrograms`` (1, S, 3, 224, 224). It shares their memory."""
     array: npt.NDArray[np.float32] = stack[None].numpy()
     return array
 

@@ -1,4 +1,4 @@
-"""One message's way, from the job to the committed result."""
+"""The processing of one job, up to the committed result."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from tussis.worker.pipeline.watchdog import Stages
 
 _log = logs.get("pipeline")
 
-#: Seconds that the process's own deadline leaves the download, which has a milder one of its own.
+#: Seconds from the download's own deadline, which ends the attempt, to the watchdog's, which ends the process.
 _DOWNLOAD_SLACK_S = 30.0
 
 
 def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = None) -> Outcome:
     """Analyse one job: claim, fetch, decode, segments, images, scores, one transaction.
 
-    Every error becomes an outcome, a fault of our own making the failure ``internal``. ``handed_back`` is the token of
-    the attempt before, where that one gave the message back and could not tell the store.
+    Every error becomes an outcome. A bug in Tussis becomes the failure ``internal``. ``handed_back`` is the token of
+    the previous attempt if that attempt was handed back and its release could not be stored.
     """
     settings = context.settings
     stages = Stages(context.meter.stage)
@@ -94,7 +94,7 @@ def _claim_request(job: Job, context: WorkerContext, plan: Plan, version: Object
         device=context.device.value,
         max_attempts=settings.max_attempts,
         lease_s=settings.lease_s,
-        # A child has one recording at a time; who shares runs is told by the claim when it has to be alone.
+        # A child runs one recording at a time. A remote scorer shares runs, unless the claim has vanished attempts.
         alone=not context.scorer.remote,
     )
 

@@ -1,4 +1,4 @@
-"""Segments to scores, wherever the model runs: the seam between the pipeline and the detector."""
+"""Turns segments into scores: the interface between the pipeline and a model in this process or in another one."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ Inputs = TypeVar("Inputs")
 
 
 class Scorer(Protocol[Inputs]):
-    """One model as the pipeline uses it, a recording at a time.
+    """The model as the pipeline uses it, for one recording at a time.
 
-    ``Inputs`` is whatever :meth:`inputs` makes and :meth:`score` takes; the pipeline only hands it on, so that the two
-    halves can be timed and stopped apart.
+    ``Inputs`` is the type that :meth:`inputs` returns and :meth:`score` takes. The pipeline only passes it on. With two
+    steps it can measure them separately and stop between them.
     """
 
     @property
     def remote(self) -> bool:
-        """Whether the model is in another process, which shares its runs out and holds each to its own deadline.
+        """Whether the model is in another process, where recordings share runs and each run has a deadline.
 
-        Otherwise the caller holds :meth:`score` to one, and every recording has the process to itself.
+        Otherwise the caller sets the deadline of :meth:`score`, and the process runs one recording at a time.
         """
         ...
 
     @property
     def manifest(self) -> Manifest:
-        """Of the model that answers."""
+        """The manifest of the model that computes the scores."""
 
     def inputs(self, cut: Cut, profile: Profile) -> Inputs:
-        """What the model takes for a recording's S segments."""
+        """The inputs of the model for a recording with S segments."""
 
     def score(self, inputs: Inputs, *, alone: bool) -> Scores:
-        """The answers for one recording, B = 1, S segments.
+        """The scores of one recording: B = 1, S segments.
 
         ``alone``: no other recording may share the run. Raises :class:`InferenceFailed`.
         """
@@ -52,44 +52,44 @@ class Scorer(Protocol[Inputs]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mels:
-    """What a specialised graph takes for one recording."""
+    """The inputs of a specialised graph for one recording."""
 
     mels: NDArray[np.float32]
     """float32 (1, S, 160, 201)."""
     rounded: bool
-    """Whether the images behind the letterbox go through float16."""
+    """Whether the images after the letterbox are rounded to float16."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnProcess:
-    """The model in the calling process. Every recording has it to itself."""
+    """A model in the calling process, which runs one recording at a time."""
 
     detector: Detector | MelDetector
     remote: bool = False
 
     @property
     def manifest(self) -> Manifest:
-        """Of the model that is loaded."""
+        """The manifest of the loaded model."""
         return self.detector.manifest
 
     def warm_up(self) -> None:
-        """Run the model, and the preprocessing of one segment: the first real one finds all that is built once.
+        """Run the model and the preprocessing of one segment, so that one-time work is done before the first recording.
 
-        Raises :class:`ModelRefused` when the model does not answer.
+        Raises :class:`ModelRefused` when the run of the model fails.
         """
         self.detector.warm_up()
         profile = profile_named(self.manifest.profile)
         self.inputs(cut_segments(torch.zeros(HOP_SAMPLES), profile), profile)
 
     def inputs(self, cut: Cut, profile: Profile) -> NDArray[np.float32] | Mels:
-        """The contract's ``spectrograms``, float32 (1, S, 3, 224, 224), or what the specialised graph takes."""
+        """The input ``spectrograms``, float32 (1, S, 3, 224, 224), or the inputs of the specialised graph."""
         with torch.inference_mode():
             if isinstance(self.detector, MelDetector):
                 return Mels(batch_of_one(scaled_images(cut)), profile.image_float16)
             return batch_of_one(images(cut, profile))
 
     def score(self, inputs: NDArray[np.float32] | Mels, *, alone: bool) -> Scores:
-        """The answers, (1, S). Raises :class:`InferenceFailed`; TypeError for inputs of another scorer's."""
+        """The scores, (1, S). Raises :class:`InferenceFailed`, and TypeError for the inputs of another scorer."""
         if isinstance(self.detector, MelDetector) and isinstance(inputs, Mels):
             return self.detector.score(inputs.mels, whole_mask(inputs.mels), rounded=inputs.rounded)
         if isinstance(self.detector, Detector) and isinstance(inputs, np.ndarray):

@@ -1,4 +1,4 @@
-"""The Celery task: thin. It reads the message, lets the pipeline work, and acts on the outcome."""
+"""The Celery task. It reads the message, runs the pipeline, and acts on the outcome."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _log = logs.get("task")
 def analyze(*args: Any, **kwargs: Any) -> None:
     """Analyse the job in ``kwargs["message"]``. Returns when the message may be acknowledged.
 
-    Raises Celery's Reject otherwise: the message goes back into the broker.
+    Raises Celery's Reject otherwise: the message is given back to the broker.
     """
     context = child.context()
     try:
@@ -78,7 +78,7 @@ def _analyze(context: WorkerContext, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def act(outcome: Outcome, job: Job, context: WorkerContext) -> None:
-    """Bring the ledger in line with the outcome: the one place where a job is closed, deferred or sent again."""
+    """Update the ledger for the outcome: close the job, defer it, or send it again. Only this function does it."""
     try:
         match outcome:
             case Succeeded() | Settled() | Failed():
@@ -90,9 +90,9 @@ def act(outcome: Outcome, job: Job, context: WorkerContext) -> None:
             case HandedBack(unreleased=unreleased):
                 retry_while_unavailable(context, lambda: context.ledger.send_again(job, unreleased))
             case Superseded():
-                pass  # The attempt that took over closes the job.
+                pass  # The attempt that took over the claim closes the job.
     except Stopping:
-        # The broker is away and the worker stops. The message must not be acknowledged: it comes back.
+        # The broker is not available and the worker stops. The message is not acknowledged and comes back.
         _log.warning("ledger_not_updated", outcome=type(outcome).__name__.lower())
         raise
 

@@ -1,7 +1,7 @@
-"""Deadlines for what may hang in native code: the process ends itself, and the claim tells how often that happened.
+"""Deadlines for stages that may hang in native code: the process ends itself. The claim counts how often that happened.
 
-``faulthandler``'s timer is a C thread that needs no GIL, so that it fires even while a native call holds it. One timer
-exists in a process; a child works on one recording at a time.
+The timer of ``faulthandler`` is a C thread that does not need the GIL, so it fires even while a native call holds the
+GIL. A process has one such timer. That is enough, because a child works on one recording at a time.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 
 class Stages:
-    """Times the stages of one recording and holds each to its deadline.
+    """Measures the stages of one recording and enforces the deadline of each.
 
-    ``over`` is told each stage's name and seconds, whatever its end.
+    ``over`` is called with the name and the seconds of each stage, also after an error.
     """
 
     def __init__(self, over: Callable[[str, float], None] | None = None) -> None:
@@ -24,13 +24,13 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str, deadline_s: float | None) -> Iterator[None]:
-        """Run a stage; past ``deadline_s`` seconds the process prints its stacks and exits with status 1.
+        """Run a stage. After ``deadline_s`` seconds the process prints its stacks and exits with status 1.
 
-        None is no deadline: for waiting on the database, which counts towards nothing.
+        None means no deadline: for waiting for the database, or for a device process with its own deadline.
         """
         started = time.perf_counter()
         if deadline_s is not None:
-            faulthandler.dump_traceback_later(deadline_s, exit=True, file=2)  # standard error, whoever replaced it
+            faulthandler.dump_traceback_later(deadline_s, exit=True, file=2)  # file 2: sys.stderr may be replaced
         try:
             yield
         finally:

@@ -1,1 +1,1 @@
-"""What the processes of a worker tell each other, the probes and Prometheus."""
+"""The status of a worker's processes: for the other processes of the worker, the probes and Prometheus."""

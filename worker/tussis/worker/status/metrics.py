@@ -1,7 +1,7 @@
-"""Counting what a worker does: every metric, in one place. ``docs/metrics.md`` has the table; a test compares the two.
+"""All counters of a worker. ``docs/metrics.md`` has the table of metrics. A test compares the two.
 
-Children count into memory-mapped files of the run directory (prometheus-client's multiprocess mode), so that what a
-child counted survives it. Whoever serves them (:mod:`tussis.worker.parent.exposition`) sits in the parent.
+Children count in memory-mapped files of the run directory (multiprocess mode of prometheus-client), so that the counts
+survive the end of a child. The parent serves them (:mod:`tussis.worker.parent.exposition`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tussis.worker.outcome import Outcome, Succeeded
 if TYPE_CHECKING:
     from tussis.shared.messages import Job
 
-#: The folder of the processes' files, in the run directory.
+#: Name of the folder with these files, in the run directory.
 FILES: Final = "metrics"
-#: Where prometheus-client looks for the files' folder when it is imported.
+#: The environment variable from which prometheus-client reads the folder when it is imported.
 _FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
-#: Seconds. A stage of a ten-second recording takes milliseconds, its deadline is two minutes.
+#: Seconds. A stage of a ten-second recording takes milliseconds. Its deadline is two minutes.
 _STAGE_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 #: Seconds. From an idle worker to a backlog of days.
 _QUEUE_BUCKETS: Final = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0, 604_800.0)
@@ -38,14 +38,14 @@ def _known_classes() -> frozenset[str]:
 
 
 def known_class(name: str | None) -> str:
-    """The error class as a label: '' for none, ``other`` for one that no error of ours has."""
+    """The error class as a label: '' for None, ``other`` for a class that Tussis does not define."""
     if name is None:
         return ""
     return name if name in _known_classes() else "other"
 
 
 class Meter(Protocol):
-    """What the tasks and the pipeline tell."""
+    """The interface through which the tasks and the pipeline count."""
 
     def began(self, job: Job) -> None:
         """An attempt begins."""
@@ -54,14 +54,14 @@ class Meter(Protocol):
         """A stage of an attempt is over, whatever its end."""
 
     def ended(self, outcome: Outcome) -> None:
-        """An attempt ended with a word."""
+        """An attempt ended and reported its outcome."""
 
     def dead_lettered(self, error_class: str) -> None:
-        """A message that nobody can read became a dead letter."""
+        """A message that cannot be read became a dead letter."""
 
 
 class NoMeter:
-    """Counts nothing: for a worker without ``--metrics-port``."""
+    """Counts nothing. Used by a worker without ``--metrics-port``."""
 
     def began(self, job: Job) -> None:
         return
@@ -77,7 +77,7 @@ class NoMeter:
 
 
 class PrometheusMeter:
-    """Counts for Prometheus. Made by :func:`prometheus_meter` only."""
+    """Counts for Prometheus. Only :func:`prometheus_meter` makes one."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Histogram
@@ -117,13 +117,13 @@ class PrometheusMeter:
 
 
 def outcome_name(outcome: Outcome) -> str:
-    """``succeeded``, ``settled``, ``failed``, ``superseded``, ``deferred`` or ``handed_back``."""
+    """The name of the outcome's class in snake case: ``succeeded``, ``handed_back``, ``held_elsewhere``, and so on."""
     name = type(outcome).__name__
     return "".join(f"_{char.lower()}" if char.isupper() else char for char in name).lstrip("_")
 
 
 def prometheus_meter(folder: Path) -> PrometheusMeter:
-    """A meter whose files lie in ``folder``. To be called once, before anything imports prometheus-client."""
+    """A meter whose files are in ``folder``. Call it once, before prometheus-client is imported."""
     folder.mkdir(exist_ok=True)
     os.environ[_FOLDER_VARIABLE] = str(folder)
     return PrometheusMeter()

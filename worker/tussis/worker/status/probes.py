@@ -1,6 +1,6 @@
-"""Whether a worker lives, and whether it is ready: judged from the files in its run directory.
+"""Whether a worker is live and whether it is ready, from the files in its run directory.
 
-Imports nothing heavy: a probe runs every few seconds.
+This module imports nothing large, because a probe runs every few seconds.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import Final
 
 from tussis.worker.status.rundir import Phase, RunDir, run_dirs
 
-#: Seconds without a beat after which a worker is not alive. The event loop may wait 5 s for a half-open connection.
+#: Seconds without a beat after which a worker is not live. The event loop may wait 5 s for a half-open connection.
 SILENCE_S: Final = 15.0
-#: Seconds in which the first checks and the model's download have to be done.
+#: Seconds allowed for the first checks and the download of the model.
 START_S: Final = 300.0
-#: Seconds in which the consumer has to be back once the broker answers: Celery pauses up to 30 s between two tries.
+#: Seconds allowed for the consumer to reconnect once the broker answers. Celery waits up to 30 s between two tries.
 RECONNECT_S: Final = 60.0
-#: Free children beside waiting messages are no accident after so many times the silence.
+#: A worker with waiting messages and free children that takes nothing for this many times ``silence_s`` is not live.
 _STARVING_FACTOR: Final = 2.0
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a probe found. ``reason`` is empty when all is well."""
+    """The finding of a probe. ``reason`` is empty when the worker passes."""
 
     worker: str
     reason: str = ""
@@ -35,21 +35,21 @@ class Verdict:
 
 
 def live(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) -> list[Verdict]:
-    """A verdict for each worker in ``folder``, or for the one named; empty when there is none.
+    """A verdict for each worker in ``folder``, or only for ``worker``. The list is empty when there is none.
 
-    A worker lives while its event loop turns and takes what waits, while its children load the model, while it knows
-    that the broker is away, and while it stops.
+    A worker is live in each of these cases: it starts; its children load the model; its event loop runs and takes
+    waiting messages; the broker is not available and the housekeeper has noticed it; it stops.
     """
     return [Verdict(one.worker, _not_live(one, silence_s)) for one in _living(folder, worker)]
 
 
 def ready(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) -> list[Verdict]:
-    """As :func:`live`: a worker is ready when it lives, consumes, every child has its model, and none is held up."""
+    """As :func:`live`. A ready worker is live and consumes, every child has loaded the model, and no process waits."""
     return [Verdict(one.worker, _not_live(one, silence_s) or _not_ready(one)) for one in _living(folder, worker)]
 
 
 def is_ready(one: RunDir) -> bool:
-    """The same for one worker, for itself."""
+    """Whether one worker is ready."""
     return not (_not_live(one, SILENCE_S) or _not_ready(one))
 
 

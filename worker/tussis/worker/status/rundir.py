@@ -1,6 +1,6 @@
-"""What a worker's processes tell each other, in a folder of small files: the parent reads it, probes may too.
+"""The run directory: small files with the status of a worker's processes, read by the parent and the probes.
 
-A child that crashes leaves its files behind; they carry its process id, and the parent looks only at living ones.
+The files of a crashed child remain. They contain its process id, and the parent considers only living processes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tussis.worker.atomic import replace_file
 
 @dataclass(frozen=True)
 class ChildReport:
-    """What a child said of its start: ``ready`` with its model in ``message``, or ``refused`` with the reason."""
+    """A child's report of its start: ``ready`` with its model in ``message``, or ``refused`` with the reason."""
 
     pid: int
     state: str
@@ -30,7 +30,7 @@ class ChildReport:
 
 @dataclass(frozen=True)
 class AttemptNote:
-    """Which attempt a child works on: written before its claim, removed after its end."""
+    """The attempt that a child works on. Written before the claim, removed after the end of the attempt."""
 
     pid: int
     token: uuid.UUID
@@ -39,7 +39,7 @@ class AttemptNote:
 
 @dataclass(frozen=True)
 class DeviceReport:
-    """What the device process said of itself, every second: ``loading``, ``ready``, or ``refused`` with the reason."""
+    """A report of the device process, every second: ``loading``, ``ready``, or ``refused`` with the reason."""
 
     pid: int
     state: str
@@ -49,21 +49,21 @@ class DeviceReport:
 
 
 class Phase(StrEnum):
-    """What the thread that consumes does."""
+    """The activity of the consuming thread."""
 
     STARTING = "starting"
-    """Checks the deployment, fetches the model. It does not beat meanwhile."""
+    """Checks the deployment and fetches the model. One beat at the start of this phase."""
     LOADING = "loading"
     """Waits for the children to load the model."""
     CONNECTING = "connecting"
-    """Has no connection to the broker and tries to get one. It does not beat meanwhile."""
+    """Tries to connect to the broker. One beat at the start of this phase."""
     CONSUMING = "consuming"
-    """Turns Celery's event loop."""
+    """Runs Celery's event loop."""
 
 
 @dataclass(frozen=True)
 class Beat:
-    """The consuming thread's last word. Times are seconds of the machine's monotonic clock, here and below."""
+    """The last beat of the consuming thread. Times here and in :class:`ParentStatus` are monotonic clock seconds."""
 
     phase: Phase
     at: float
@@ -71,26 +71,26 @@ class Beat:
 
 @dataclass(frozen=True)
 class ParentStatus:
-    """What the housekeeper sees of the worker, written every second."""
+    """The housekeeper's view of the worker, written every second."""
 
     at: float
     children: int
     ready: int
     broker_since: float | None
-    """Since when the housekeeper's own connection to the broker works; None while it does not."""
+    """The time since which the housekeeper's own connection to the broker works. None while it does not work."""
     starving_since: float | None
-    """Since when messages wait, children are free, and none is taken; None when that is not so."""
+    """The time since which messages wait and children are free but none is taken. None otherwise."""
 
 
 class RunDir:
-    """The folder of one worker, ``tussis-`` something in TUSSIS_RUN_DIR."""
+    """The folder of one worker: ``tussis-*`` in TUSSIS_RUN_DIR."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock: int | None = None
 
     def create(self, worker: str = "") -> None:
-        """Make the folder, readable by its owner only, and hold its lock for as long as this process lives."""
+        """Make the folder, readable only by its owner, and hold its lock until this process ends."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -103,10 +103,10 @@ class RunDir:
 
     @property
     def held(self) -> bool:
-        """Whether a process of the worker lives: a worker that was killed leaves its folder behind."""
+        """Whether a process of the worker is alive. The folder of a killed worker remains."""
         try:
             lock = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:  # removed since it was listed
+        except FileNotFoundError:  # removed after it was listed
             return False
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -119,36 +119,38 @@ class RunDir:
     # --- a child's side ---
 
     def report(self, state: str, message: str = "") -> None:
-        """Say how this process started."""
+        """Report how this process started."""
         report = ChildReport(os.getpid(), state, message)
         _write(self.path / f"child-{report.pid}.json", json.dumps(asdict(report)))
 
     def note_attempt(self, token: uuid.UUID, job_id: str) -> None:
-        """Say which attempt this process is about to claim. Raises nothing, as :meth:`hold`: without the note its lease
-        is not renewed."""
+        """Record the attempt that this process is about to claim. Raises nothing, as :meth:`hold`.
+
+        Without the note the lease is not renewed.
+        """
         with suppress(OSError):
             _write(self.path / f"attempt-{os.getpid()}", f"{token} {job_id}")
 
     def end_attempt(self) -> None:
-        """Say that this process works on no attempt any more."""
+        """Record that this process works on no attempt."""
         with suppress(OSError):
             (self.path / f"attempt-{os.getpid()}").unlink(missing_ok=True)
 
     def hold(self, reason: str) -> None:
-        """Say that this process waits for something that only time or an operator mends.
+        """Record that this process waits, for something that passes by itself or that an operator must fix.
 
-        As with the other notes for probes, a disk that is full must not become a recording's fault: nothing is raised.
+        Raises nothing, as the other notes for probes: a full disk must not make a recording fail.
         """
         with suppress(OSError):
             _write(self.path / f"hold-{os.getpid()}", reason)
 
     def resume(self) -> None:
-        """Say that the wait is over."""
+        """Record that the wait is over."""
         with suppress(OSError):
             (self.path / f"hold-{os.getpid()}").unlink(missing_ok=True)
 
     def stopping_for(self) -> float | None:
-        """Seconds since the worker was told to stop; None while it was not."""
+        """Seconds since the worker was told to stop. None before that."""
         try:
             return max(0.0, time.time() - (self.path / "stopping").stat().st_mtime)
         except FileNotFoundError:
@@ -157,7 +159,7 @@ class RunDir:
     # --- the device process's side ---
 
     def report_device(self, state: str, message: str = "") -> None:
-        """Say how the device process is. Raises nothing, as :meth:`hold`."""
+        """Report the state of the device process. Raises nothing, as :meth:`hold`."""
         report = DeviceReport(os.getpid(), state, message, time.monotonic())
         with suppress(OSError):
             _write(self.path / "device.json", json.dumps(asdict(report)))
@@ -165,28 +167,28 @@ class RunDir:
     # --- the parent's side ---
 
     def device(self) -> DeviceReport | None:
-        """The device process's last word; None where there is none."""
+        """The last report of the device process. None when there is none."""
         try:
             return DeviceReport(**json.loads((self.path / "device.json").read_text()))
         except FileNotFoundError:
             return None
 
     def forget_device(self) -> None:
-        """Remove the last word of a device process that is gone."""
+        """Remove the last report of a device process that has ended."""
         (self.path / "device.json").unlink(missing_ok=True)
 
     def beat(self, phase: Phase) -> None:
-        """Say that the consuming thread is there, and what it does. Raises nothing, as :meth:`hold`."""
+        """Record that the consuming thread runs, and its phase. Raises nothing, as :meth:`hold`."""
         with suppress(OSError):
             _write(self.path / "beat", json.dumps(asdict(Beat(phase, time.monotonic()))))
 
     def write_status(self, status: ParentStatus) -> None:
-        """Say what the housekeeper sees. Raises nothing, as :meth:`hold`."""
+        """Record the housekeeper's view. Raises nothing, as :meth:`hold`."""
         with suppress(OSError):
             _write(self.path / "parent", json.dumps(asdict(status)))
 
     def last_beat(self) -> Beat | None:
-        """The last beat; None before the first."""
+        """The last beat. None before the first one."""
         try:
             raw = json.loads((self.path / "beat").read_text())
         except FileNotFoundError:
@@ -194,19 +196,19 @@ class RunDir:
         return Beat(Phase(raw["phase"]), raw["at"])
 
     def parent_status(self) -> ParentStatus | None:
-        """What the housekeeper saw last; None before its first look."""
+        """The last status that the housekeeper wrote. None before the first one."""
         try:
             return ParentStatus(**json.loads((self.path / "parent").read_text()))
         except FileNotFoundError:
             return None
 
     def stop(self) -> None:
-        """Tell the children that the worker stops. The first call counts."""
+        """Tell the children that the worker stops. Only the first call has an effect."""
         if self.stopping_for() is None:
             _write(self.path / "stopping", "")
 
     def children(self) -> dict[int, ChildReport]:
-        """The reports of all processes that made one, by process id."""
+        """The reports of all children that wrote one, by process id."""
         reports = {}
         for file in self.path.glob("child-*.json"):
             report = ChildReport(**json.loads(file.read_text()))
@@ -214,7 +216,7 @@ class RunDir:
         return reports
 
     def holds(self) -> dict[int, str]:
-        """Why which process waits, by process id."""
+        """The reasons of the processes that wait, by process id."""
         reasons = {}
         for file in self.path.glob("hold-*"):
             try:
@@ -224,7 +226,7 @@ class RunDir:
         return reasons
 
     def attempts(self) -> dict[int, AttemptNote]:
-        """The attempts that are noted, by process id; also those of processes that died in them."""
+        """The recorded attempts, by process id, also those of processes that died during the attempt."""
         notes = {}
         for file in self.path.glob("attempt-*"):
             try:
@@ -240,30 +242,30 @@ class RunDir:
         (self.path / f"attempt-{note.pid}").unlink(missing_ok=True)
 
     def forget(self, pid: int) -> None:
-        """Remove what a dead process left behind."""
+        """Remove the report and the hold of a dead process."""
         (self.path / f"child-{pid}.json").unlink(missing_ok=True)
         (self.path / f"hold-{pid}").unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the folder and what is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)  # a child on its way out may still write
+        shutil.rmtree(self.path, ignore_errors=True)  # a child that is ending may still write
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
 
 def run_dirs(folder: Path) -> list[RunDir]:
-    """The folders of workers below ``folder``, also those that dead ones left behind; by name."""
+    """The folders of all workers below ``folder``, also of dead ones, sorted by name."""
     found = []
     for path in sorted(folder.glob("tussis-*")):
-        # Others' files and folders lie in /tmp too.
+        # /tmp also has files and folders of other users.
         if os.access(path / "worker", os.R_OK) and os.access(path / "lock", os.R_OK):
             found.append(RunDir(path))
     return found
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what workers that were killed left behind."""
+    """Remove the folders of workers that were killed."""
     for run_dir in run_dirs(folder):
         if not run_dir.held:
             run_dir.remove()

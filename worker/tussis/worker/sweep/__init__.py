@@ -1,1 +1,1 @@
-"""Comparing a bucket with the results, and enqueueing what is missing."""
+"""Compares a bucket with ledger and results, and enqueues the objects that have neither."""

@@ -1,4 +1,4 @@
-"""How far a sweep came, in a file: a run that was broken off goes on from there."""
+"""Stores the progress of a sweep in a file, from which an interrupted sweep continues."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Place:
-    """Everything up to ``last_key`` is settled. ``order`` says what was swept for: another sweep cannot go on here."""
+    """The progress: all keys up to ``last_key`` are done. Only a sweep with the same ``order`` can continue here."""
 
     order: dict[str, Any]
     last_key: str
@@ -24,7 +24,7 @@ class Place:
 
 
 def read_place(path: Path, order: dict[str, Any]) -> Place | None:
-    """The place in the file; None when there is no file.
+    """The place in the file. None when there is no file.
 
     Raises :class:`FileUnreadable`, also when the file belongs to another sweep than ``order``.
     """
@@ -50,7 +50,7 @@ def read_place(path: Path, order: dict[str, Any]) -> Place | None:
 
 
 def write_place(path: Path, place: Place) -> None:
-    """Write the place, whole or not at all. Raises :class:`OutputUnwritable`."""
+    """Write the place atomically. Raises :class:`OutputUnwritable`."""
     document = {
         "v": _VERSION,
         "order": place.order,
@@ -64,7 +64,7 @@ def write_place(path: Path, place: Place) -> None:
 
 
 def remove_place(path: Path) -> None:
-    """The sweep is done. Raises :class:`OutputUnwritable`."""
+    """Remove the file after the sweep is done. Raises :class:`OutputUnwritable`."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

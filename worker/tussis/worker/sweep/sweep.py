@@ -1,8 +1,8 @@
-"""Enqueue what has neither result nor open work: the bucket's listing against the store and the ledger.
+"""Compares a bucket's listing with store and ledger, and enqueues the objects that have neither answer nor open job.
 
-A page of the listing is held at a time, and asked about with one command to the broker and one query, so that ten
-million keys need the memory of a thousand. What is enqueued twice does no harm, so that a sweep may be broken off and
-begun again at any moment.
+A sweep holds one page of the listing at a time and needs one command to the broker and one query for it, so that ten
+million keys need the memory of a thousand. To enqueue an object twice does no harm, so a sweep may be interrupted and
+started again at any time.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from tussis.shared.store.records import ResultFilter
 from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
 
-#: Keys asked about at once: what one answer of S3's listing holds.
+#: Keys per page: the number in one answer of S3's listing.
 PAGE = 1000
-#: Seconds between two looks at a queue that is full.
+#: Seconds between two checks of a full queue.
 POLL_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What to sweep, and what to send. ``max_depth`` is the most messages waiting and in flight."""
+    """What to sweep and what to send. ``max_depth`` is the most messages that wait or are in flight."""
 
     prefix: ObjectAddress
     question: Question
@@ -46,7 +46,7 @@ class Order:
 
 @dataclass
 class Counts:
-    """What a sweep found so far."""
+    """The findings of a sweep so far."""
 
     listed: int = 0
     answered: int = 0
@@ -54,11 +54,11 @@ class Counts:
     failed: int = 0
     discarded: int = 0
     refused: int = 0
-    """Keys that no job can name."""
+    """Objects for which no valid job can be made."""
     enqueued: int = 0
-    """Of those listed: sent now, or in a dry run what would be."""
+    """Listed objects that were enqueued, or in a dry run would be."""
     stranded: int = 0
-    """Begun before, with no job behind them any more (the broker lost it): sent again, beside ``enqueued``."""
+    """Unfinished analyses without an open job, because the broker lost it. Sent again, not included in ``enqueued``."""
 
     def as_dict(self) -> dict[str, int]:
         return asdict(self)
@@ -66,7 +66,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Step:
-    """One page is settled: everything up to ``last_key`` is. ``uris`` are those that were (or would be) enqueued."""
+    """One page is done, and all keys up to ``last_key`` are. ``uris`` are those that were, or would be, enqueued."""
 
     last_key: str
     uris: list[str] = field(default_factory=list)
@@ -74,9 +74,9 @@ class Step:
 
 
 class Sweep:
-    """One sweep; iterate over :meth:`run`, which does the work. :attr:`counts` is up to date after each step.
+    """One sweep. Iterate over :meth:`run`, which does the work. :attr:`counts` is up to date after each step.
 
-    ``listing`` gives the objects under the order's prefix behind a key. ``on_full`` is called with the depth while the
+    ``listing`` returns the objects under the order's prefix after a key. ``on_full`` is called with the depth while the
     queue is full.
     """
 
@@ -100,9 +100,9 @@ class Sweep:
         self._pause = pause
 
     def run(self, start_after: str = "") -> Iterator[Step]:
-        """Settle first what was begun and has no job, then the listing behind the key ``start_after``.
+        """Send the stranded analyses again first, then process the listing after the key ``start_after``.
 
-        Raises what the listing does, and the errors of broker and store; what was yielded before is settled.
+        Raises the errors of the listing, the broker and the store. The steps that were yielded before are done.
         """
         yield from self._take_up_stranded(start_after)
         objects = iter(self._listing(start_after))
@@ -110,11 +110,11 @@ class Sweep:
             yield self._settle(page)
 
     def _take_up_stranded(self, start_after: str) -> Iterator[Step]:
-        """Analyses that a worker has begun, whatever was asked of them, and that no open job will bring to an end."""
+        """Send the jobs of unfinished analyses that have no open job, for any model and profile."""
         for state in (AnalysisState.RUNNING, AnalysisState.WAITING):
             begun = self._store.results(ResultFilter(state=state, prefix=self._order.prefix.uri))
             while batch := list(islice(begun, PAGE)):
-                # The broker after the store: what ends in between is only sent for nothing.
+                # The broker after the store: a job that ends in between is sent again, which does no harm.
                 still_open = self._ledger.which_open([analysis.job_id for analysis in batch])
                 jobs = [
                     replace(self._store.retry_job(analysis), reopen=False, priority=self._order.priority)
@@ -134,7 +134,7 @@ class Sweep:
                 jobs[listed.key, listed.etag] = self._job(listed, now)
             except (InvalidUri, InvalidJob) as error:
                 refusals.append(error)
-        # The broker before the store: a job that ends between the two looks is found in the store.
+        # The broker before the store: a job that ends between the two queries is found in the store.
         still_open = self._ledger.which_open([job.job_id for job in jobs.values()])
         known = self._store.known(self._order.prefix.bucket, list(jobs), self._order.question)
         wanted = []
@@ -168,7 +168,7 @@ class Sweep:
         )
 
     def _message(self, job: Job, known: Known | None) -> Job | None:
-        """The message to send; None, and counted, where there is nothing to do."""
+        """The message to send. If there is nothing to do, the object is counted and the result is None."""
         if known is None:
             return job
         match known.state:
@@ -186,7 +186,7 @@ class Sweep:
         return None
 
     def _send(self, jobs: list[Job]) -> list[Job]:
-        """Open the jobs as the queue has room for them; those that were not open already."""
+        """Enqueue the jobs as the queue has room for them. Returns those that were not open already."""
         if self._order.dry_run:
             return jobs
         sent: list[Job] = []
@@ -199,7 +199,7 @@ class Sweep:
         return sent
 
     def _room(self) -> int:
-        """How many messages the queue takes; waits until it is one at least."""
+        """The number of messages that the queue has room for. Waits until it is at least one."""
         while True:
             depth = self._ledger.depth()
             held = depth.total_waiting + depth.in_flight

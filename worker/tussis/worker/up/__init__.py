@@ -1,1 +1,1 @@
-"""Everything on one machine, in the foreground: ``tussis up``."""
+"""``tussis up``: the embedded servers and workers on one machine, in the foreground."""

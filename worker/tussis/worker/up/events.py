@@ -1,4 +1,4 @@
-"""What the workers' logs say, as lines for people."""
+"""The events in the workers' logs, as lines of text for the screen."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: Events that say nothing to somebody who looks on: the line of the job says it all.
+#: Events that are not shown: the lines of the jobs are enough.
 _SILENT = frozenset({"child_ready", "metrics_served", "worker_stopped"})
 
 
 @dataclass(frozen=True)
 class Told:
-    """An event of a worker's log. ``outcome`` is set for the end of a job."""
+    """An event of a worker's log, as text. ``outcome`` is set when a job ends."""
 
     text: str
     outcome: str | None = None
 
 
 class LogTail:
-    """The new lines of a log file, from its present end on."""
+    """Reads the new lines of a log file, from its end at construction."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -29,7 +29,7 @@ class LogTail:
         self._rest = b""
 
     def events(self) -> Iterator[Told]:
-        """What was written since the last call."""
+        """The events written since the last call."""
         try:
             with self._path.open("rb") as log:
                 log.seek(self._offset)
@@ -45,7 +45,7 @@ class LogTail:
 
 
 def told_of(line: str) -> Told | None:
-    """A line of the log for people; None when it says nothing to them."""
+    """A line of the log as text for the screen; None for a line that is not shown."""
     try:
         event = json.loads(line)
     except ValueError:

@@ -1,4 +1,4 @@
-"""``tussis up`` from its first line to the end of the last process."""
+"""Runs ``tussis up``, from its first line of output to the end of its last process."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from tussis.worker.up.events import LogTail
 
 BUCKET: Final = "tussis"
 _POLL_S: Final = 0.3
-#: Seconds between two looks at the broker for the status line.
+#: Seconds between two reads of the broker for the status line.
 _STATUS_S: Final = 1.0
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """The options of ``tussis up``. ``children`` None: the cores, divided among the workers."""
+    """The options of ``tussis up``. If ``children`` is None, the cores are divided among the workers."""
 
     data: Path
     workers: int = 1
@@ -48,7 +48,7 @@ class Wishes:
 
 @dataclass
 class Served:
-    """One worker and what is known of it."""
+    """One worker and its state."""
 
     worker: DemoWorker
     tail: LogTail
@@ -56,7 +56,7 @@ class Served:
 
 
 def run(wishes: Wishes, screen: Screen) -> int:
-    """Serve until somebody ends it; 0. Whatever happens, nothing it started outlives it.
+    """Serve until a signal ends it; return 0. Always stop every process that it started, also after an error.
 
     Raises :class:`TussisError`.
     """
@@ -69,7 +69,7 @@ def run(wishes: Wishes, screen: Screen) -> int:
                     with naming_full_disk(wishes.data.absolute()):
                         up.run(started)
                 finally:
-                    # What follows is the clean stop: a second Ctrl-C must not cut it short.
+                    # The clean stop follows: a second Ctrl-C must not interrupt it.
                     handled.disarm()
                     screen.line("stopping", "workers and servers")
         except Interrupted as interrupt:
@@ -78,7 +78,7 @@ def run(wishes: Wishes, screen: Screen) -> int:
 
 
 class Up:
-    """One run."""
+    """One run of ``tussis up``."""
 
     def __init__(self, wishes: Wishes, screen: Screen) -> None:
         self._wishes = wishes
@@ -88,7 +88,7 @@ class Up:
         self._ended: dict[str, int] = {}
 
     def run(self, started: ExitStack) -> None:
-        """All of it; what has to be stopped goes onto ``started``."""
+        """Run all steps. Each started process is registered in ``started``, which stops it."""
         wishes, screen = self._wishes, self._screen
         with writing(self._data):
             self._data.mkdir(parents=True, exist_ok=True)
@@ -132,7 +132,7 @@ class Up:
         return Served(worker, tail, port)
 
     def _tell(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
-        """The addresses, for people and for shells."""
+        """Show the addresses, and write the environment file for shells."""
         variables = write_environment(self._data, servers.endpoints, choice.path, run_dir(self._data))
         screen = self._screen
         screen.show("")
@@ -166,7 +166,7 @@ class Up:
                 time.sleep(_POLL_S)
 
     def _restart(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
-        """Bring back what ended. Raises :class:`ServerFailed` for a worker that never was ready: it never will be."""
+        """Restart ended servers and workers. Raises :class:`ServerFailed` if a worker ended before it was ready."""
         for server in (servers.postgres, servers.broker, servers.s3):
             if not server.running:
                 self._screen.line(server.name, "it ended; starting it again")
@@ -180,7 +180,7 @@ class Up:
             serving[name] = self._start(servers, choice, name)
 
     def _update(self, status: Status, ledger: Ledger) -> None:
-        with suppress(TransientError):  # the next look is a second away
+        with suppress(TransientError):  # read it again after a second
             depth = ledger.depth()
             ended = "  ".join(f"{name} {count}" for name, count in sorted(self._ended.items()))
             status.update(

@@ -1,1 +1,1 @@
-"""Making a model faster without changing its answers: rewritten graphs, compared and timed before they are used."""
+"""Run a model faster with the same outputs: rewrite its graph, and compare and time the result before it is used."""

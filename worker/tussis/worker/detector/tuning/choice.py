@@ -1,9 +1,8 @@
-"""How to run a model fastest without changing its answers: decided once, by comparing and measuring.
+"""Choose the fastest graph for a model that gives the same outputs.
 
-Beside the original graph there are rewritten graphs (``specialise.py``). A rewritten graph is
-taken only if its logits stay within ``TOLERANCE`` of the original's on images that are hard in different ways, and if
-it is faster, from mel images to scores. Both depend on the machine, so both are tested on it. The decision is kept in
-the cache folder.
+The candidates are the original graph and rewritten graphs (``specialise.py``). A rewritten graph is chosen only if its
+logits are within ``TOLERANCE`` of the original's on a set of difficult images, and if it is faster from mel images to
+scores. Both conditions depend on the machine and are tested on it. The choice is kept in the cache folder.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ from tussis.worker.detector.tuning.specialise import REWRITE_VERSION, Rewritten,
 _log = logs.get("choice")
 
 ORIGINAL: Final = "original"
-#: How much faster a way has to be: less is lost in the noise of a measurement, and not worth another graph.
+#: The least speed-up for which a rewritten graph is chosen. A smaller one is within the noise of the measurement.
 LEAST_RATIO: Final = 1.02
 
 
 def decide(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice:
-    """The way to run a model: as decided before, or decided now, in some seconds and twice the model's memory.
+    """Return the choice for a model from the cache, or make it. That takes seconds and twice the model's memory.
 
     Args:
         path: the ONNX file, its manifest beside it.
         intra_op_threads: threads that one run will use.
-        cache_dir: where decisions are kept. When it cannot be written the original is run.
+        cache_dir: where choices are kept. If it cannot be written, the original graph is chosen.
 
-    Raises what :meth:`Detector.load` does.
+    Raises the same errors as :meth:`Detector.load`.
     """
     manifest = read_manifest(path)
     facts = facts_of(manifest, intra_op_threads=intra_op_threads)
@@ -65,12 +64,12 @@ def decide(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice:
 
 
 def open_chosen(path: Path, choice: Choice | None, *, intra_op_threads: int, cache_dir: Path) -> Detector | MelDetector:
-    """Load a model the way that was chosen; None: the original.
+    """Load a model with the chosen graph. None: the original graph.
 
-    The file and its manifest are checked as :meth:`Detector.load` does, whatever is run. A rewritten file that is
-    damaged or gone, or that belongs to another model, is left alone: the original answers.
+    The file and its manifest are always checked as in :meth:`Detector.load`. If the rewritten file is damaged or
+    missing, or belongs to another model, the original graph is loaded.
 
-    Raises what :meth:`Detector.load` does.
+    Raises the same errors as :meth:`Detector.load`.
     """
     if choice is None or choice.file_sha256 is None:
         return Detector.load(path, intra_op_threads=intra_op_threads)
@@ -85,13 +84,13 @@ def open_chosen(path: Path, choice: Choice | None, *, intra_op_threads: int, cac
 
 
 def facts_of(manifest: Manifest, *, intra_op_threads: int) -> Facts:
-    """What a decision depends on, on this machine."""
+    """The facts that a choice depends on, for this machine."""
     runtimes = f"onnxruntime {_version('onnxruntime')}, torch {_version('torch')}"
     return Facts(manifest.sha256, REWRITE_VERSION, runtimes, intra_op_threads, _processor())
 
 
 def valid_candidates(data: bytes, manifest: Manifest, where: str, *, threads: int) -> tuple[Candidate, list[Candidate]]:
-    """The original, and the ways whose answers are its own: those that a decision is made between.
+    """The original, and the rewritten graphs whose outputs match the original's.
 
     Raises :class:`ModelRefused`.
     """
@@ -109,7 +108,7 @@ def valid_candidates(data: bytes, manifest: Manifest, where: str, *, threads: in
 
 
 def _fastest(data: bytes, manifest: Manifest, where: str, facts: Facts) -> tuple[Candidate, float]:
-    """The way to take, and how many times faster than the original it is."""
+    """The fastest candidate, and how many times faster than the original it is."""
     original, ways = valid_candidates(data, manifest, where, threads=facts.threads)
     found = ratios(original, ways)
     for way, ratio in zip(ways, found, strict=True):
@@ -123,7 +122,7 @@ def _fastest(data: bytes, manifest: Manifest, where: str, facts: Facts) -> tuple
 def _sound(
     rewritten: Rewritten, manifest: Manifest, where: str, threads: int, expected: Sequence[Scores]
 ) -> Candidate | None:
-    """The way, if it loads and its answers are the expected ones; otherwise None, and a line in the log."""
+    """The candidate, if it loads and its outputs match the expected ones. Otherwise log the reason and return None."""
     try:
         session = open_session(rewritten.data, f"{where} ({rewritten.form})", intra_op_threads=threads)
         way = Candidate(rewritten.form, MelDetector(manifest, session), rewritten.data)
@@ -135,7 +134,7 @@ def _sound(
 
 
 def _processor() -> str:
-    """Tells processors apart that a runtime would treat differently."""
+    """A description that differs between processors for which the runtime may use different code."""
     flags, model = "", ""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():

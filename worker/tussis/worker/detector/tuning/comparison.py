@@ -1,4 +1,4 @@
-"""Several ways to run one model: are their answers the same, and which is faster?"""
+"""Compare several graphs of one model: their outputs and their speed."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from tussis.shared.dsp.images import letterboxed
 from tussis.worker.detector.detector import Detector, Scores
 from tussis.worker.detector.tuning.mel_detector import MelDetector
 
-#: How far a logit may be from the original's.
+#: The largest allowed difference between a logit and the original's.
 TOLERANCE: Final = 1e-3
 
-#: Segments of the recordings that are timed: of 2 s, and of 4 s. More would hold up a worker's first start.
+#: Segments of the timed recordings, which last 2 s and 4 s. More would delay a worker's first start.
 _TIMED: Final = (4, 8)
 _ROUNDS: Final = 3
-#: Processor seconds of a round and a way, at least: a small model's two recordings take a hundredth of a second, in
-#: which the clock's steps and whatever is not warm yet once made a graph the faster one that was a tenth slower.
+#: The least processor time in seconds for a candidate in a round. The two recordings take a small model 0.01 s. In that
+#: time, clock resolution and warm-up effects once made a graph that was 10 % slower appear faster.
 _LEAST_S: Final = 0.15
-#: After two rounds a ratio beyond these is not going to turn.
+#: If all ratios are outside this range after two rounds, a third round would not change the choice.
 _SLOWER, _FASTER = 0.95, 1.05
 _SEED: Final = 0
 
 
 class Differs(Exception):
-    """A way's answers are not the original's; the message says by how much, and where."""
+    """A candidate's outputs differ from the original's. The message has the output and the difference."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """One way to run a model."""
+    """A graph of a model, loaded."""
 
     form: str
     detector: Detector | MelDetector
@@ -46,14 +46,14 @@ class Candidate:
     """The rewritten file; None: the original."""
 
     def score(self, mels: NDArray[np.float32], mask: NDArray[np.bool_], *, rounded: bool) -> Scores:
-        """From mel images (B, S, 160, 201) to the answers."""
+        """Scores of mel images (B, S, 160, 201)."""
         if isinstance(self.detector, MelDetector):
             return self.detector.score(mels, mask, rounded=rounded)
         return self.detector.score(spectrograms_of(mels, rounded=rounded), mask)
 
 
 def spectrograms_of(mels: NDArray[np.float32], *, rounded: bool) -> NDArray[np.float32]:
-    """The contract's input of mel images: float32 (B, S, 160, 201) to (B, S, 3, 224, 224)."""
+    """Convert mel images to the contract's input: float32 (B, S, 160, 201) to (B, S, 3, 224, 224)."""
     batch, segments = mels.shape[:2]
     made = torch.empty(batch * segments, len(IMAGENET_MEAN), IMAGE_SIZE, IMAGE_SIZE)
     with torch.inference_mode():
@@ -61,7 +61,7 @@ def spectrograms_of(mels: NDArray[np.float32], *, rounded: bool) -> NDArray[np.f
         if rounded:
             plain = plain.to(torch.float16).to(torch.float32)
         for channel, (mean, deviation) in enumerate(zip(IMAGENET_MEAN, IMAGENET_STD, strict=True)):
-            # (p + 1) / 2, minus the mean, over the deviation.
+            # ((p + 1) / 2 - mean) / deviation
             shift = torch.tensor((0.5 - mean) / deviation)
             torch.add(shift, plain, alpha=0.5 / deviation, out=made[:, channel])
     found: NDArray[np.float32] = made.view(batch, segments, *made.shape[1:]).numpy()
@@ -69,7 +69,7 @@ def spectrograms_of(mels: NDArray[np.float32], *, rounded: bool) -> NDArray[np.f
 
 
 def answers(way: Candidate) -> list[Scores]:
-    """What a way says of images that are hard in different ways, some of them rounded to float16."""
+    """A candidate's scores on a set of difficult images, some of them rounded to float16."""
     return [way.score(mels.astype(np.float32), mask, rounded=rounded) for mels, mask, rounded in _cases()]
 
 
@@ -77,7 +77,7 @@ def _cases() -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_], bool]]:
     noise = np.random.default_rng(_SEED)
     silence = np.full((1, 1, MEL_BANDS, FRAMES), -1.0)
     loud = np.ones((1, 1, MEL_BANDS, FRAMES))
-    # Full range from pixel to pixel, and what a recording looks like: bands that come and go.
+    # rough: full range from pixel to pixel. smooth: similar to a recording, with a level for each band and each frame.
     rough = noise.uniform(-1, 1, size=(1, 1, MEL_BANDS, FRAMES))
     level = noise.uniform(-1, 0.5, size=(2, 3, MEL_BANDS, 1)) + noise.uniform(-0.5, 0.5, size=(2, 3, 1, FRAMES))
     smooth = np.clip(level + noise.normal(scale=0.1, size=(2, 3, MEL_BANDS, FRAMES)), -1, 1)
@@ -87,7 +87,7 @@ def _cases() -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_], bool]]:
     yield rough, one, False
     yield rough, one, True
     yield np.concatenate([silence, smooth[:1, :1], loud], axis=1), np.ones((1, 3), dtype=np.bool_), False
-    # Two recordings together, the second one with masked padding.
+    # A batch of two recordings, the second with masked padding.
     yield smooth, np.array([[True, True, True], [True, False, False]]), True
 
 
@@ -95,17 +95,17 @@ def compare(found: Sequence[Scores], expected: Sequence[Scores]) -> None:
     for one, other in zip(found, expected, strict=True):
         for name in ("bag_logit", "segment_logits"):
             gap = np.abs(getattr(one, name) - getattr(other, name))
-            # Where the mask is false both are NaN; nowhere else is either.
+            # Both are NaN where the mask is false, and only there.
             if not (np.isnan(getattr(other, name)) | (gap <= TOLERANCE)).all():
                 raise Differs(f"{name} differs from the original's by {np.nanmax(gap):.2g}, at most {TOLERANCE:g}")
 
 
 def ratios(original: Candidate, ways: Sequence[Candidate]) -> list[float]:
-    """How many times less processor time than the original each way takes: medians of alternating rounds."""
+    """The original's processor time divided by each candidate's: medians over rounds, candidates in turn."""
     if not ways:
         return []
     threads = torch.get_num_threads()
-    # Its threads wait by spinning, and would count while another runtime works.
+    # torch's threads spin while they wait, and would add processor time while onnxruntime runs.
     torch.set_num_threads(1)
     try:
         return _ratios(original, ways)
@@ -119,7 +119,7 @@ def _ratios(original: Candidate, ways: Sequence[Candidate]) -> list[float]:
     rounds: list[list[float]] = []
     found: list[float] = []
     spent_s = _pass(original, mels, 1)
-    if spent_s < _LEAST_S:  # and may be mostly what the first time costs
+    if spent_s < _LEAST_S:  # most of it may be the cost of the first run
         *_, spent_s = [_pass(way, mels, 1) for way in (*ways, original)]
     passes = math.ceil(_LEAST_S / max(spent_s, 1e-6))
     while len(rounds) < _ROUNDS:
@@ -131,7 +131,7 @@ def _ratios(original: Candidate, ways: Sequence[Candidate]) -> list[float]:
 
 
 def _pass(way: Candidate, mels: Sequence[NDArray[np.float32]], times: int) -> float:
-    """Processor seconds of this process. Wall time would count whatever else the machine does."""
+    """Processor seconds of this process. Wall time would include the effect of other processes."""
     began = time.process_time()
     for _ in range(times):
         for recording in mels:

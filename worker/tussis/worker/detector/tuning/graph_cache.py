@@ -1,7 +1,8 @@
-"""What was chosen to run a model with, kept from one start to the next.
+"""The cache of choices and rewritten graphs, which survives restarts.
 
-``graphs`` in the cache folder holds a JSON file for each decision and the rewritten ONNX files that they name by their
-SHA-256. Files appear whole or not at all; whatever is damaged, foreign or of other facts counts as missing.
+The folder ``graphs`` in the cache folder has a JSON file for each choice, and the rewritten ONNX files. A choice names
+its ONNX file by the SHA-256. Files are written atomically. A file that is damaged, has another format or belongs to
+other facts counts as missing.
 """
 
 from __future__ import annotations
@@ -20,40 +21,40 @@ from tussis.worker.atomic import replace_file
 from tussis.worker.detector.manifest import sha256_of
 
 _FOLDER: Final = "graphs"
-#: A handful of short fields.
+#: The limit for the JSON file of a choice, which has a few short fields.
 _MAX_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a decision depends on: with any of them another, it is made anew."""
+    """The facts that a choice depends on. If one of them changes, a new choice is made."""
 
     model_sha256: str
     rewriting: int
-    """Version of the rewriting."""
+    """``REWRITE_VERSION``."""
     runtimes: str
-    """Names and versions."""
+    """Names and versions of onnxruntime and torch."""
     threads: int
-    """Of one run."""
+    """Threads of one run."""
     processor: str
 
     @property
     def key(self) -> str:
-        """Names the decision's file."""
+        """The name of the choice's file, without suffix."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode("utf-8")).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How a model is run."""
+    """The graph that a model is run with."""
 
     model_sha256: str
     form: str
-    """``original``, or what was rewritten."""
+    """``original``, or the name of the rewriting."""
     file_sha256: str | None
-    """Of the rewritten ONNX file; None: the original."""
+    """SHA-256 of the rewritten ONNX file. None: the original."""
     ratio: float
-    """How many times faster than the original, images to scores; 1.0 where nothing was faster."""
+    """How many times faster than the original it is, from mel images to scores. 1.0 for the original."""
 
 
 class GraphCache:
@@ -63,7 +64,7 @@ class GraphCache:
         self.path = cache_dir / _FOLDER
 
     def find(self, facts: Facts) -> Choice | None:
-        """The decision made for these facts, its file whole; None: there is none."""
+        """The choice for these facts. None if there is none, or if its ONNX file is missing or damaged."""
         try:
             with (self.path / f"{facts.key}.json").open("rb") as file:
                 document = json.loads(file.read(_MAX_BYTES))
@@ -77,7 +78,7 @@ class GraphCache:
         return choice if choice.file_sha256 is None or self.read(choice.file_sha256) is not None else None
 
     def read(self, file_sha256: str) -> bytes | None:
-        """A rewritten file's bytes; None where it is missing or damaged."""
+        """A rewritten file's bytes. None if it is missing or damaged."""
         try:
             data = self._file(file_sha256).read_bytes()
         except (OSError, ValueError, TypeError):
@@ -85,7 +86,7 @@ class GraphCache:
         return data if sha256_of(data) == file_sha256 else None
 
     def keep(self, facts: Facts, choice: Choice, data: bytes | None) -> None:
-        """Write a decision down, its file first. Raises OSError."""
+        """Write a choice, its ONNX file first. Raises OSError."""
         self.path.mkdir(parents=True, exist_ok=True)
         if data is not None and choice.file_sha256 is not None and self.read(choice.file_sha256) is None:
             replace_file(self._file(choice.file_sha256), data, durable=True)
@@ -94,7 +95,7 @@ class GraphCache:
 
     @contextmanager
     def deciding(self, facts: Facts) -> Iterator[None]:
-        """One process at a time: the next one finds what the first has kept. Raises OSError."""
+        """Hold the lock for these facts, so that one process chooses and the others find its choice. Raises OSError."""
         self.path.mkdir(parents=True, exist_ok=True)
         lock = os.open(self.path / f".{facts.key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

@@ -1,4 +1,4 @@
-"""A few edits of an ONNX graph, and what has to be known of it before them."""
+"""Queries and edits of an ONNX graph."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 
 class NotRecognised(Exception):
-    """The graph is none that a rewriting understands; the message says what is in the way, in one line."""
+    """The graph cannot be rewritten. The message has the reason in one line."""
 
 
 class GraphEdit:
-    """An ``onnx.GraphProto`` with the few edits that are made here. Raises :class:`NotRecognised` for branches."""
+    """Edits an ``onnx.GraphProto`` in place. Raises :class:`NotRecognised` for a graph with branches or loops."""
 
     def __init__(self, proto: Any) -> None:
         from onnx import helper
@@ -28,18 +28,18 @@ class GraphEdit:
         self.taken |= {value.name for value in (*proto.input, *proto.output, *proto.initializer)}
 
     def users(self, name: str) -> list[Any]:
-        """The nodes that take a value. Raises :class:`NotRecognised` where it is an output of the graph."""
+        """The nodes that have a value as input. Raises :class:`NotRecognised` if it is an output of the graph."""
         if any(output.name == name for output in self.proto.output):
             raise NotRecognised(f'"{name}" is an output')
         return [node for node in self.proto.node if name in node.input]
 
     def constant(self, name: str) -> NDArray[Any] | None:
-        """The value of an initializer or a Constant node; None of anything else."""
+        """The value of an initializer or of a Constant node. None for any other value."""
         from onnx import numpy_helper
 
         for tensor in self.proto.initializer:
             if tensor.name == name:
-                # A default of an input is no constant: a caller may give another.
+                # An initializer that is also an input is only a default: a caller may pass another value.
                 overridable = any(value.name == name for value in self.proto.input)
                 return None if overridable else np.asarray(numpy_helper.to_array(tensor))
         for node in self.proto.node:
@@ -48,7 +48,7 @@ class GraphEdit:
         return None
 
     def fresh(self, hint: str) -> str:
-        """A name that is not taken."""
+        """A name that is not in use. It is reserved."""
         name, count = f"tussis/{hint}", 0
         while name in self.taken:
             count += 1
@@ -57,7 +57,7 @@ class GraphEdit:
         return name
 
     def put(self, value: NDArray[Any] | np.float32) -> str:
-        """An initializer's name."""
+        """Add an initializer and return its name."""
         from onnx import numpy_helper
 
         name = self.fresh("constant")
@@ -65,16 +65,16 @@ class GraphEdit:
         return name
 
     def front(self, operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
-        """Add a node in front of all others, behind those added before."""
+        """Insert a node at the start of the graph, after the nodes that were inserted before."""
         node = self._make_node(operator, list(inputs), [output], name=output, **attributes)
         self.proto.node.insert(len(self._before), node)
         self._before.append(node)
 
     def replace(self, node: Any, operator: str, inputs: Sequence[str], **attributes: Any) -> None:
-        """Put another node in a node's place, with its output."""
+        """Replace a node by another one with the same outputs."""
         made = self._make_node(operator, list(inputs), list(node.output), name=node.name, **attributes)
         node.CopyFrom(made)
 
     def remove(self, node: Any) -> None:
-        """Take a node out; its users have been given another value."""
+        """Remove a node. No other node may use its outputs any more."""
         self.proto.node.remove(node)

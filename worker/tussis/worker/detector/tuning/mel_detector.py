@@ -1,4 +1,4 @@
-"""The detector behind a specialised graph: mel images in, the contract's answers out."""
+"""The detector with a specialised graph: mel images in, the contract's outputs out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IMAGE = (MEL_BANDS, FRAMES)
 
 
 class MelDetector:
-    """One model, loaded as its specialised graph. As :class:`~tussis.worker.detector.detector.Detector` otherwise."""
+    """A model loaded as a specialised graph. Otherwise like :class:`~tussis.worker.detector.detector.Detector`."""
 
     def __init__(self, manifest: Manifest, session: Runs) -> None:
         self.manifest = manifest
@@ -25,11 +25,11 @@ class MelDetector:
 
     @property
     def graph(self) -> Graph:
-        """What of the original graph the contract leaves open."""
+        """The properties of the original graph that the contract does not fix."""
         return self._session.graph
 
     def warm_up(self) -> None:
-        """Run the smallest and the largest recording. Raises :class:`ModelRefused` when the model does not answer."""
+        """Run the smallest and the largest input. Raises :class:`ModelRefused` when a run fails."""
         for segments in (1, MAX_SEGMENTS):
             noise = np.random.default_rng(0).uniform(-1, 1, size=(1, segments, *_IMAGE)).astype(np.float32)
             try:
@@ -38,15 +38,15 @@ class MelDetector:
                 raise ModelRefused(f"{self.manifest.label} does not run on {segments} segments: {error}") from None
 
     def score(self, mels: NDArray[np.float32], mask: NDArray[np.bool_], *, rounded: bool) -> Scores:
-        """The answers for a batch of recordings.
+        """Run the model on a batch of recordings.
 
         Args:
-            mels: float32 (B, S, 160, 201), in [-1, 1]; what stands under a false mask is not looked at.
+            mels: float32 (B, S, 160, 201), in [-1, 1]. Values under a false mask have no effect.
             mask: bool (B, S), true for the segments that exist; at least one in each row.
-            rounded: whether the images behind the letterbox go through float16, as the profile has it.
+            rounded: whether the letterboxed images are rounded to float16; a property of the profile.
 
         Raises:
-            InferenceFailed, ValueError: as :meth:`Detector.score`.
+            InferenceFailed, ValueError: see :meth:`Detector.score`.
         """
         check_batch(MELS, mels, _IMAGE, mask, self.graph)
         return score_batch(self._session, self.manifest.label, {MELS: mels, ROUNDED: np.array(rounded)}, mask)

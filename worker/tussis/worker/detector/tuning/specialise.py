@@ -1,17 +1,18 @@
-"""Rewriting a model's graph so that it takes the mel images themselves.
+"""Rewrite a model's graph so that it takes mel images as input.
 
-The contract's ``spectrograms`` hold one image three times, letterboxed and put through ImageNet's affine step. A graph
-that is known to be fed nothing else can take the image as it comes from the mel filters, (B, S, 160, 201), and do the
-rest itself. Its first operation has to be a convolution over the three channels. One channel is enough for it:
+The contract's ``spectrograms`` contain the same image three times, letterboxed and with ImageNet's normalisation. A
+graph that gets no other input can take the mel image, (B, S, 160, 201), and do these steps itself. Its first operation
+must be a convolution over the three channels. That convolution can be rewritten for a single image channel:
 
     sum over c of W_c * (p / (2 std_c) + (0.5 - mean_c) / std_c)  =  U * p + V * 1,   p in [-1, 1],
 
-with U and V the weights' sums under those two factors. The constant part V * 1 is no plain bias: the convolution pads
-with zeros *behind* ImageNet's step, so near the border it lacks the taps that lie outside. A second channel of ones,
-which the same convolution pads with the same zeros, keeps that exact. (Against a bias map added behind the convolution
-it costs the same and keeps onnxruntime's fusion with the activation; ``docs/performance.md`` has the numbers.)
+where U and V are the sums of the weights, multiplied by those two factors. The constant part V * 1 is not a plain bias:
+the convolution pads with zeros *after* ImageNet's normalisation, so near the border the taps outside the image do not
+contribute. A second channel of ones, which the convolution pads with the same zeros, gives the exact value. (A bias map
+that is added after the convolution costs the same, but prevents onnxruntime's fusion with the activation.
+``docs/performance.md`` has the numbers.)
 
-``choice.py`` compares answers and times before a worker uses a rewritten graph.
+``choice.py`` compares outputs and times before a worker uses a rewritten graph.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ from tussis.worker.detector.mels import MELS, ROUNDED
 from tussis.worker.detector.tuning.graph_edit import GraphEdit, NotRecognised
 from tussis.worker.detector.tuning.winograd import filter_fewer
 
-#: Counts up with every change of what is written, or of how it is measured: what is cached under another is not used.
+#: Increase it with every change of the rewriting or of its measurement. Cached choices of other versions are not used.
 REWRITE_VERSION: Final = 4
 
 _CHANNELS: Final = len(IMAGENET_MEAN)
-# x_c = p * _SCALE[c] + _SHIFT[c] is ImageNet's step on p in [-1, 1].
+# ImageNet's normalisation of p in [-1, 1]: x_c = p * _SCALE[c] + _SHIFT[c].
 _SCALE: Final = 0.5 / np.array(IMAGENET_STD)
 _SHIFT: Final = (0.5 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
 
 
-#: What a rewritten graph is called: its first convolution takes the image once.
+#: The form of a rewritten graph whose first convolution takes the image once.
 FOLDED: Final = "folded"
-#: The same, and some of its other convolutions multiply fewer times (:mod:`tussis.worker.detector.tuning.winograd`).
+#: The same, and some other convolutions need fewer multiplications (:mod:`tussis.worker.detector.tuning.winograd`).
 WINOGRAD: Final = "folded+winograd"
 
 
@@ -64,9 +65,9 @@ class Rewritten:
 
 
 def rewritings(data: bytes) -> Iterator[Rewritten]:
-    """What a model that follows the contract can be rewritten to; each one is made when it is asked for.
+    """Rewrite a model that follows the contract. Yields the rewritten graphs one by one.
 
-    Which one is faster depends on the processor (docs/performance.md).
+    The processor determines which one is the fastest (docs/performance.md).
 
     Raises :class:`NotRecognised`.
     """
@@ -122,7 +123,10 @@ class _Convolution:
 
 
 def _first_convolution(graph: GraphEdit, users: Sequence[Any]) -> _Convolution | None:
-    """``spectrograms`` -> Reshape -> Conv over three channels with constant float32 weights, and nothing beside it."""
+    """Find ``spectrograms`` -> Reshape -> Conv, with constant float32 weights over three channels and no other users.
+
+    None if the graph does not begin like this.
+    """
     if len(users) != 1 or users[0].op_type != "Reshape":
         return None
     reshape = users[0]
@@ -143,7 +147,7 @@ def _first_convolution(graph: GraphEdit, users: Sequence[Any]) -> _Convolution |
 
 
 def _reshape_question(graph: GraphEdit, node: Any) -> None:
-    """Whoever asks for the shape of ``spectrograms`` is told what it was: (B, S, 3, 224, 224)."""
+    """Replace a Shape node on ``spectrograms`` so that it still gives (B, S, 3, 224, 224)."""
     attributes = {attribute.name: attribute.i for attribute in node.attribute}
     start, end = attributes.get("start", 0), attributes.get("end", 5)
     if 0 <= start <= end <= 2:
@@ -161,7 +165,7 @@ def _fold(graph: GraphEdit, convolution: _Convolution, image: str) -> None:
     node, weights = convolution.node, convolution.weights
     both = np.stack([np.tensordot(weights, factor, axes=(1, 0)) for factor in (_SCALE, _SHIFT)], axis=1)
     ones = graph.fresh("image_and_ones")
-    # One channel of ones behind the image's.
+    # Append a channel of ones after the image channel.
     graph.front("Pad", [image, graph.put(np.array([0, 0, 0, 0, 0, 1, 0, 0])), graph.put(np.float32(1.0))], ones)
     graph.remove(convolution.reshape)
     node.input[0] = ones
@@ -169,7 +173,7 @@ def _fold(graph: GraphEdit, convolution: _Convolution, image: str) -> None:
 
 
 def _replace_input(graph: GraphEdit) -> None:
-    """Take ``mels`` and ``round_to_float16`` in place of ``spectrograms``."""
+    """Replace the input ``spectrograms`` by the inputs ``mels`` and ``round_to_float16``."""
     from onnx import TensorProto, helper
 
     if MELS in graph.taken or ROUNDED in graph.taken:
@@ -182,12 +186,12 @@ def _replace_input(graph: GraphEdit) -> None:
         dimension.CopyFrom(original)
     inputs[index].CopyFrom(mels)
     inputs.append(helper.make_tensor_value_info(ROUNDED, TensorProto.BOOL, []))
-    # What was inferred about shapes in front of the first convolution no longer holds.
+    # The inferred shapes before the first convolution are no longer valid.
     del graph.proto.value_info[:]
 
 
 def _letterbox(graph: GraphEdit) -> str:
-    """``mels`` stretched, rounded where asked, and on its margins: float32 (B * S, 1, 224, 224)."""
+    """Add the nodes of the letterbox: stretch ``mels``, round if requested, pad. Float32 (B * S, 1, 224, 224)."""
     from onnx import TensorProto
 
     flat, wide, stretched = graph.fresh("flat"), graph.fresh("wide"), graph.fresh("stretched")
@@ -205,10 +209,10 @@ def _letterbox(graph: GraphEdit) -> str:
 
 
 def _stretch(source: int, target: int) -> NDArray[np.float32]:
-    """Bilinear interpolation of a line as a matrix: (target, source).
+    """The matrix of a bilinear interpolation of a line: (target, source).
 
-    With torch's own weights, to the bit: those of ONNX's Resize differ from them by up to 1e-5, which moves every 50th
-    pixel to another float16.
+    The weights are exactly those of torch. The weights of ONNX's Resize differ from them by up to 1e-5. That difference
+    would change the float16 value of every 50th pixel.
     """
     import torch
 

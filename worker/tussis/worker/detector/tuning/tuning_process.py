@@ -1,7 +1,8 @@
-"""Deciding in a process of its own, before a worker makes its children.
+"""Choose the graph in a separate process, before a worker starts its children.
 
-The decision loads the model several times, and a runtime's threads do not survive a fork: so the parent, which never
-loads a model, has it done by a child that ends with it. What goes wrong there costs speed and nothing else.
+The choice loads the model several times, and a runtime's threads do not survive a fork. The parent never loads a model.
+It therefore starts a process that ends after the choice. If that process fails, the original graph is used: slower, but
+with the same outputs.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from tussis.worker.detector.tuning.graph_cache import Choice
 
 _log = logs.get("choice")
 
-#: Seconds. The ResNet-18 takes fewer than ten; another worker on the same cache folder may be waited for.
+#: The timeout in seconds. The ResNet-18 takes less than 10 s. The process may have to wait for another worker that uses
+#: the same cache folder.
 _PATIENCE_S: Final = 120.0
 
 
 def decide_in_own_process(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice | None:
-    """As :func:`~tussis.worker.detector.tuning.choice.decide`; None, the original, when that fails."""
-    context = multiprocessing.get_context("fork")  # what the parent has imported needs not be imported again
+    """Like :func:`~tussis.worker.detector.tuning.choice.decide`. None (the original graph) when that fails."""
+    context = multiprocessing.get_context("fork")  # modules that the parent has imported are not imported again
     ours, theirs = context.Pipe(duplex=False)
     arguments = (theirs, path, intra_op_threads, cache_dir)
     process = context.Process(target=_decide, args=arguments, name="tussis-deciding", daemon=True)
@@ -44,7 +46,7 @@ def decide_in_own_process(path: Path, *, intra_op_threads: int, cache_dir: Path)
     if isinstance(answer, Choice):
         return answer
     if isinstance(answer, TussisError):
-        return None  # who loads the original says it in the same words
+        return None  # loading the original raises the same error
     _log.warning("graph_not_decided", reason=answer)
     return None
 
@@ -52,7 +54,7 @@ def decide_in_own_process(path: Path, *, intra_op_threads: int, cache_dir: Path)
 def _decide(pipe: Connection, path: Path, threads: int, cache_dir: Path) -> None:
     import torch
 
-    # Ctrl-C reaches the whole group; the parent ends this process.
+    # Ctrl-C signals the whole process group. The parent ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     answer: Choice | TussisError
@@ -60,5 +62,5 @@ def _decide(pipe: Connection, path: Path, threads: int, cache_dir: Path) -> None
         answer = decide(path, intra_op_threads=threads, cache_dir=cache_dir)
     except TussisError as error:
         answer = error
-    with suppress(BrokenPipeError):  # the parent was ended meanwhile
+    with suppress(BrokenPipeError):  # the parent has ended
         pipe.send(answer)

@@ -1,14 +1,14 @@
-"""Fewer multiplications for a graph's 3 x 3 convolutions: Winograd's minimal filtering, in ONNX's own operators.
+"""Winograd's minimal filtering for a graph's 3 x 3 convolutions, in ONNX's standard operators.
 
-F(4 x 4, 3 x 3) computes a tile of 4 x 4 outputs from 6 x 6 inputs with 36 multiplications a channel pair where the
-plain sum takes 144 (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308, whose
-matrices these are): Y = A^T [ (G g G^T) * (B^T d B) ] A. onnxruntime's convolutions run at the processor's peak
-already, so fewer multiplications are what is left. Sums come in another order: float32 answers move in their sixth
-digit.
+F(4 x 4, 3 x 3) computes a tile of 4 x 4 outputs from 6 x 6 inputs with 36 multiplications per channel pair. The direct
+sum needs 144. Source of the algorithm and the matrices: Lavin and Gray, "Fast Algorithms for Convolutional Neural
+Networks", arXiv:1509.09308: Y = A^T [ (G g G^T) * (B^T d B) ] A. onnxruntime's convolutions already run at the
+processor's peak, so only fewer multiplications can make them faster. The order of the sums differs, which changes
+float32 outputs in the sixth digit.
 
-Written for onnxruntime: the images lie with their channels innermost, so that every transform of a whole image is one
-product with a constant matrix, zero padding included, every reordering moves whole rows of tiles, and the 36 products
-are one batched MatMul.
+The layout is chosen for onnxruntime. Images have their channels innermost. Every transform of a whole image is then one
+product with a constant matrix, zero padding included. Every reordering moves whole rows of tiles. The 36 products are
+one batched MatMul.
 """
 
 from __future__ import annotations
@@ -69,19 +69,20 @@ _F4: Final = _Minimal(
         [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]], dtype=np.float64
     ),
 )
-#: Sides of the images for which it pays, measured (docs/performance.md). On 7 rows the filters, four times larger,
-#: weigh more than the images of a short recording; on 56 the transforms do, which grow with the side's cube.
+#: The image sides for which the rewriting is faster, measured (docs/performance.md). On 7 rows the filters, which are
+#: four times larger, cost more than is saved on the images of a short recording. On 56 rows the transforms do, because
+#: their cost grows with the cube of the side.
 LEAST_SIDE: Final = 14
 MOST_SIDE: Final = 28
-#: Filters and channels below which the transforms outweigh the products.
+#: With fewer filters or channels the transforms cost more than is saved on the products.
 LEAST_CHANNELS: Final = 64
 _ELEMENTWISE: Final = frozenset({"Relu", "Add"})
 
 
 def filter_fewer(model: Any) -> int:
-    """Rewrite the convolutions of an ``onnx.ModelProto`` for which it pays; how many were.
+    """Rewrite the convolutions of an ``onnx.ModelProto`` for which it is faster. Return how many were rewritten.
 
-    The model's shapes are inferred; where they are not known nothing is rewritten.
+    The model's shapes are inferred. A convolution with unknown shapes is not rewritten.
     """
     import onnx
 
@@ -90,7 +91,7 @@ def filter_fewer(model: Any) -> int:
 
 
 class _Rewriting:
-    """One pass over the nodes, in their order: which values lie channels innermost, and what has to be turned."""
+    """One pass over the nodes in order. It tracks which values have channels innermost, and transposes where needed."""
 
     def __init__(self, graph: Any, shapes: dict[str, tuple[int, int, int]]) -> None:
         from onnx import helper, numpy_helper
@@ -101,9 +102,9 @@ class _Rewriting:
         self._shapes = shapes
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
         self._nodes: list[Any] = []
-        #: Values that lie (N, H, W, C), by the name that they have as (N, C, H, W).
+        #: The names of values in layout (N, H, W, C), by their names in layout (N, C, H, W).
         self._inner: dict[str, str] = {}
-        #: Values that exist as (N, C, H, W).
+        #: Values that exist in layout (N, C, H, W).
         self._outer = {value.name for value in graph.input} | set(self._weights)
         self._constants: dict[bytes, str] = {}
         self._count = 0
@@ -214,7 +215,7 @@ class _Rewriting:
 
 
 def _spectrum(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Filters (K, C, 3, 3) at the points: (points squared, C, K)."""
+    """The transformed filters: (K, C, 3, 3) to (points squared, C, K)."""
     filters, channels = weights.shape[:2]
     both = np.einsum("ia,jb->ijab", _F4.filter, _F4.filter).reshape(_F4.points**2, 9)
     spectrum: NDArray[np.float64] = both @ weights.transpose(2, 3, 1, 0).reshape(9, -1)
@@ -222,7 +223,7 @@ def _spectrum(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _spread(side: int) -> NDArray[np.float64]:
-    """A line of an image to all its tiles' points: (points tiles, side); what lies in the padding is left out."""
+    """The matrix from a line of an image to the points of its tiles: (points * tiles, side). Omits the padding."""
     tiles = -(-side // _F4.tile)
     matrix = np.zeros((_F4.points, tiles, side))
     for tile in range(tiles):
@@ -234,7 +235,7 @@ def _spread(side: int) -> NDArray[np.float64]:
 
 
 def _gather(side: int) -> NDArray[np.float64]:
-    """All tiles' points to a line of the output: (side, points tiles)."""
+    """The matrix from the points of all tiles to a line of the output: (side, points * tiles)."""
     tiles = -(-side // _F4.tile)
     matrix = np.zeros((side, _F4.points, tiles))
     for place in range(side):
@@ -247,7 +248,7 @@ def _image_shapes(model: Any) -> dict[str, tuple[int, int, int]]:
 
 
 def _sizes(graph: Any) -> Iterator[tuple[str, tuple[int, int, int]]]:
-    """Channels, rows and columns of every value of four dimensions for which all three are known."""
+    """Channels, rows and columns of every value with four dimensions, if all three are known."""
     for value in (*graph.value_info, *graph.input, *graph.output):
         dims = value.type.tensor_type.shape.dim
         if len(dims) == 4 and all(dim.HasField("dim_value") for dim in dims[1:]):

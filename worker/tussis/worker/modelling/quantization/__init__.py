@@ -1,1 +1,1 @@
-"""Smaller and faster versions of a model, held against it. Needs the extra ``cpu``."""
+"""Smaller and faster versions of a model, compared with it. Needs the extra ``cpu``."""

@@ -1,10 +1,11 @@
-"""Give the channels of a tensor like ranges before one scale is put on all of them; the answers stay the same.
+"""Equalise the ranges of a tensor's channels before quantisation, without changing the model's outputs.
 
-Eight bits are shared by a tensor's channels, and a channel that moves by a tenth of the widest one gets a tenth of the
-steps. Between convolutions only sums, maxima and ReLU stand, and all of them let a positive factor pass: a channel can
-be divided by one where it is made, and the weights that read it multiplied. (Cross-layer equalisation: Nagel et al.,
-"Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019, section 4.1.) On the reference
-model it took the p99 of the bag probability's shift from 0.035 to 0.022, two convolutions being left in float32.
+All channels of a tensor share one 8-bit scale. A channel with a tenth of the widest channel's range gets a tenth of the
+steps. There are only sums, maxima and ReLU between convolutions, and a positive factor passes through all of these. A
+channel can therefore be scaled in the weights that make it, and scaled back in the weights that read it. (Cross-layer
+equalisation: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019,
+section 4.1.) On the reference model, with two convolutions in float32, it reduced the p99 of the bag probability's
+shift from 0.035 to 0.022.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from onnx import numpy_helper
 from tussis.worker.modelling.quantization.graph import Backbone
 from tussis.worker.modelling.quantization.ranges import Ranges
 
-#: Operators that let a factor of a channel pass, whatever stands in it.
+#: Operators through which a positive factor of a channel passes, for all values.
 _HOMOGENEOUS: Final = frozenset({"Add", "Relu", "MaxPool", "AveragePool"})
-#: No channel is stretched more: one that hardly moved over the calibration recordings may move elsewhere.
+#: The smallest factor. A channel with a small range over the calibration recordings may have a larger one on others.
 _LEAST: Final = 1 / 8
 
 
 @dataclass(slots=True)
 class _Group:
-    """Tensors whose channels must share their factors, the convolutions that make them, and those that read them."""
+    """Tensors that must have the same channel factors, and the convolutions that make and read them."""
 
     tensors: set[str] = field(default_factory=set)
     makers: list[Any] = field(default_factory=list)
     readers: list[Any] = field(default_factory=list)
     free: bool = True
-    """Whether nothing else makes or reads them."""
+    """Whether no other node makes or reads them."""
 
 
 def equalise(model: Any, backbone: Backbone, ranges: Ranges) -> tuple[Any, Ranges]:
-    """A copy of a simplified model with equalised channels, and its tensors' ranges.
+    """A copy of a simplified model with equalised channels, and the ranges of its tensors.
 
-    A group of tensors is left as it is when anything but convolutions makes it or reads it, as the last one, which goes
-    on to the heads.
+    A group of tensors stays unchanged if a node other than a convolution makes or reads it. The last group is an
+    example: the heads read it.
     """
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
@@ -57,7 +58,7 @@ def equalise(model: Any, backbone: Backbone, ranges: Ranges) -> tuple[Any, Range
             for name in node.input[1:3]:
                 _multiply(weights[name], 1 / factors, axis=0)
         for node in group.readers:
-            # A depthwise convolution has its input's channels on its first axis.
+            # The weights of a depthwise convolution have the input's channels on the first axis.
             _multiply(weights[node.input[1]], factors, axis=1 if _groups_of(node) == 1 else 0)
         for tensor in known:
             low, high = scaled[tensor]
@@ -92,7 +93,7 @@ def _groups(model: Any, backbone: Backbone) -> Iterator[_Group]:
                 for tensor in other.tensors:
                     group_of[tensor] = first
             continue
-        # Weights that are used twice cannot be changed for one of the uses.
+        # Weights that several nodes use cannot be changed for one of them.
         own = node.name in convolutions and all(uses.count(name) == 1 for name in node.input[1:] if name)
         if own and _groups_of(node) in (1, weights[node.input[1]].dims[0]):
             of(node.input[0]).readers.append(node)
@@ -104,9 +105,10 @@ def _groups(model: Any, backbone: Backbone) -> Iterator[_Group]:
 
 
 def _factors(ranges: list[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> NDArray[np.float64]:
-    """For each channel the root of its share of the widest channel's range, where that is largest: (C,), at most 1.
+    """For each channel the square root of its largest share of the widest channel's range: (C,), at most 1.
 
-    The root, as the reading weights have as few steps as the tensor: what one gains in evenness, the other loses.
+    The weights that read the channel have as few steps as the tensor, and become less even as the tensor becomes more
+    even. The square root is a compromise between the two.
     """
     shares = []
     for low, high in ranges:

@@ -1,4 +1,4 @@
-"""float16: half the size, for GPUs. Inputs and outputs stay float32, and so does all that follows the backbone."""
+"""float16: half the size, for GPUs. Inputs, outputs and all nodes after the backbone stay in float32."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tussis.worker.modelling.quantization.graph import Backbone, serialised
 
 
 def to_float16(model: Any, backbone: Backbone) -> bytes:
-    """The ONNX file of a simplified float32 model with its convolutions, and what they depend on, in float16."""
+    """The ONNX file of a simplified float32 model, with its convolutions and all nodes before them in float16."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
-    # The mask's fill is the most negative float32, which float16 does not hold; the last pooling sums many values.
+    # Masked scores are the most negative float32, which float16 cannot represent. The last pooling sums many values.
     converted = convert_float_to_float16(copied, keep_io_types=True, node_block_list=list(backbone.rest))
     return serialised(converted)

@@ -1,4 +1,4 @@
-"""Is a smaller model the same detector? What is counted, and how many recordings it takes to say so."""
+"""The gate: the measures and limits for a smaller model that is to replace its parent."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-#: Decisions that may turn over, of a thousand recordings.
+#: The most decisions that may change, per 1000 recordings.
 MAX_FLIPS_PER_1000: Final = 5
-#: How far the bag probability of 99 % of the recordings may move.
+#: The largest allowed shift of the bag probability for 99 % of the recordings.
 MAX_SHIFT: Final = 0.02
-#: Recordings that one flip must be shared among to stay within the limit: with fewer, only "none" could pass.
+#: The least number of recordings with which one flip is within the limit. With fewer, one flip would fail the gate.
 MIN_VALIDATION: Final = 1000 // MAX_FLIPS_PER_1000
-#: Of the bound on the true share of flips.
+#: Confidence of the upper limit for the true share of flips.
 CONFIDENCE: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answers:
-    """A model's answers to one recording."""
+    """A model's outputs for one recording."""
 
     bag_probability: float
     segment_probabilities: NDArray[np.float32]
@@ -31,32 +31,32 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How two models' answers to the same recordings differ. Shifts are absolute differences of probabilities."""
+    """How two models' outputs for the same recordings differ. Shifts are absolute differences of probabilities."""
 
     recordings: int
     coughs: int
-    """Recordings that the first model calls a cough."""
+    """Recordings with the decision cough by the first model."""
     flips: int
     bag_p99: float
-    """No more than 1 % of the recordings moved farther than this; one of the shifts observed."""
+    """At most 1 % of the recordings have a larger shift. It is one of the observed shifts."""
     bag_max: float
     segment_p99: float
     segment_max: float
 
     @property
     def flips_limit(self) -> float:
-        """The share of flips that lies above the true one with ``CONFIDENCE``, by Clopper and Pearson."""
+        """The upper limit of the true share of flips with ``CONFIDENCE``, by Clopper and Pearson."""
         return upper_limit(self.flips, self.recordings)
 
     @property
     def passes(self) -> bool:
-        """Whether the second model may take the first one's place."""
-        # In integers: 1 of 200 is within 0.5 %.
+        """Whether the second model may replace the first."""
+        # Integers avoid rounding errors: 1 of 200 is within 0.5 %.
         few = 1000 * self.flips <= MAX_FLIPS_PER_1000 * self.recordings
         return self.recordings >= MIN_VALIDATION and few and self.bag_p99 <= MAX_SHIFT
 
     def told(self) -> str:
-        """The gate's two numbers beside their limits, on one line."""
+        """The gate's two numbers and their limits, on one line."""
         share = 100 * self.flips / self.recordings
         return (
             f"{self.flips} of {self.recordings} decisions flip ({share:.2f} %, at most {MAX_FLIPS_PER_1000 / 10} %),"
@@ -65,7 +65,7 @@ class Comparison:
 
 
 def compare(first: Sequence[Answers], second: Sequence[Answers], threshold: float) -> Comparison:
-    """Hold two models' answers to the same recordings, at least one, in the same order against each other."""
+    """Compare two models' outputs for the same recordings in the same order. At least one recording is needed."""
     before = np.array([answers.bag_probability for answers in first])
     after = np.array([answers.bag_probability for answers in second])
     bags = np.abs(after - before)
@@ -87,9 +87,9 @@ def compare(first: Sequence[Answers], second: Sequence[Answers], threshold: floa
 
 
 def upper_limit(found: int, tried: int) -> float:
-    """The rate at which so few would be found with a chance of 1 - ``CONFIDENCE`` only: 0 to 1.
+    """The rate, 0 to 1, at which at most ``found`` of ``tried`` has the probability 1 - ``CONFIDENCE``.
 
-    The one-sided limit of Clopper and Pearson (Biometrika 26, 1934), by bisection.
+    It is the one-sided limit of Clopper and Pearson (Biometrika 26, 1934), found by bisection.
     """
     if found >= tried:
         return 1.0
@@ -101,7 +101,7 @@ def upper_limit(found: int, tried: int) -> float:
 
 
 def _at_most(found: int, tried: int, rate: float) -> float:
-    """The chance of no more than ``found`` in ``tried``, each at ``rate``, which is above 0 and below 1."""
+    """The probability of at most ``found`` in ``tried``, each with probability ``rate`` (above 0 and below 1)."""
     return sum(
         math.exp(
             math.lgamma(tried + 1)
@@ -115,5 +115,5 @@ def _at_most(found: int, tried: int, rate: float) -> float:
 
 
 def _p99(shifts: NDArray[np.floating]) -> float:
-    # One of the values: an interpolated one would lie below what 1 % of few recordings exceed.
+    # "higher" returns one of the values. With few recordings, more than 1 % could exceed an interpolated value.
     return float(np.quantile(shifts, 0.99, method="higher"))

@@ -1,8 +1,8 @@
-"""Which part of a graph may be computed more coarsely: its convolutions, and what stands between them.
+"""Find the part of a graph that may have a lower precision: the convolutions and the nodes between them.
 
-What follows the last convolution (attention, masks, the heads) stays in float32. It costs next to nothing, and coarse
-numbers there break the contract: quantised together with the constant that masks them, attention scores depend on the
-padding, and a mask's most negative float32 is no float16 at all.
+All nodes after the last convolution (attention, masks, heads) stay in float32. Their cost is very small, and a lower
+precision there would break the contract. Attention scores that are quantised together with the masking constant depend
+on the padding. The most negative float32, which masks them, cannot be represented in float16.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import onnx
 
 from tussis.shared.errors import ModelRefused
 
-#: Operators that a quantised graph carries on in 8 bits between two convolutions.
+#: Operators between two convolutions that a quantised graph computes in 8 bits.
 _JOINING: Final = frozenset({"Add", "Relu", "Clip", "MaxPool", "AveragePool"})
 _ACTIVATIONS: Final = frozenset({"Relu", "Clip"})
-#: Any of them, and somebody has quantised the model before.
+#: Operators that occur only in a quantised model.
 _QUANTISED: Final = frozenset(
     {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
 )
@@ -28,10 +28,10 @@ _QUANTISED: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """The nodes of a graph by their names, each group in the graph's order."""
+    """The names of a graph's nodes by group. The tuples are in the graph's order."""
 
     convolutions: tuple[str, ...]
-    """Those whose weights are constants."""
+    """Convolutions with constant weights."""
     upstream: frozenset[str]
     """The convolutions, and every node that one of them depends on."""
     rest: tuple[str, ...]
@@ -41,7 +41,7 @@ class Backbone:
 def simplified(data: bytes, where: str) -> Any:
     """A float32 model as ``onnx.ModelProto`` with constants folded, BatchNorm merged, types inferred and nodes named.
 
-    Raises :class:`ModelRefused` for a model that is quantised already, or in float16.
+    Raises :class:`ModelRefused` for a model that is already quantised or has float16 weights.
     """
     from onnxruntime.quantization import quant_pre_process
 
@@ -53,7 +53,7 @@ def simplified(data: bytes, where: str) -> Any:
     with tempfile.TemporaryDirectory(prefix="tussis-") as folder:
         given, made = Path(folder) / "given.onnx", Path(folder) / "simplified.onnx"
         given.write_bytes(data)
-        # Symbolic shapes are for transformers, and want another package.
+        # Symbolic shape inference is for transformers and needs another package.
         quant_pre_process(given, made, skip_symbolic_shape=True)
         model = onnx.load_model(made)
     for index, node in enumerate(model.graph.node):
@@ -62,9 +62,9 @@ def simplified(data: bytes, where: str) -> Any:
 
 
 def backbone_of(model: Any, where: str) -> Backbone:
-    """The part of a simplified model that is to be coarser.
+    """The part of a simplified model that may have a lower precision.
 
-    Raises :class:`ModelRefused` when it has no convolution.
+    Raises :class:`ModelRefused` if the model has no convolution.
     """
     constants = {weight.name for weight in model.graph.initializer}
     convolutions = tuple(
@@ -83,9 +83,9 @@ def backbone_of(model: Any, where: str) -> Backbone:
 
 
 def in_eight_bits(model: Any, backbone: Backbone, excluded: Iterable[str] = ()) -> tuple[str, ...]:
-    """The nodes to quantise: the convolutions that are not excluded, and what joins their outputs on the way to others.
+    """The nodes to quantise: the convolutions that are not excluded, and the nodes between them.
 
-    The last block's addition is left out where nothing but float32 follows.
+    The addition of the last block is left out if only float32 nodes follow it.
     """
     constants = {weight.name for weight in model.graph.initializer}
     chosen = set(backbone.convolutions) - set(excluded)
@@ -105,12 +105,12 @@ def in_eight_bits(model: Any, backbone: Backbone, excluded: Iterable[str] = ()) 
 
 
 def serialised(model: Any) -> bytes:
-    """The file of a model that was made here: checked, without what depends on the machine or names no operator."""
+    """Check and serialise a model, without metadata and without unused operator sets."""
     used = {node.domain for node in model.graph.node}
     imported = [entry for entry in model.opset_import if entry.domain in used | {"", "ai.onnx"}]
     del model.opset_import[:]
     model.opset_import.extend(imported)
-    # Of the tools on the way; shapes are inferred again on load.
+    # Metadata comes from the conversion tools. Shapes are inferred again on load.
     del model.metadata_props[:]
     del model.graph.value_info[:]
     model.doc_string = ""
@@ -123,7 +123,7 @@ def serialised(model: Any) -> bytes:
 
 
 def _in_order(graph: Any) -> list[Any]:
-    """The nodes, each after those that it depends on, otherwise as they stand: the tools append theirs at the end."""
+    """The nodes sorted by dependency, otherwise in their order. The tools append their nodes at the end."""
     made = {output for node in graph.node for output in node.output}
     ordered: list[Any] = []
     waiting = list(graph.node)

@@ -1,10 +1,10 @@
 """int8: convolutions with 8-bit inputs and 7-bit weights, one scale per output channel, in standard operators (QDQ).
 
-Activations are unsigned, weights signed and within -64 to 64. CPUs without VNNI multiply pairs of these and add the two
-products in 16 bits, *saturating*: with weights of 8 bits 255 x 127 x 2 is over 32,767, and such a CPU gives other
-answers than the one that the model was validated on, without any error. 255 x 64 x 2 = 32,640 is not. (Signed
-activations are no way out: onnxruntime turns them into unsigned ones on x86. Unsigned weights are one, but take 2.5
-times as long on a CPU with VNNI.)
+Activations are unsigned. Weights are signed and within -64 to 64. CPUs without VNNI multiply pairs of these and add the
+two products in 16 bits *with saturation*. With 8-bit weights, 255 x 127 x 2 exceeds 32,767. Such a CPU would then give
+other outputs than the CPU of the validation, without an error. With 7-bit weights, 255 x 64 x 2 = 32,640 does not
+exceed it. (Signed activations do not help: onnxruntime converts them to unsigned ones on x86. Unsigned weights do, but
+take 2.5 times as long on a CPU with VNNI.)
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tussis.worker.modelling.quantization.ranges import Ranges
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A simplified float32 model and its tensors' ranges: all that an int8 model is made of."""
+    """A simplified float32 model and the ranges of its tensors: the input of the int8 quantisation."""
 
     model: Any
     """``onnx.ModelProto``"""
@@ -30,7 +30,7 @@ class Calibrated:
     backbone: Backbone
 
     def quantised(self, excluded: Iterable[str] = ()) -> bytes:
-        """The ONNX file with every convolution in int8 but the excluded ones, which stay in float32."""
+        """The ONNX file with all convolutions in int8, except the excluded ones, which stay in float32."""
         from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorData, TensorsData
 
         model = onnx.ModelProto()

@@ -1,4 +1,4 @@
-"""A smaller and faster version of a model: made, held against the original, and written only when it answers alike."""
+"""Quantise a model, compare it with the original, and write it only if it passes the gate."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ from tussis.worker.modelling.quantization.recordings import Reading, Recording, 
 from tussis.worker.modelling.quantization.search import Candidate, candidates, opened
 from tussis.worker.pipeline.prepare import whole_mask
 
-#: Recordings that ranges are measured over, at least. A range that is too narrow costs far more than one too wide.
+#: The least number of recordings for the ranges. Too narrow a range costs far more accuracy than too wide a range.
 MIN_CALIBRATION: Final = 20
-#: Recordings that the search for sensitive convolutions asks, each once for every convolution, and segments of each.
+#: Recordings for the search for sensitive convolutions, and segments of each. The search runs each of them once per
+#: convolution.
 _SAMPLES: Final = 16
 _SAMPLED_SEGMENTS: Final = 4
 _TIMED_SEGMENTS: Final = 4
@@ -47,42 +48,42 @@ _ROUNDS: Final = 5
 
 
 class Target(StrEnum):
-    """What the convolutions are computed in."""
+    """The number type of the convolutions."""
 
     INT8 = "int8"
     FLOAT16 = "float16"
 
 
 class Watch(Protocol):
-    """Who is told of the progress."""
+    """Receives the progress."""
 
     def say(self, line: str) -> None:
-        """One line of news."""
+        """Report one line of progress."""
 
     def track(self, doing: str, paths: Sequence[Path]) -> Iterator[Path]:
-        """The paths, one by one, while somebody counts them."""
+        """Yield the paths one by one and report how many are done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is asked for."""
+    """The parameters of a quantisation."""
 
     model: Path
     output: Path
     target: Target
     calibration: tuple[Path, ...]
-    """Recordings to measure the ranges over; none are needed for float16."""
+    """Recordings for the ranges. None are needed for float16."""
     validation: tuple[Path, ...]
     reading: Reading
     threads: int
-    """Of one run, where nothing is timed."""
+    """Threads of one run, except in the timing."""
     seed: int
-    """What the calibration recordings were chosen by; for the record."""
+    """The seed that selected the calibration recordings. It is only recorded in the provenance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """A model that was written, and what was measured."""
+    """A model that was written, and its measurements."""
 
     manifest: Manifest
     excluded: tuple[str, ...]
@@ -90,20 +91,20 @@ class Quantised:
     comparison: Comparison
     probe: Probe
     size_bytes: tuple[int, int]
-    """Of the parent's file, and of this one."""
+    """File sizes of the parent and of this model."""
     segment_ms: tuple[float, float]
-    """CPU milliseconds a segment on one thread, the parent's and this one's."""
+    """CPU milliseconds per segment on one thread, of the parent and of this model."""
 
 
 def quantize(order: Order, watch: Watch) -> Quantised:
-    """Make a model of another type out of a float32 one, and write it beside its manifest if the gate lets it pass.
+    """Convert a float32 model to another number type. Write it and its manifest if it passes the gate.
 
     Raises:
-        ModelRefused: the parent is not there, broken, or quantised already; or the new one failed the gate, or depends
-            on neighbours or padding. Nothing is written.
-        TooFewRecordings: fewer could be read than the gate needs.
+        ModelRefused: the parent is missing, broken or already quantised. Or the new model failed the gate, or its
+            outputs depend on other recordings in the batch or on padding. Nothing is written.
+        TooFewRecordings: too few recordings could be read for the gate or for the calibration.
         OutputUnwritable: the files exist, or cannot be written.
-        InferenceFailed: the parent gives no usable answer.
+        InferenceFailed: the parent's outputs are not usable.
     """
     _check_output(order.output)
     work = _Work.of(order, watch)
@@ -127,19 +128,19 @@ def quantize(order: Order, watch: Watch) -> Quantised:
 
 @dataclass(slots=True)
 class _Work:
-    """What lasts from one candidate to the next."""
+    """The state that all candidates share."""
 
     order: Order
     watch: Watch
     data: bytes
     parent: Detector
     calibrated_on: set[str] = field(default_factory=set)
-    """sha256 of the recordings."""
+    """sha256 of the calibration recordings."""
     samples: list[NDArray[np.float32]] = field(default_factory=list)
-    """``spectrograms`` of the first calibration recordings' beginnings."""
+    """``spectrograms`` of the first segments of the first calibration recordings."""
     validated: list[Path] = field(default_factory=list)
     expected: list[Answers] = field(default_factory=list)
-    """The parent's, for ``validated``."""
+    """The parent's outputs for ``validated``."""
 
     @classmethod
     def of(cls, order: Order, watch: Watch) -> _Work:
@@ -164,7 +165,7 @@ class _Work:
         yield from candidates(Calibrated(*equalise(model, backbone, ranges), backbone), self.parent, self.samples)
 
     def _calibration(self) -> Iterator[NDArray[np.float32]]:
-        """Their ``spectrograms``, one recording at a time."""
+        """``spectrograms`` of the calibration recordings, one recording at a time."""
         for path in self.watch.track("calibrating", self.order.calibration):
             recording = read(path, self.order.reading)
             if recording is None:
@@ -175,7 +176,7 @@ class _Work:
             yield recording.prepared.spectrograms
 
     def compared(self, detector: Detector) -> Comparison:
-        """Hold a new model against the parent, whose answers are kept from the first time on."""
+        """Compare a new model with the parent. The parent's outputs are kept after the first comparison."""
         found = []
         if self.expected:
             for path in self.watch.track("validating again", self.validated):
@@ -201,12 +202,12 @@ class _Work:
 
     @property
     def manifest(self) -> Manifest:
-        """What the new model is called; the rest comes when it is made."""
+        """The parent's manifest with the new model's version and parent. :meth:`described` sets the other fields."""
         parent = self.parent.manifest
         return replace(parent, version=f"{parent.version}-{self.order.target}", parent=parent.label)
 
     def described(self, candidate: Candidate, comparison: Comparison) -> Manifest:
-        """The manifest to be written."""
+        """The new model's manifest."""
         parent, order = self.parent.manifest, self.order
         how = f"{order.target} of {parent.label} (sha256 {parent.sha256})"
         if order.target is Target.INT8:
@@ -236,7 +237,7 @@ def _answers_of_new(detector: Detector, recording: Recording) -> Answers:
     try:
         return _answers(detector, recording)
     except InferenceFailed as error:
-        # Most likely a number beyond float16's largest.
+        # The most likely cause is an overflow in float16.
         raise ModelRefused(
             f"{detector.manifest.label} gives no usable answer for {recording.path}: {error}: nothing is written"
         ) from None
@@ -262,7 +263,7 @@ def _check_output(output: Path) -> None:
 
 
 def _write(output: Path, data: bytes, manifest: Manifest) -> None:
-    """Both files or none. A worker that comes between the two finds no manifest, and says so."""
+    """Write both files or none. A worker that starts between the two writes reports that the manifest is missing."""
     try:
         replace_file(output, data, durable=True)
     except OSError as error:
@@ -275,7 +276,7 @@ def _write(output: Path, data: bytes, manifest: Manifest) -> None:
 
 
 def segment_ms(parent: bytes, child: bytes, manifest: Manifest) -> tuple[float, float]:
-    """CPU milliseconds a segment on one thread, of two models' files: taken in turns, medians of some rounds.
+    """CPU milliseconds per segment on one thread, for two models: medians over rounds, the models in turn.
 
     Raises :class:`ModelRefused` and :class:`InferenceFailed`.
     """
@@ -284,7 +285,7 @@ def segment_ms(parent: bytes, child: bytes, manifest: Manifest) -> tuple[float, 
     spectrograms = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     mask = whole_mask(spectrograms)
     taken: list[list[float]] = [[], []]
-    for _ in range(_ROUNDS + 1):  # the first one allocates
+    for _ in range(_ROUNDS + 1):  # the first round allocates memory and is dropped
         for detector, times in zip(detectors, taken, strict=True):
             began = time.process_time()
             detector.score(spectrograms, mask)

@@ -1,4 +1,4 @@
-"""Between which values a graph's tensors move, channel by channel, over a set of recordings."""
+"""The ranges of a graph's tensors, per channel, over a set of recordings."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tussis.worker.detector.contract import SEGMENT_MASK, SPECTROGRAMS
 from tussis.worker.detector.session import open_session
 from tussis.worker.pipeline.prepare import whole_mask
 
-#: A tensor's name: the least and the greatest value of each of its channels, (C,) each.
+#: By tensor name: the least and the greatest value of each channel, (C,) each.
 Ranges: TypeAlias = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
 
 _EXTREMES: Final = ("ReduceMin", "ReduceMax")
-#: Where their axes became an input.
+#: The opset since which their axes are an input.
 _AXES_AS_INPUT: Final = 18
 
 
 def ranges_over(
     model: Any, nodes: Sequence[str], recordings: Iterable[NDArray[np.float32]], *, threads: int, where: str
 ) -> Ranges:
-    """The least and the greatest value of every activation (N, C, ...) that goes into one of the nodes or out of it.
+    """The least and the greatest value of every activation (N, C, ...) that is an input or output of the nodes.
 
-    One recording at a time is in memory, and of each channel two numbers.
+    Only one recording at a time is in memory, and two numbers per channel.
 
     Args:
         model: ``onnx.ModelProto``, simplified; not changed.
-        nodes: names; convolutions, and what stands between them.
+        nodes: names of convolutions and of the nodes between them.
         recordings: ``spectrograms`` of one recording each, float32 (1, S, 3, 224, 224).
-        threads: of one run.
+        threads: threads of one run.
         where: names the model in errors.
 
     Raises :class:`ModelRefused`.
@@ -53,7 +53,7 @@ def ranges_over(
 
 
 def _watched(model: Any, tensors: Sequence[str]) -> tuple[bytes, list[str]]:
-    """The model with two more outputs for each tensor, and their names."""
+    """The model with two additional outputs for each tensor, and the names of these outputs."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     graph = watched.graph

@@ -1,4 +1,4 @@
-"""Folders of recordings, read one at a time."""
+"""Read folders of recordings, one recording at a time."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from tussis.worker.pipeline.prepare import Prepared, prepare
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How recordings become the model's input."""
+    """How recordings are converted to the model's input."""
 
     profile: Profile
     limits: Limits
     skipped: Callable[[Path, str], None]
-    """Told of every file that is left out, and why."""
+    """Called with every file that is skipped, and the reason."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recording:
-    """One that could be read."""
+    """A recording that could be read."""
 
     path: Path
     sha256: str
@@ -36,9 +36,9 @@ class Recording:
 
 
 def files_in(folder: Path) -> tuple[Path, ...]:
-    """All plain files below a folder but hidden ones, in the order of their paths.
+    """All regular files below a folder, sorted by path. Hidden files and folders are left out.
 
-    Raises :class:`FileUnreadable` when there is no such folder.
+    Raises :class:`FileUnreadable` if the folder does not exist.
     """
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
@@ -51,14 +51,14 @@ def files_in(folder: Path) -> tuple[Path, ...]:
 
 
 def shuffled(paths: tuple[Path, ...], seed: int) -> tuple[Path, ...]:
-    """The paths in an order that the seed decides, and their number."""
+    """The paths in random order. It depends on the seed and on the number of paths."""
     mixed = list(paths)
     random.Random(seed).shuffle(mixed)
     return tuple(mixed)
 
 
 def read(path: Path, reading: Reading) -> Recording | None:
-    """A file as the model's input; None, and a word to ``skipped``, when it cannot be read or is no audio."""
+    """Read a file as the model's input. If it cannot be read or is not audio, call ``skipped`` and return None."""
     try:
         data = read_capped(path, reading.limits.max_bytes)
         return Recording(path, hashlib.sha256(data).hexdigest(), prepare(data, reading.profile, reading.limits))

@@ -1,4 +1,4 @@
-"""Which convolutions stay in float32 when int8 is too coarse for all of them."""
+"""Find the convolutions that must stay in float32 if int8 for all of them fails the gate."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from tussis.worker.detector.session import open_session
 from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.pipeline.prepare import whole_mask
 
-#: How many of the most sensitive convolutions are left out, try by try; half of them in the last one.
+#: The number of most sensitive convolutions that stay in float32, by candidate. In the last candidate it is half.
 _STEPS: Final = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """An int8 model to be tried."""
+    """An int8 model that is tested by the gate."""
 
     data: bytes
     excluded: tuple[str, ...]
-    """Convolutions in float32, the most sensitive one first."""
+    """Convolutions in float32, the most sensitive first."""
 
 
 def candidates(calibrated: Calibrated, parent: Detector, samples: Sequence[NDArray[np.float32]]) -> Iterator[Candidate]:
-    """int8 models of falling coarseness, at most seven: all convolutions, then all but the most sensitive ones.
+    """Yield at most seven int8 models with rising precision: all convolutions, then all but the most sensitive ones.
 
-    More than half of the convolutions are never left out: what is gained then is not worth a model of its own. The
-    order is found only when the first candidate was not good enough.
+    At most half of the convolutions stay in float32: with more, the gain would not justify a separate model. The
+    sensitivity is measured only if the first candidate fails.
 
     Args:
         calibrated: the model and its ranges.
@@ -49,7 +49,7 @@ def candidates(calibrated: Calibrated, parent: Detector, samples: Sequence[NDArr
 
 
 def by_sensitivity(calibrated: Calibrated, parent: Detector, samples: Sequence[NDArray[np.float32]]) -> tuple[str, ...]:
-    """The convolutions by how far the bag's logit moves when only that one is in int8, the farthest first."""
+    """The convolutions by the shift of the bag's logit when only that one is in int8, the largest shift first."""
     expected = _bag_logits(parent, samples)
     convolutions = calibrated.backbone.convolutions
     moved = {}
@@ -57,12 +57,12 @@ def by_sensitivity(calibrated: Calibrated, parent: Detector, samples: Sequence[N
         others = [other for other in convolutions if other != name]
         alone = opened(calibrated.quantised(others), parent.manifest)
         moved[name] = float(np.square(_bag_logits(alone, samples) - expected).mean())
-    # Sorting is stable: equal ones stay in the graph's order.
+    # Sorting is stable: convolutions with equal shifts stay in the graph's order.
     return tuple(sorted(convolutions, key=lambda name: -moved[name]))
 
 
 def opened(data: bytes, manifest: Manifest, threads: int = 1) -> Detector:
-    """A model from its bytes, under the name and the threshold of a manifest. Raises :class:`ModelRefused`."""
+    """Load a model from its bytes, with the given manifest. Raises :class:`ModelRefused`."""
     return Detector(manifest, open_session(data, manifest.label, intra_op_threads=threads))
 
 

@@ -1,4 +1,4 @@
-"""An int8 model without a gate: to measure the speed of, never to be served.
+"""Make an int8 model without the gate, for speed measurements only. Never run it in production.
 
 ``python -m tussis.worker.modelling.quantization.unproven MODEL.onnx OUT.onnx``
 """
@@ -24,11 +24,11 @@ _SEED: Final = 0
 
 
 def int8_for_measuring(model: Path, output: Path, *, threads: int = 1) -> Path:
-    """Write the int8 version of a float32 model with its manifest, over older ones, calibrated on synthetic sounds.
+    """Write the int8 version of a float32 model and its manifest, calibrated on synthetic sounds. Replace older files.
 
-    As fast as one that :func:`~tussis.worker.modelling.quantization.quantize.quantize` writes with no convolution left
-    out, and never held against its parent: its version ends in ``-int8-unproven``. Takes seconds, and needs no
-    recordings. Returns ``output``.
+    It is as fast as the model that :func:`~tussis.worker.modelling.quantization.quantize.quantize` writes if no
+    convolution stays in float32. It is not compared with its parent, and its version ends in ``-int8-unproven``. The
+    function takes seconds and needs no recordings. Returns ``output``.
 
     Raises:
         ModelRefused: the model or its manifest is missing or wrong.
