@@ -50,5 +50,5 @@ from tussis.producer.cli import main
 
 
 def test_a_worker_checks_its_deployment_before_it_imports_what_is_large() -> None:
-    code = "from tussis.worker.cli import worker\nfrom tussis.worker import logs\nfrom tussis.worker import deployment"
+    code = "from tussis.worker.cli import worker\nfrom tussis.worker import logs\nfrom tussis.worker.parent import deployment"
     assert not modules_after(code) & {"celery", "kombu", "numpy", "onnxruntime", "torch"}

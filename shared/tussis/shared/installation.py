@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from importlib import metadata
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 _DISTRIBUTION: Final = "tussis"
 
@@ -19,6 +16,11 @@ def pip_line(extras: str) -> str:
     pip records the folder or wheel that it installed in ``direct_url.json`` (PEP 610). It writes no such file for a
     package from an index.
     """
+    # Imported here: they take 20 ms, and every command imports this module.
+    from importlib import metadata
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
     recorded = metadata.distribution(_DISTRIBUTION).read_text("direct_url.json")
     if recorded is None:
         return f"pip install '{_DISTRIBUTION}[{extras}]'"

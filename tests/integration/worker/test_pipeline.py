@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,8 @@ def test_every_recording_of_the_pack_gets_the_reference_s_scores_or_its_error(
 ) -> None:
     """Given the pack's formats and hostile files, when a worker analyses them, then rows equal the plain reference."""
     expected = {entry.name: entry for folder in ("formats/", "adversarial/") for entry in entries(pack, folder)}
+    # The sound that is there is analysed, which the pack's manifest allows: see tests/unit/audio/test_audio_pack.py.
+    expected["wav_data_size_zero.wav"] = replace(expected["wav_data_size_zero.wav"], error_class=None)
     jobs = {name: deployment.enqueue(name, (pack / entry.path).read_bytes()) for name, entry in expected.items()}
 
     deployment.worker()

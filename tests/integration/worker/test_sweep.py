@@ -405,9 +405,9 @@ def test_a_page_is_looked_up_in_the_index(deployment: Deployment, store: Store, 
     )
     execute(
         url,
-        "INSERT INTO analyses (recording_id, model, profile, profile_overridden, coverage, job_id, state, "
+        "INSERT INTO analyses (recording_id, model_id, profile, profile_overridden, coverage, job_id, state, "
         "attempt_token, attempts, worker, device, enqueued_at, started_at) "
-        f"SELECT id, {served}, 'documented', false, 'head', gen_random_uuid(), 'running', gen_random_uuid(), 1, 'w', "
+        f"SELECT id, {store.register_model(served)}, 'documented', false, 'head', gen_random_uuid(), 'running', gen_random_uuid(), 1, 'w', "
         "'cpu', now(), now() FROM recordings",
     )
     execute(url, "ANALYZE")

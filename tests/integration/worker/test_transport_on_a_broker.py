@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from kombu import transport as transports
 
 from tests.support.brokers import own_broker
 from tussis.shared.broker import connect, server_time
@@ -51,6 +52,8 @@ def a_job(**fields: Any) -> Job:
 
 def a_channel(url: str) -> Any:
     """Return the channel that a worker consumes from."""
+    # Another test of this process may have used kombu's own transport, which kombu remembers by the URL's scheme.
+    transports._transport_cache.clear()
     app = build_app(load_settings(broker_url=url, visibility_timeout_s=60), Device.CPU)
     return app.connection_for_read().default_channel
 

@@ -176,7 +176,8 @@ def test_a_lack_of_memory_at_the_start_is_no_refusal(make: Make, ended: list[int
         "from tussis.shared.errors import ModelRefused\n"
         "from tussis.worker.device import process\n"
         "def serve(*_):\n"
-        "    raise ModelRefused('onnxruntime cannot load m.onnx: Failed to allocate memory')\n"
+        "    reason = 'Failed to allocate memory'\n"
+        "    raise ModelRefused(f'onnxruntime cannot load m.onnx: {reason}') from RuntimeError(reason)\n"
         "process.serve = serve\n"
         "process.main()\n"
     )
