@@ -50,5 +50,6 @@ from tussis.producer.cli import main
 
 
 def test_a_worker_checks_its_deployment_before_it_imports_what_is_large() -> None:
-    code = "from tussis.worker.cli import worker\nfrom tussis.worker import logs\nfrom tussis.worker.parent import deployment"
+    modules = ("tussis.worker.cli.worker", "tussis.worker.logs", "tussis.worker.parent.deployment")
+    code = "\n".join(f"import {module}" for module in modules)
     assert not modules_after(code) & {"celery", "kombu", "numpy", "onnxruntime", "torch"}

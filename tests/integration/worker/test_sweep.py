@@ -398,6 +398,7 @@ def test_the_command_refuses(deployment: Deployment, arguments: list[str], statu
 
 def test_a_page_is_looked_up_in_the_index(deployment: Deployment, store: Store, served: ModelFacts) -> None:
     url = deployment.environment["TUSSIS_DATABASE_URL"]
+    model_id = store.register_model(served)
     execute(
         url,
         "INSERT INTO recordings (bucket, key, etag) "
@@ -407,7 +408,7 @@ def test_a_page_is_looked_up_in_the_index(deployment: Deployment, store: Store, 
         url,
         "INSERT INTO analyses (recording_id, model_id, profile, profile_overridden, coverage, job_id, state, "
         "attempt_token, attempts, worker, device, enqueued_at, started_at) "
-        f"SELECT id, {store.register_model(served)}, 'documented', false, 'head', gen_random_uuid(), 'running', gen_random_uuid(), 1, 'w', "
+        f"SELECT id, {model_id}, 'documented', false, 'head', gen_random_uuid(), 'running', gen_random_uuid(), 1, 'w', "
         "'cpu', now(), now() FROM recordings",
     )
     execute(url, "ANALYZE")
