@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import uuid
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
 def starts(file: Path) -> int:
     """Return how many recordings were started."""
     return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def begun(file: Path, count: int) -> bool:
+    """Whether so many recordings were begun."""
+    return starts(file) == count
 
 
 def outcomes(deployment: Deployment, job: Job) -> list[AttemptOutcome | None]:
@@ -96,7 +102,7 @@ def stopped_in_turn(deployment: Deployment, starts_file: Path, count: int) -> No
     """Start workers one by one, and stop each one in the middle of the recording."""
     for number in range(1, count + 1):
         worker = deployment.worker(concurrency=1, faulty=True, soft_shutdown_s=1, max_attempts=1)
-        wait_until(lambda number=number: starts(starts_file) == number, 60, f"start {number}")  # type: ignore[misc]
+        wait_until(partial(begun, starts_file, number), 60, f"start {number}")
         worker.signal(signal.SIGTERM)
         worker.wait(30)
 

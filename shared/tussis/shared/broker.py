@@ -82,29 +82,38 @@ def error_code(error: Exception) -> str:
     return code.rstrip(":") if code.rstrip(":").isupper() else "ERR"
 
 
-class _LeavesReplicas:
-    """Closes a connection when its server no longer serves the client, so that every client connects again.
+@contextmanager
+def _leaving_replicas(connection: redis.Connection) -> Iterator[None]:
+    """Close a connection when its server no longer serves the client, so that every client connects again.
 
     After a planned failover the old primary keeps its connections and refuses all writes.
     """
-
-    def read_response(self, *arguments: Any, **options: Any) -> Any:
-        try:
-            return super().read_response(*arguments, **options)  # type: ignore[misc]  # defined in the other base class
-        except (ResponseError, BusyLoadingError) as error:
-            code = error_code(error)
-            if code not in NOT_SERVING:
-                raise
-            self.disconnect()  # type: ignore[attr-defined]
-            raise NotServing(code, str(error).removeprefix(f"{code} ")) from error
+    try:
+        yield
+    except (ResponseError, BusyLoadingError) as error:
+        code = error_code(error)
+        if code not in NOT_SERVING:
+            raise
+        connection.disconnect()  # type: ignore[no-untyped-call]  # redis-py's
+        raise NotServing(code, str(error).removeprefix(f"{code} ")) from error
 
 
-class TcpConnection(_LeavesReplicas, redis.Connection):
+class TcpConnection(redis.Connection):
     """For ``redis://``."""
 
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """Read an answer. Raises :class:`NotServing` and the errors of redis-py."""
+        with _leaving_replicas(self):
+            return super().read_response(*arguments, **options)
 
-class TlsConnection(_LeavesReplicas, redis.SSLConnection):
+
+class TlsConnection(redis.SSLConnection):
     """For ``rediss://``."""
+
+    def read_response(self, *arguments: Any, **options: Any) -> Any:
+        """Read an answer. Raises :class:`NotServing` and the errors of redis-py."""
+        with _leaving_replicas(self):
+            return super().read_response(*arguments, **options)
 
 
 _CONNECTIONS: Final[dict[type, type]] = {

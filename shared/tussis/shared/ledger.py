@@ -204,18 +204,18 @@ class Ledger:
         with broker_errors(self._where):
             return bool(self._close(keys=_keys(job), args=[job.job_id, repr(float(job.enqueued_at))]))
 
-    def holds(self, job_id: str | bytes, message: object) -> bool:
-        """Whether the ledger holds exactly this message (decoded JSON) under the id."""
+    def holds_unreadable(self, job_id: str | bytes, message: object) -> bool:
+        """Whether the ledger holds exactly this message (decoded JSON) under the id, and it is no job of that id."""
         with broker_errors(self._where):
             text = self._client.hget(LEDGER_KEY, job_id)
-        return text is not None and _decoded(text) == message
+        return text is not None and _message_under(job_id, text) is None and _decoded(text) == message
 
     def discard(self, job_id: str | bytes, message: object) -> None:
         """Remove an unreadable message (decoded JSON) that the ledger holds under the id.
 
-        Another message under the same id is not removed, because its job is open.
+        Another message under the same id is not removed, and no message that can be read: its job is open.
         """
-        if self.holds(job_id, message):
+        if self.holds_unreadable(job_id, message):
             self._take_out(job_id)
 
     def _take_out(self, job_id: str | bytes) -> None:

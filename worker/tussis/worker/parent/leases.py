@@ -17,6 +17,7 @@ from tussis.shared.settings import Settings
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
 from tussis.worker.parent.beats import Beats, age_limit_s
+from tussis.worker.parent.pool import child_pids
 from tussis.worker.status.rundir import AttemptNote, RunDir
 
 _log = logs.get("leases")
@@ -120,7 +121,7 @@ class Leases:
         notes = self._run_dir.attempts()
         if worker.pool is None:  # Celery has ended the pool.
             return
-        living = {process.pid for process in tuple(worker.pool._pool._pool) if process.exitcode is None}
+        living = child_pids(worker)
         if dead := [note for pid, note in notes.items() if pid not in living]:
             self._end(dead)
 

@@ -139,20 +139,13 @@ def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int
         vars(celery_worker)["safe_say"] = standard_error.say
 
     class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
-        """A step between pool and consumer: no message is taken before every child is ready.
-
-        Celery ends the pool after this step.
-        """
+        """A step between pool and consumer: no message is taken before every child is ready."""
 
         requires = ("celery.worker.components:Pool",)
 
         def start(self, worker: Any) -> None:
             leases.start(worker)
             housekeeper.start(worker)
-
-        def terminate(self, worker: Any) -> None:
-            # A cold shutdown kills the children next.
-            leases.hand_back()
 
     app.steps["worker"].add(Gate)
     app.steps["consumer"].add(heartbeat_step(order.run_dir))

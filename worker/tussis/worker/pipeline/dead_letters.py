@@ -19,14 +19,16 @@ _log = logs.get("task")
 def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
     """Store a message that cannot be read as a dead letter.
 
-    ``raw`` is the task's arguments. If the ledger holds exactly this message for the job that it names, the job ends
-    too: with a failure, if the message names at least the object. A message that only contains the id of a job does not
-    end that job. Raises :class:`Stopping`.
+    ``raw`` is the task's arguments. If the ledger holds exactly this unreadable message for the job that it names, the
+    job ends too: with a failure, if the message names at least the object. A message that only contains the id of a job
+    does not end that job. Raises :class:`Stopping`.
     """
     message = raw.get("message") if isinstance(raw, dict) else None
     job_id = _job_id(message)
     _log.error("dead_letter", error_class=error.error_class, reason=str(error), message_job_id=job_id)
-    ended_job = job_id is not None and retry_while_unavailable(context, lambda: context.ledger.holds(job_id, message))
+    ended_job = job_id is not None and retry_while_unavailable(
+        context, lambda: context.ledger.holds_unreadable(job_id, message)
+    )
     job = _recognised(message) if ended_job else None
     if job is not None and isinstance(_fail(context, job, error), Held):
         ended_job = False

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import TypeVar
@@ -128,12 +129,11 @@ def _conclude(job: Job, context: WorkerContext, claim: Claimed | None, stages: S
     if isinstance(error, Stopping) or context.access.concerns_all(job, error, context.s3):
         return _hand_back(context, claim, error)
     if isinstance(error, TransientError | OperatorError):  # an operator's error of one recording is deferred
-        failures = 1 + retry_while_unavailable(context, lambda: context.ledger.faults(job.job_id))
-        base, cap, total = context.settings.retry_base_s, context.settings.retry_cap_s, context.settings.retry_total_s
         # Each attempt without enough memory costs a process, and time of the other processes.
         short = isinstance(error, OutOfMemory)
-        if not backoff.exhausted(failures, base, cap, min(total, _SHORT_TOTAL_S) if short else total):
-            return _defer(context, claim, error, backoff.delay_s(failures, base, cap))
+        failures, delay_s = _next_retry(job, context, _SHORT_TOTAL_S if short else math.inf)
+        if delay_s is not None:
+            return _defer(context, claim, error, delay_s)
         given_up = f"given up after {failures} faults, the last one: {error}"
         error = NeedsMemory(given_up) if short else Expired(given_up)
     if not isinstance(error, PermanentError):
@@ -141,6 +141,18 @@ def _conclude(job: Job, context: WorkerContext, claim: Claimed | None, stages: S
         _log.error("internal_fault", exc_info=error)
         error = _internal(error)
     return _fail(job, context, claim, stages, error)
+
+
+def _next_retry(job: Job, context: WorkerContext, total_s: float = math.inf) -> tuple[int, float | None]:
+    """The number of failed attempts so far, and the delay before the next one in seconds.
+
+    The delay is None if the delays already sum up to the smaller of ``total_s`` and the setting.
+    """
+    failures = 1 + retry_while_unavailable(context, lambda: context.ledger.faults(job.job_id))
+    base, cap, total = context.settings.retry_base_s, context.settings.retry_cap_s, context.settings.retry_total_s
+    if backoff.exhausted(failures, base, cap, min(total, total_s)):
+        return failures, None
+    return failures, backoff.delay_s(failures, base, cap)
 
 
 def _defer(context: WorkerContext, claim: Claimed | None, error: TussisError, delay_s: float) -> Outcome:
@@ -207,12 +219,11 @@ def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: E
     The row of a dead letter depends on no other row.
     """
     analysis_id = None if claim is None else claim.analysis_id
-    failures = 1 + retry_while_unavailable(context, lambda: context.ledger.faults(job.job_id))
-    base, cap, total = context.settings.retry_base_s, context.settings.retry_cap_s, context.settings.retry_total_s
-    if not backoff.exhausted(failures, base, cap, total):
+    failures, delay_s = _next_retry(job, context)
+    if delay_s is not None:
         if claim is not None:
             _release_anyway(context, claim, error)
-        return Deferred(analysis_id, _class_of(error), backoff.delay_s(failures, base, cap))
+        return Deferred(analysis_id, _class_of(error), delay_s)
     message = f"given up after {failures} faults; the failure cannot be stored either: {error}"
 
     def keep() -> None:

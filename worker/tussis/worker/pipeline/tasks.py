@@ -30,6 +30,7 @@ from tussis.worker.pipeline.dead_letters import dead_letter
 from tussis.worker.pipeline.failure_policy import OPERATOR_PAUSE_S, retry_while_unavailable
 from tussis.worker.pipeline.process import process
 from tussis.worker.shortage import is_shortage
+from tussis.worker.status.metrics import outcome_name
 
 _log = logs.get("task")
 
@@ -70,7 +71,7 @@ def _analyze(context: WorkerContext, args: tuple[Any, ...], kwargs: dict[str, An
             child.end_after_task()
         _log.info(
             "job_done",
-            outcome=type(outcome).__name__.lower(),
+            outcome=outcome_name(outcome),
             error_class=getattr(outcome, "error_class", None),
             analysis_id=getattr(outcome, "analysis_id", None),
             ms=round((time.monotonic() - started) * 1000, 1),
@@ -93,7 +94,7 @@ def act(outcome: Outcome, job: Job, context: WorkerContext) -> None:
                 pass  # The attempt that took over the claim closes the job.
     except Stopping:
         # The broker is not available and the worker stops. The message is not acknowledged and comes back.
-        _log.warning("ledger_not_updated", outcome=type(outcome).__name__.lower())
+        _log.warning("ledger_not_updated", outcome=outcome_name(outcome))
         raise
 
 
