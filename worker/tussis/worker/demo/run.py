@@ -216,7 +216,7 @@ class Demo:
         )
         screen.line("data", f"{self._wishes.data}, the worker's log worker.log in it")
         if not self._wishes.keep:
-            screen.line("next step", f"{self._command} --keep: servers and worker go on, for tussis results and others")
+            screen.line("next step", f"{self._command} --keep leaves servers and worker running")
 
     def _keep(self, worker: DemoWorker) -> None:
         source = source_command(self._wishes.data)
