@@ -188,12 +188,24 @@ def test_what_is_stored_as_gzip_is_decompressed(odd_store: OddStore, chunked: bo
     assert fetched(odd_store, version(MD5), Answer(DATA, f'"{MD5}"', headers=stored.headers)) == DATA
 
 
+def test_gzip_that_was_cut_on_its_way_is_a_damaged_download_and_no_corrupt_object(odd_store: OddStore) -> None:
+    packed = gzip.compress(DATA, mtime=0)
+    etag = hashlib.md5(packed, usedforsecurity=False).hexdigest()
+    headers = {"Content-Encoding": "gzip"}
+    with pytest.raises(DownloadDamaged):
+        fetched(odd_store, version(etag), Answer(packed[:-100], f'"{etag}"', headers=headers))
+    # The object itself is like that.
+    cut = hashlib.md5(packed[:-100], usedforsecurity=False).hexdigest()
+    with pytest.raises(CorruptAudio):
+        fetched(odd_store, version(cut), Answer(packed[:-100], f'"{cut}"', headers=headers))
+
+
 def test_gzip_is_unpacked_within_the_limit(odd_store: OddStore) -> None:
     bomb = gzip.compress(bytes(1 << 24))
     with pytest.raises(ObjectTooLarge, match="unpacked"):
         fetched(odd_store, version("odd"), Answer(bomb, '"odd"', headers={"Content-Encoding": "gzip"}))
     with pytest.raises(CorruptAudio, match="gzip"):
-        fetched(odd_store, version("odd"), Answer(bomb[:500], '"odd"', headers={"Content-Encoding": "gzip"}))
+        fetched(odd_store, version("odd", 500), Answer(bomb[:500], '"odd"', headers={"Content-Encoding": "gzip"}))
 
 
 def test_an_endpoint_with_the_bucket_in_its_path_is_named(odd_store: OddStore) -> None:

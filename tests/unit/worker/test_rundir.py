@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 
 import pytest
 
-from tussis.worker.status.rundir import ChildReport, RunDir
+from tussis.worker.status.rundir import AttemptNote, ChildReport, RunDir
 
 
 @pytest.fixture
@@ -50,3 +51,14 @@ def test_the_folder_is_its_owners_and_goes_away(run_dir: RunDir) -> None:
     run_dir.hold("x")
     run_dir.remove()
     assert not run_dir.path.exists()
+
+
+def test_a_note_that_is_half_written_is_skipped(run_dir: RunDir) -> None:
+    """Given a child that is writing its note, or a full disk, then the notes of the others are read."""
+    token, job_id = uuid.uuid4(), str(uuid.uuid4())
+    run_dir.note_attempt(token, job_id)
+    (run_dir.path / "attempt-1").write_text("")
+    (run_dir.path / "attempt-2").write_text(f"{token} {job_id[:5]}")
+    assert run_dir.attempts() == {os.getpid(): AttemptNote(os.getpid(), token, job_id)}
+    run_dir.end_attempt()
+    assert run_dir.attempts() == {}

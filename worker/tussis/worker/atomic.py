@@ -25,8 +25,9 @@ def replacement(path: Path, *, mode: int = 0o644, durable: bool = False) -> Iter
                 stream.flush()
                 os.fsync(stream.fileno())
         draft.replace(path)
-    finally:
+    except BaseException:
         draft.unlink(missing_ok=True)
+        raise
 
 
 def replace_file(path: Path, data: bytes, *, mode: int = 0o644, durable: bool = False) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tussis.shared.errors import DownloadCut, DownloadSlow, ObjectChanged, ObjectTooLarge
+from tussis.shared.errors import CorruptAudio, DownloadCut, DownloadSlow, ObjectChanged, ObjectTooLarge
 from tussis.shared.messages import Job, normalise_etag
 from tussis.shared.s3 import entity_tag, head_object, storage_errors
 from tussis.worker.pipeline.object_bytes import ObjectVersion, check, decoded
@@ -53,7 +53,12 @@ def fetch(
             data = _read(answer, version.uri, max_bytes, began, deadline_s, between_reads)
         finally:
             answer["Body"].close()
-    content = decoded(data, str(answer.get("ContentEncoding") or ""), version.uri, max_bytes)
+    try:
+        content = decoded(data, str(answer.get("ContentEncoding") or ""), version.uri, max_bytes)
+    except CorruptAudio:
+        # A damaged download passes, and a damaged object does not: the bytes as they came tell which one it is.
+        check(s3, version, answer, data, data, verify_md5=verify_md5)
+        raise
     check(s3, version, answer, data, content, verify_md5=verify_md5)
     return content
 

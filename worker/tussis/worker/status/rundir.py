@@ -126,10 +126,11 @@ class RunDir:
     def note_attempt(self, token: uuid.UUID, job_id: str) -> None:
         """Record the attempt that this process is about to claim. Raises nothing, as :meth:`hold`.
 
-        Without the note the lease is not renewed.
+        Without the note the lease is not renewed. Every message writes one, so it is written in place: a reader skips
+        a note without its end of line.
         """
         with suppress(OSError):
-            _write(self.path / f"attempt-{os.getpid()}", f"{token} {job_id}")
+            (self.path / f"attempt-{os.getpid()}").write_text(f"{token} {job_id}\n")
 
     def end_attempt(self) -> None:
         """Record that this process works on no attempt."""
@@ -230,9 +231,12 @@ class RunDir:
         notes = {}
         for file in self.path.glob("attempt-*"):
             try:
-                token, job_id = file.read_text().split()
+                text = file.read_text()
             except FileNotFoundError:
                 continue
+            if not text.endswith("\n"):
+                continue
+            token, job_id = text.split()
             pid = int(file.name.removeprefix("attempt-"))
             notes[pid] = AttemptNote(pid, uuid.UUID(token), job_id)
         return notes
