@@ -12,6 +12,7 @@ from tests.support.deployment import Deployment
 from tests.support.waiting import PATIENCE
 from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger
+from tussis.shared.ledger_repair import LedgerRepair
 from tussis.shared.messages import Job
 from tussis.shared.queues import list_key
 from tussis.worker.parent.reconciler import INTERVAL_S, Reconciler
@@ -35,7 +36,7 @@ def test_lists_that_are_lost_with_200_000_jobs_are_repaired_in_2_minutes(deploym
     ledger.depth()
     depth_s = time.monotonic() - began
     client.delete(list_key("tussis.any", 5))
-    leader = Reconciler(client, ledger, "one")
+    leader = Reconciler(client, LedgerRepair(client), "one")
 
     leader.look()
     sent, looks, began = 0, 0, time.monotonic()

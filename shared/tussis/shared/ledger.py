@@ -7,8 +7,7 @@ push into its list, so that both happen or neither. It is closed after the commi
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,18 +16,16 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tussis.shared.broker import broker_errors, server_time
+from tussis.shared.broker import broker_errors
 from tussis.shared.errors import BrokerRefused, BrokerUnavailable, MalformedMessage, UnknownMessageVersion
 from tussis.shared.ledger_scripts import (
     CLOSE_SCRIPT,
     DEFER_SCRIPT,
     OPEN_SCRIPT,
-    RESEND_SCRIPT,
     SEND_AGAIN_SCRIPT,
 )
-from tussis.shared.messages import Job, envelope, envelope_around, parse_message_text
+from tussis.shared.messages import Job, envelope, parse_message_text
 from tussis.shared.queues import (
-    DEFAULT_PRIORITY,
     DEFERRED_KEY,
     FAULTS_KEY,
     LEDGER_KEY,
@@ -40,33 +37,10 @@ from tussis.shared.queues import (
     sent_key,
 )
 
-#: Number of messages that are read from a list's end to find one with a push time. Messages that were pushed without
-#: the ledger have none.
-_TAIL = 8
-#: Number of messages that are read if none of the first ones has a push time.
-_LONG_TAIL = 1000
 #: Errors when a command cannot be sent.
 _LOST = (RedisConnectionError, RedisTimeoutError)
-_LISTS = tuple((queue, priority) for queue in QUEUES for priority in PRIORITIES)
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A sorted set that held a job when it was read (a list's sent jobs, or the deferred jobs), and the job's score."""
-
-    key: str
-    score: float
-
-
-@dataclass(frozen=True)
-class Horizon:
-    """The push times before which no job waits in a list, at one moment. A list is first in, first out."""
-
-    ends: Mapping[str, float]
-    """Key of a list's sorted set -> push time. Jobs pushed before it no longer wait in the list. Lists whose sorted set
-    is empty, and lists whose time is unknown, are left out."""
-    in_flight: frozenset[bytes]
-    """The ids of the jobs that are in flight."""
+#: Every queue with every priority: each has a list.
+LISTS = tuple((queue, priority) for queue in QUEUES for priority in PRIORITIES)
 
 
 @dataclass(frozen=True)
@@ -144,7 +118,6 @@ class Ledger:
         self._close = client.register_script(CLOSE_SCRIPT)
         self._defer = client.register_script(DEFER_SCRIPT)
         self._send_again = client.register_script(SEND_AGAIN_SCRIPT)
-        self._resend = client.register_script(RESEND_SCRIPT)
 
     def open(self, job: Job) -> bool:
         """Enter the job into the ledger and its message into its queue, in one step. False if it was already open."""
@@ -208,7 +181,7 @@ class Ledger:
         """Whether the ledger holds exactly this message (decoded JSON) under the id, and it is no job of that id."""
         with broker_errors(self._where):
             text = self._client.hget(LEDGER_KEY, job_id)
-        return text is not None and _message_under(job_id, text) is None and _decoded(text) == message
+        return text is not None and message_under(job_id, text) is None and decoded(text) == message
 
     def discard(self, job_id: str | bytes, message: object) -> None:
         """Remove an unreadable message (decoded JSON) that the ledger holds under the id.
@@ -216,16 +189,17 @@ class Ledger:
         Another message under the same id is not removed, and no message that can be read: its job is open.
         """
         if self.holds_unreadable(job_id, message):
-            self._take_out(job_id)
+            self.take_out(job_id)
 
-    def _take_out(self, job_id: str | bytes) -> None:
+    def take_out(self, job_id: str | bytes) -> None:
+        """Remove everything that the ledger has under an id."""
         with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=True)
             pipe.hdel(LEDGER_KEY, job_id)
             pipe.hdel(FAULTS_KEY, job_id)
             pipe.zrem(OPEN_KEY, job_id)
             pipe.zrem(DEFERRED_KEY, job_id)
-            for queue, priority in _LISTS:
+            for queue, priority in LISTS:
                 pipe.zrem(sent_key(queue, priority), job_id)
             pipe.execute()
 
@@ -262,100 +236,6 @@ class Ledger:
             scores = self._client.zmscore(OPEN_KEY, list(job_ids))
         return {job_id for job_id, score in zip(job_ids, scores, strict=True) if score is not None}
 
-    def resend_due(self, limit: int = 500) -> int:
-        """Send up to ``limit`` deferred jobs that are due by the broker's clock. Returns the number of messages."""
-        with broker_errors(self._where):
-            due = self._up_to(DEFERRED_KEY, repr(server_time(self._client)), limit)
-        return self.resend(due)
-
-    def resend(self, seen: Mapping[bytes, Seen]) -> int:
-        """Send those jobs again, in one step, that are open and have the same score as in ``seen``.
-
-        An unreadable message in the ledger is sent as well, so that a worker stores it as a dead letter. It stays in
-        the ledger until then if it is JSON and has the id under which the ledger holds it. Otherwise it is removed.
-        Returns the number of sent messages.
-        """
-        if not seen:
-            return 0
-        keys, arguments = [LEDGER_KEY], list[str | bytes]()
-        unreadable: list[bytes] = []
-        with broker_errors(self._where):
-            texts = self._client.hmget(LEDGER_KEY, list(seen))
-            for (job_id, place), text in zip(seen.items(), texts, strict=True):
-                queue, priority = QUEUES[0], DEFAULT_PRIORITY
-                entry: str | bytes = text or b""  # Empty: the job has ended, and the script removes it.
-                if text is not None:
-                    job = _message_under(job_id, text)
-                    if job is None and (wrapped := _wrapped(job_id, text)) is not None:
-                        entry = wrapped
-                    elif job is None:
-                        unreadable.append(job_id)
-                    else:
-                        queue, priority = job.queue, job.priority
-                        entry = envelope(job, text if isinstance(text, str) else text.decode())
-                keys += [sent_key(queue, priority), list_key(queue, priority), place.key]
-                arguments += [job_id, entry, repr(place.score)]
-            sent = self._resend(keys=keys, args=arguments)
-        for name in unreadable:
-            self._take_out(name)
-        return int(sent)
-
-    def horizon(self) -> Horizon:
-        """The current horizon. The cost grows with the number of jobs in flight, not with that of waiting jobs."""
-        with broker_errors(self._where):
-            pipe = self._client.pipeline(transaction=True)
-            for queue, priority in _LISTS:
-                pipe.lrange(list_key(queue, priority), -_TAIL, -1)
-                pipe.zrange(sent_key(queue, priority), -1, -1, withscores=True)
-            reply = pipe.execute()
-            ends: dict[str, float] = {}
-            for (queue, priority), tail, last in zip(_LISTS, reply[::2], reply[1::2], strict=True):
-                end = self._end(queue, priority, tail, float(last[0][1])) if last else None
-                if end is not None:
-                    ends[sent_key(queue, priority)] = end
-            # Read last. A job popped before is in flight by now, or is no suspect in the next search.
-            filed = _entries(self._client.hvals(UNACKED_KEY)) if ends else []
-        return Horizon(ends, frozenset(job_id for entry in filed if (job_id := _job_id_of(entry)) is not None))
-
-    def suspects(self, horizon: Horizon, limit: int = 500) -> dict[bytes, Seen]:
-        """Jobs that were sent, but are not waiting, in flight or deferred. The search stops once it has ``limit``.
-
-        A job is a suspect for a moment between its pop and its registration as in flight. Act only on a job that was
-        also a suspect for a horizon some seconds ago.
-        """
-        found: dict[bytes, Seen] = {}
-        with broker_errors(self._where):
-            for key, end in horizon.ends.items():
-                if len(found) < limit:
-                    # The limit includes jobs in flight, because they were sent first and come first in the set.
-                    found |= self._up_to(key, f"({end!r}", limit + len(horizon.in_flight))
-                    for job_id in horizon.in_flight:
-                        found.pop(job_id, None)
-        return found
-
-    def _end(self, queue: str, priority: int, tail: list[bytes], last: float) -> float | None:
-        """The push time before which no job waits in a list; None when it is unknown.
-
-        It is the push time of the next message in the list that has one. If no such message waits, it is just after
-        ``last``, the highest time in the sorted set. No clock is read.
-        """
-        key = sent_key(queue, priority)
-        earliest, whole = self._earliest(key, tail), len(tail) < _TAIL
-        if earliest is None and not whole:
-            tail = _entries(self._client.lrange(list_key(queue, priority), -_LONG_TAIL, -1))
-            earliest, whole = self._earliest(key, tail), len(tail) < _LONG_TAIL
-        return math.nextafter(last, math.inf) if earliest is None and whole else earliest
-
-    def _earliest(self, key: str, tail: list[bytes]) -> float | None:
-        ids = [job_id.decode() for entry in tail if (job_id := _job_id_of(entry)) is not None]
-        scores = [score for score in self._client.zmscore(key, ids) if score is not None] if ids else []
-        return min(scores, default=None)
-
-    def _up_to(self, key: str, end: str, limit: int) -> dict[bytes, Seen]:
-        """The first members of a sorted set, up to the score ``end``. A ``(`` before the score excludes it."""
-        reply = self._client.zrange(key, "-inf", end, byscore=True, offset=0, num=limit, withscores=True)
-        return {member: Seen(key, float(score)) for member, score in _pairs(reply)}
-
     def find(self, job_id: str) -> Job | None:
         """The open job with this id, or None."""
         with broker_errors(self._where):
@@ -372,7 +252,7 @@ class Ledger:
         """Count the messages that wait, are in flight and are open. The cost does not grow with the backlog."""
         with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=True)
-            for queue, priority in _LISTS:
+            for queue, priority in LISTS:
                 pipe.llen(list_key(queue, priority))
             pipe.hlen(UNACKED_KEY)
             pipe.zcard(OPEN_KEY)
@@ -381,7 +261,7 @@ class Ledger:
             pipe.time()
             *lengths, in_flight, opened, deferred, oldest, (seconds, microseconds) = pipe.execute()
         waiting: dict[str, dict[int, int]] = {queue: {} for queue in QUEUES}
-        for (queue, priority), length in zip(_LISTS, lengths, strict=True):
+        for (queue, priority), length in zip(LISTS, lengths, strict=True):
             if length:
                 waiting[queue][priority] = length
         age = max(0.0, seconds + microseconds / 1e6 - oldest[0][1]) if oldest else None
@@ -401,7 +281,7 @@ def _open_args(job: Job) -> list[str]:
     return [job.job_id, message, repr(float(job.enqueued_at)), envelope(job, message)]
 
 
-def _message_under(job_id: str | bytes, text: str | bytes) -> Job | None:
+def message_under(job_id: str | bytes, text: str | bytes) -> Job | None:
     """The message that the ledger holds under an id. None if it cannot be read or has another id."""
     try:
         job = parse_message_text(text)
@@ -410,7 +290,7 @@ def _message_under(job_id: str | bytes, text: str | bytes) -> Job | None:
     return job if job_id in (job.job_id, job.job_id.encode()) else None
 
 
-def _decoded(text: str | bytes) -> object:
+def decoded(text: str | bytes) -> object:
     """The decoded JSON of an entry of the ledger; None if the text is not JSON."""
     try:
         return json.loads(text)
@@ -418,39 +298,6 @@ def _decoded(text: str | bytes) -> object:
         return None
 
 
-def _wrapped(job_id: str | bytes, text: str | bytes) -> str | None:
-    """An envelope around an unreadable message that has the id under which the ledger holds it; None for other text."""
-    message = _decoded(text)
-    named = message.get("job_id") if isinstance(message, dict) else None
-    key = job_id.decode("utf-8", "replace") if isinstance(job_id, bytes) else job_id
-    return envelope_around(message) if named == key else None
-
-
 def _replies(reply: object) -> list[object]:
     assert isinstance(reply, list)
     return reply
-
-
-# The reply types of redis-py cover all settings of a client. With the settings of Tussis, replies are bytes.
-def _entries(reply: object) -> list[bytes]:
-    assert isinstance(reply, list)
-    return [entry for entry in reply if isinstance(entry, bytes)]
-
-
-def _pairs(reply: object) -> list[tuple[bytes, float]]:
-    assert isinstance(reply, list)
-    return [(member, score) for member, score in reply]
-
-
-def _job_id_of(entry: bytes) -> bytes | None:
-    """The job id in the headers of a list entry or of kombu's unacknowledged entry; None if there is none."""
-    try:
-        message = json.loads(entry)
-    except (ValueError, RecursionError):
-        return None
-    if isinstance(message, list) and message:  # message, exchange, routing key
-        message = message[0]
-    headers = message.get("headers") if isinstance(message, dict) else None
-    job_id = headers.get("id") if isinstance(headers, dict) else None
-    # A lone surrogate cannot be encoded in UTF-8. A job id of Tussis has none.
-    return job_id.encode("utf-8", "replace") if isinstance(job_id, str) else None

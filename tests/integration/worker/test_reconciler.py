@@ -19,6 +19,7 @@ import redis
 from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger
+from tussis.shared.ledger_repair import LedgerRepair
 from tussis.shared.messages import Job, envelope
 from tussis.shared.queues import DEFERRED_KEY, LEDGER_KEY, UNACKED_KEY, list_key, sent_key
 from tussis.worker.parent import reconciler
@@ -54,8 +55,8 @@ def ledger(client: redis.Redis) -> Ledger:
 
 
 @pytest.fixture
-def leader(client: redis.Redis, ledger: Ledger) -> Reconciler:
-    return Reconciler(client, ledger, "one")
+def leader(client: redis.Redis) -> Reconciler:
+    return Reconciler(client, LedgerRepair(client), "one")
 
 
 def open_jobs(ledger: Ledger, count: int, **fields: object) -> list[Job]:
@@ -329,7 +330,8 @@ def test_a_job_that_ended_is_not_sent_again(client: redis.Redis, ledger: Ledger,
     client.hdel(LEDGER_KEY, deferred.job_id)
     assert looks(leader, 3) == 0
     # The id is not a suspect any more: many such ids would hide a loss.
-    assert ledger.suspects(ledger.horizon()) == {}
+    repair = LedgerRepair(client)
+    assert repair.suspects(repair.horizon()) == {}
     assert client.zcard(DEFERRED_KEY) == 0
 
 
@@ -457,7 +459,7 @@ def test_an_entry_that_is_no_message_is_handed_to_a_worker_and_stops_nothing(
 def test_one_leads_and_another_takes_over_when_it_falls_silent(
     client: redis.Redis, ledger: Ledger, leader: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = Reconciler(client, ledger, "two")
+    other = Reconciler(client, LedgerRepair(client), "two")
     # While it leads: longer than the looks below take on a busy machine.
     monkeypatch.setattr(reconciler, "LEASE_S", 600)
     assert leader.look() == 0
@@ -488,7 +490,8 @@ def test_one_leads_and_another_takes_over_when_it_falls_silent(
 def test_two_looks_at_once_send_a_lost_message_once(client: redis.Redis, ledger: Ledger) -> None:
     open_jobs(ledger, 1)
     pop(client)
-    seen = ledger.suspects(ledger.horizon())
-    assert ledger.resend(seen) == 1
-    assert ledger.resend(seen) == 0
+    repair = LedgerRepair(client)
+    seen = repair.suspects(repair.horizon())
+    assert repair.resend(seen) == 1
+    assert repair.resend(seen) == 0
     assert client.llen(LIST) == 1

@@ -17,6 +17,7 @@ from tests.support.brokers import own_broker
 from tussis.shared.broker import connect, server_time
 from tussis.shared.errors import BrokerRefused
 from tussis.shared.ledger import Ledger
+from tussis.shared.ledger_repair import LedgerRepair
 from tussis.shared.messages import Job
 from tussis.shared.queues import UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY, Device, list_key
 from tussis.shared.settings import load_settings
@@ -82,7 +83,7 @@ def test_a_full_broker_refuses_producers_and_lets_every_step_of_a_worker_pass(
     ledger, channel, house = Ledger(client), a_channel(url), a_keeper(url, tmp_path)
     jobs = [a_job() for _ in range(6)]
     ledger.open_many(jobs)
-    reconciler = Reconciler(client, ledger, "one")
+    reconciler = Reconciler(client, LedgerRepair(client), "one")
     fill(client)
 
     with pytest.raises(BrokerRefused, match="full") as refused:

@@ -15,7 +15,7 @@ from celery.app.trace import trace_task_ret
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tussis.shared.ledger import _job_id_of
+from tussis.shared.ledger_repair import _job_id_of
 from tussis.shared.messages import MAX_NESTING, Job, envelope, parse_message
 from tussis.shared.queues import QUEUES, TASK_NAME, Device, list_key
 from tussis.shared.settings import load_settings
@@ -107,6 +107,13 @@ def worker(ran: list[dict[str, Any]]) -> Worker:
         ran.append(arguments)
 
     return Worker(analyze)
+
+
+def test_each_app_of_a_process_has_its_own_task(worker: Worker) -> None:
+    other = build_app(load_settings(broker_url="redis://localhost"), Device.CPU)
+    other.finalize()
+    assert other.tasks[TASK_NAME].run is tasks.analyze
+    assert worker.app.tasks[TASK_NAME].run is not tasks.analyze
 
 
 def taken(worker: Worker, ran: list[dict[str, Any]], entry: bytes) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def build_app(settings: Settings, device: Device, ends: ChildEnds | None = None)
     app.task(
         analyze,
         name=TASK_NAME,
+        # Otherwise Celery adds the task to every other app of the process.
+        shared=False,
         bind=False,
         acks_late=True,
         reject_on_worker_lost=True,

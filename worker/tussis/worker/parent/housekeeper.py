@@ -11,7 +11,7 @@ from celery.worker import state as celery_state
 
 from tussis.shared.broker import broker_errors, connect, redact
 from tussis.shared.errors import TransientError
-from tussis.shared.ledger import Ledger
+from tussis.shared.ledger_repair import LedgerRepair
 from tussis.shared.queues import UNACKED_INDEX_KEY
 from tussis.worker import logs
 from tussis.worker.device.host import DeviceHost
@@ -60,7 +60,7 @@ class Housekeeper:
         self._client = connect(url)
         self._where = redact(url)
         self._beat_script = self._client.register_script(BEAT_SCRIPT)
-        self._reconciler = Reconciler(self._client, Ledger(self._client, self._where), order.worker)
+        self._reconciler = Reconciler(self._client, LedgerRepair(self._client, self._where), order.worker)
         self._registry = WorkerRegistry(self._client, self._where, order.worker, order.device, str(order.model))
         soft_shutdown_s = order.settings.soft_shutdown_s
         self._stop = BoundedStop(order.run_dir, soft_shutdown_s, before_kill, self._registry.sign_off)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import redis
 
-from tussis.shared.ledger import Horizon, Ledger
+from tussis.shared.ledger_repair import Horizon, LedgerRepair
 from tussis.shared.ledger_scripts import WORKERS_OWN
 from tussis.worker import logs
 
@@ -36,8 +36,8 @@ return 1
 class Reconciler:
     """The reconciler of one worker. It works only while the worker is the leader. Not thread-safe."""
 
-    def __init__(self, client: redis.Redis, ledger: Ledger, name: str) -> None:
-        self._ledger = ledger
+    def __init__(self, client: redis.Redis, repair: LedgerRepair, name: str) -> None:
+        self._repair = repair
         self._name = name
         self._lead = client.register_script(_LEAD)
         self._before: Horizon | None = None
@@ -56,14 +56,14 @@ class Reconciler:
             self._before = None
             return 0
         ends = time.monotonic() + BUDGET_S
-        due = self._send(lambda: self._ledger.resend_due(BATCH), ends)
-        now, before = self._ledger.horizon(), self._before
+        due = self._send(lambda: self._repair.resend_due(BATCH), ends)
+        now, before = self._repair.horizon(), self._before
         self._before = now
         if before is None:
             return due
         times = {key: min(end, before.ends[key]) for key, end in now.ends.items() if key in before.ends}
         twice = Horizon(times, now.in_flight)
-        sent = self._send(lambda: self._ledger.resend(self._ledger.suspects(twice, BATCH)), ends)
+        sent = self._send(lambda: self._repair.resend(self._repair.suspects(twice, BATCH)), ends)
         if self.unfinished:
             # The next look continues with the same earlier horizon as this one.
             self._before = before
