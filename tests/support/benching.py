@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ class Bench:
     def verdicts(self, *arguments: str | Path) -> dict[str, float]:
         """Return the measured value of each verdict of the report, by name."""
         return {verdict["what"]: verdict["measured"] for verdict in self.report(*arguments)["verdicts"]}
+
+
+def has_processor_flag(*names: str) -> bool:
+    """Return whether the processor has one of these features. The names are those of /proc/cpuinfo."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and re.search(rf"\b({'|'.join(names)})\b", cpuinfo.read_text()) is not None
 
 
 def reach(measure: Callable[[], Mapping[str, float]], wanted: Mapping[str, float], *, at_most: bool = False) -> None:
