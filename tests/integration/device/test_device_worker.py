@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.integration.worker.test_metrics import families, scrape, value
+from tests.integration.status.test_metrics import families, scrape, value
 from tests.soak.faulty_worker import with_fault
 from tests.support.deployment import READY_S, Deployment
 from tests.support.models import Tiny, write_tiny
