@@ -26,7 +26,7 @@ def _kill_worker(plant: Plant, rng: random.Random, over: threading.Event) -> str
 
 
 def _stop_worker(plant: Plant, rng: random.Random, over: threading.Event) -> str:
-    rng.choice(plant.workers).process.stop()
+    rng.choice(plant.workers).stop()
     plant.replace_dead()
     return "SIGTERM worker"
 

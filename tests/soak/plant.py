@@ -19,9 +19,10 @@ from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger
 from tussis.shared.store import migrate
 from tussis.shared.store.repository import Store
-from tussis.worker.embedded.process import Command, GuardedProcess, StopStep
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.bucket import bucket_client
+from tussis.worker.local.running_program import stop_all
+from tussis.worker.local.running_worker import RunningWorker
 from tussis.worker.status.rundir import RunDir
 
 BUCKET = "tussis-soak"
@@ -32,21 +33,6 @@ _SETTINGS = {
     "TUSSIS_RETRY_CAP_S": "5",
     "TUSSIS_SOFT_SHUTDOWN_S": "10",
 }
-
-
-@dataclass
-class SoakWorker:
-    """One worker process with its guard and its folder."""
-
-    process: GuardedProcess
-    run_dir: Path
-
-    def children(self) -> list[int]:
-        """Return the process ids of its ready children."""
-        found = []
-        for folder in self.run_dir.glob("tussis-*"):
-            found += [pid for pid, report in RunDir(folder).children().items() if report.state == "ready"]
-        return found
 
 
 @dataclass
@@ -62,26 +48,23 @@ class Plant:
     client: Any
     ledger: Ledger
     store: Store
-    workers: list[SoakWorker] = field(default_factory=list)
+    workers: list[RunningWorker] = field(default_factory=list)
     started: int = 0
 
-    def start_worker(self) -> SoakWorker:
+    def start_worker(self) -> RunningWorker:
         """Start one more worker with one child; do not wait for it."""
         self.started += 1
         run_dir = self.data / f"run-{self.started}"
         run_dir.mkdir(parents=True)
-        log = self.data / f"worker-{self.started}.log"
-        argv = (sys.executable, "-m", "tests.soak.faulty_worker", "cpu", "--concurrency", "1")
-        command = Command(
-            name=f"worker-{self.started}",
-            argv=argv,
-            cwd=self.data,
-            log=log,
-            stop=(StopStep("SIGTERM", 40.0),),
-            death_signal="SIGKILL",
-            environment={**os.environ, **self.environment(), "TUSSIS_RUN_DIR": str(run_dir)},
+        worker = RunningWorker(
+            self.servers,
+            self.data,
+            f"worker-{self.started}",
+            (sys.executable, "-m", "tests.soak.faulty_worker", "cpu", "--concurrency", "1"),
+            run_dir=run_dir,
+            environment=self.environment(),
+            stop_s=40.0,
         )
-        worker = SoakWorker(self.servers.run_beside(command), run_dir)
         self.workers.append(worker)
         return worker
 
@@ -101,16 +84,16 @@ class Plant:
 
     def replace_dead(self) -> int:
         """Start a worker for each one that ended, as a supervisor does. Return how many ended."""
-        dead = [worker for worker in self.workers if not worker.process.running]
+        dead = [worker for worker in self.workers if not worker.running]
         for worker in dead:
-            worker.process.stop()
+            worker.stop()
             self.workers.remove(worker)
             self.start_worker()
         return len(dead)
 
     def kill_child(self, rng: random.Random) -> str:
         """SIGKILL one child and return a description of it."""
-        pids = [pid for worker in self.workers for pid in worker.children()]
+        pids = [pid for worker in self.workers for pid in _ready_children(worker)]
         if not pids:
             return "no child to kill"
         pid = rng.choice(pids)
@@ -147,10 +130,15 @@ def plant(data: Path, model: Path, workers: int) -> Iterator[Plant]:
                 made.start_worker()
             yield made
         finally:
-            for worker in made.workers:
-                worker.process.ask_to_stop()
-            for worker in made.workers:
-                worker.process.stop()
+            stop_all(made.workers)
+
+
+def _ready_children(worker: RunningWorker) -> list[int]:
+    """Return the process ids of its ready children."""
+    found = []
+    for folder in worker.run_dir.glob("tussis-*"):
+        found += [pid for pid, report in RunDir(folder).children().items() if report.state == "ready"]
+    return found
 
 
 def _port(url: str) -> int:

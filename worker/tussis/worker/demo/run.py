@@ -31,8 +31,8 @@ from tussis.worker.local.bucket import bucket_client
 from tussis.worker.local.environment_file import source_command, write_environment
 from tussis.worker.local.interrupts import Interrupted, interrupts
 from tussis.worker.local.model import Choice, choose_model
-from tussis.worker.local.screen import Screen
-from tussis.worker.local.serving import DemoWorker, run_dir
+from tussis.worker.local.running_worker import RunningWorker, local_run_dir, start_local_worker
+from tussis.worker.local.screen import Screen, count
 from tussis.worker.local.surroundings import forget_deployments, shown_command, writing
 
 RECORDINGS: Final = 24
@@ -90,6 +90,7 @@ class Demo:
         self._wishes = wishes
         self._screen = screen
         self._data = wishes.data.absolute()
+        self._children = wishes.children or min(available_cores(), _MOST_CHILDREN)
         self._began = time.monotonic()
         self._began_at = datetime.now(UTC)
         #: The exit status, set when the table is shown.
@@ -118,14 +119,14 @@ class Demo:
         with screen.step("model", "exporting a model of random weights, once") as step:
             if worker is None:
                 worker = self._start_worker(started, servers, choice)
-            write_environment(self._data, servers.endpoints, choice.path, run_dir(self._data))
+            write_environment(self._data, servers.endpoints, choice.path, local_run_dir(self._data))
             manifest = read_manifest(choice.path)
             step.text = f"{manifest.label}, profile {manifest.profile}, threshold {manifest.threshold}"
         if choice.random:
             screen.line("", Text("RANDOM WEIGHTS: this model detects nothing", style="bold yellow"))
         with screen.step("worker", "starting the worker: each child loads the model") as step:
             worker.wait_ready()
-            step.text = f"{_count(worker.children, 'child', 'children')} ready"
+            step.text = f"{count(self._children, 'child', 'children')} ready"
         ready = time.monotonic()
         tally = self._follow(servers, worker, enqueued)
         self._report(tally, choice, ready, time.monotonic())
@@ -141,16 +142,15 @@ class Demo:
             step.text = f"{versions} on 127.0.0.1"
         return servers
 
-    def _start_worker(self, started: ExitStack, servers: Servers, choice: Choice) -> DemoWorker:
-        children = self._wishes.children or min(available_cores(), _MOST_CHILDREN)
-        worker = DemoWorker(servers, self._data, choice.wait(), children)
+    def _start_worker(self, started: ExitStack, servers: Servers, choice: Choice) -> RunningWorker:
+        worker = start_local_worker(servers, self._data, choice.wait(), self._children)
         started.callback(worker.stop)
         return worker
 
     def _make(self) -> tuple[Recording, ...]:
-        count = self._wishes.recordings or RECORDINGS
+        number = self._wishes.recordings or RECORDINGS
         with self._screen.step("recordings", "synthesising coughs and backgrounds") as step:
-            made = recordings.synthesised(self._data / _SYNTHETIC, count)
+            made = recordings.synthesised(self._data / _SYNTHETIC, number)
             kinds = ", ".join(sorted({recording.path.suffix[1:] for recording in made}))
             step.text = f"{len(made)} synthetic ones: {kinds}"
         return made
@@ -171,10 +171,10 @@ class Demo:
         with self._screen.step("enqueue", "enqueueing") as step:
             enqueued = jobs.enqueue(made, self._wishes.again, servers.endpoints.environment())
             still = sum(1 for job in enqueued if not job.sent)
-            step.text = _count(len(enqueued) - still, "job") + (f", {still} were open already" if still else "")
+            step.text = count(len(enqueued) - still, "job") + (f", {still} were open already" if still else "")
         return enqueued
 
-    def _follow(self, servers: Servers, worker: DemoWorker, enqueued: list[jobs.Enqueued]) -> Tally:
+    def _follow(self, servers: Servers, worker: RunningWorker, enqueued: list[jobs.Enqueued]) -> Tally:
         answers: list[JobAnswer] = []
         url = servers.endpoints.broker_url
         with (
@@ -198,8 +198,8 @@ class Demo:
         screen.show(summary.results_table(tally, screen.width, lambda name: screen.safe(name)))
         for key, reason in summary.failures(tally):
             screen.line("failed", f"{key}: {reason}")
-        count = len(tally.answers)
-        screen.line("done", f"{_count(count, 'recording')}, {tally.audio_s:.1f} s of audio: {tally.words()}")
+        number = len(tally.answers)
+        screen.line("done", f"{count(number, 'recording')}, {tally.audio_s:.1f} s of audio: {tally.words()}")
         if not summary.is_wide(screen.width):
             screen.line("answered by", summary.served(tally))
         if choice.random:
@@ -207,7 +207,7 @@ class Demo:
         if tally.before:
             since, until = min(tally.before), max(tally.before)
             when = f"{since:%Y-%m-%d %H:%M}" + (f" to {until:%H:%M}" if f"{since:%H:%M}" != f"{until:%H:%M}" else "")
-            which = "all" if len(tally.before) == count else str(len(tally.before))
+            which = "all" if len(tally.before) == number else str(len(tally.before))
             screen.line("reused", f"{which} from {when} UTC; --again analyses anew")
         speed = "" if tally.before or ended <= ready else f", {tally.audio_s / (ended - ready):.0f} times real time"
         screen.line(
@@ -218,7 +218,7 @@ class Demo:
         if not self._wishes.keep:
             screen.line("next step", f"{self._command} --keep leaves servers and worker running")
 
-    def _keep(self, worker: DemoWorker) -> None:
+    def _keep(self, worker: RunningWorker) -> None:
         source = source_command(self._wishes.data)
         self._screen.line("running", f"until Ctrl-C. In another terminal: {source}; tussis results")
         while True:
@@ -239,7 +239,3 @@ class Demo:
 def _short(version: str) -> str:
     """The major and minor version."""
     return ".".join(version.split(".")[:2])
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or f'{one}s'}"

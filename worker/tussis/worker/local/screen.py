@@ -31,8 +31,8 @@ _LABEL_WIDTH: Final = 12
 _PLAIN_EVERY_S: Final = 2.0
 
 
-class Step:
-    """One running step. ``text`` is the text of its line."""
+class ScreenLine:
+    """The line of one running step. ``text`` is set by the step and shown at its end."""
 
     def __init__(self, console: Console, label: str, progress: Progress, task: TaskID) -> None:
         self._console = console
@@ -65,14 +65,14 @@ class Screen:
         return self.console.width
 
     @contextmanager
-    def step(self, label: str, doing: str) -> Iterator[Step]:
+    def step(self, label: str, doing: str) -> Iterator[ScreenLine]:
         """Run a step in a ``with`` block. Its line is shown at the end, not when it fails."""
         with self._progress(doing) as (progress, task):
-            step = Step(self.console, label, progress, task)
+            line = ScreenLine(self.console, label, progress, task)
             began = time.monotonic()
-            yield step
-            step.seconds = time.monotonic() - began
-        self.line(label, step.text, step.seconds)
+            yield line
+            line.seconds = time.monotonic() - began
+        self.line(label, line.text, line.seconds)
 
     def line(self, label: str, text: str | Text, seconds: float | None = None) -> None:
         """Show a line with a label. On a terminal long text is wrapped, and further lines are indented."""
@@ -111,6 +111,11 @@ class Screen:
         )
         with progress:
             yield progress, progress.add_task(doing, total=None, note="")
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """A number with its noun: "1 job", "2 jobs". ``many`` is the plural; ``one`` with an s when None."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
 class _WhenCounted(ProgressColumn):

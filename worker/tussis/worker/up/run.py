@@ -25,8 +25,9 @@ from tussis.worker.local.bucket import bucket_client
 from tussis.worker.local.environment_file import export_lines, source_command, write_environment
 from tussis.worker.local.interrupts import Interrupted, interrupts
 from tussis.worker.local.model import Choice, choose_model
-from tussis.worker.local.screen import Screen
-from tussis.worker.local.serving import DemoWorker, run_dir
+from tussis.worker.local.running_program import stop_all
+from tussis.worker.local.running_worker import RunningWorker, local_run_dir, start_local_worker
+from tussis.worker.local.screen import Screen, count
 from tussis.worker.local.surroundings import forget_deployments, writing
 from tussis.worker.up.events import LogTail
 
@@ -50,7 +51,7 @@ class Wishes:
 class Served:
     """One worker and its state."""
 
-    worker: DemoWorker
+    worker: RunningWorker
     tail: LogTail
     metrics_port: int
 
@@ -108,13 +109,13 @@ class Up:
             random = "; RANDOM WEIGHTS: it detects nothing" if choice.random else ""
             step.text = f"{manifest.label}, profile {manifest.profile}{random}"
         serving: dict[str, Served] = {}
-        started.callback(lambda: _stop(serving))
+        started.callback(lambda: stop_all([served.worker for served in serving.values()]))
         with screen.step("workers", "starting the workers: each child loads the model") as step:
             for number in range(1, wishes.workers + 1):
                 serving[f"worker-{number}"] = self._start(servers, choice, f"worker-{number}")
             for served in serving.values():
                 served.worker.wait_ready()
-            step.text = f"{_count(wishes.workers, 'worker')} with {_count(self._children, 'process', 'processes')} each"
+            step.text = f"{count(wishes.workers, 'worker')} with {count(self._children, 'process', 'processes')} each"
         self._tell(servers, choice, serving)
         self._watch(servers, choice, serving)
 
@@ -128,12 +129,12 @@ class Up:
         (port,) = free_ports(1)
         arguments = ("--metrics-port", str(port))
         tail = LogTail(self._data / f"{name}.log")
-        worker = DemoWorker(servers, self._data, choice.path, self._children, name, arguments)
+        worker = start_local_worker(servers, self._data, choice.path, self._children, name, arguments)
         return Served(worker, tail, port)
 
     def _tell(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
         """Show the addresses, and write the environment file for shells."""
-        variables = write_environment(self._data, servers.endpoints, choice.path, run_dir(self._data))
+        variables = write_environment(self._data, servers.endpoints, choice.path, local_run_dir(self._data))
         screen = self._screen
         screen.show("")
         for line in export_lines(variables):
@@ -175,8 +176,8 @@ class Up:
             if served.worker.running:
                 continue
             if not served.worker.ready:
-                raise ServerFailed(f"{name} ended: {served.worker.last_words()}; see {served.worker.log}")
-            self._screen.line(name, f"it ended: {served.worker.last_words()}; starting it again")
+                raise ServerFailed(f"{name} ended: {served.worker.last_message()}; see {served.worker.log}")
+            self._screen.line(name, f"it ended: {served.worker.last_message()}; starting it again")
             serving[name] = self._start(servers, choice, name)
 
     def _update(self, status: Status, ledger: Ledger) -> None:
@@ -187,14 +188,3 @@ class Up:
                 f"open {depth.open}  waiting {depth.total_waiting}  in work {depth.in_flight}  "
                 f"deferred {depth.deferred}  {ended}"
             )
-
-
-def _stop(serving: dict[str, Served]) -> None:
-    for served in serving.values():
-        served.worker.ask_to_stop()
-    for served in serving.values():
-        served.worker.stop()
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or f'{one}s'}"
