@@ -122,9 +122,9 @@ def quantize(
     _line("model", f"{done.manifest.label}, made from {done.manifest.parent}")
     _line("gate", f"passed: {found.summary()}")
     _line(
-        "confidence",
-        f"with 95 %, fewer than {100 * found.flips_limit:.2f} % of all decisions flip; {found.coughs} of the recordings"
-        f" are coughs",
+        "bound",
+        f"fewer than {100 * found.flips_limit:.2f} % of all decisions flip, with 95 % confidence; "
+        f"{found.coughs} of the recordings are coughs",
     )
     _line("bag", f"probability shift p99 {found.bag_p99:.4f}, largest {found.bag_max:.4f}")
     _line("segments", f"probability shift p99 {found.segment_p99:.4f}, largest {found.segment_max:.4f}")

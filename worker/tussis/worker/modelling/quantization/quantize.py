@@ -194,7 +194,7 @@ class _Work:
                 if recording is None:
                     continue
                 if recording.sha256 in seen:
-                    self.request.reading.skipped(path, "it is a copy of another recording")
+                    self.request.reading.skipped(path, "it is a copy of a recording that was read before")
                     continue
                 seen.add(recording.sha256)
                 self.validated.append(path)
