@@ -113,7 +113,7 @@ TABLE: tuple[tuple[list[str], dict[str, str | None], int, str], ...] = (
     (["status", "--nonsense"], {}, 2, "(tussis status --help)"),
     (["job"], {}, 2, "Missing argument 'ID'"),
     (["job", f"caf{BYTE}"], {}, 1, "'caf\\udce9' is not a job id"),
-    (["job", LONG], {}, 1, "is open, and none has a result"),
+    (["job", LONG], {}, 1, "no open job, result or failure has the job id"),
     (["results", "--since", "soon"], {}, 2, "'soon' is not a time"),
     (["results", "--prefix", f"s3://bucket/{BYTE}"], {}, 1, "the key is not valid Unicode"),
     (["results", "--prefix", f"s3://bucket/{LONG}"], {}, 1, "a key has 1 to 1024 bytes"),

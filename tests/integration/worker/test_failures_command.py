@@ -145,7 +145,7 @@ def test_a_piped_list_has_a_row_a_line(failures: Failures) -> None:
     table = failures.run("list")
     assert table.exit_code == 0
     header, first, *others = table.stdout.splitlines()
-    assert header.split() == ["id", "class", "failed", "at", "(UTC)", "tries", "recording", "message"]
+    assert header.split() == ["id", "class", "failed", "at", "(UTC)", "attempts", "recording", "message"]
     assert first.rstrip().endswith(f"  s3://recordings/{printable(key)}  two\\nlines {'x' * 300}")
     assert [line.split()[0] for line in others] == ["4", "3", "2", "1"]
     assert all(line.rstrip().endswith(f"what is wrong with [{line.split()[5].split('/', 3)[3]}]") for line in others)

@@ -125,7 +125,7 @@ def test_a_checkpoint_that_is_cut_off_is_refused(tmp_path: Path, state: dict[str
 
 
 def test_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelRefused, match="the checkpoint .* does not exist"):
+    with pytest.raises(ModelRefused, match=r"the checkpoint .* does not exist"):
         load_checkpoint(tmp_path / "best.pt")
     (tmp_path / "folder.pt").mkdir()
     with pytest.raises(ModelRefused, match="cannot read the checkpoint"):

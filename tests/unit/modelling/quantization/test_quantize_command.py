@@ -93,7 +93,7 @@ def test_a_model_that_answers_alike_is_written_beside_its_parent(
         "|bag probability| shift p99",
         "95 % confidence",
         "MB to",
-        "ms a segment",
+        "ms per segment",
         "segments",
     ):
         assert said in result.output

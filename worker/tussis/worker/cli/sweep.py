@@ -155,7 +155,7 @@ def sweep(
         if resume is not None:
             remove_place(resume)
         if not run.counts.listed:
-            raise ObjectMissing(f"no object under {address.uri}: check the prefix")
+            raise ObjectMissing(f"no object is under {address.uri}: check the prefix")
         output.done = True
 
 
