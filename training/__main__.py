@@ -16,19 +16,19 @@ data_option = click.option(
     envvar="TUSSIS_TEST_DATA",
     required=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="The folder of the audio pack, with its manifest.csv. [env: TUSSIS_TEST_DATA]",
+    help="Folder of the audio pack, with its manifest.csv.  [default: TUSSIS_TEST_DATA]",
 )
 model_option = click.option(
     "--model",
     default=MODEL,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The ONNX file; default: the shipped one.",
+    help="ONNX file.  [default: the shipped one]",
 )
 work_option = click.option(
     "--work",
     default=REPOSITORY / ".tussis" / "training",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where scenes and checkpoints are kept, so that a broken run goes on; default: .tussis/training.",
+    help="Folder of scenes and checkpoints. An interrupted run continues from them.  [default: .tussis/training]",
 )
 
 
@@ -43,19 +43,19 @@ class _TrainByDefault(click.Group):
 
 @click.group(cls=_TrainByDefault)
 def main() -> None:
-    """Train the reference detector (the default), or measure it."""
+    """Train the reference detector, or measure it. Without a command: train."""
 
 
 @main.command()
 @data_option
 @work_option
 @model_option
-@click.option("--scenes", default=16_000, show_default=True, help="Scenes to learn from.")
-@click.option("--utterances", default=3_000, show_default=True, help="Sentences of synthesised speech.")
-@click.option("--checks", default=600, show_default=True, help="Scenes of the validation.")
-@click.option("--epochs", default=36, show_default=True, help="Of half the scenes each.")
-@click.option("--seed", default=1, show_default=True)
-@click.option("--processes", default=2, show_default=True, help="Of one thread each.")
+@click.option("--scenes", default=16_000, show_default=True, help="Number of training scenes.")
+@click.option("--utterances", default=3_000, show_default=True, help="Number of sentences of synthesised speech.")
+@click.option("--checks", default=600, show_default=True, help="Number of validation scenes.")
+@click.option("--epochs", default=36, show_default=True, help="Number of epochs. Each uses half of the scenes.")
+@click.option("--seed", default=1, show_default=True, help="Seed of all random choices.")
+@click.option("--processes", default=2, show_default=True, help="Number of processes, of one thread each.")
 def train(
     data: Path,
     work: Path,
@@ -67,7 +67,11 @@ def train(
     seed: int,
     processes: int,
 ) -> None:
-    """Compute scenes, train, choose the threshold on val, export."""
+    """Train the detector and export it.
+
+    Computes the scenes, trains, chooses the threshold on the split val and writes the ONNX file and its manifest. An
+    interrupted run continues when it is started again.
+    """
     from training import speech
     from training.run import Size, run_training
 
@@ -80,17 +84,26 @@ def train(
 @main.command()
 @data_option
 @model_option
-@click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True)
+@click.option(
+    "--split", type=click.Choice(["val", "test"]), default="test", show_default=True, help="Split to measure."
+)
 @click.option(
     "--card",
     default=CARD,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The card; numbers and figure beside it.",
+    help="Model card to write, with numbers and figure beside it.",
 )
-@click.option("--scenes", default=33, show_default=True, help="Background scenes of 15 s for each class.")
-@click.option("--noisy-scenes", default=16, show_default=True, help="The same at each level of added noise.")
-@click.option("--coughs", default=None, type=int, help="At most so many coughs are mixed and altered; default: all.")
-@click.option("--processes", default=2, show_default=True)
+@click.option("--scenes", default=33, show_default=True, help="Number of background scenes of 15 s per class.")
+@click.option(
+    "--noisy-scenes",
+    default=16,
+    show_default=True,
+    help="Number of background scenes of 15 s per class at each level of added noise.",
+)
+@click.option(
+    "--coughs", default=None, type=int, help="At most this number of coughs is mixed and altered.  [default: all]"
+)
+@click.option("--processes", default=2, show_default=True, help="Number of processes, of one thread each.")
 def evaluate(
     data: Path,
     model: Path,
@@ -101,7 +114,10 @@ def evaluate(
     coughs: int | None,
     processes: int,
 ) -> None:
-    """Measure a model and write its card. ``test`` is for the final measurement only."""
+    """Measure a model and write its model card.
+
+    Use the split val while you choose a model, and the split test only for the final measurement.
+    """
     from training.evaluate import Effort
     from training.run import run_evaluation
 
@@ -109,9 +125,12 @@ def evaluate(
 
 
 @main.command("card")
-@click.option("--card", default=CARD, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--card", default=CARD, type=click.Path(dir_okay=False, path_type=Path), help="Model card to write.")
 def write_card(card: Path) -> None:
-    """Write the card again from the numbers in the JSON file beside it."""
+    """Write the model card again, from the numbers in the JSON file beside it.
+
+    Use it after a change of the text of the card.
+    """
     from training.card import rendered
     from training.results import read
 

@@ -38,12 +38,12 @@ def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> N
     work.mkdir(parents=True, exist_ok=True)
     folder = work / f"scenes-{size.seed}-{size.scenes}"
     if not cache.complete(folder, size.scenes):
-        say("decode the train split, speak")
+        say("decode the train split, synthesise speech")
         material = scenes.material(data, "train", size.utterances, work, size.seed, size.processes)
         for done in cache.computed(material, size.scenes, folder, size.seed, size.processes):
             say(f"{done} of {size.scenes} scenes")
         del material
-    say("prepare the validation")
+    say("prepare the validation set")
     held = validation.validation(data, work, size.seed, size.checks)
     learnt_from = cache.loaded(folder, size.scenes)
     plan = Plan(epochs=size.epochs, seed=size.seed)

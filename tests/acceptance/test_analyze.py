@@ -95,4 +95,4 @@ def test_people_get_a_line_a_recording(spawn: Spawn, tiny_model: Path, tmp_path:
     assert run.wait(SLOW_S) == 0
     [line] = run.stdout
     assert str(file) in line
-    assert "17.5 s of them analysed" in line
+    assert "first 17.5 s analysed" in line

@@ -69,7 +69,7 @@ def test_sweep_is_interrupted_while_it_waits_for_room(deployment: Deployment) ->
     ) as process:
         os.close(theirs)
         said = b""
-        while b"waiting, the queue holds 3" not in said:
+        while b"waiting, the queues hold 3" not in said:
             said += os.read(ours, 65_536)
         process.send_signal(signal.SIGINT)
         with contextlib.suppress(OSError):  # the end of a terminal

@@ -98,7 +98,7 @@ def test_a_worker_whose_model_name_is_taken(deployment: Deployment, tiny_model: 
 
 
 def test_a_job_that_nobody_knows(deployment: Deployment) -> None:
-    assert "is the id right?" in one_line(deployment.tussis("job", "6a6f6220-0000-0000-0000-000000000000"))
+    assert "check the id" in one_line(deployment.tussis("job", "6a6f6220-0000-0000-0000-000000000000"))
 
 
 #: Bytes that are no UTF-8, as Python holds them; a subprocess gets the byte itself.
@@ -112,9 +112,9 @@ TABLE: tuple[tuple[list[str], dict[str, str | None], int, str], ...] = (
     (["stauts"], {}, 2, "Did you mean 'status'?"),
     (["status", "--nonsense"], {}, 2, "(tussis status --help)"),
     (["job"], {}, 2, "Missing argument 'ID'"),
-    (["job", f"caf{BYTE}"], {}, 1, "'caf\\udce9' is no job id"),
-    (["job", LONG], {}, 1, "is open, and none has a result"),
-    (["results", "--since", "soon"], {}, 2, "'soon' is no time"),
+    (["job", f"caf{BYTE}"], {}, 1, "'caf\\udce9' is not a job id"),
+    (["job", LONG], {}, 1, "no open job, result or failure has the job id"),
+    (["results", "--since", "soon"], {}, 2, "'soon' is not a time"),
     (["results", "--prefix", f"s3://bucket/{BYTE}"], {}, 1, "the key is not valid Unicode"),
     (["results", "--prefix", f"s3://bucket/{LONG}"], {}, 1, "a key has 1 to 1024 bytes"),
     (["failures", "show", "9" * 30], {}, 2, f"{'9' * 30} is not in the range"),
@@ -137,7 +137,7 @@ TABLE: tuple[tuple[list[str], dict[str, str | None], int, str], ...] = (
     (["models", "check", "/none.onnx"], {}, 1, "no model file /none.onnx"),
     (["models", "check", LONG], {}, 1, "xxx"),
     (["migrate", "--to", "nonsense"], {}, 2, "no revision 'nonsense'"),
-    (["migrate", "--to", "base"], {}, 2, "Say so with --yes"),
+    (["migrate", "--to", "base"], {}, 2, "Confirm with --yes"),
     (["health", "everything"], {}, 2, "No such command 'everything'"),
     (["bench", "store", "--rounds", "0"], {}, 2, "0 is not in the range"),
     (["up", "--data", "/proc/none"], {}, 1, "cannot write /proc/none"),

@@ -102,7 +102,7 @@ def test_an_older_output_is_replaced_and_named_as_asked(recording: Path, tmp_pat
 MISTAKES = {
     "missing": "cannot read .*gone.wav: No such file",
     "directory": "cannot read .*: Is a directory",
-    "text": "text.wav: .*no audio container",
+    "text": "text.wav: .*not in a supported audio container",
     "empty": "empty.wav: .*no bytes",
     "too large": "over the limit of 1000 bytes",
     "profile": "no preprocessing profile 'best': use one of documented, training, legacy",

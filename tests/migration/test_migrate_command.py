@@ -51,7 +51,7 @@ def test_back_needs_a_yes(run: Run, database_url: str) -> None:
 def test_an_unknown_revision(run: Run) -> None:
     told = run("--to", "0099")
     assert told.exit_code == 2
-    assert f"no revision '0099': there are base, {', '.join(migrate.revisions())}" in told.stderr
+    assert f"no revision '0099': use one of base, {', '.join(migrate.revisions())}" in told.stderr
 
 
 def test_a_database_of_a_newer_version(run: Run, database_url: str) -> None:

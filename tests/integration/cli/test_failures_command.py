@@ -145,7 +145,7 @@ def test_a_piped_list_has_a_row_a_line(failures: Failures) -> None:
     table = failures.run("list")
     assert table.exit_code == 0
     header, first, *others = table.stdout.splitlines()
-    assert header.split() == ["id", "class", "failed", "at", "(UTC)", "tries", "recording", "message"]
+    assert header.split() == ["id", "class", "failed", "at", "(UTC)", "attempts", "recording", "message"]
     assert first.rstrip().endswith(f"  s3://recordings/{printable(key)}  two\\nlines {'x' * 300}")
     assert [line.split()[0] for line in others] == ["4", "3", "2", "1"]
     assert all(line.rstrip().endswith(f"what is wrong with [{line.split()[5].split('/', 3)[3]}]") for line in others)
@@ -158,15 +158,15 @@ def test_a_piped_list_has_a_row_a_line(failures: Failures) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
-        ([], 2, "Say which"),
-        (["--discarded"], 2, "Say which"),
+        ([], 2, "Select failures"),
+        (["--discarded"], 2, "Select failures"),
         (["1", "--class", "corrupt"], 2, "not both"),
         (["1", "--all"], 2, "not both"),
         (["--class", "empty"], 1, "no failure matches"),
         (["--class", "corupt"], 2, "no error class 'corupt': did you mean 'corrupt'?"),
         (["--class", "nonsense"], 2, "no error class 'nonsense': "),
         (["--class", "caf\udce9"], 2, "no error class 'caf\\udce9': "),
-        (["--since", "2999-01-01"], 2, "lies in the future"),
+        (["--since", "2999-01-01"], 2, "is in the future"),
         (["999", "1000"], 1, "no failure has the id 999, 1000"),
         (["6"], 1, "no failure has the id 6"),
         (["--prefix", "nonsense"], 1, "not an S3 URI"),
@@ -211,14 +211,14 @@ def test_a_retry_opens_the_jobs_of_the_failures(failures: Failures, arguments: l
         assert (job.reopen, job.priority, job.etag) == (True, 2, "e1")
     assert ledger.depth().open == len(ids)
     again = failures.run("retry", *arguments)
-    assert f"0 enqueued again, {len(ids)} open already" in again.stderr
+    assert f"0 enqueued again, {len(ids)} already open" in again.stderr
 
 
 def test_an_id_that_is_no_failure_is_told_and_the_others_are_done(failures: Failures) -> None:
     done = failures.run("retry", "1", "6", "1")
     assert done.exit_code == 1
     assert "1 enqueued again" in done.stderr
-    assert "tussis: 6 is no failure" in done.stderr
+    assert "tussis: 6 is not a failure" in done.stderr
 
 
 def test_discarding(failures: Failures) -> None:

@@ -139,7 +139,7 @@ def test_a_probability_beside_the_threshold_is_not_rounded_onto_it(store: Store,
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--since", "2999-01-01"], "--since 2999-01-01 00:00 lies in the future: it is "),
+        (["--since", "2999-01-01"], "--since 2999-01-01 00:00 is in the future: give a time before "),
         (["--since", "1h", "--until", "2h"], " is not before --until "),
         (["--state", "nonsense"], "'nonsense' is not one of 'running', "),
         (["--decision", "maybe"], "'maybe' is not one of 'cough', 'no-cough'"),
@@ -212,7 +212,7 @@ def test_the_table_stops_at_fifty_and_says_so(store: Store, store_url: str, mode
         "error_message, worker, device, enqueued_at, started_at, finished_at "
         "FROM analyses, generate_series(1, 59) n",
     )
-    assert "50 shown: 50 failed. There may be more: --limit, --since, --until." in run(columns=200).stdout
+    assert "50 shown: 50 failed. There may be more: use --limit, --since or --until." in run(columns=200).stdout
     assert "60 shown: 60 failed. Model" in run("--limit", "100", columns=200).stdout
     assert len(objects(run("--json"))) == 60
 
@@ -234,7 +234,7 @@ def test_control_characters_of_a_key_stay_out_of_the_terminal(store: Store, run:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--since", "yesterday"], 2, "'yesterday' is no time"),
+        (["--since", "yesterday"], 2, "'yesterday' is not a time"),
         (["--limit", "0"], 2, "0 is not in the range x>=1"),
         (["--prefix", "recordings/ward"], 1, "tussis: not an S3 URI: 'recordings/ward'"),
         (["--state", "done"], 2, "'done' is not one of"),
@@ -279,5 +279,5 @@ def test_moments_ago(text: str, ago_s: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "2026-13-01", "5", "5m", "999999w"])
 def test_moments_that_are_none(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="is no time"):
+    with pytest.raises(click.BadParameter, match="is not a time"):
         moment(click.Context(root), click.Option(["--since"]), text)

@@ -377,8 +377,8 @@ def test_the_command_sweeps_a_bucket_and_resumes(deployment: Deployment, tiny_mo
     ("arguments", "status", "words"),
     [
         (["s3://B/none/"], 1, "no object is under"),
-        (["s3://B", "--model", "a", "--any-model"], 2, "exclude"),
-        (["s3://B", "--dry-run", "--resume", "x"], 2, "keeps no place"),
+        (["s3://B", "--model", "a", "--any-model"], 2, "not both"),
+        (["s3://B", "--dry-run", "--resume", "x"], 2, "saves no progress"),
         (["s3://B", "--profile", "nonsense"], 1, "nonsense"),
         (["s3://B", "--model", "cuogh"], 2, "no worker has served the model 'cuogh': did you mean 'cough'?"),
         (["s3://B", "--model", "cough@9"], 2, "no worker has served the model 'cough@9': did you mean 'cough@1'?"),

@@ -150,5 +150,5 @@ def test_a_full_disk_is_the_operators_to_mend(monkeypatch: pytest.MonkeyPatch, f
 
     monkeypatch.setattr(tempfile, "TemporaryFile", file)
 
-    with pytest.raises(DiskFull, match="make some"):
+    with pytest.raises(DiskFull, match="free space"):
         decode(data, Limits(), Decoder.PYDUB)

@@ -334,7 +334,7 @@ def test_a_process_that_dies_costs_speed_only(
 
     assert tuning_process.decide_in_own_process(model, intra_op_threads=1, cache_dir=tmp_path) is None
 
-    assert log.of("graph_not_decided") == [{"reason": "its process ended with 7"}]
+    assert log.of("graph_not_decided") == [{"reason": "its process ended with exit code 7"}]
 
 
 def test_a_model_that_cannot_be_loaded_is_left_to_whoever_loads_it(model: Path, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_graph_of_fixed_segments_gives_the_same(tmp_path: Path, detector: Dete
     assert found.segment_logits.shape == (2, 3)
     np.testing.assert_allclose(found.bag_logit, expected.bag_logit, atol=1e-5)
     np.testing.assert_allclose(found.segment_logits, expected.segment_logits, atol=1e-5)
-    with pytest.raises(ValueError, match="33 segments, and the graph takes 32"):
+    with pytest.raises(ValueError, match="33 segments: the graph takes at most 32"):
         fixed.score(images(1, 33), np.ones((1, 33), dtype=bool))
 
 
@@ -132,9 +132,9 @@ def test_a_logit_is_finite_and_turns_back_into_its_probability() -> None:
         (images(1, 2)[..., :223], kept([1, 1]), "not float32"),
         (images(1, 2), np.ones((1, 2), dtype=np.uint8), "not bool"),
         (images(1, 2), kept([1, 1, 1]), "not bool"),
-        (images(2, 2), kept([1, 1], [0, 0]), "must have a segment"),
-        (images(1, 2)[:, :0], np.ones((1, 0), dtype=bool), "must have a segment"),
-        (images(1, 2)[:0], np.ones((0, 2), dtype=bool), "must have a segment"),
+        (images(2, 2), kept([1, 1], [0, 0]), "must have at least one segment"),
+        (images(1, 2)[:, :0], np.ones((1, 0), dtype=bool), "must have at least one segment"),
+        (images(1, 2)[:0], np.ones((0, 2), dtype=bool), "must have at least one segment"),
     ],
 )
 def test_wrong_arrays_are_a_mistake_of_the_caller(
@@ -219,7 +219,7 @@ def test_an_answer_of_another_shape_than_declared_is_a_failure(tmp_path: Path) -
     model.graph.node.append(onnx.helper.make_node("Slice", ["all_bags", "first", "second"], ["bag_probability"]))
     detector = Detector.load(write_model(tmp_path / "short.onnx", model), intra_op_threads=1)
 
-    with pytest.raises(InferenceFailed, match=r'gave "bag_probability" as \(1,\), not \(2,\)'):
+    with pytest.raises(InferenceFailed, match=r'returned "bag_probability" with shape \(1,\), not \(2,\)'):
         detector.score(images(2, 2), kept([1, 1], [1, 1]))
 
 

@@ -115,8 +115,8 @@ def test_an_unknown_field_is_named() -> None:
         (b"\xff\xfe\x00", "is not JSON"),
         (b"[" * 50_000, "is not JSON"),
         (b'{"threshold": NaN}', "NaN is not a JSON number"),
-        (b'{"threshold": 0.6, "threshold": 0.7}', "stands in it twice"),
-        (b"[]", "holds no JSON object"),
+        (b'{"threshold": 0.6, "threshold": 0.7}', "a field occurs twice"),
+        (b"[]", "it is not a JSON object"),
         (b" " * 70_000, "more than 65536 bytes"),
     ],
 )

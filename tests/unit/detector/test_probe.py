@@ -40,8 +40,11 @@ def test_a_model_that_follows_the_contract_passes(tmp_path: Path, tiny: Tiny) ->
 @pytest.mark.parametrize(
     ("tiny", "said"),
     [
-        (Tiny(looks_at_neighbours=True), "tiny@1: a recording's logits move by .* with its neighbours in a batch"),
-        (Tiny(ignores_mask=True), "tiny@1: a recording's logits move by .* with masked padding"),
+        (
+            Tiny(looks_at_neighbours=True),
+            "tiny@1: a recording's logits change by .* with other recordings in the batch",
+        ),
+        (Tiny(ignores_mask=True), "tiny@1: a recording's logits change by .* with masked padding"),
         (Tiny(logit_factor=0.5), "tiny@1: probabilities and the sigmoids of the logits differ by"),
         (Tiny(logit_factor=float("nan")), "tiny@1 does not run on noise"),
     ],

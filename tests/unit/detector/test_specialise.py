@@ -208,7 +208,7 @@ def no_use(model: onnx.ModelProto) -> None:
     [
         (branches, "branches or loops"),
         (input_as_output, '"spectrograms" is an output'),
-        (own_mels, 'a "mels" or "round_to_float16" of its own'),
+        (own_mels, 'already has a "mels" or "round_to_float16"'),
         (no_use, 'nothing uses "spectrograms"'),
     ],
 )

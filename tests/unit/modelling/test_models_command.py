@@ -108,7 +108,7 @@ def test_check_prints_the_facts(tiny_model: Path) -> None:
     for said in (
         "tiny@1",
         "opset 17, batch dynamic, segments dynamic",
-        "own for bag and segment",
+        "from the graph for bag and segment",
         "neighbours",
         "padding",
         "The model can be served.",
@@ -117,7 +117,7 @@ def test_check_prints_the_facts(tiny_model: Path) -> None:
 
 
 def test_check_refuses_a_model_that_looks_at_its_neighbours(tmp_path: Path) -> None:
-    with pytest.raises(ModelRefused, match="neighbours in a batch"):
+    with pytest.raises(ModelRefused, match="other recordings in the batch"):
         run("check", write_tiny(tmp_path, Tiny(looks_at_neighbours=True)))
 
 
@@ -129,10 +129,10 @@ def test_check_refuses_a_model_without_a_manifest(bare: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "Give one of --random and --checkpoint"),
-        (["--random", "1", "--checkpoint", "a.pt"], "Give one of --random and --checkpoint"),
+        ([], "Give either --random or --checkpoint"),
+        (["--random", "1", "--checkpoint", "a.pt"], "Give either --random or --checkpoint"),
         (["--random", "1", "--name", "cough"], "together, or none"),
-        (["--random", "1", *DESCRIBED], "leave --name and its like to --checkpoint"),
+        (["--random", "1", *DESCRIBED], "omit --name, --version"),
         (["--checkpoint", "a.pt", "--name", "cough"], "together, or none"),
         (["--random", "-1"], "not in the range"),
     ],

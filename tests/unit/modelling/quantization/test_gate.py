@@ -71,7 +71,7 @@ def test_the_bound_is_clopper_and_pearsons(found: int, tried: int, limit: float)
 
 
 def test_what_is_told_has_both_numbers_and_both_limits() -> None:
-    told = comparison(325, 2, 0.0123).told()
+    told = comparison(325, 2, 0.0123).summary()
 
     for said in ("2 of 325", "0.62 %", "at most 0.5 %", "0.0123", "at most 0.02"):
         assert said in told

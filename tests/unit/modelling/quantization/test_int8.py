@@ -191,7 +191,7 @@ def test_a_model_without_convolutions_is_refused() -> None:
 
 
 def test_a_model_that_was_made_smaller_already_is_refused(small: Calibrated) -> None:
-    with pytest.raises(ModelRefused, match="quantised already: give the float32 model"):
+    with pytest.raises(ModelRefused, match="already quantised: give the float32 model"):
         simplified(small.quantised(), "small-int8.onnx")
     with pytest.raises(ModelRefused, match="float16 weights: give the float32 model"):
         simplified(to_float16(small.model, small.backbone), "small-float16.onnx")

@@ -93,7 +93,7 @@ def test_a_model_that_answers_alike_is_written_beside_its_parent(
         "|bag probability| shift p99",
         "95 % confidence",
         "MB to",
-        "ms a segment",
+        "ms per segment",
         "segments",
     ):
         assert said in result.output
@@ -114,7 +114,7 @@ def test_a_model_that_answers_differently_is_not_written(
     assert "int8 of small@1 fails the gate" in said
     assert f"of {MIN_VALIDATION} decisions flip" in said
     assert "|bag probability| shift p99 0.0" in said
-    assert "nothing is written" in said
+    assert "nothing was written" in said
     assert left(tmp_path) == ["small.json", "small.onnx"]
 
 
@@ -124,7 +124,7 @@ def test_float16_needs_no_calibration_and_says_what_it_is_for(
     result = run(small, "--to", "float16", "--validate", folders[1], "--output", tmp_path / "half.onnx")
 
     assert result.exit_code == 0, result.output
-    assert "a CPU computes it in float32 and gains nothing" in result.output
+    assert "a CPU computes it in float32 and is not faster" in result.output
     manifest = read_manifest(tmp_path / "half.onnx")
     assert (manifest.version, manifest.parent) == ("1-float16", "small@1")
 
@@ -146,7 +146,7 @@ def test_files_that_are_no_recordings_are_named_and_left_out(
     )
 
     assert result.exit_code == 0, result.output
-    lines = [line for line in result.stderr.splitlines() if "left out" in line]
+    lines = [line for line in result.stderr.splitlines() if "skipped: " in line]
     for name, reason in (("notes.txt", ""), ("empty.wav", "no bytes"), ("seen.wav", "before"), ("twice.wav", "before")):
         assert [line for line in lines if name in line and reason in line], (name, lines)
     assert f"of {MIN_VALIDATION} decisions flip" in result.output
@@ -162,7 +162,7 @@ def test_too_few_recordings_are_refused_with_the_number_needed(
         (few / f"{seed}.wav").write_bytes(wav(0.2, 5000 + seed))
     chosen = {"calibrate": folders[0], "validate": folders[1], which: few}
 
-    with pytest.raises(TooFewRecordings, match=f"3 recordings to {which} on: at least {needed}"):
+    with pytest.raises(TooFewRecordings, match=f"3 recordings to {which} on: give at least {needed}"):
         run(small, "--calibrate", chosen["calibrate"], "--validate", chosen["validate"])
     assert left(tmp_path) == ["few", "small.json", "small.onnx"]
 
@@ -268,7 +268,7 @@ def test_a_model_that_depends_on_its_neighbours_is_not_written(
 ) -> None:
     monkeypatch.setattr(probing, "TOLERANCE", -1.0)
 
-    with pytest.raises(ModelRefused, match="small@1-float16: a recording's logits move by"):
+    with pytest.raises(ModelRefused, match="small@1-float16: a recording's logits change by"):
         run(small, "--to", "float16", "--validate", folders[1])
     assert left(tmp_path) == ["small.json", "small.onnx"]
 
@@ -286,6 +286,6 @@ def test_a_model_that_has_no_answer_is_not_written(
 
     monkeypatch.setattr(quantizing, "to_float16", overflowing)
 
-    with pytest.raises(ModelRefused, match=r"small@1-float16 gives no usable answer for .*: nothing is written"):
+    with pytest.raises(ModelRefused, match=r"small@1-float16 gives no valid result for .*: nothing was written"):
         run(small, "--to", "float16", "--validate", folders[1])
     assert left(tmp_path) == ["small.json", "small.onnx"]

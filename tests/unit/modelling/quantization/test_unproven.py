@@ -24,5 +24,5 @@ def test_it_is_int8_throughout_and_says_that_nobody_validated_it(tmp_path: Path)
     assert [weight.data_type for weight in kernels] == [onnx.TensorProto.INT8] * 4
     manifest = read_manifest(path)
     assert (manifest.version, manifest.parent) == ("1-int8-unproven", "small@1")
-    assert "never compared" in manifest.provenance
+    assert "not compared" in manifest.provenance
     Detector.load(path, intra_op_threads=1).warm_up()

@@ -93,7 +93,7 @@ class Frames:
             if custom:
                 for layout in custom:
                     _keep_for_ever(layout)
-                raise CodecUnsupportedByProfile(f"speakers in the order {custom[0].name[:80]} are not read")
+                raise CodecUnsupportedByProfile(f"the channel layout {custom[0].name[:80]} is not supported")
             yield from frames
 
 
@@ -123,7 +123,7 @@ def one_layout(frames: Frames) -> Iterator[AudioFrame]:
         if current is not None and layout != current:
             changes += 1
             if changes > _MAX_CHANGES:
-                raise CorruptAudio(f"the stream changes its rate or channels more than {_MAX_CHANGES} times")
+                raise CorruptAudio(f"the stream changes its sample rate or channels more than {_MAX_CHANGES} times")
             if resampler is not None:
                 yield from resampler.resample(None)
             resampler = None if layout == first else AudioResampler("fltp", first[1], first[0])

@@ -89,12 +89,12 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
         integers = np.asarray(mono.get_array_of_samples())
     except KeyError:
         raise CodecUnsupportedByProfile(
-            f"pydub has no samples of {8 * segment.sample_width} bits: use a profile with native decoding"
+            f"pydub does not support samples of {8 * segment.sample_width} bits: use a profile with native decoding"
         ) from None
     except OverflowError:
         # pydub floors each channel's share. At full scale the sum of 3, 5, 6 or 7 shares is below the lowest integer.
         raise CodecUnsupportedByProfile(
-            f"pydub cannot mix {channels} channels that are this loud: use a profile with native decoding"
+            f"pydub cannot mix {channels} channels at this level: use a profile with native decoding"
         ) from None
     except (audioop.error, ValueError) as error:
         raise CorruptAudio(f"pydub cannot mix the channels: {error}") from None
@@ -113,7 +113,7 @@ def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegmen
             pass
         else:
             if segment.sample_width == 0:
-                raise CorruptAudio("the WAV header gives samples of less than a byte")
+                raise CorruptAudio("the WAV header states less than 8 bits per sample")
             # The name is that of pydub's interpretation: it takes floats in an extensible header for integers.
             name = "pcm_u8" if segment.sample_width == 1 else f"pcm_s{8 * segment.sample_width}"
             return segment, name
@@ -128,7 +128,7 @@ def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegmen
     try:
         return AudioSegment(data=bytes(wav)), FFMPEG_DECODERS[decoder]
     except _UNREADABLE as error:
-        raise CorruptAudio(f"pydub cannot read what ffmpeg made of it: {error}") from None
+        raise CorruptAudio(f"pydub cannot read the WAV file that ffmpeg wrote: {error}") from None
 
 
 def _programs_choice(container: InputContainer) -> AudioStream:
@@ -185,7 +185,7 @@ def ffmpeg_wav(
 
 
 def _disk_full() -> DiskFull:
-    return DiskFull(f"no room in {tempfile.gettempdir()} to decode for the legacy profile: make some, or set TMPDIR")
+    return DiskFull(f"no space in {tempfile.gettempdir()} to decode for the legacy profile: free space, or set TMPDIR")
 
 
 def _run(command: list[str], source: IO[bytes], target: IO[bytes]) -> None:
@@ -203,7 +203,7 @@ def _run(command: list[str], source: IO[bytes], target: IO[bytes]) -> None:
         if any(os.strerror(number) in line for number in _NO_SPACE for line in lines):
             # The recording is not the cause, so this must not become a permanent error.
             raise _disk_full()
-        raise CorruptAudio(f"ffmpeg cannot decode this: {reason}")
+        raise CorruptAudio(f"ffmpeg cannot decode this file: {reason}")
 
 
 def ffmpeg_executable() -> str:
@@ -211,5 +211,5 @@ def ffmpeg_executable() -> str:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError:
         raise NotInstalled(
-            "the legacy profile needs an ffmpeg: reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE"
+            "the legacy profile needs ffmpeg: reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE"
         ) from None

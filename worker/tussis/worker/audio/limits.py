@@ -57,9 +57,9 @@ class Limits:
         :class:`TooManyChannels`.
         """
         if rate_hz <= 0:
-            raise CorruptAudio(f"the header gives a sample rate of {rate_hz} Hz")
+            raise CorruptAudio(f"the header states a sample rate of {rate_hz} Hz")
         if channels <= 0:
-            raise CorruptAudio(f"the header gives {channels} channels")
+            raise CorruptAudio(f"the header states {channels} channels")
         if not self.min_rate_hz <= rate_hz <= self.max_rate_hz:
             raise UnsupportedRate(
                 f"the sample rate is {rate_hz} Hz, outside the limits TUSSIS_MIN_RATE_HZ={self.min_rate_hz} and "

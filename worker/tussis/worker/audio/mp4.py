@@ -45,13 +45,13 @@ def check_boxes(data: bytes, offset: int) -> None:
         if boxes >= _MAX_BOXES:
             raise CorruptAudio(f"the MP4 file has more than {_MAX_BOXES} boxes")
         if kind == b"cmov":
-            raise CorruptAudio("the QuickTime header is compressed, which is not read")
+            raise CorruptAudio("the QuickTime header is compressed, which is not supported")
         if kind == b"stsz" and end - start >= 12:
             stated += _samples_of_one_size(data, start)
         if kind == b"trun" and end - start >= 8:
             in_runs += _samples_not_described(data, start, end)
         if stated > most or in_runs > min(most, _MAX_RUN_SAMPLES):
-            raise CorruptAudio(f"the MP4 file claims {stated + in_runs} samples in {len(data)} bytes")
+            raise CorruptAudio(f"the MP4 file states {stated + in_runs} samples in {len(data)} bytes")
 
 
 def readable_end(data: bytes, offset: int) -> int:

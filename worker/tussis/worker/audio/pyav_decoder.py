@@ -98,7 +98,7 @@ def check_decoder(stream: AudioStream) -> None:
     """Raise :class:`CodecUnsupportedByProfile` for a stream whose decoder is not in the table."""
     name = decoder_name(stream)
     if name not in FFMPEG_DECODERS:
-        raise CodecUnsupportedByProfile(f"audio of codec {name or 'unknown'} is not read")
+        raise CodecUnsupportedByProfile(f"the codec {name or 'unknown'} is not supported")
 
 
 def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits) -> Audio:

@@ -78,7 +78,7 @@ def sniff(data: bytes) -> Sniffed:
             return Sniffed(container, offset)
     known = foreign.name(data[offset : offset + foreign.BYTES])
     if known is not None:
-        raise NotAudio(f"this is {known}, which is not read")
+        raise NotAudio(f"this is {known}, which is not supported")
     for container, header in ((Container.ADTS, mpeg.adts_frame), (Container.MP3, mpeg.mpeg_frame)):
         start = mpeg.find_stream(data, offset, SYNC_WINDOW, header)
         if start is not None and (start == offset or mpeg.goes_on(data, start, header)):
@@ -86,8 +86,10 @@ def sniff(data: bytes) -> Sniffed:
     if _is_gsm(data, offset):
         return Sniffed(Container.GSM, offset)
     if data.startswith(b"ID3", offset) and offset + 10 <= len(data):
-        raise CorruptAudio(f"the ID3 tag at byte {offset} has a malformed size, and no audio follows within reach")
-    raise NotAudio(f"the bytes are of no audio container that is accepted; they begin {_shown(data[offset:])}")
+        raise CorruptAudio(
+            f"the ID3 tag at byte {offset} has a malformed size, and no audio follows in the next {SYNC_WINDOW} bytes"
+        )
+    raise NotAudio(f"the bytes are not in a supported audio container: they begin with {_shown(data[offset:])}")
 
 
 def _behind_id3(data: bytes) -> int:
@@ -102,7 +104,7 @@ def _behind_id3(data: bytes) -> int:
         has_footer = bool(data[offset + 5] & 0x10)
         end = offset + 10 + size + (10 if has_footer else 0)
         if end > len(data):
-            raise CorruptAudio(f"an ID3 tag claims to end at byte {end} of an object of {len(data)} bytes")
+            raise CorruptAudio(f"an ID3 tag states its end at byte {end} of an object of {len(data)} bytes")
         offset = end
     return offset
 

@@ -43,7 +43,7 @@ def decode_uncompressed(data: bytes, container: Container, limits: Limits) -> Au
         with soundfile.SoundFile(_Memory(data)) as source:
             codec = SOUNDFILE_SUBTYPES.get(source.subtype)
             if codec is None:
-                raise CodecUnsupportedByProfile(f"{source.subtype} samples in {container} are not read")
+                raise CodecUnsupportedByProfile(f"{source.subtype} samples in {container} are not supported")
             rate, channels = source.samplerate, source.channels
             limits.check_layout(rate, channels)
             # Every sample takes at least a byte, so the object's size limits the number of frames.

@@ -1,4 +1,4 @@
-"""``tussis analyze``: recordings at hand, without queue and store."""
+"""``tussis analyze``: analyse files and objects directly, without broker and database."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from tussis.shared.text import printable, probability
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="FILE_OR_URI...")
-@click.option("--model", help="Path or s3:// URI of an ONNX file [TUSSIS_MODEL, else the one shipped].")
-@click.option("--profile", help="The preprocessing profile [the model's manifest].")
+@click.option(
+    "--model", help="Path or s3:// URI of an ONNX file.  [default: TUSSIS_MODEL, otherwise the shipped model]"
+)
+@click.option("--profile", help="Preprocessing profile.  [default: the profile in the model's manifest]")
 @click.option(
     "--tuned",
     is_flag=True,
-    help="Run the model as a CPU worker does; the first time, this takes some seconds [the original graph].",
+    help="Use the graph that a CPU worker chooses. The choice takes some seconds once.  [default: the original graph]",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.pass_context
 def analyze(
     ctx: click.Context,
@@ -29,10 +31,11 @@ def analyze(
     tuned: bool,
     as_json: bool,
 ) -> None:
-    """Say of each recording whether there is a cough, and where.
+    """Analyse recordings directly and print the results.
 
-    Takes files and s3:// URIs. Needs no broker and no database. The exit status is 1 when any of them failed; the
-    others are analysed all the same.
+    Takes files and s3:// URIs. Needs no broker and no database. Use it to try a model, or to examine single recordings.
+
+    A recording that fails does not stop the others. The exit status is 1 if any recording failed.
 
     \b
     Examples:
@@ -60,25 +63,25 @@ def analyze(
     failed = False
     for source in sources:
         try:
-            told = analyzer.analyze(source)
+            result = analyzer.analyze(source)
         except TussisError as error:
-            # One object may be closed to us; anything else of the operator's stands in the way of all of them.
+            # Access may be denied to one object only. Every other operator's error concerns all recordings.
             if isinstance(error, OperatorError) and not isinstance(error, StorageAccessDenied):
                 raise
             failed = True
-            told = {"uri": source, "error": {"class": error.error_class, "message": str(error)}}
-        click.echo(json.dumps(told) if as_json else _line(told), err=not as_json and "error" in told)
+            result = {"uri": source, "error": {"class": error.error_class, "message": str(error)}}
+        click.echo(json.dumps(result) if as_json else _line(result), err=not as_json and "error" in result)
     ctx.exit(1 if failed else 0)
 
 
-def _line(told: dict[str, Any]) -> str:
-    if "error" in told:
-        return printable(f"tussis: {told['uri']}: {told['error']['class']}: {told['error']['message']}")
-    answer = "COUGH   " if told["decision"] else "no cough"
-    best = max(told["segments"], key=lambda segment: segment["probability"])
-    cut = f", {told['analyzed_s']:.1f} s of them analysed" if told["truncated"] else ""
+def _line(result: dict[str, Any]) -> str:
+    if "error" in result:
+        return printable(f"tussis: {result['uri']}: {result['error']['class']}: {result['error']['message']}")
+    answer = "COUGH   " if result["decision"] else "no cough"
+    best = max(result["segments"], key=lambda segment: segment["probability"])
+    cut = f", first {result['analyzed_s']:.1f} s analysed" if result["truncated"] else ""
     return (
-        f"{answer}  {probability(told['bag_probability'], told['threshold']):>6}  {printable(told['uri'])}"
-        f"  ({told['duration_s']:.1f} s{cut}; highest segment {best['start_s']:.1f} to {best['end_s']:.1f} s: "
+        f"{answer}  {probability(result['bag_probability'], result['threshold']):>6}  {printable(result['uri'])}"
+        f"  ({result['duration_s']:.1f} s{cut}; highest segment {best['start_s']:.1f} to {best['end_s']:.1f} s: "
         f"{probability(best['probability'])})"
     )

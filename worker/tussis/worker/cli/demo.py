@@ -1,4 +1,4 @@
-"""``tussis demo``: the whole pipeline once over, on this machine."""
+"""``tussis demo``: one run of the whole pipeline on this machine."""
 
 from __future__ import annotations
 
@@ -17,25 +17,28 @@ from tussis.worker.demo import DEFAULT_DATA
     type=click.Path(path_type=Path),
     default=DEFAULT_DATA,
     show_default=True,
-    help="Where servers, recordings, model and logs lie.",
+    help="Directory for the data of the servers, the recordings, the model and the logs.",
 )
 @click.option(
     "--recordings",
     metavar="N",
     type=click.IntRange(1, 10_000),
-    help="How many recordings.  [24; with --audio all there are]",
+    help="Number of recordings.  [default: 24; with --audio all files]",
 )
 @click.option(
     "--model",
     metavar="ONNX",
     type=click.Path(path_type=Path),
-    help="The model to serve.  [the one that comes with Tussis, else one of random weights]",
+    help="ONNX file of the model.  [default: the shipped model, otherwise a model with random weights]",
 )
 @click.option(
-    "--concurrency", metavar="N", type=click.IntRange(1, 256), help="Children of the worker.  [one a core, at most 4]"
+    "--concurrency",
+    metavar="N",
+    type=click.IntRange(1, 256),
+    help="Number of child processes of the worker.  [default: one per core, at most 4]",
 )
-@click.option("--again", is_flag=True, help="Analyse anew what an earlier demo has analysed.")
-@click.option("--keep", is_flag=True, help="Leave servers and worker running until Ctrl-C, to look around.")
+@click.option("--again", is_flag=True, help="Analyse recordings again that an earlier demo has analysed.")
+@click.option("--keep", is_flag=True, help="Keep servers and worker running until Ctrl-C.")
 @click.pass_context
 def demo(
     ctx: click.Context,
@@ -47,14 +50,16 @@ def demo(
     again: bool,
     keep: bool,
 ) -> None:
-    """Run the whole pipeline once on this machine, with real servers and no set-up.
+    """Run the whole pipeline once on this machine.
 
-    Starts PostgreSQL, a Redis-compatible broker and an S3 store from pip wheels on free ports of 127.0.0.1, uploads
-    recordings, starts a worker, enqueues them, and shows the results from PostgreSQL. At the end, and when it is
-    interrupted or killed, all of it stops; the data stays for the next time. Settings in the environment are not read.
+    Starts PostgreSQL, a Redis-compatible broker and an S3 store from pip wheels on free ports of 127.0.0.1. Uploads
+    recordings, starts a worker, enqueues the recordings and prints the results from PostgreSQL. Use it to try Tussis
+    without any set-up. Settings in the environment are not read.
 
-    The exit status is 0 when every recording has a result. A file below --audio that is broken counts as answered: it
-    is shown as failed, with its reason.
+    Servers and worker always stop on exit, also after an interruption. The data stays for the next run.
+
+    The exit status is 0 if every recording has a result. A broken file below --audio is shown as failed, with the
+    reason, and does not change the exit status.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""The error classes that a filter may name."""
+"""Check the error class of a filter."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def check_class(name: str | None, store: Store) -> None:
     if name in stored:
         return
     close = difflib.get_close_matches(name, sorted(error_classes() | stored.keys()), n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "`tussis failures list --by-class` has those there are"
+    hint = f"did you mean {close[0]!r}?" if close else "list the classes with `tussis failures list --by-class`"
     raise click.BadParameter(f"no error class {name!r}: {hint}", param_hint="--class")

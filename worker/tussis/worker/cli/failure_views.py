@@ -1,4 +1,4 @@
-"""What ``tussis failures`` shows: as JSON, as a table, one with its history."""
+"""The output of ``tussis failures``: JSON, a table, and one failure with its attempts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def as_attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 def show_classes(counts: dict[str, int], as_json: bool) -> None:
-    """Error class -> number, one a line."""
+    """Print the number of failures of each error class, one class per line."""
     if as_json:
         for name, number in counts.items():
             click.echo(json.dumps({"class": name, "failures": number}))
@@ -63,7 +63,7 @@ def show_classes(counts: dict[str, int], as_json: bool) -> None:
 
 
 def print_table(shown: list[Analysis]) -> None:
-    """Failures as a table for people. The message stands under the recording on a terminal, else in a column."""
+    """Print failures as a table. On a terminal the message is below the recording, otherwise in a column."""
     from rich import box
     from rich.table import Table
 
@@ -72,7 +72,7 @@ def print_table(shown: list[Analysis]) -> None:
     table.add_column("id", justify="right", no_wrap=True)
     table.add_column("class", no_wrap=True)
     table.add_column("failed at (UTC)", no_wrap=True)
-    table.add_column("tries", justify="right", no_wrap=True)
+    table.add_column("attempts", justify="right", no_wrap=True)
     table.add_column("recording", overflow="fold", ratio=1 if folded else None)
     if not folded:
         table.add_column("message")
@@ -89,14 +89,14 @@ def print_table(shown: list[Analysis]) -> None:
     console().print(table)
 
 
-def print_one(told: dict[str, Any]) -> None:
-    """One analysis, and a line for each of its attempts."""
-    history = told.pop("history")
-    error = told.pop("error")
+def print_one(shown: dict[str, Any]) -> None:
+    """Print one analysis, and one line per attempt."""
+    history = shown.pop("history")
+    error = shown.pop("error")
     if error is not None:
-        told["error"] = f"{error['class']}: {error['message']}"
-    width = max(map(len, told))
-    for name, value in told.items():
+        shown["error"] = f"{error['class']}: {error['message']}"
+    width = max(map(len, shown))
+    for name, value in shown.items():
         if value not in (None, "", {}):
             text = json.dumps(value) if isinstance(value, dict) else str(value)
             click.echo(f"{name:<{width}}  {printable(text)}")

@@ -1,4 +1,4 @@
-"""``tussis failures``: recordings without an answer; look at them, try them again, put them aside."""
+"""``tussis failures``: list, show, retry and discard failures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-#: Rows of the table unless --limit says otherwise: about what a person reads.
+#: Rows of the table unless --limit says otherwise: few enough to read.
 _TABLE_LIMIT = 50
 #: A bigint of PostgreSQL.
 _ID = click.IntRange(1, 2**63 - 1)
@@ -31,42 +31,47 @@ _ID = click.IntRange(1, 2**63 - 1)
 _BATCH = 500
 
 
-def _filters(command: F) -> F:
-    """The options that say which failures."""
+def _filter_options(command: F) -> F:
+    """The options that select failures."""
     for option in reversed(
         [
-            click.option("--class", "error_class", metavar="CLASS", help="Of this error class, as in the list."),
-            click.option("--prefix", metavar="S3_URI", help="Of recordings under s3://bucket/start-of-key."),
+            click.option("--class", "error_class", metavar="CLASS", help="Only failures of this error class."),
+            click.option("--prefix", metavar="S3_URI", help="Only recordings under s3://bucket/start-of-key."),
             click.option(
-                "--since", metavar="TIME", callback=moment, help="From this time on: 2026-11-22, 2026-11-22T14:30, 2h."
+                "--since",
+                metavar="TIME",
+                callback=moment,
+                help="Only failures from this time on: 2026-11-22, 2026-11-22T14:30 (UTC), or 2h, 7d (ago).",
             ),
-            click.option("--until", metavar="TIME", callback=moment, help="Before this time."),
-            click.option("--discarded", is_flag=True, help="With those that were discarded."),
-            click.option("--limit", type=click.IntRange(min=1), help="At most so many, the newest."),
+            click.option("--until", metavar="TIME", callback=moment, help="Only failures before this time."),
+            click.option("--discarded", is_flag=True, help="Include discarded failures."),
+            click.option("--limit", type=click.IntRange(min=1), help="At most this number of failures, the newest."),
         ]
     ):
         command = option(command)
     return command
 
 
-def _choice(command: F) -> F:
+def _selection_options(command: F) -> F:
     """The arguments and options of a command that changes failures."""
     for option in reversed(
         [
             click.argument("ids", nargs=-1, type=_ID, metavar="[ID]..."),
-            click.option("--all", "everything", is_flag=True, help="Every failure there is."),
-            click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
-            click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
-            click.option("-q", "--quiet", is_flag=True, help="No line for each failure."),
+            click.option("--all", "everything", is_flag=True, help="Select all failures."),
+            click.option("--dry-run", is_flag=True, help="Print what would be done, and change nothing."),
+            click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line."),
+            click.option("-q", "--quiet", is_flag=True, help="Print only the summary, no line per failure."),
         ]
     ):
         command = option(command)
-    return _filters(command)
+    return _filter_options(command)
 
 
 @click.group()
 def failures() -> None:
-    """List, show, retry and discard recordings that have a failure in place of an answer.
+    """List, show, retry and discard failures.
+
+    A failure is the stored reason why a recording has no result.
 
     \b
     Examples:
@@ -79,12 +84,12 @@ def failures() -> None:
 
 
 @failures.command("list")
-@_filters
-@click.option("--by-class", "grouped", is_flag=True, help="How many of each class.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@_filter_options
+@click.option("--by-class", "grouped", is_flag=True, help="Print the number of failures of each error class.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def list_(grouped: bool, as_json: bool, limit: int | None, **filters: Any) -> None:
     """List failures, newest first. Times are in UTC."""
-    wanted = _wanted((), limit=limit if limit or as_json else _TABLE_LIMIT, **filters)
+    wanted = _failure_filter((), limit=limit if limit or as_json else _TABLE_LIMIT, **filters)
     with _store() as store:
         check_class(filters["error_class"], store)
         if grouped:
@@ -97,40 +102,50 @@ def list_(grouped: bool, as_json: bool, limit: int | None, **filters: Any) -> No
             return
         shown = list(found)
     if not shown:
-        click.echo("No failure matches." if _narrowed(filters) else "No failures.")
+        click.echo("No failure matches." if _has_filter(filters) else "No failures.")
         return
     print_table(shown)
     if len(shown) == wanted.limit:
-        click.echo(f"The newest {len(shown):,}: there may be more (--limit, --by-class).")
+        click.echo(f"These are the newest {len(shown):,} failures. There may be more: use --limit or --by-class.")
 
 
 @failures.command()
 @click.argument("analysis_id", type=_ID, metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(analysis_id: int, as_json: bool) -> None:
-    """Show one analysis with every attempt at it, also after a retry has answered it."""
+    """Show one analysis and all its attempts.
+
+    ID is the number in `tussis failures list`. The command also shows an analysis that has a result after a retry.
+    """
     with _store() as store:
         analysis = store.analysis(analysis_id)
         attempts = store.attempts_of(analysis_id)
     if analysis is None:
-        raise FailureUnknown(f"no analysis has the id {analysis_id}: look with `tussis failures list`")
-    told = as_object(analysis) | {"history": [as_attempt(attempt) for attempt in attempts]}
+        raise FailureUnknown(f"no analysis has the id {analysis_id}: list the failures with `tussis failures list`")
+    shown = as_object(analysis) | {"history": [as_attempt(attempt) for attempt in attempts]}
     if as_json:
-        click.echo(json.dumps(told))
+        click.echo(json.dumps(shown))
     else:
-        print_one(told)
+        print_one(shown)
 
 
 @failures.command()
-@_choice
-@click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 comes first, 9 last.")
+@_selection_options
+@click.option(
+    "--priority",
+    type=click.IntRange(0, 9),
+    default=5,
+    show_default=True,
+    help="Priority of the jobs. Workers take 0 first and 9 last.",
+)
 @click.pass_context
 def retry(ctx: click.Context, /, ids: tuple[int, ...], dry_run: bool, priority: int, **options: Any) -> None:
-    """Enqueue failures again: by ID, by filter, or --all.
+    """Enqueue failures again, selected by ID, by filter, or with --all.
 
-    A retry is a new attempt of the same analysis, whose history is kept. A worker of any kind takes it and answers with
-    its own model; only a model that nobody served is asked for again. A discarded failure is taken up by its ID, or
-    with --discarded.
+    Use it after the cause of the failures is fixed. A retry is a new attempt of the same analysis. The earlier attempts
+    stay recorded. A worker of any kind takes the job and uses its own model, unless the failed job named a model.
+
+    A discarded failure is retried only if its ID is given, or with --discarded.
     """
     from dataclasses import replace
 
@@ -141,41 +156,42 @@ def retry(ctx: click.Context, /, ids: tuple[int, ...], dry_run: bool, priority: 
     settings = load_settings()
     url = settings.need_broker()
     ledger: Ledger = Ledger(connect(url), redact(url))
-    sent = opened = 0
+    sent = already_open = 0
     with _store() as store:
-        choice = _Choice(store, ids, by_id_discarded=True, **options)
-        for batch in choice.batches():
+        selection = _Selection(store, ids, by_id_discarded=True, **options)
+        for batch in selection.batches():
             jobs = [replace(store.retry_job(analysis), priority=priority) for analysis in batch]
             answers = [True] * len(jobs) if dry_run else ledger.open_many(jobs)
             for analysis, job, answer in zip(batch, jobs, answers, strict=True):
-                sent, opened = sent + answer, opened + (not answer)
-                choice.say(analysis, {"job_id": job.job_id, "sent": answer and not dry_run})
+                sent, already_open = sent + answer, already_open + (not answer)
+                selection.print_line(analysis, {"job_id": job.job_id, "sent": answer and not dry_run})
     if dry_run:
-        choice.conclude(ctx, f"{sent:,} would be enqueued again")
+        selection.finish(ctx, f"{sent:,} would be enqueued again")
     else:
-        choice.conclude(ctx, f"{sent:,} enqueued again" + (f", {opened:,} open already" if opened else ""))
+        selection.finish(ctx, f"{sent:,} enqueued again" + (f", {already_open:,} already open" if already_open else ""))
 
 
 @failures.command()
-@_choice
+@_selection_options
 @click.pass_context
 def discard(ctx: click.Context, /, ids: tuple[int, ...], dry_run: bool, **options: Any) -> None:
-    """Put failures aside on purpose: by ID, by filter, or --all.
+    """Discard failures, selected by ID, by filter, or with --all.
 
-    They leave the list and the counts, a sweep leaves them alone, and `retry ID` takes them up again.
+    Use it for failures that need no retry. Discarded failures are not listed and not counted, and a sweep does not
+    enqueue them again. `tussis failures retry ID` still does.
     """
     done = 0
     with _store() as store:
-        choice = _Choice(store, ids, by_id_discarded=False, **options)
-        for batch in choice.batches():
+        selection = _Selection(store, ids, by_id_discarded=False, **options)
+        for batch in selection.batches():
             done += len(batch) if dry_run else store.discard([analysis.id for analysis in batch])
             for analysis in batch:
-                choice.say(analysis, {"discarded": not dry_run})
-    choice.conclude(ctx, f"{done:,} would be discarded" if dry_run else f"{done:,} discarded")
+                selection.print_line(analysis, {"discarded": not dry_run})
+    selection.finish(ctx, f"{done:,} would be discarded" if dry_run else f"{done:,} discarded")
 
 
-class _Choice:
-    """The failures that a command's arguments choose, and what is said of them."""
+class _Selection:
+    """The failures that a command's arguments select, and the output about them."""
 
     def __init__(
         self,
@@ -188,23 +204,25 @@ class _Choice:
         quiet: bool,
         **filters: Any,
     ) -> None:
-        chosen = [bool(ids), everything, _narrowed(filters)]
-        if not any(chosen):
-            raise click.UsageError("Say which: IDs, a filter (--class, --prefix, --since, --until), or --all.")
-        if sum(chosen) > 1 and chosen != [False, True, True]:
-            raise click.UsageError("Name IDs, or filter, not both.")
+        given = [bool(ids), everything, _has_filter(filters)]
+        if not any(given):
+            raise click.UsageError(
+                "Select failures: give IDs, a filter (--class, --prefix, --since, --until), or --all."
+            )
+        if ids and (everything or _has_filter(filters)):
+            raise click.UsageError("Give IDs, or a filter or --all, not both.")
         check_class(filters["error_class"], store)
         if ids:
             filters["discarded"] = by_id_discarded
         self._store = store
         self._ids = ids
-        self._wanted = _wanted(ids, **filters)
+        self._wanted = _failure_filter(ids, **filters)
         self._as_json = as_json
         self._quiet = quiet
         self._seen: set[int] = set()
 
     def batches(self) -> Iterator[list[Analysis]]:
-        """The chosen failures, a batch at a time. Raises :class:`FailureUnknown` when there is none."""
+        """The selected failures, a batch at a time. Raises :class:`FailureUnknown` when there is none."""
         found = self._store.failures(self._wanted)
         any_found = False
         while batch := list(islice(found, _BATCH)):
@@ -214,24 +232,24 @@ class _Choice:
             yield batch
         if not any_found:
             which = f"no failure has the id {', '.join(map(str, self._ids))}" if self._ids else "no failure matches"
-            raise FailureUnknown(f"{which}: look with `tussis failures list`")
+            raise FailureUnknown(f"{which}: list the failures with `tussis failures list`")
 
-    def say(self, analysis: Analysis, done: dict[str, Any]) -> None:
-        """A line for one failure."""
+    def print_line(self, analysis: Analysis, done: dict[str, Any]) -> None:
+        """Print the line of one failure."""
         if self._quiet:
             return
         if self._as_json:
             click.echo(json.dumps({"analysis_id": analysis.id, "uri": analysis.uri} | done))
         else:
-            # Two tabs a line: those of a key are escaped.
+            # Exactly two tabs per line: tabs in a key are escaped.
             click.echo(f"{analysis.id}\t{analysis.error_class}\t{printable(analysis.uri)}")
 
-    def conclude(self, ctx: click.Context, summary: str) -> None:
-        """The summary, and exit status 1 when an ID was no failure."""
+    def finish(self, ctx: click.Context, summary: str) -> None:
+        """Print the summary, and exit. The status is 1 if an ID is not the id of a failure."""
         click.echo(summary, err=True)
         missing = [number for number in dict.fromkeys(self._ids) if number not in self._seen]
         for number in missing:
-            click.echo(f"tussis: {number} is no failure: look with `tussis failures show {number}`", err=True)
+            click.echo(f"tussis: {number} is not a failure: see `tussis failures show {number}`", err=True)
         ctx.exit(1 if missing else 0)
 
 
@@ -244,7 +262,7 @@ def _store() -> Store:
     return store
 
 
-def _wanted(
+def _failure_filter(
     ids: Sequence[int],
     *,
     error_class: str | None,
@@ -268,5 +286,5 @@ def _wanted(
     )
 
 
-def _narrowed(filters: dict[str, Any]) -> bool:
+def _has_filter(filters: dict[str, Any]) -> bool:
     return any(filters[name] is not None for name in ("error_class", "prefix", "since", "until"))

@@ -12,22 +12,25 @@ from tussis.shared.text import printable
 
 @click.group()
 def health() -> None:
-    """Probe the workers on this machine (in this container): exit status 0 when all are well, 1 when not.
+    """Probe the workers on this machine or in this container.
 
-    Looks at TUSSIS_RUN_DIR, which has to be the workers' own. Takes a fraction of a second.
+    The exit status is 0 if every worker passes the probe, otherwise 1. Use it as the probe of an orchestrator. It reads
+    the files in TUSSIS_RUN_DIR, which must have the same value as for the workers, and takes a fraction of a second.
     """
 
 
 def _options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
-        click.option("--worker", metavar="NAME", help="Only this worker, as tussis status names it.  [all]"),
+        click.option(
+            "--worker", metavar="NAME", help="Only this worker, with its name in `tussis status`.  [default: all]"
+        ),
         click.option(
             "--silence",
             metavar="SECONDS",
             type=click.FloatRange(1, 3600),
             default=15.0,
             show_default=True,
-            help="How long a worker may give no sign of life.",
+            help="Longest time since the last update of a worker. A worker that is silent for longer fails.",
         ),
     ):
         command = option(command)
@@ -38,31 +41,33 @@ def _options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_options
 @click.pass_context
 def live(ctx: click.Context, worker: str | None, silence: float) -> None:
-    """Is it alive? When not, it should be killed and started anew.
+    """Check whether the workers are alive.
 
-    A worker is alive while its event loop turns and it takes what waits. It is alive, too, while its children load the
-    model, while the broker or the database is away (starting anew mends neither), and while it stops.
+    Restart a worker that is not alive. A worker is alive while its event loop runs and it takes the messages that wait.
+    It is also alive while its children load the model, while the broker or the database is unavailable (a restart does
+    not help), and while it stops.
     """
     from tussis.worker.status import probes
 
-    _answer(ctx, "live", probes.live, worker, silence)
+    _report(ctx, "live", probes.live, worker, silence)
 
 
 @health.command()
 @_options
 @click.pass_context
 def ready(ctx: click.Context, worker: str | None, silence: float) -> None:
-    """Is it ready? It is alive, connected, every child has loaded the model, and nothing holds it up.
+    """Check whether the workers are ready to analyse recordings.
 
-    Not ready: before the model is loaded, while a child that died is replaced, while it waits for the broker, the
-    database or an operator, and while it stops.
+    A worker is ready if it is alive and connected, and every child has loaded the model. It is not ready before the
+    model is loaded, while a child that ended is replaced, while it waits for the broker, the database or the operator,
+    and while it stops.
     """
     from tussis.worker.status import probes
 
-    _answer(ctx, "ready", probes.ready, worker, silence)
+    _report(ctx, "ready", probes.ready, worker, silence)
 
 
-def _answer(ctx: click.Context, word: str, probe: Callable[..., Any], worker: str | None, silence: float) -> None:
+def _report(ctx: click.Context, word: str, probe: Callable[..., Any], worker: str | None, silence: float) -> None:
     from tussis.shared.settings import load_settings
 
     folder = load_settings().run_dir

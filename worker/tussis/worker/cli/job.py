@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("job_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def job(job_id: str, as_json: bool) -> None:
-    """Show where the job with this ID stands, and its result or failure.
+    """Show the state of one job, and its result or failure.
 
-    A job is open (waiting in its queue, in work, or deferred until its next attempt) until it has one of the two, and
-    open again when it is enqueued anew after a failure. The exit status is 0 for a job that is open or succeeded, 1 for
-    one that failed or is unknown.
+    ID is the job id that `tussis enqueue` printed. A job is open while it waits in its queue, is in flight, or is
+    deferred until its next attempt. After a failure it is open again if it is enqueued again.
+
+    The exit status is 1 if the job failed or is unknown, otherwise 0.
     """
     from tussis.shared.broker import connect, redact
     from tussis.shared.errors import JobUnknown
@@ -34,11 +35,11 @@ def job(job_id: str, as_json: bool) -> None:
     from tussis.shared.uris import shown
 
     if not job_id.isascii():
-        raise JobUnknown(f"{shown(job_id)} is no job id: an id is a UUID, as `tussis enqueue` printed it")
+        raise JobUnknown(f"{shown(job_id)} is not a job id: use the UUID that `tussis enqueue` printed")
     settings = load_settings()
     url = settings.need_broker()
     ledger = Ledger(connect(url), redact(url))
-    # The broker first: a job that ends between the two looks is then found in the store.
+    # Read the broker first: a job that ends between the two reads is then found in the store.
     opened, due = ledger.find(job_id), ledger.due_at(job_id)
     store = Store.connect(settings.need_database(), pool_size=1)
     try:
@@ -48,21 +49,21 @@ def job(job_id: str, as_json: bool) -> None:
     finally:
         store.close()
     if letter is not None:
-        told = unreadable(job_id, letter)
+        report = unreadable(job_id, letter)
     elif opened is None and answer is None:
-        raise JobUnknown(f"no job {shown(job_id)} is open, and none has a result: is the id right?")
+        raise JobUnknown(f"no open job, result or failure has the job id {shown(job_id)}: check the id")
     else:
-        told = describe(job_id, opened, due, answer)
+        report = describe(job_id, opened, due, answer)
     if as_json:
-        click.echo(json.dumps(told))
+        click.echo(json.dumps(report))
     else:
-        _print(told)
-    if told["state"] == "failed":
+        _print(report)
+    if report["state"] == "failed":
         click.get_current_context().exit(1)
 
 
 def unreadable(job_id: str, letter: DeadLetter) -> dict[str, Any]:
-    """What to tell about a job whose message could not be read and named no object, as JSON."""
+    """A job whose message could not be read and named no object, as JSON."""
     return {
         "job_id": job_id,
         "state": "failed",
@@ -72,14 +73,14 @@ def unreadable(job_id: str, letter: DeadLetter) -> dict[str, Any]:
 
 
 def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnswer | None) -> dict[str, Any]:
-    """What to tell about a job, as JSON. ``state`` is open, running, waiting, succeeded, failed or discarded."""
+    """A job as JSON. ``state`` is open, running, waiting, succeeded, failed or discarded."""
     from tussis.shared.states import AnalysisState
     from tussis.shared.store.records import finite
     from tussis.shared.store.transitions import moment
 
-    told: dict[str, Any] = {"job_id": job_id}
+    report: dict[str, Any] = {"job_id": job_id}
     if opened is not None:
-        told |= {
+        report |= {
             "uri": opened.uri,
             "state": "open",
             "enqueued_at": _iso(opened.enqueued_at),
@@ -89,15 +90,15 @@ def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnsw
             "due_at": None if due is None else _iso(due),
         }
     if answer is None:
-        return told
+        return report
     analysis = answer.analysis
-    enqueued_anew = opened is not None and moment(opened.enqueued_at) > answer.enqueued_at
-    if enqueued_anew and analysis.state in (AnalysisState.FAILED, AnalysisState.DISCARDED):
-        # The failure is that of an earlier message; whether it stands, a worker says when it has this one.
-        state, enqueued_at = told["state"], told["enqueued_at"]
+    enqueued_again = opened is not None and moment(opened.enqueued_at) > answer.enqueued_at
+    if enqueued_again and analysis.state in (AnalysisState.FAILED, AnalysisState.DISCARDED):
+        # The failure belongs to an earlier message. The new message has not reached a worker yet.
+        state, enqueued_at = report["state"], report["enqueued_at"]
     else:
         state, enqueued_at = analysis.state.value, answer.enqueued_at.isoformat()
-    told |= {
+    report |= {
         "uri": analysis.uri,
         "state": state,
         "enqueued_at": enqueued_at,
@@ -107,9 +108,9 @@ def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnsw
         "profile": analysis.profile,
     }
     if analysis.error_class is not None:
-        told["error"] = {"class": analysis.error_class, "message": analysis.error_message}
+        report["error"] = {"class": analysis.error_class, "message": analysis.error_message}
     if analysis.bag_probability is not None:
-        told |= {
+        report |= {
             "decision": analysis.decision,
             "bag_probability": analysis.bag_probability,
             "threshold": analysis.threshold,
@@ -128,16 +129,16 @@ def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnsw
                 for segment in answer.segments
             ],
         }
-    return told
+    return report
 
 
-def _print(told: dict[str, Any]) -> None:
-    segments = told.pop("segments", [])
-    error = told.pop("error", None)
-    if "bag_probability" in told:
-        told["bag_probability"] = probability(told["bag_probability"], told["threshold"])
-    width = max(len(name) for name in told)
-    for name, value in told.items():
+def _print(report: dict[str, Any]) -> None:
+    segments = report.pop("segments", [])
+    error = report.pop("error", None)
+    if "bag_probability" in report:
+        report["bag_probability"] = probability(report["bag_probability"], report["threshold"])
+    width = max(len(name) for name in report)
+    for name, value in report.items():
         if value is not None:
             click.echo(f"{name:<{width}}  {_shown(name, value)}")
     if error is not None:

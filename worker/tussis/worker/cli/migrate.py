@@ -1,4 +1,4 @@
-"""``tussis migrate``: the database's schema, brought to this version of Tussis."""
+"""``tussis migrate``: migrate the database to the schema of this version of Tussis."""
 
 from __future__ import annotations
 
@@ -11,33 +11,39 @@ from tussis.shared.errors import SchemaMismatch
 
 @click.command()
 @click.option(
-    "--to", "target", metavar="REVISION", help="Go to this revision instead of the newest; base: none at all."
+    "--to",
+    "target",
+    metavar="REVISION",
+    help="Migrate to this revision instead of the newest. base: remove the schema.",
 )
 @click.option(
-    "--check", is_flag=True, help="Change nothing; exit with 1 unless the database is on the newest revision."
+    "--check", is_flag=True, help="Change nothing. The exit status is 1 unless the database has the newest revision."
 )
-@click.option("--yes", is_flag=True, help="Go back to an older revision without asking, and lose what it cannot hold.")
+@click.option(
+    "--yes", is_flag=True, help="Downgrade without confirmation, and delete the data that the older schema cannot hold."
+)
 def migrate(target: str | None, check: bool, yes: bool) -> None:
-    """Bring the database of TUSSIS_DATABASE_URL to the schema of this version.
+    """Migrate the database in TUSSIS_DATABASE_URL to the schema of this version.
 
-    Each step is one transaction; several of these may run at once, one does the work. Workers of another version
-    refuse to start on the new schema: stop them first.
+    Run it after an installation or an upgrade, before the workers start. Stop workers of another version first: they
+    refuse to start on the new schema. Each step is one transaction. Several processes may run the command at the same
+    time: one of them migrates.
 
     \b
     Examples:
       tussis migrate
       tussis migrate --check
-      tussis migrate --to base      removes the schema and every result in it
+      tussis migrate --to base      removes the schema and all results
     """
     from tussis.shared.settings import load_settings
     from tussis.shared.store import migrate as schema
 
     if check and (target or yes):
-        raise click.UsageError("--check looks at the newest revision and changes nothing: leave out --to and --yes")
+        raise click.UsageError("--check changes nothing and compares with the newest revision: omit --to and --yes")
     known = (schema.BASE, *schema.revisions())
     wanted = target or schema.head()
     if wanted not in known:
-        raise click.BadParameter(f"no revision {wanted!r}: there are {', '.join(known)}", param_hint="--to")
+        raise click.BadParameter(f"no revision {wanted!r}: use one of {', '.join(known)}", param_hint="--to")
     url = load_settings().need_database()
     found = schema.current(url) or schema.BASE
     if found not in known:
@@ -64,7 +70,7 @@ def migrate(target: str | None, check: bool, yes: bool) -> None:
 def _confirm(found: str, wanted: str, yes: bool) -> None:
     if yes:
         return
-    question = f"Going from {found} back to {wanted} deletes every result that {wanted} cannot hold. Go on?"
+    question = f"The downgrade from {found} to {wanted} deletes every result that {wanted} cannot hold. Continue?"
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Say so with --yes.")
+        raise click.UsageError(f"{question} Confirm with --yes.")
     click.confirm(question, abort=True)

@@ -1,4 +1,4 @@
-"""``tussis models``: manifests, checks, exports."""
+"""``tussis models``: write manifests, check models and export them."""
 
 from __future__ import annotations
 
@@ -19,27 +19,29 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """Make models ready to be served, and check them.
+    """Describe, check, export and quantise models.
 
-    A model is an ONNX file and a manifest beside it: cough.onnx and cough.json. The manifest says what the file is
-    (name, version, sha256) and how it must be asked (preprocessing profile, threshold). A worker serves nothing
-    without one.
+    A model is an ONNX file and a manifest beside it, for example cough.onnx and cough.json. The manifest identifies the
+    file (name, version, sha256) and has the preprocessing profile and the threshold. A worker does not start without
+    it. docs/models.md describes both files.
     """
 
 
 @models.command()
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--name", required=True, help="The model's name: letters, digits, dots, dashes, underscores.")
-@click.option("--version", required=True, help="Its version, as you count them.")
-@click.option("--profile", required=True, help="The preprocessing it was trained under: documented, training, legacy.")
-@click.option("--threshold", required=True, type=float, help="Cough when the bag probability is above it.")
-@click.option("--provenance", default="", help="Where the weights come from, in words.")
-@click.option("--force", is_flag=True, help="Replace a manifest that exists.")
+@click.option("--name", required=True, help="Name of the model: letters, digits, dots, dashes, underscores.")
+@click.option("--version", required=True, help="Version of the model, for example 3 or 1.2.0.")
+@click.option("--profile", required=True, help="Preprocessing profile of the training: documented, training or legacy.")
+@click.option(
+    "--threshold", required=True, type=float, help="The decision is cough if the bag probability is above it."
+)
+@click.option("--provenance", default="", help="Origin of the weights, as free text.")
+@click.option("--force", is_flag=True, help="Replace an existing manifest.")
 def init(model: Path, name: str, version: str, profile: str, threshold: float, provenance: str, force: bool) -> None:
     """Write the manifest beside the ONNX file MODEL.
 
-    The file is held against the contract first. Nothing is guessed: a profile other than the one that the model was
-    trained under gives wrong answers without any error showing.
+    Use it for a model of your own, before a worker serves it. The file is checked against the contract first. The
+    profile must be the one of the training: with another profile the model gives wrong results without any error.
 
     \b
     Example:
@@ -51,7 +53,7 @@ def init(model: Path, name: str, version: str, profile: str, threshold: float, p
     path = manifest_path(model)
     data = read_model(model)
     manifest = Manifest(name, version, sha256_of(data), profile, threshold, provenance)
-    _keep(path, force)
+    _check_replaceable(path, force)
     open_session(data, str(model), intra_op_threads=1)
     write_manifest(model, manifest)
     click.echo(printable(f"wrote {path}"))
@@ -61,10 +63,11 @@ def init(model: Path, name: str, version: str, profile: str, threshold: float, p
 @models.command()
 @click.argument("model")
 def check(model: str) -> None:
-    """Check MODEL, a path or s3:// URI, as a worker would, and more.
+    """Check whether a worker can serve MODEL, a path or an s3:// URI.
 
-    Holds the file against its manifest and the contract, runs it on noise, and compares a recording's logits alone,
-    beside neighbours in a batch, and with masked padding: they must be the same within 1e-4.
+    Use it before a deployment. It checks the file against the manifest and the contract, and runs the model on noise.
+    The logits of a recording must be the same within 1e-4 alone, in a batch with other recordings, and with masked
+    padding.
     """
     from tussis.shared.settings import load_settings
 
@@ -84,29 +87,29 @@ def check(model: str) -> None:
         "graph", f"opset {graph.opset}, batch {'fixed at 1' if graph.fixed_batch else 'dynamic'}, segments {segments}"
     )
     own = [name for name, there in (("bag", graph.has_bag_logit), ("segment", graph.has_segment_logits)) if there]
-    _line("logits", f"the graph's own for {' and '.join(own)}" if own else "computed from the probabilities")
+    _line("logits", f"from the graph for {' and '.join(own)}" if own else "computed from the probabilities")
     found = probe(detector)
     _line(
         "on noise",
-        f"bag probability {probability(found.bag_probability)}, {found.segment_ms:.1f} ms a segment on one thread",
+        f"bag probability {probability(found.bag_probability)}, {found.segment_ms:.1f} ms per segment on one thread",
     )
-    _line("neighbours", f"move its logits by at most {found.neighbour_shift:.1e} (limit {TOLERANCE:g})")
-    _line("padding", f"moves its logits by at most {found.padding_shift:.1e} (limit {TOLERANCE:g})")
+    _line("neighbours", f"change the logits by at most {found.neighbour_shift:.1e} (limit {TOLERANCE:g})")
+    _line("padding", f"changes the logits by at most {found.padding_shift:.1e} (limit {TOLERANCE:g})")
     click.echo("The model can be served.")
 
 
 @models.command()
 @click.argument("out", type=click.Path(path_type=Path), metavar="OUT.onnx")
 @click.option(
-    "--random", "seed", type=click.IntRange(0, 2**32 - 1), metavar="SEED", help="Random weights of this seed."
+    "--random", "seed", type=click.IntRange(0, 2**32 - 1), metavar="SEED", help="Use random weights of this seed."
 )
-@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE.pt", help="A PyTorch checkpoint.")
-@click.option("--name", help="As of `models init`; with --checkpoint.")
-@click.option("--version", help="As of `models init`; with --checkpoint.")
-@click.option("--profile", help="As of `models init`; with --checkpoint.")
-@click.option("--threshold", type=float, help="As of `models init`; with --checkpoint.")
-@click.option("--provenance", help="As of `models init`; with --checkpoint.")
-@click.option("--force", is_flag=True, help="Replace files that exist.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="FILE.pt", help="Use this PyTorch checkpoint.")
+@click.option("--name", help="As for `tussis models init`; only with --checkpoint.")
+@click.option("--version", help="As for `tussis models init`; only with --checkpoint.")
+@click.option("--profile", help="As for `tussis models init`; only with --checkpoint.")
+@click.option("--threshold", type=float, help="As for `tussis models init`; only with --checkpoint.")
+@click.option("--provenance", help="As for `tussis models init`; only with --checkpoint.")
+@click.option("--force", is_flag=True, help="Replace existing files.")
 def export(
     out: Path,
     seed: int | None,
@@ -120,11 +123,13 @@ def export(
 ) -> None:
     """Export the ResNet-18 architecture to OUT.onnx.
 
-    With --checkpoint: from a checkpoint of that architecture (a dict with `model_state_dict`, or the bare state). Given
-    name, version, profile and threshold, the manifest is written too; without them, `tussis models init` does it.
+    With --checkpoint it exports the weights of a checkpoint of that architecture: a dict with `model_state_dict`, or
+    the state dict itself. Given --name, --version, --profile and --threshold, it also writes the manifest. Otherwise
+    write the manifest with `tussis models init`.
 
-    With --random: with random weights, calibrated so that answers differ between recordings. Such a model detects
-    nothing. The same seed gives the same model on the same machine, and the manifest says what it is.
+    With --random it exports random weights, for tests and demonstrations. They are calibrated so that results differ
+    between recordings, but the model detects nothing, and its manifest states that. The same seed gives the same model
+    on the same machine.
 
     \b
     Examples:
@@ -133,16 +138,18 @@ def export(
           --profile training --threshold 0.61
     """
     if (seed is None) == (checkpoint is None):
-        raise click.UsageError("Give one of --random and --checkpoint.")
-    described = _described(name, version, profile, threshold, provenance)
+        raise click.UsageError("Give either --random or --checkpoint.")
+    described = _manifest_of_options(name, version, profile, threshold, provenance)
     if checkpoint is None and described is not None:
-        raise click.UsageError("A random model's manifest is fixed: leave --name and its like to --checkpoint.")
+        raise click.UsageError(
+            "The manifest of a random model is fixed: omit --name, --version, --profile, --threshold and --provenance."
+        )
     from tussis.worker.detector.manifest import manifest_path, write_manifest
 
     beside = manifest_path(out)
-    _keep(out, force)
+    _check_replaceable(out, force)
     if seed is not None or described is not None:
-        _keep(beside, force)
+        _check_replaceable(beside, force)
     try:
         from tussis.worker.modelling.export import export as export_network
         from tussis.worker.modelling.export import export_random, load_checkpoint
@@ -166,10 +173,10 @@ def export(
     _show(manifest)
 
 
-def _described(
+def _manifest_of_options(
     name: str | None, version: str | None, profile: str | None, threshold: float | None, provenance: str | None
 ) -> Manifest | None:
-    """The manifest that the options describe, its sha256 still to come; None when none is given."""
+    """The manifest that the options describe, with a placeholder for the sha256. None without options."""
     if name is not None and version is not None and profile is not None and threshold is not None:
         from tussis.worker.detector.manifest import Manifest
 
@@ -179,8 +186,8 @@ def _described(
     return None
 
 
-def _keep(path: Path, force: bool) -> None:
-    """Raise :class:`OutputUnwritable` when a file would be replaced and nobody asked for it."""
+def _check_replaceable(path: Path, force: bool) -> None:
+    """Raise :class:`OutputUnwritable` if the file exists and ``force`` is false."""
     if path.exists() and not force:
         raise OutputUnwritable(f"{path} exists: move it away, or replace it with --force")
 

@@ -1,4 +1,4 @@
-"""Times on the command line."""
+"""Parse and check the times of command-line options."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-#: How far ahead a time may be and still be taken for now: clocks differ.
+#: The largest difference between clocks: a time that is later than now by at most this counts as now.
 _SKEW = timedelta(minutes=5)
 _AGO = re.compile(r"(\d{1,6})(s|min|h|d|w)")
 _UNITS = {
@@ -20,8 +20,8 @@ _UNITS = {
 
 
 def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
-    """An option's callback: a time in UTC from ISO 8601 (without an offset it is UTC), or from how long ago it was
-    (``90s``, ``30min``, ``2h``, ``7d``, ``1w``)."""
+    """Callback of an option: convert ISO 8601 (UTC unless it has an offset), or a time ago (``90s``, ``30min``, ``2h``,
+    ``7d``, ``1w``), to a time in UTC."""
     if value is None:
         return None
     ago = _AGO.fullmatch(value)
@@ -32,14 +32,18 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> dat
         return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            f"{value!r} is no time: write 2026-11-22, 2026-11-22T14:30 (UTC), or how long ago: 90s, 30min, 2h, 7d"
+            f"{value!r} is not a time: write 2026-11-22, 2026-11-22T14:30 (UTC), or a time ago: 90s, 30min, 2h, 7d"
         ) from None
 
 
 def check_span(since: datetime | None, until: datetime | None) -> None:
-    """Raise :class:`click.UsageError` for times between which nothing can lie: nobody means that."""
+    """Raise :class:`click.UsageError` if no time can be between ``since`` and ``until``."""
     now = datetime.now(UTC)
     if since is not None and since > now + _SKEW:
-        raise click.UsageError(f"--since {since:%Y-%m-%d %H:%M} lies in the future: it is {now:%Y-%m-%d %H:%M} UTC")
+        raise click.UsageError(
+            f"--since {since:%Y-%m-%d %H:%M} is in the future: give a time before {now:%Y-%m-%d %H:%M} UTC"
+        )
     if since is not None and until is not None and since >= until:
-        raise click.UsageError(f"--since {since:%Y-%m-%d %H:%M} is not before --until {until:%Y-%m-%d %H:%M} (UTC)")
+        raise click.UsageError(
+            f"--since {since:%Y-%m-%d %H:%M} is not before --until {until:%Y-%m-%d %H:%M} (UTC): give an earlier time"
+        )

@@ -1,4 +1,4 @@
-"""``tussis preprocess``: one recording to the detector's inputs, in a file."""
+"""``tussis preprocess``: write the model's input tensors for one recording to a file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,12 @@ DEFAULT_PROFILE = "documented"
     help="Preprocessing profile: documented, training or legacy.",
 )
 def preprocess(file: Path, output: Path, profile_name: str) -> None:
-    """Turn the recording FILE into a detector's input tensors, without a model.
+    """Write the input tensors of a model for the recording FILE.
 
-    OUT.npz holds `spectrograms`, float32 (1, S, 3, 224, 224), for S segments of two seconds; `segment_mask`, bool
-    (1, S); and `start_s`, float64 (S,), where each segment begins, in seconds. It is written whole or not at all.
+    Use it to compare the preprocessing with that of your training, or to run a model elsewhere. It needs no model.
+
+    OUT.npz contains `spectrograms`, float32 (1, S, 3, 224, 224), for S segments of two seconds; `segment_mask`, bool
+    (1, S); and `start_s`, float64 (S,), the start of each segment in seconds. It is written completely or not at all.
 
     \b
     Example:
@@ -44,7 +46,7 @@ def preprocess(file: Path, output: Path, profile_name: str) -> None:
     check_output(output, file)
     data = read_capped(file, settings.max_bytes)
 
-    # Only now: torch takes a second or two to load, and the cheap mistakes are found.
+    # Imported after the checks: torch takes a second or two to load.
     import numpy as np
 
     from tussis.worker.pipeline.prepare import limits_of, prepare

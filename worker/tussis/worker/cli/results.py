@@ -1,4 +1,4 @@
-"""``tussis results``: what the store holds, newest first."""
+"""``tussis results``: list stored analyses, newest first."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from tussis.shared.store.records import Analysis, Segment
     from tussis.shared.store.repository import Store
 
-#: Rows of the table unless --limit says otherwise: about what a person reads.
+#: Rows of the table unless --limit says otherwise: few enough to read.
 TABLE_LIMIT = 50
 #: Analyses whose segments are read with one query.
 _BATCH = 200
-#: Width of a terminal from which the table has room for the time, and for model and profile where they differ.
+#: Least width of a terminal for the column of times, and for those of model and profile if they differ.
 _WIDE = 110
 
 
@@ -34,15 +34,21 @@ _WIDE = 110
     "--since",
     metavar="TIME",
     callback=moment,
-    help="From this time on (of the first attempt): 2026-11-22, 2026-11-22T14:30, 2h, 7d.",
+    help="Only analyses with a first attempt from this time on: 2026-11-22, 2026-11-22T14:30 (UTC), or 2h, 7d (ago).",
 )
-@click.option("--until", metavar="TIME", callback=moment, help="Before this time.")
-@click.option("--decision", type=click.Choice(["cough", "no-cough"]), help="Only results that say so.")
-@click.option("--state", type=click.Choice([state.value for state in AnalysisState]), help="Only these.")
+@click.option("--until", metavar="TIME", callback=moment, help="Only analyses with a first attempt before this time.")
+@click.option("--decision", type=click.Choice(["cough", "no-cough"]), help="Only results with this decision.")
+@click.option(
+    "--state", type=click.Choice([state.value for state in AnalysisState]), help="Only analyses in this state."
+)
 @click.option("--prefix", metavar="S3_URI", help="Only recordings under s3://bucket/start-of-key.")
-@click.option("--limit", type=click.IntRange(min=1), help=f"At most so many [{TABLE_LIMIT}; with --json all].")
-@click.option("--segments", "with_segments", is_flag=True, help="With every segment.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help=f"At most this number of analyses.  [default: {TABLE_LIMIT}; with --json all]",
+)
+@click.option("--segments", "with_segments", is_flag=True, help="Also print every segment.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def results(
     since: datetime | None,
     until: datetime | None,
@@ -53,9 +59,9 @@ def results(
     with_segments: bool,
     as_json: bool,
 ) -> None:
-    """Show analyses and their answers, newest first. Times are in UTC.
+    """List analyses and their results, newest first. Times are in UTC.
 
-    For questions beyond these filters there is SQL: docs/query.md.
+    For other queries use SQL: see docs/query.md.
 
     \b
     Examples:
@@ -91,15 +97,15 @@ def results(
     _print(shown, more=len(shown) == wanted.limit)
 
 
-#: An analysis, and its segments where they were asked for.
+#: An analysis, and its segments if they were requested.
 _Shown: TypeAlias = "tuple[Analysis, tuple[Segment, ...] | None]"
 
 
 def as_object(analysis: Analysis, segments: tuple[Segment, ...] | None) -> dict[str, Any]:
-    """An analysis as JSON: the names of ``tussis analyze``, and what the store knows beside them."""
+    """An analysis as JSON: the fields of ``tussis analyze``, and those that only the store has."""
     from tussis.shared.store.records import finite
 
-    told: dict[str, Any] = {
+    report: dict[str, Any] = {
         "uri": analysis.uri,
         "state": analysis.state.value,
         "bag_probability": analysis.bag_probability,
@@ -122,9 +128,9 @@ def as_object(analysis: Analysis, segments: tuple[Segment, ...] | None) -> dict[
         "finished_at": analysis.finished_at.isoformat() if analysis.finished_at else None,
     }
     if analysis.error_class is not None:
-        told["error"] = {"class": analysis.error_class, "message": analysis.error_message}
+        report["error"] = {"class": analysis.error_class, "message": analysis.error_message}
     if segments is not None:
-        told["segments"] = [
+        report["segments"] = [
             {
                 "index": segment.index,
                 "start_s": segment.start_s,
@@ -134,11 +140,11 @@ def as_object(analysis: Analysis, segments: tuple[Segment, ...] | None) -> dict[
             }
             for segment in segments
         ]
-    return told
+    return report
 
 
 def _with_segments(store: Store, listing: Iterator[Analysis], wanted: bool) -> Iterator[_Shown]:
-    """Each analysis with its segments, or with None when they were not asked for."""
+    """Each analysis with its segments, or with None if they were not requested."""
     while batch := list(islice(listing, _BATCH)):
         segments = store.segments_of_each([analysis.id for analysis in batch]) if wanted else {}
         for analysis in batch:
@@ -157,14 +163,14 @@ def _print(shown: list[_Shown], *, more: bool) -> None:
     for analysis, _ in shown:
         kind = analysis.state.value if analysis.decision is None else "cough" if analysis.decision else "no cough"
         kinds[kind] = kinds.get(kind, 0) + 1
-    told = f"{len(shown):,} shown: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()) + "."
-    told += " There may be more: --limit, --since, --until." if more else ""
-    told += f" Model: {', '.join(models)}. Profile: {', '.join(profiles)}."
-    screen.print(printable(told), markup=False)
+    report = f"{len(shown):,} shown: " + ", ".join(f"{count:,} {kind}" for kind, count in kinds.items()) + "."
+    report += " There may be more: use --limit, --since or --until." if more else ""
+    report += f" Model: {', '.join(models)}. Profile: {', '.join(profiles)}."
+    screen.print(printable(report), markup=False)
 
 
 def _table(shown: list[_Shown], *, when: bool, model: bool, profile: bool) -> Table:
-    """The table. What is the same in every row stands below it instead of in a column."""
+    """The table for a terminal. Values that are the same in every row are printed below it, not in a column."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold underline")
@@ -199,7 +205,7 @@ def _table(shown: list[_Shown], *, when: bool, model: bool, profile: bool) -> Ta
 
 
 def _rows(shown: list[_Shown], *, when: bool, model: bool, profile: bool) -> Table:
-    """The table where there is no terminal: every analysis, and under it every segment, is one line with its URI."""
+    """The table without a terminal: one line with the URI for every analysis, followed by its segments."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -241,7 +247,7 @@ def _answer(analysis: Analysis) -> str:
 
 
 def _remark(analysis: Analysis) -> str:
-    """What a reader must know beside the answer."""
+    """The error, or a note about a truncated recording."""
     if analysis.error_class is not None:
         return f"{analysis.error_class}: {analysis.error_message}"
     if analysis.truncated:

@@ -1,4 +1,4 @@
-"""``tussis status``: what waits, what runs, what came of it."""
+"""``tussis status``: show queues, workers, results and failures."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from tussis.shared.ledger import Depth
     from tussis.shared.store.records import Counts
 
-#: Seconds of silence after which a worker is taken for gone.
+#: Seconds since its last update after which a worker is no longer listed.
 _SILENT_S = 15.0
 
 
 @dataclass(frozen=True)
 class WorkerEntry:
-    """What a worker last said of itself, and how long ago."""
+    """The last update of a worker, and its age in seconds."""
 
     worker: str
     device: str
@@ -35,14 +35,18 @@ class WorkerEntry:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(as_json: bool) -> None:
-    """Show depth per queue and priority, work in flight, the oldest open job, workers, results and failures.
+    """Show queues, open jobs, workers, results and failures.
+
+    Use it to see whether jobs wait, and whether workers take them.
 
     \b
-    waiting    messages in a queue, by priority (0 first)
-    in flight  messages that a worker holds
-    open       jobs with neither result nor failure yet; deferred ones wait for their next attempt
+    waiting       messages in the queues, by priority; workers take 0 first
+    in flight     messages that a worker has received and not acknowledged
+    open          jobs without result and without failure
+    deferred      open jobs that wait for their next attempt after a transient error
+    dead letters  messages that no worker could read
     """
     from tussis.shared.broker import broker_errors, connect, redact
     from tussis.shared.broker_checks import risks_of
@@ -72,7 +76,7 @@ def status(as_json: bool) -> None:
 
 
 def read_workers(client: redis.Redis) -> list[WorkerEntry]:
-    """The workers that spoke within the last 15 s, by name."""
+    """The workers with an update within the last 15 s, sorted by name."""
     from tussis.shared.broker import server_time
     from tussis.shared.queues import WORKERS_KEY
 
@@ -142,7 +146,7 @@ def _print(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> None:
 
 
 def _span(seconds: float) -> str:
-    """A time in the unit that a person would use."""
+    """A duration in the largest unit that is not longer than it."""
     for unit, size in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"

@@ -1,4 +1,4 @@
-"""``tussis sweep``: enqueue what has neither result nor open work."""
+"""``tussis sweep``: enqueue the objects that have neither a result nor an open job."""
 
 from __future__ import annotations
 
@@ -26,39 +26,43 @@ _EVERY_S, _EVERY_S_LOGGED = 0.2, 60.0
 
 @click.command()
 @click.argument("prefix", metavar="S3_URI")
-@click.option("--dry-run", is_flag=True, help="Print the URIs that would be enqueued, send nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the URIs that would be enqueued, and enqueue nothing.")
 @click.option(
     "--resume",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Keep the place in FILE: a sweep that was broken off goes on from there. Gone when the sweep is done.",
+    help="Save the progress in FILE. An interrupted sweep continues from there. The file is removed at the end.",
 )
 @click.option(
     "--max-depth",
     type=click.IntRange(min=1),
     default=100_000,
     show_default=True,
-    help="Wait while so many messages are in the queues or in flight.",
+    help="Wait while at least this number of messages is in the queues or in flight.",
 )
-@click.option("--retry-failed", is_flag=True, help="Enqueue failures too, except those that were discarded.")
-@click.option("--model", metavar="NAME[@VERSION]", help="The model that has to answer.  [the one in TUSSIS_MODEL]")
-@click.option("--any-model", is_flag=True, help="A result of whatever model is a result.")
-@click.option("--profile", metavar="NAME", help="The preprocessing profile.  [the model's own]")
+@click.option("--retry-failed", is_flag=True, help="Also enqueue failures, except discarded ones.")
+@click.option(
+    "--model",
+    metavar="NAME[@VERSION]",
+    help="Count only results of this model, and request it for the jobs.  [default: count those of TUSSIS_MODEL]",
+)
+@click.option("--any-model", is_flag=True, help="Count the results of every model.")
+@click.option("--profile", metavar="NAME", help="Preprocessing profile.  [default: the model's]")
 @click.option(
     "--priority",
     type=click.IntRange(0, 9),
     default=9,
     show_default=True,
-    help="0 comes first, 9 last: behind what upstream enqueues.",
+    help="Priority of the jobs. Workers take 0 first and 9 last.",
 )
 @click.option(
     "--device",
     type=click.Choice(["any", "cpu", "gpu"]),
     default="any",
     show_default=True,
-    help="The kind of worker that has to do it.",
+    help="Kind of worker that takes the jobs.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object, and no other line.")
+@click.option("--json", "as_json", is_flag=True, help="Print only the summary, as one JSON object.")
 def sweep(
     prefix: str,
     dry_run: bool,
@@ -72,15 +76,17 @@ def sweep(
     device: str,
     as_json: bool,
 ) -> None:
-    """Enqueue every object under s3://bucket/prefix that has neither a result nor open work.
+    """Enqueue the objects under s3://bucket/prefix that have neither a result nor an open job.
 
-    For what never was enqueued, for a broker that lost its data, and for a new model. A result counts when it is of the
-    model that the workers serve, which is the one in TUSSIS_MODEL: set it as they have it, or name --model or
-    --any-model. A failure stands (--retry-failed), unless its cause may be gone (a missing object); what was discarded
-    stays so. Upstream's metadata and priority are known to the store and the broker only: a recording that no worker
-    has had comes back without them.
+    Use it for objects that were never enqueued, after the broker lost its data, and for a new model. You can repeat it
+    at any time: objects with a result or an open job are not enqueued again.
 
-    Run it as often as you like: nothing is answered twice. The exit status is 0 when the whole prefix was swept.
+    A result counts only if it is from the model in TUSSIS_MODEL. Set TUSSIS_MODEL as for the workers, or use --model or
+    --any-model. Failures are enqueued only with --retry-failed, or if the cause may be gone (a missing object).
+    Discarded failures are never enqueued. A recording that no worker has received is enqueued without the metadata and
+    the priority from upstream.
+
+    The exit status is 0 if the whole prefix was swept.
 
     \b
     Examples:
@@ -88,9 +94,9 @@ def sweep(
       tussis sweep s3://clinic --resume /var/lib/tussis/clinic.sweep --max-depth 20000
     """
     if any_model and model:
-        raise click.UsageError("--model and --any-model exclude each other.")
+        raise click.UsageError("Give --model or --any-model, not both.")
     if dry_run and resume:
-        raise click.UsageError("--dry-run keeps no place: leave --resume out.")
+        raise click.UsageError("--dry-run saves no progress: omit --resume.")
     from tussis.shared.broker import connect, redact
     from tussis.shared.dsp.profiles import profile_named
     from tussis.shared.errors import ObjectMissing
@@ -119,12 +125,17 @@ def sweep(
         retry_failed=retry_failed,
         dry_run=dry_run,
     )
-    told = {"prefix": address.uri, "model": model or order.question.sha256, "profile": profile, "retry": retry_failed}
-    place = None if resume is None else read_place(resume, told)
+    identity = {
+        "prefix": address.uri,
+        "model": model or order.question.sha256,
+        "profile": profile,
+        "retry": retry_failed,
+    }
+    place = None if resume is None else read_place(resume, identity)
     s3 = s3_client(settings)
     with (
         Store.connect(settings.need_database()) as store,
-        _Report(as_json=as_json, dry_run=dry_run, resume=resume) as report,
+        _SweepOutput(as_json=as_json, dry_run=dry_run, resume=resume) as output,
     ):
         store.verify_schema()
         _check_model(model, store)
@@ -134,28 +145,28 @@ def sweep(
             Ledger(connect(url), redact(url)),
             store,
             counts=place.counts if place else None,
-            on_full=report.full,
+            on_full=output.show_waiting,
         )
-        report.counts = run.counts
+        output.counts = run.counts
         for step in run.run(place.last_key if place else ""):
             if resume is not None:
-                write_place(resume, Place(told, step.last_key, run.counts))
-            report.add(step)
+                write_place(resume, Place(identity, step.last_key, run.counts))
+            output.show_step(step)
         if resume is not None:
             remove_place(resume)
         if not run.counts.listed:
-            raise ObjectMissing(f"no object is under {address.uri}: is the prefix right?")
-        report.done = True
+            raise ObjectMissing(f"no object is under {address.uri}: check the prefix")
+        output.done = True
 
 
 def _check_model(model: str | None, store: Store) -> None:
-    """Raise :class:`click.BadParameter` for a model that no worker has served: every job would fail, for want of it."""
+    """Raise :class:`click.BadParameter` for a model that no worker has served: every job would fail."""
     known = store.known_models() if model is not None else []
     names = {label.partition("@")[0] for label in known} | set(known)
     if model is None or model in names or not known:
         return
     close = difflib.get_close_matches(model, sorted(names), n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "start one first, or check the name"
+    hint = f"did you mean {close[0]!r}?" if close else "start a worker with it, or check the name"
     raise click.BadParameter(f"no worker has served the model {model!r}: {hint}", param_hint="--model")
 
 
@@ -173,15 +184,15 @@ def _question(settings: Settings, model: str | None, any_model: bool, profile: s
     return Question(sha256=manifest.sha256, profile=profile or manifest.profile)
 
 
-class _Report:
-    """Tells how the sweep gets on, and the summary, also of one that is broken off."""
+class _SweepOutput:
+    """Prints the progress of a sweep, and the summary, also if the sweep is interrupted."""
 
     def __init__(self, *, as_json: bool, dry_run: bool, resume: Path | None) -> None:
         self._as_json = as_json
         self._dry_run = dry_run
         self._resume = resume
         self._terminal = sys.stderr.isatty()
-        self._told_at = time.monotonic()
+        self._printed_at = time.monotonic()
         self.counts: Counts | None = None
         self.done = False
 
@@ -197,12 +208,12 @@ class _Report:
         if self._as_json:
             click.echo(json.dumps(self._as_object()))
         else:
-            click.echo(("" if self.done else "broken off: ") + self._summary(), err=True)
+            click.echo(("" if self.done else "interrupted: ") + self._summary(), err=True)
         if not self.done and self._resume is not None:
-            click.echo(printable(f"Go on with the same command and --resume {self._resume}."), err=True)
+            click.echo(printable(f"Continue with the same command and --resume {self._resume}."), err=True)
 
-    def add(self, step: Step) -> None:
-        """Count and show one step."""
+    def show_step(self, step: Step) -> None:
+        """Print the refused objects and the progress after one step."""
         for error in step.refusals:
             self._clear()
             click.echo(printable(f"tussis: {error}"), err=True)
@@ -211,15 +222,15 @@ class _Report:
                 click.echo(printable(uri))
         self._progress(self._summary())
 
-    def full(self, depth: int) -> None:
-        """The queue is full: say so."""
-        self._progress(f"{self._summary()}; waiting, the queue holds {depth:,}")
+    def show_waiting(self, depth: int) -> None:
+        """Print that the sweep waits because the queues are full."""
+        self._progress(f"{self._summary()}; waiting, the queues hold {depth:,} messages")
 
     def _progress(self, text: str) -> None:
         now = time.monotonic()
-        if now < self._told_at + (_EVERY_S if self._terminal else _EVERY_S_LOGGED):
+        if now < self._printed_at + (_EVERY_S if self._terminal else _EVERY_S_LOGGED):
             return
-        self._told_at = now
+        self._printed_at = now
         click.echo(f"\r\x1b[K{text} ..." if self._terminal else f"{text} ...", err=True, nl=not self._terminal)
 
     def _clear(self) -> None:
@@ -234,7 +245,7 @@ class _Report:
         counts = self.counts
         assert counts is not None
         would = "would be " if self._dry_run else ""
-        said = [
+        parts = [
             f"{counts.listed:,} listed",
             f"{counts.answered:,} answered",
             f"{counts.open:,} open",
@@ -243,7 +254,7 @@ class _Report:
             f"{counts.enqueued:,} {would}enqueued",
         ]
         if counts.stranded:
-            said.append(f"{counts.stranded:,} begun before {would}sent again")
+            parts.append(f"{counts.stranded:,} unfinished {would}sent again")
         if counts.refused:
-            said.append(f"{counts.refused:,} refused")
-        return ", ".join(said)
+            parts.append(f"{counts.refused:,} refused")
+        return ", ".join(parts)

@@ -1,4 +1,4 @@
-"""``tussis up``: servers and workers on this machine, in the foreground."""
+"""``tussis up``: run servers and workers on this machine, in the foreground."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ import click
 
 
 @click.command()
-@click.option("--workers", metavar="N", type=click.IntRange(1, 64), default=1, show_default=True, help="How many.")
+@click.option(
+    "--workers", metavar="N", type=click.IntRange(1, 64), default=1, show_default=True, help="Number of workers."
+)
 @click.option(
     "--data",
     metavar="DIR",
     type=click.Path(path_type=Path),
     default=Path(".tussis") / "up",
     show_default=True,
-    help="Where the servers' data, model and logs lie.",
+    help="Directory for the data of the servers, the model and the logs.",
 )
 @click.option(
     "--model",
     metavar="ONNX",
     type=click.Path(path_type=Path),
-    help="The model to serve.  [the one that comes with Tussis, else one of random weights]",
+    help="ONNX file of the model.  [default: the shipped model, otherwise a model with random weights]",
 )
 @click.option(
     "--concurrency",
     metavar="N",
     type=click.IntRange(1, 256),
-    help="Processes of each worker.  [the cores, divided among the workers]",
+    help="Number of child processes of each worker.  [default: the cores divided by the workers]",
 )
 @click.pass_context
 def up(ctx: click.Context, workers: int, data: Path, model: Path | None, concurrency: int | None) -> None:
-    """Run everything on this machine: PostgreSQL, broker, S3 store and workers, until Ctrl-C.
+    """Run servers and workers on this machine until Ctrl-C.
 
-    Starts them from pip wheels on free ports of 127.0.0.1, migrates, makes the bucket "tussis", and prints the
-    addresses as exports, which also stand in DIR/environment. Then it says what happens, one line an event. What ends
-    by itself is started again. At the end, also when it is killed, everything stops; the data stays for the next time.
+    Starts PostgreSQL, a broker and an S3 store from pip wheels on free ports of 127.0.0.1, migrates the database,
+    creates the bucket "tussis" and starts the workers. Prints the addresses as shell exports and writes them to
+    DIR/environment. Then prints one line per event. A process that ends unexpectedly is started again. All processes
+    always stop on exit, also after a kill. The data stays for the next run.
 
-    For work on one machine and for trying things out: docs/operate.md has the deployment. Settings in the environment
-    are not read.
+    Use it for development and for trials. docs/operate.md describes a deployment. Settings in the environment are not
+    read.
 
     \b
     Examples:

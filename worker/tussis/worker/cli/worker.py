@@ -1,4 +1,4 @@
-"""``tussis worker``: serve a model."""
+"""``tussis worker``: run a CPU or GPU worker."""
 
 from __future__ import annotations
 
@@ -15,14 +15,22 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _shared_options(command: F) -> F:
-    """Both kinds of worker take these."""
+    """The options that both kinds of worker have."""
     for option in (
-        click.option("--log-format", type=click.Choice(["json", "console"]), help="How to log [json]."),
         click.option(
-            "--metrics-port", type=click.IntRange(0, 65_535), help="Serve Prometheus metrics there; 0: any free port."
+            "--log-format", type=click.Choice(["json", "console"]), help="Format of the log.  [default: json]"
         ),
-        click.option("--model", help="The model to serve: path or s3:// URI of an ONNX file [TUSSIS_MODEL]."),
-        click.option("--concurrency", type=click.IntRange(1, 256), help="Child processes [default: one a core]."),
+        click.option(
+            "--metrics-port",
+            type=click.IntRange(0, 65_535),
+            help="Serve Prometheus metrics on this port; 0: any free port.  [default: TUSSIS_METRICS_PORT]",
+        ),
+        click.option("--model", help="Path or s3:// URI of the ONNX file.  [default: TUSSIS_MODEL]"),
+        click.option(
+            "--concurrency",
+            type=click.IntRange(1, 256),
+            help="Number of child processes.  [default: one per core]",
+        ),
     ):
         command = option(command)
     return command
@@ -30,50 +38,53 @@ def _shared_options(command: F) -> F:
 
 @click.group()
 def worker() -> None:
-    """Run a worker: take jobs from the queues, analyse, store the results."""
+    """Run a worker: take jobs from the queues, analyse the recordings, store the results."""
 
 
 @worker.command()
 @_shared_options
 @click.pass_context
 def cpu(ctx: click.Context, /, **flags: Any) -> None:
-    """Serve on the CPU, one recording a child process at a time.
+    """Run a worker on the CPU.
 
-    Takes from the queues tussis.cpu and tussis.any. Every child loads the model once and warms up; the worker takes its
-    first message when all are ready, and logs "worker_ready". The first start with a model takes some seconds more: it
-    tries how to run it fastest, and logs "graph_chosen".
+    Takes jobs from the queues tussis.cpu and tussis.any. Each child process analyses one recording at a time. Every
+    child first loads the model and warms up. When all are ready, the worker logs "worker_ready" and takes its first
+    message. The first start with a model takes some seconds longer: the worker measures which graph is fastest, and
+    logs "graph_chosen".
 
-    SIGTERM or Ctrl-C stops it: recordings in work are finished or, after TUSSIS_SOFT_SHUTDOWN_S, given back.
+    SIGTERM or Ctrl-C stops the worker. It finishes the recordings in work. Those that are unfinished after
+    TUSSIS_SOFT_SHUTDOWN_S are handed back to their queues.
 
     \b
-    Needs in the environment:
+    Required settings in the environment:
       TUSSIS_BROKER_URL    redis://[:password@]host:port/db
       TUSSIS_DATABASE_URL  postgresql://user:password@host:port/database
-      TUSSIS_MODEL         /models/cough.onnx or s3://bucket/cough.onnx, cough.json beside it
-      TUSSIS_S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID ...  where the recordings are
+      TUSSIS_MODEL         /models/cough.onnx or s3://bucket/cough.onnx, with cough.json beside it
+      TUSSIS_S3_ENDPOINT_URL, AWS_ACCESS_KEY_ID ...  the store of the recordings
     """
     ctx.exit(_run(flags, None))
 
 
 @worker.command()
 @_shared_options
-@click.option("--device-index", type=click.IntRange(0), default=0, show_default=True, help="Which GPU.")
+@click.option("--device-index", type=click.IntRange(0), default=0, show_default=True, help="Index of the GPU.")
 @click.option(
     "--provider",
     type=click.Choice(["cuda", "tensorrt", "cpu"]),
     default="cuda",
     show_default=True,
-    help="What runs the model; cpu is for trials of this path without a GPU.",
+    help="onnxruntime provider that runs the model; cpu is for tests without a GPU.",
 )
 @click.pass_context
 def gpu(ctx: click.Context, /, device_index: int, provider: str, **flags: Any) -> None:
-    """Serve on an NVIDIA GPU: one device process, and children that fetch and decode for it.
+    """Run a worker on an NVIDIA GPU.
 
-    Takes from the queues tussis.gpu and tussis.any. The device process owns the GPU and the model; recordings that wait
-    together share a run (TUSSIS_BATCH_SEGMENTS, TUSSIS_BATCH_WAIT_MS). One worker a GPU; give it one or two children a
-    core. Without the GPU it refuses to start: nothing falls back to the CPU.
+    Takes jobs from the queues tussis.gpu and tussis.any. The children fetch and decode the recordings. One device
+    process owns the GPU and runs the model. Recordings that wait at the same time share a run (TUSSIS_BATCH_SEGMENTS,
+    TUSSIS_BATCH_WAIT_MS). Run one worker per GPU, with one or two children per core. Without a GPU the worker does not
+    start: it never falls back to the CPU.
 
-    Needs the extra gpu (pip install '.[gpu]' in a checkout). Environment and stop are those of `tussis worker cpu`.
+    Needs the extra gpu (pip install '.[gpu]' in a checkout). Environment and stop: as for `tussis worker cpu`.
     """
     from tussis.worker.device.order import OnDevice, Provider
 
@@ -97,7 +108,7 @@ def _run(flags: dict[str, Any], on: OnDevice | None) -> int:
         _log = logs.get("worker")
         _log.info("environment_ignored", names=ignored)
     with as_json_lines() if settings.log_format == "json" else nullcontext():
-        # Imported before the fork: the children share its memory and start at once.
+        # Imported before the fork, so that the children share the memory and start without imports.
         from tussis.worker.parent.service import run_worker
 
         return run_worker(settings, on)

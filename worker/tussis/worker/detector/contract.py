@@ -86,7 +86,7 @@ def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], opset: int, 
     found_inputs = {port.name: port for port in inputs}
     found_outputs = {port.name: port for port in outputs}
     for name in sorted(found_inputs.keys() - _INPUTS.keys()):
-        raise ModelRefused(f'{where}: unknown input "{name}": the contract has {_names(_INPUTS)} only')
+        raise ModelRefused(f'{where}: unknown input "{name}": the contract has only {_names(_INPUTS)}')
     dimensions: dict[str, int | None] = {}
     for kind, wanted, found in (("input", _INPUTS, found_inputs), ("output", _OUTPUTS, found_outputs)):
         for name, (element, shape) in wanted.items():
@@ -94,14 +94,16 @@ def check_contract(inputs: Sequence[Port], outputs: Sequence[Port], opset: int, 
                 _check_port(kind, found[name], element, shape, dimensions, where)
             elif name not in _OPTIONAL:
                 there = ", ".join(f'"{other}"' for other in found) or "none"
-                raise ModelRefused(f'{where}: no {kind} "{name}" (it has {there}): name it so at export')
+                raise ModelRefused(f'{where}: no {kind} "{name}" (found: {there}): use this name in the export')
     batch, segments = dimensions[_BATCH], dimensions[_SEGMENTS]
     if batch not in (None, 1):
-        raise ModelRefused(f"{where}: the batch is fixed at {batch}: export it dynamic, or fixed at 1")
+        raise ModelRefused(
+            f"{where}: the batch size is fixed at {batch}: export the model with a dynamic batch size, or 1"
+        )
     if segments is not None and segments < MAX_SEGMENTS:
         raise ModelRefused(
-            f"{where}: the segments are fixed at {segments}, and recordings have up to {MAX_SEGMENTS}:"
-            " export them dynamic"
+            f"{where}: the number of segments is fixed at {segments}, and recordings have up to {MAX_SEGMENTS}:"
+            " export the model with a dynamic number of segments"
         )
     return Graph(opset, batch == 1, segments, tuple(name for name in _OUTPUTS if name in found_outputs))
 
@@ -117,20 +119,22 @@ def _check_port(
     """Check one input or output. ``dimensions`` collects the sizes of batch and segments that the inputs declare."""
     what = f'{where}: {kind} "{port.name}"'
     if port.type != element:
-        raise ModelRefused(f"{what} is {port.type}: the contract wants {element}")
+        raise ModelRefused(f"{what} is {port.type}: the contract requires {element}")
     found = tuple(size if isinstance(size, int) else None for size in port.shape)
     wanted = f"({', '.join(map(str, shape))})"
     if len(found) != len(shape):
-        raise ModelRefused(f"{what} has {len(found)} dimensions: the contract wants {wanted}")
+        raise ModelRefused(f"{what} has {len(found)} dimensions: the contract requires {wanted}")
     for size, expected in zip(found, shape, strict=True):
         if isinstance(expected, int):
             # With a dynamic height or width, a wrong size would fail only in the first run.
             if size != expected:
-                raise ModelRefused(f"{what} has shape {_shape(found)}: the contract wants {wanted}")
+                raise ModelRefused(f"{what} has shape {_shape(found)}: the contract requires {wanted}")
         elif kind == "input" and dimensions.setdefault(expected, size) != size:
             raise ModelRefused(f"{what} has shape {_shape(found)}: {expected} differs from the other input's")
         elif size is not None and dimensions[expected] != size:
-            raise ModelRefused(f"{what} has shape {_shape(found)}: {expected} is fixed there, and not in the inputs")
+            raise ModelRefused(
+                f"{what} has shape {_shape(found)}: {expected} is fixed in this output, but not in the inputs"
+            )
 
 
 def _names(ports: Mapping[str, object]) -> str:

@@ -120,10 +120,10 @@ def check_batch(
     if mask.dtype != np.bool_ or mask.shape != images.shape[:2]:
         raise ValueError(f"the mask is {mask.dtype} {mask.shape}, not bool {images.shape[:2]}")
     if mask.size == 0 or not mask.any(axis=1).all():
-        raise ValueError("every recording must have a segment that the mask keeps")
+        raise ValueError("every recording must have at least one segment with a true mask")
     limit = graph.fixed_segments
     if limit is not None and mask.shape[1] > limit:
-        raise ValueError(f"{mask.shape[1]} segments, and the graph takes {limit}")
+        raise ValueError(f"{mask.shape[1]} segments: the graph takes at most {limit}")
 
 
 def score_batch(session: Runs, label: str, feeds: Mapping[str, NDArray[Any]], mask: NDArray[np.bool_]) -> Scores:
@@ -175,7 +175,7 @@ def read_scores(outputs: Mapping[str, NDArray[np.float32]], mask: NDArray[np.boo
     for name, values in outputs.items():
         expected = (batch,) if name in (BAG_PROBABILITY, BAG_LOGIT) else (batch, width)
         if values.shape != expected:
-            raise InferenceFailed(f'the model {label} gave "{name}" as {values.shape}, not {expected}')
+            raise InferenceFailed(f'the model {label} returned "{name}" with shape {values.shape}, not {expected}')
     whole = np.ones(batch, dtype=np.bool_)
     bag, bag_logit = _answers(outputs, BAG_PROBABILITY, BAG_LOGIT, whole)
     segment_outputs = {name: values[:, :segments] for name, values in outputs.items() if values.ndim == 2}
@@ -197,12 +197,12 @@ def _answers(
     inside = (probability >= -_ROUNDING) & (probability <= 1 + _ROUNDING)  # false for NaN
     if not inside[kept].all():
         raise InferenceFailed(
-            f'"{probability_name}" is not a probability: the model gave NaN, or a number beyond 0 to 1'
+            f'"{probability_name}" is not a probability: the model returned NaN or a number outside 0 to 1'
         )
     probability = np.clip(probability, 0, 1)
     if logit_name not in outputs:
         return probability, logit(probability)
     logits = np.where(kept, outputs[logit_name], np.float32(np.nan))
     if not np.isfinite(logits[kept]).all():
-        raise InferenceFailed(f'"{logit_name}" is not finite')
+        raise InferenceFailed(f'"{logit_name}" is not finite: the model returned NaN or infinity')
     return probability, logits

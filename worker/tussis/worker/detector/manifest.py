@@ -87,7 +87,7 @@ def manifest_path(model: Path) -> Path:
     Raises :class:`ModelRefused` unless the name ends in ``.onnx``.
     """
     if model.suffix != _SUFFIX:
-        raise ModelRefused(f"{model} is not named like a model: the file's name must end in {_SUFFIX}")
+        raise ModelRefused(f"{model} is not a model file: its name must end in {_SUFFIX}")
     return model.with_suffix(".json")
 
 
@@ -118,20 +118,20 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     Raises :class:`ModelRefused`.
     """
     if len(data) > _MAX_BYTES:
-        raise ModelRefused(f"{where} is no manifest: it has more than {_MAX_BYTES} bytes")
+        raise ModelRefused(f"{where} is not a manifest: it has more than {_MAX_BYTES} bytes")
     try:
         document = json.loads(data, object_pairs_hook=_pairs_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # invalid UTF-8 and invalid JSON are both ValueErrors
-        raise ModelRefused(f"{where} is not JSON: {error}; write it anew with `tussis models init --force`") from None
+        raise ModelRefused(f"{where} is not JSON: {error}; write it again with `tussis models init --force`") from None
     if not isinstance(document, dict):
-        raise ModelRefused(f"{where} is no manifest: it holds no JSON object")
+        raise ModelRefused(f"{where} is not a manifest: it is not a JSON object")
     known = {field.name for field in fields(Manifest)}
     unknown = sorted(set(document) - known)
     if unknown:
         raise ModelRefused(f"{where}: unknown field {_quoted(unknown)}: a manifest has {_quoted(sorted(known))}")
     missing = sorted(known - {"parent"} - set(document))
     if missing:
-        raise ModelRefused(f"{where}: {_quoted(missing)} missing: write it, or use `tussis models init --force`")
+        raise ModelRefused(f"{where}: {_quoted(missing)} missing: add it, or use `tussis models init --force`")
     try:
         return Manifest(**document)
     except ModelRefused as error:
@@ -181,7 +181,7 @@ def check_sha256(data: bytes, manifest: Manifest, where: str) -> None:
     if found != manifest.sha256:
         raise ModelRefused(
             f"{where} is not the file that its manifest describes (sha256 {found[:12]}..., the manifest"
-            f" says {manifest.sha256[:12]}...): restore it, or write its manifest with `tussis models init --force`"
+            f" has {manifest.sha256[:12]}...): restore it, or write its manifest with `tussis models init --force`"
         )
 
 
@@ -193,7 +193,7 @@ def _check_text(field: str, value: object, pattern: re.Pattern[str], rule: str) 
 def _pairs_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     document = dict(pairs)
     if len(document) != len(pairs):
-        raise ValueError("a field stands in it twice")
+        raise ValueError("a field occurs twice")
     return document
 
 

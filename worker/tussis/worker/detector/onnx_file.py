@@ -34,6 +34,6 @@ def read_facts(data: bytes) -> FileFacts:
     # The domain of ONNX's own operators has two spellings.
     versions = [entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")]
     if not model.HasField("graph") or not versions:
-        raise NotOnnx("it holds no graph with an operator set")
+        raise NotOnnx("it contains no graph with an operator set")
     external = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
     return FileFacts(versions[-1], external)

@@ -52,13 +52,13 @@ def probe(detector: Detector) -> Probe:
         raise ModelRefused(f"{label} does not run on noise: {error}") from None
     if facts.neighbour_shift > TOLERANCE:
         raise ModelRefused(
-            f"{label}: a recording's logits move by {facts.neighbour_shift:.2g} with its neighbours in a batch"
-            f" (at most {TOLERANCE:g}): export it in eval mode, or with the batch fixed at 1"
+            f"{label}: a recording's logits change by {facts.neighbour_shift:.2g} with other recordings in the batch"
+            f" (at most {TOLERANCE:g}): export the model in eval mode, or with the batch size fixed at 1"
         )
     if facts.padding_shift > TOLERANCE:
         raise ModelRefused(
-            f"{label}: a recording's logits move by {facts.padding_shift:.2g} with masked padding"
-            f" (at most {TOLERANCE:g}): its pooling must leave out what segment_mask leaves out"
+            f"{label}: a recording's logits change by {facts.padding_shift:.2g} with masked padding"
+            f" (at most {TOLERANCE:g}): the model's pooling must ignore the segments with a false segment_mask"
         )
     gap = max(
         _sigmoid_gap(alone.bag_probability, alone.bag_logit),

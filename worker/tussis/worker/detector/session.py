@@ -79,7 +79,7 @@ def open_session(
         SettingsInvalid: the provider is unknown, or ``intra_op_threads`` is less than 1.
     """
     if provider not in _PROVIDERS:
-        raise SettingsInvalid(f"no provider {provider!r}: use one of {', '.join(_PROVIDERS)}")
+        raise SettingsInvalid(f"unknown provider {provider!r}: use one of {', '.join(_PROVIDERS)}")
     if intra_op_threads < 1:
         raise SettingsInvalid(f"intra-op threads is {intra_op_threads}: use at least 1")
     onnxruntime = _onnxruntime()
@@ -89,7 +89,7 @@ def open_session(
         raise ModelRefused(f"{where} is not an ONNX model: {error}") from None
     if facts.external_data:
         raise ModelRefused(
-            f"{where} keeps weights in other files, which its sha256 does not cover: save it as one file"
+            f"{where} has weights in other files, which its sha256 does not cover: save it as one file"
             " (torch.onnx.export(..., external_data=False))"
         )
     options = onnxruntime.SessionOptions()

@@ -62,7 +62,7 @@ def resolve_model(path_or_s3_uri: str, cache_dir: Path, s3_client_factory: Calla
         manifest_path(Path(address.key))  # raises ModelRefused unless the key ends in .onnx
         return _cached(address, cache_dir, s3_client_factory())
     if "://" in path_or_s3_uri:
-        raise ModelRefused(f"{path_or_s3_uri} is neither a path nor an s3:// URI: models are read from those two")
+        raise ModelRefused(f"{path_or_s3_uri} is neither a path nor an s3:// URI: give one of the two")
     path = Path(path_or_s3_uri)
     manifest_path(path)
     if not path.is_file():
@@ -154,7 +154,9 @@ def _cache_errors(cache_dir: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"no space for the model in {cache_dir}: free some, or set TUSSIS_MODEL_CACHE_DIR") from None
+            raise DiskFull(
+                f"no space for the model in {cache_dir}: free space, or set TUSSIS_MODEL_CACHE_DIR"
+            ) from None
         raise SettingsInvalid(
-            f"cannot keep the model in {cache_dir} ({error.strerror}): set TUSSIS_MODEL_CACHE_DIR to a folder of yours"
+            f"cannot store the model in {cache_dir} ({error.strerror}): set TUSSIS_MODEL_CACHE_DIR to a writable folder"
         ) from None

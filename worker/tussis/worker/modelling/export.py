@@ -102,7 +102,7 @@ def to_onnx(network: CoughNet) -> bytes:
             verbose=False,
         )
     if program is None:
-        raise ModelRefused("torch.onnx.export gave no model: use torch 2.11")
+        raise ModelRefused("torch.onnx.export returned no model: install torch 2.11")
     model = program.model_proto
     _strip(model)
     onnx.checker.check_model(model)
@@ -121,19 +121,19 @@ def load_checkpoint(path: Path) -> CoughNet:
     try:
         document = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ModelRefused(f"no checkpoint {path}: give the path of a PyTorch checkpoint") from None
+        raise ModelRefused(f"the checkpoint {path} does not exist: give the path of a PyTorch checkpoint") from None
     except OSError as error:
         raise ModelRefused(f"cannot read the checkpoint {path}: {error.strerror}") from None
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelRefused(
-            f"{path} holds more than weights, or is no PyTorch checkpoint: save tensors and numbers only ({reason})"
+            f"{path} is not a PyTorch checkpoint of weights alone: save only tensors and numbers ({reason})"
         ) from None
     except _BAD_FILE as error:
-        raise ModelRefused(f"{path} is no PyTorch checkpoint: {' '.join(str(error).split())[:200]}") from None
+        raise ModelRefused(f"{path} is not a PyTorch checkpoint: {' '.join(str(error).split())[:200]}") from None
     state = document.get(_STATE, document) if isinstance(document, dict) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelRefused(f'{path} holds no state: it must be a dict of tensors, or a dict with one as "{_STATE}"')
+        raise ModelRefused(f'{path} has no state dict: it must be a dict of tensors, or a dict with one as "{_STATE}"')
     network = CoughNet()
     _check_state(network, state, path)
     network.load_state_dict(dict(state))
@@ -155,7 +155,7 @@ def _check_state(network: CoughNet, state: Mapping[str, Tensor], path: Path) -> 
                 f"{path} is not of this architecture: {key} is {tuple(value.shape)}, not {tuple(wanted[key].shape)}"
             )
         if not torch.isfinite(value).all():
-            raise ModelRefused(f"{path} is damaged: {key} holds NaN or infinity")
+            raise ModelRefused(f"{path} is damaged: {key} contains NaN or infinity")
 
 
 def _verify(network: CoughNet, data: bytes, where: str) -> None:
@@ -172,7 +172,7 @@ def _verify(network: CoughNet, data: bytes, where: str) -> None:
             reference = values.numpy()
             gap = np.abs(found[name] - reference)
             if not (gap <= TOLERANCE + RELATIVE_TOLERANCE * np.abs(reference)).all():  # also true for NaN
-                raise ModelRefused(f'{where}: "{name}" differs from torch by {gap.max():.2g}: nothing is written')
+                raise ModelRefused(f'{where}: "{name}" differs from torch by {gap.max():.2g}: nothing was written')
 
 
 def _example() -> tuple[Tensor, Tensor]:

@@ -52,10 +52,10 @@ def decide(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice:
             if choice is None:
                 data = read_model(path)
                 check_sha256(data, manifest, str(path))
-                way, ratio = _fastest(data, manifest, str(path), facts)
-                kept = sha256_of(way.data) if way.data else None
-                choice = Choice(manifest.sha256, way.form, kept, ratio)
-                cache.keep(facts, choice, way.data)
+                fastest, ratio = _fastest(data, manifest, str(path), facts)
+                kept = sha256_of(fastest.data) if fastest.data else None
+                choice = Choice(manifest.sha256, fastest.form, kept, ratio)
+                cache.keep(facts, choice, fastest.data)
     except OSError as error:
         _log.warning("graph_cache_unusable", path=str(cache.path), reason=error.strerror or str(error))
         return Choice(manifest.sha256, ORIGINAL, None, 1.0)
@@ -79,7 +79,9 @@ def open_chosen(path: Path, choice: Choice | None, *, intra_op_threads: int, cac
     rewritten = GraphCache(cache_dir).read(choice.file_sha256)
     if rewritten is not None and choice.model_sha256 == manifest.sha256:
         return MelDetector(manifest, open_session(rewritten, choice.form, intra_op_threads=intra_op_threads))
-    _log.warning("graph_lost", form=choice.form, reason="its file is damaged or gone, or the model is another one")
+    _log.warning(
+        "graph_lost", form=choice.form, reason="the rewritten file is damaged or missing, or belongs to another model"
+    )
     return Detector.load(path, intra_op_threads=intra_op_threads)
 
 
@@ -96,41 +98,41 @@ def valid_candidates(data: bytes, manifest: Manifest, where: str, *, threads: in
     """
     original = Candidate(ORIGINAL, Detector(manifest, open_session(data, where, intra_op_threads=threads)))
     expected = answers(original)
-    ways: list[Candidate] = []
+    found: list[Candidate] = []
     try:
         for rewritten in rewritings(data):
-            way = _sound(rewritten, manifest, where, threads, expected)
-            if way is not None:
-                ways.append(way)
+            candidate = _valid_candidate(rewritten, manifest, where, threads, expected)
+            if candidate is not None:
+                found.append(candidate)
     except NotRecognised as reason:
         _log.info("graph_not_recognised", reason=str(reason))
-    return original, ways
+    return original, found
 
 
 def _fastest(data: bytes, manifest: Manifest, where: str, facts: Facts) -> tuple[Candidate, float]:
     """The fastest candidate, and how many times faster than the original it is."""
-    original, ways = valid_candidates(data, manifest, where, threads=facts.threads)
-    found = ratios(original, ways)
-    for way, ratio in zip(ways, found, strict=True):
-        _log.info("graph_measured", form=way.form, ratio=round(ratio, 3))
-    best = max(range(len(ways)), key=lambda index: found[index], default=None)
-    if best is not None and found[best] >= LEAST_RATIO:
-        return ways[best], found[best]
+    original, others = valid_candidates(data, manifest, where, threads=facts.threads)
+    measured = ratios(original, others)
+    for candidate, ratio in zip(others, measured, strict=True):
+        _log.info("graph_measured", form=candidate.form, ratio=round(ratio, 3))
+    best = max(range(len(others)), key=lambda index: measured[index], default=None)
+    if best is not None and measured[best] >= LEAST_RATIO:
+        return others[best], measured[best]
     return original, 1.0
 
 
-def _sound(
+def _valid_candidate(
     rewritten: Rewritten, manifest: Manifest, where: str, threads: int, expected: Sequence[Scores]
 ) -> Candidate | None:
     """The candidate, if it loads and its outputs match the expected ones. Otherwise log the reason and return None."""
     try:
         session = open_session(rewritten.data, f"{where} ({rewritten.form})", intra_op_threads=threads)
-        way = Candidate(rewritten.form, MelDetector(manifest, session), rewritten.data)
-        compare(answers(way), expected)
+        candidate = Candidate(rewritten.form, MelDetector(manifest, session), rewritten.data)
+        compare(answers(candidate), expected)
     except (ModelRefused, InferenceFailed, Differs) as reason:
         _log.warning("graph_dropped", form=rewritten.form, reason=str(reason))
         return None
-    return way
+    return candidate
 
 
 def _processor() -> str:

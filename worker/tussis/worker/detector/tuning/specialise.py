@@ -91,7 +91,7 @@ def _file(model: Any) -> bytes:
     try:
         checker.check_model(model)
     except checker.ValidationError as error:
-        raise NotRecognised(f"rewritten, the graph is not valid: {' '.join(str(error).split())[:200]}") from None
+        raise NotRecognised(f"the rewritten graph is not valid: {' '.join(str(error).split())[:200]}") from None
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
@@ -177,7 +177,7 @@ def _replace_input(graph: GraphEdit) -> None:
     from onnx import TensorProto, helper
 
     if MELS in graph.taken or ROUNDED in graph.taken:
-        raise NotRecognised(f'it has a "{MELS}" or "{ROUNDED}" of its own')
+        raise NotRecognised(f'it already has a "{MELS}" or "{ROUNDED}"')
     inputs = graph.proto.input
     index = next(i for i, value in enumerate(inputs) if value.name == SPECTROGRAMS)
     leading = list(inputs[index].type.tensor_type.shape.dim)[:2]

@@ -23,7 +23,7 @@ _log = logs.get("choice")
 
 #: The timeout in seconds. The ResNet-18 takes less than 10 s. The process may have to wait for another worker that uses
 #: the same cache folder.
-_PATIENCE_S: Final = 120.0
+_TIMEOUT_S: Final = 120.0
 
 
 def decide_in_own_process(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice | None:
@@ -31,14 +31,14 @@ def decide_in_own_process(path: Path, *, intra_op_threads: int, cache_dir: Path)
     context = multiprocessing.get_context("fork")  # modules that the parent has imported are not imported again
     ours, theirs = context.Pipe(duplex=False)
     arguments = (theirs, path, intra_op_threads, cache_dir)
-    process = context.Process(target=_decide, args=arguments, name="tussis-deciding", daemon=True)
+    process = context.Process(target=_decide, args=arguments, name="tussis-tuning", daemon=True)
     process.start()
     theirs.close()
     try:
-        answer = ours.recv() if ours.poll(_PATIENCE_S) else f"it took more than {_PATIENCE_S:g} s"
+        answer = ours.recv() if ours.poll(_TIMEOUT_S) else f"it took more than {_TIMEOUT_S:g} s"
     except EOFError:
         process.join()
-        answer = f"its process ended with {process.exitcode}"
+        answer = f"its process ended with exit code {process.exitcode}"
     finally:
         process.kill()
         process.join()

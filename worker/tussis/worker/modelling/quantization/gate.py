@@ -55,7 +55,7 @@ class Comparison:
         few = 1000 * self.flips <= MAX_FLIPS_PER_1000 * self.recordings
         return self.recordings >= MIN_VALIDATION and few and self.bag_p99 <= MAX_SHIFT
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The gate's two numbers and their limits, on one line."""
         share = 100 * self.flips / self.recordings
         return (

@@ -47,9 +47,9 @@ def simplified(data: bytes, where: str) -> Any:
 
     model = onnx.load_model_from_string(data)
     if any(node.op_type in _QUANTISED for node in model.graph.node):
-        raise ModelRefused(f"{where} is quantised already: give the float32 model that it was made from")
+        raise ModelRefused(f"{where} is already quantised: give the float32 model that it was made from")
     if any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in model.graph.initializer):
-        raise ModelRefused(f"{where} holds float16 weights: give the float32 model that it was made from")
+        raise ModelRefused(f"{where} has float16 weights: give the float32 model that it was made from")
     with tempfile.TemporaryDirectory(prefix="tussis-") as folder:
         given, made = Path(folder) / "given.onnx", Path(folder) / "simplified.onnx"
         given.write_bytes(data)
@@ -71,7 +71,7 @@ def backbone_of(model: Any, where: str) -> Backbone:
         node.name for node in model.graph.node if node.op_type == "Conv" and set(node.input[1:]) <= constants | {""}
     )
     if not convolutions:
-        raise ModelRefused(f"{where} has no convolution: nothing here would be faster in another type")
+        raise ModelRefused(f"{where} has no convolution: another number type would not make it faster")
     wanted: set[str] = set()
     upstream: set[str] = set()
     for node in reversed(model.graph.node):

@@ -54,10 +54,10 @@ class Target(StrEnum):
     FLOAT16 = "float16"
 
 
-class Watch(Protocol):
+class Progress(Protocol):
     """Receives the progress."""
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
         """Report one line of progress."""
 
     def track(self, doing: str, paths: Sequence[Path]) -> Iterator[Path]:
@@ -65,7 +65,7 @@ class Watch(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class QuantizationRequest:
     """The parameters of a quantisation."""
 
     model: Path
@@ -96,7 +96,7 @@ class Quantised:
     """CPU milliseconds per segment on one thread, of the parent and of this model."""
 
 
-def quantize(order: Order, watch: Watch) -> Quantised:
+def quantize(request: QuantizationRequest, progress: Progress) -> Quantised:
     """Convert a float32 model to another number type. Write it and its manifest if it passes the gate.
 
     Raises:
@@ -106,23 +106,24 @@ def quantize(order: Order, watch: Watch) -> Quantised:
         OutputUnwritable: the files exist, or cannot be written.
         InferenceFailed: the parent's outputs are not usable.
     """
-    _check_output(order.output)
-    work = _Work.of(order, watch)
+    _check_output(request.output)
+    work = _Work.of(request, progress)
     for candidate in work.candidates():
-        detector = opened(candidate.data, work.manifest, order.threads)
+        detector = opened(candidate.data, work.manifest, request.threads)
         comparison = work.compared(detector)
         if comparison.passes:
             break
-        watch.say(f"{_named(order.target, candidate)}: {comparison.told()}: not good enough")
+        progress.report(f"{_named(request.target, candidate)} fails the gate: {comparison.summary()}")
     else:
         raise ModelRefused(
-            f"{order.target} of {work.parent.manifest.label} fails the gate: {comparison.told()}: nothing is written"
+            f"{request.target} of {work.parent.manifest.label} fails the gate: {comparison.summary()}:"
+            " nothing was written"
         )
     found = probe(detector)
     manifest = work.described(candidate, comparison)
     sizes = len(work.data), len(candidate.data)
     times = segment_ms(work.data, candidate.data, work.parent.manifest)
-    _write(order.output, candidate.data, manifest)
+    _write(request.output, candidate.data, manifest)
     return Quantised(manifest, candidate.excluded, comparison, found, sizes, times)
 
 
@@ -130,8 +131,8 @@ def quantize(order: Order, watch: Watch) -> Quantised:
 class _Work:
     """The state that all candidates share."""
 
-    order: Order
-    watch: Watch
+    request: QuantizationRequest
+    progress: Progress
     data: bytes
     parent: Detector
     calibrated_on: set[str] = field(default_factory=set)
@@ -143,31 +144,31 @@ class _Work:
     """The parent's outputs for ``validated``."""
 
     @classmethod
-    def of(cls, order: Order, watch: Watch) -> _Work:
-        manifest = read_manifest(order.model)
-        data = read_model(order.model)
-        check_sha256(data, manifest, str(order.model))
-        _enough(len(order.validation), MIN_VALIDATION, "validate on")
-        if order.target is Target.INT8:
-            _enough(len(order.calibration), MIN_CALIBRATION, "calibrate on")
-        return cls(order, watch, data, opened(data, manifest, order.threads))
+    def of(cls, request: QuantizationRequest, progress: Progress) -> _Work:
+        manifest = read_manifest(request.model)
+        data = read_model(request.model)
+        check_sha256(data, manifest, str(request.model))
+        _enough(len(request.validation), MIN_VALIDATION, "validate on")
+        if request.target is Target.INT8:
+            _enough(len(request.calibration), MIN_CALIBRATION, "calibrate on")
+        return cls(request, progress, data, opened(data, manifest, request.threads))
 
     def candidates(self) -> Iterator[Candidate]:
-        where = str(self.order.model)
+        where = str(self.request.model)
         model = simplified(self.data, where)
         backbone = backbone_of(model, where)
-        if self.order.target is Target.FLOAT16:
+        if self.request.target is Target.FLOAT16:
             yield Candidate(to_float16(model, backbone), ())
             return
         nodes = in_eight_bits(model, backbone)
-        ranges = ranges_over(model, nodes, self._calibration(), threads=self.order.threads, where=where)
+        ranges = ranges_over(model, nodes, self._calibration(), threads=self.request.threads, where=where)
         _enough(len(self.calibrated_on), MIN_CALIBRATION, "calibrate on")
         yield from candidates(Calibrated(*equalise(model, backbone, ranges), backbone), self.parent, self.samples)
 
     def _calibration(self) -> Iterator[NDArray[np.float32]]:
         """``spectrograms`` of the calibration recordings, one recording at a time."""
-        for path in self.watch.track("calibrating", self.order.calibration):
-            recording = read(path, self.order.reading)
+        for path in self.progress.track("calibrating", self.request.calibration):
+            recording = read(path, self.request.reading)
             if recording is None:
                 continue
             self.calibrated_on.add(recording.sha256)
@@ -179,19 +180,21 @@ class _Work:
         """Compare a new model with the parent. The parent's outputs are kept after the first comparison."""
         found = []
         if self.expected:
-            for path in self.watch.track("validating again", self.validated):
-                recording = read(path, self.order.reading)
+            for path in self.progress.track("validating again", self.validated):
+                recording = read(path, self.request.reading)
                 if recording is None:
-                    raise FileUnreadable(f"{path} could be read a moment ago: leave the folder alone meanwhile")
+                    raise FileUnreadable(
+                        f"{path} changed during the validation: do not change the folder until it ends"
+                    )
                 found.append(_answers_of_new(detector, recording))
         else:
             seen = set(self.calibrated_on)
-            for path in self.watch.track("validating", self.order.validation):
-                recording = read(path, self.order.reading)
+            for path in self.progress.track("validating", self.request.validation):
+                recording = read(path, self.request.reading)
                 if recording is None:
                     continue
                 if recording.sha256 in seen:
-                    self.order.reading.skipped(path, "the same recording was taken before")
+                    self.request.reading.skipped(path, "it is a copy of a recording that was read before")
                     continue
                 seen.add(recording.sha256)
                 self.validated.append(path)
@@ -204,23 +207,23 @@ class _Work:
     def manifest(self) -> Manifest:
         """The parent's manifest with the new model's version and parent. :meth:`described` sets the other fields."""
         parent = self.parent.manifest
-        return replace(parent, version=f"{parent.version}-{self.order.target}", parent=parent.label)
+        return replace(parent, version=f"{parent.version}-{self.request.target}", parent=parent.label)
 
     def described(self, candidate: Candidate, comparison: Comparison) -> Manifest:
         """The new model's manifest."""
-        parent, order = self.parent.manifest, self.order
-        how = f"{order.target} of {parent.label} (sha256 {parent.sha256})"
-        if order.target is Target.INT8:
+        parent, request = self.parent.manifest, self.request
+        how = f"{request.target} of {parent.label} (sha256 {parent.sha256})"
+        if request.target is Target.INT8:
             how += (
                 f": convolutions in 8 bits with weights of 7, ranges over {len(self.calibrated_on)} recordings"
-                f" (seed {order.seed})"
+                f" (seed {request.seed})"
             )
             if candidate.excluded:
                 how += f", in float32 {', '.join(candidate.excluded)}"
         else:
             how += ": convolutions in float16, attention and heads in float32"
         versions = f"tussis {metadata.version('tussis')} with onnxruntime {metadata.version('onnxruntime')}"
-        how += f". Made by {versions} under the profile {order.reading.profile.name}; {comparison.told()}."
+        how += f". Made by {versions} under the profile {request.reading.profile.name}; {comparison.summary()}."
         return replace(
             self.manifest,
             sha256=sha256_of(candidate.data),
@@ -239,7 +242,7 @@ def _answers_of_new(detector: Detector, recording: Recording) -> Answers:
     except InferenceFailed as error:
         # The most likely cause is an overflow in float16.
         raise ModelRefused(
-            f"{detector.manifest.label} gives no usable answer for {recording.path}: {error}: nothing is written"
+            f"{detector.manifest.label} gives no valid result for {recording.path}: {error}: nothing was written"
         ) from None
 
 
@@ -251,15 +254,15 @@ def _named(target: Target, candidate: Candidate) -> str:
 
 def _enough(found: int, needed: int, what_for: str) -> None:
     if found < needed:
-        raise TooFewRecordings(f"{found} recordings to {what_for}: at least {needed} that can be read are needed")
+        raise TooFewRecordings(f"{found} recordings to {what_for}: give at least {needed} that can be read")
 
 
 def _check_output(output: Path) -> None:
     for path in (output, manifest_path(output)):
         if path.exists():
-            raise OutputUnwritable(f"{path} exists: move it away, or write elsewhere with --output")
+            raise OutputUnwritable(f"{path} exists: move it away, or give another file with --output")
     if not output.parent.is_dir():
-        raise OutputUnwritable(f"cannot write {output}: there is no folder {output.parent}")
+        raise OutputUnwritable(f"cannot write {output}: the folder {output.parent} does not exist")
 
 
 def _write(output: Path, data: bytes, manifest: Manifest) -> None:

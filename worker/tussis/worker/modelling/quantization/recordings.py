@@ -41,7 +41,7 @@ def files_in(folder: Path) -> tuple[Path, ...]:
     Raises :class:`FileUnreadable` if the folder does not exist.
     """
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
+        what = "is not a folder" if folder.exists() else "does not exist"
         raise FileUnreadable(f"{folder} {what}: give a folder of recordings")
     found = []
     for root, folders, names in os.walk(folder):

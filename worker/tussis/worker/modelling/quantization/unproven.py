@@ -49,8 +49,8 @@ def int8_for_measuring(model: Path, output: Path, *, threads: int = 1) -> Path:
         parent,
         version=f"{parent.version}-int8-unproven",
         sha256=sha256_of(quantised),
-        provenance=f"int8 of {parent.label} (sha256 {parent.sha256}), calibrated on synthetic sounds and never compared"
-        " with it: for measuring speed only.",
+        provenance=f"int8 of {parent.label} (sha256 {parent.sha256}), calibrated on synthetic sounds and not compared"
+        " with it. For speed measurements only.",
         parent=parent.label,
     )
     write_manifest(output, manifest)
