@@ -120,7 +120,7 @@ TABLE: tuple[tuple[list[str], dict[str, str | None], int, str], ...] = (
     (["failures", "show", "9" * 30], {}, 2, f"{'9' * 30} is not in the range"),
     (["failures", "retry", "9" * 30], {}, 2, f"{'9' * 30} is not in the range"),
     (["failures", "list", "--class", BYTE], {}, 2, "no error class '\\udce9'"),
-    (["enqueue"], {}, 2, "Name recordings"),
+    (["enqueue"], {}, 2, "Pass URIs"),
     (["enqueue", "s3://bucket"], {}, 1, "no key in 's3://bucket'"),
     (["enqueue", f"s3://bucket/{BYTE}\x1b[31m", "--no-head"], {}, 1, "the key is not valid Unicode"),
     (["enqueue", "s3://bucket/a", "--metadata", "[" * 5_000], {}, 2, "not JSON"),

@@ -173,7 +173,7 @@ def test_a_prefix_without_objects_is_a_fault(run: Run, bucket: Bucket) -> None:
     result = run("--prefix", bucket.uri("nothing/"))
 
     assert result.exit_code == 1
-    assert result.stderr == f"tussis: no object is under {bucket.uri('nothing/')}: is the prefix right?\n"
+    assert result.stderr == f"tussis: no object is under {bucket.uri('nothing/')}: check the prefix\n"
 
 
 def test_quiet_prints_the_summary_alone(run: Run, bucket: Bucket) -> None:
