@@ -116,7 +116,7 @@ TABLE: tuple[tuple[list[str], dict[str, str | None], int, str], ...] = (
     (["job", LONG], {}, 1, "is open, and none has a result"),
     (["results", "--since", "soon"], {}, 2, "'soon' is no time"),
     (["results", "--prefix", f"s3://bucket/{BYTE}"], {}, 1, "the key is not valid Unicode"),
-    (["results", "--prefix", f"s3://bucket/{LONG}"], {}, 1, "a key has 1 to 1024 bytes"),
+    (["results", "--prefix", f"s3://bucket/{LONG}"], {}, 1, "bytes of UTF-8: 1 to 1024 are allowed"),
     (["failures", "show", "9" * 30], {}, 2, f"{'9' * 30} is not in the range"),
     (["failures", "retry", "9" * 30], {}, 2, f"{'9' * 30} is not in the range"),
     (["failures", "list", "--class", BYTE], {}, 2, "no error class '\\udce9'"),

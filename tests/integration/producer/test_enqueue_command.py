@@ -83,7 +83,7 @@ def test_one_that_is_refused_takes_no_other_along(run: Run, bucket: Bucket, brok
     assert [uri for _, uri in lines(result)] == [there]
     missing, nonsense, summary = result.stderr.splitlines()
     assert missing.startswith(f"tussis: {bucket.uri('missing.wav')} does not exist")
-    assert nonsense == "tussis: not an S3 URI: 'nonsense' (write s3://bucket/key)"
+    assert nonsense == "tussis: not an S3 URI: 'nonsense': write s3://bucket/key"
     assert summary == "1 enqueued, 2 refused"
 
 
