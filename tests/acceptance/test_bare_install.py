@@ -134,7 +134,7 @@ def test_the_producer_works_there(bare: Path) -> None:
     answer = run(bare / "tussis", "enqueue", "--no-head", "s3://clinic/a.wav", "--broker-url", "redis://127.0.0.1:1/0")
 
     assert answer.returncode == 1
-    assert answer.stderr.startswith("tussis: no broker answers at redis://127.0.0.1:1/0")
+    assert answer.stderr.startswith("tussis: the broker at redis://127.0.0.1:1/0 does not answer")
 
 
 def test_the_version_is_the_wheels(bare: Path) -> None:

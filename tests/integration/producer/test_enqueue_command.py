@@ -212,10 +212,10 @@ def test_wrong_usage_is_status_2_and_sends_nothing(run: Run, broker: redis.Redis
     [
         (
             ["--broker-url", "redis://127.0.0.1:{port}/0", "--no-head"],
-            "no broker answers at redis://127.0.0.1:{port}/0",
+            "the broker at redis://127.0.0.1:{port}/0 does not answer",
         ),
         (["--broker-url", "http://nonsense"], "TUSSIS_BROKER_URL is not a Redis URL"),
-        (["--s3-endpoint-url", "http://127.0.0.1:{port}"], "no object store answers"),
+        (["--s3-endpoint-url", "http://127.0.0.1:{port}"], "the object store does not answer"),
         (["--s3-endpoint-url", "nonsense"], "TUSSIS_S3_ENDPOINT_URL is wrong"),
     ],
 )
