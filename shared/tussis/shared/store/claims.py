@@ -259,8 +259,8 @@ def _next_attempt(connection: Connection, request: ClaimRequest, standing: Stand
     if standing.state is AnalysisState.RUNNING and len(crashes) >= request.max_attempts:
         history = ", ".join(f"{row.number} on {row.worker} at {row.started_at:%Y-%m-%dT%H:%M:%SZ}" for row in crashes)
         message = (
-            f"{len(crashes)} of {standing.attempts} attempts ended without a word while the recording had a process "
-            f"to itself (attempt {history}): the file crashes or hangs the worker"
+            f"{len(crashes)} of {standing.attempts} attempts crashed (no outcome was reported) while the recording had "
+            f"a process of its own (attempt {history}): the file crashes or hangs the worker"
         )
         transitions.to_failed(connection, standing.id, error_class=WorkerCrashed.error_class, message=message)
         return Exhausted(standing.id)
