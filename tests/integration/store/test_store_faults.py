@@ -31,11 +31,11 @@ from tussis.shared.errors import (
 )
 from tussis.shared.store import connection as store_connection
 from tussis.shared.store import migrate
+from tussis.shared.store.compiled_statement import CompiledStatement
 from tussis.shared.store.faults import database_errors
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
-from tussis.shared.store.steps import Step
 from tussis.worker.embedded.servers import Servers
 
 
@@ -265,11 +265,11 @@ def test_times_are_in_utc_and_transactions_bounded_whatever_the_session_says(sto
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "10s"
         assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "1min"
     # No setting stays in the session: the next client may get it.
-    assert STEP.run(engine, {}) == ("0", datetime(2026, 1, 1, tzinfo=UTC))
+    assert STATEMENT.run(engine, {}) == ("0", datetime(2026, 1, 1, tzinfo=UTC))
     engine.dispose()
 
 
-STEP = Step(text("SELECT current_setting('statement_timeout'), timestamptz '2026-01-01 00:00:00Z'"))
+STATEMENT = CompiledStatement(text("SELECT current_setting('statement_timeout'), timestamptz '2026-01-01 00:00:00Z'"))
 
 
 def test_text_is_utf_8_whatever_the_environment_says(
@@ -298,7 +298,7 @@ def test_options_of_the_url_are_kept(store_url: str) -> None:
 def test_statements_are_prepared_on_a_direct_connection_only(store_url: str, direct: bool, prepared: int) -> None:
     engine = store_connection.connect_engine(store_url, direct=direct)
     for _ in range(10):
-        STEP.run(engine, {})
+        STATEMENT.run(engine, {})
     with engine.connect() as connection:
         found = connection.exec_driver_sql(
             "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%2026-%%'"
