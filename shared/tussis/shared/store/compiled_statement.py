@@ -1,8 +1,9 @@
 """A statement that is a complete transaction: no BEGIN, no COMMIT, and one round trip to the server instead of eight.
 
 The operations that run for every recording use such statements. Rare operations (redeliveries, failures, pauses) use
-ordinary transactions, which are easier to read. A statement with data-modifying WITH clauses is as atomic as a transaction. All clauses see
-the database as it was at the start of the statement. A clause runs after the clauses whose rows it reads.
+ordinary transactions, which are easier to read. A statement with data-modifying WITH clauses is as atomic as a
+transaction. All clauses see the database as it was at the start of the statement. A clause runs after the clauses whose
+rows it reads.
 """
 
 from __future__ import annotations
