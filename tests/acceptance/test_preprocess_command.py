@@ -110,7 +110,7 @@ MISTAKES = {
     "output is a folder": "cannot write .*: it exists and is not a plain file",
     "output is a device": "cannot write /dev/null: it exists and is not a plain file",
     "output is the recording": "cannot write .*: it is the recording itself",
-    "setting": "unknown setting TUSSIS_MAX_BITES; did you mean TUSSIS_MAX_BYTES",
+    "setting": "unknown setting TUSSIS_MAX_BITES: did you mean TUSSIS_MAX_BYTES",
 }
 
 

@@ -123,7 +123,7 @@ def check_installation(python: Path, paths: str, home: Path, folder: Path, datab
     shown = run(python, paths, folder, "--help")
     assert shown.returncode == 0, shown.stderr
     assert "  enqueue " in shown.stdout
-    assert "does not load" not in shown.stdout
+    assert "cannot be loaded" not in shown.stdout
 
     (folder / "a.wav").write_bytes(wav(1.5))
     model = write_tiny(folder)

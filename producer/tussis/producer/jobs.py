@@ -54,9 +54,9 @@ def request_from_line(line: str, defaults: JobRequest) -> JobRequest:
     except (ValueError, RecursionError) as error:
         raise InvalidJob(f"the line is not JSON ({error}): {shown(line)}") from None
     if unknown := sorted(given.keys() - _FIELDS):
-        raise InvalidJob(f"unknown field {shown(unknown[0])} in {shown(line)}: write {', '.join(sorted(_FIELDS))}")
+        raise InvalidJob(f"unknown field {shown(unknown[0])} in {shown(line)}: use only {', '.join(sorted(_FIELDS))}")
     if not isinstance(given.get("uri"), str):
-        raise InvalidJob(f"no uri in {shown(line)}")
+        raise InvalidJob(f"the field uri is missing or not a string in {shown(line)}")
     return replace(defaults, **given)
 
 

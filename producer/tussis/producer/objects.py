@@ -46,9 +46,9 @@ class Pins:
         pinned: list[JobRequest | TussisError] = []
         for first in range(0, len(requests), self._threads):
             last_round = pinned[-self._threads :]
-            away = [answer for answer in last_round if isinstance(answer, _FOR_ALL)]
-            if away and len(away) == len(last_round):
-                raise away[-1]
+            failures = [answer for answer in last_round if isinstance(answer, _FOR_ALL)]
+            if failures and len(failures) == len(last_round):
+                raise failures[-1]
             pinned += self._pool.map(self._try, requests[first : first + self._threads])
         return pinned
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PROGRESS_EVERY_S = 0.1
 
 
-class Report:
+class EnqueueReport:
     """Counts and prints the outcomes. Prints the summary at the end, also after an exception."""
 
     def __init__(self, *, as_json: bool, quiet: bool, dry_run: bool) -> None:
@@ -41,9 +41,9 @@ class Report:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._clear()
-        taken = self._sent + self._open
+        accepted = self._sent + self._open
         # No summary for a single refused recording or for an error before the first one: their line is enough.
-        if taken or self.refused > 1 or (kind is None and not self.refused):
+        if accepted or self.refused > 1 or (kind is None and not self.refused):
             click.echo(self._summary(), err=True)
 
     def add(self, item: Enqueued) -> None:
@@ -85,11 +85,11 @@ class Report:
 
     def _summary(self) -> str:
         if self._dry_run:
-            said = [f"{self._sent:,} would be enqueued"]
+            parts = [f"{self._sent:,} would be enqueued"]
         else:
-            said = [f"{self._sent:,} enqueued"]
+            parts = [f"{self._sent:,} enqueued"]
             if self._open:
-                said.append(f"{self._open:,} open already")
+                parts.append(f"{self._open:,} open already")
         if self.refused:
-            said.append(f"{self.refused:,} refused")
-        return ", ".join(said)
+            parts.append(f"{self.refused:,} refused")
+        return ", ".join(parts)

@@ -44,17 +44,19 @@ NOT_SERVING: Final[dict[str, tuple[str, bool]]] = {
     "BUSY": ("it is running a long script", True),
     "TRYAGAIN": ("it is moving keys", True),
     "MISCONF": ("it cannot write its files; check its disk", False),
-    "CLUSTERDOWN": ("it is a Redis Cluster, which Tussis cannot use; name one server", False),
+    "CLUSTERDOWN": ("it is a Redis Cluster, which Tussis does not support; use a single server", False),
 }
 #: Error codes of conditions that only the operator can fix. The value is the reason and the remedy.
 _REFUSED: Final[dict[str, str]] = {
-    "OOM": "is full (maxmemory) and takes no new jobs: try again when workers have done some, or raise its maxmemory",
-    "NOPERM": "denies a right ({error}): grant it to the login (docs/operate.md, docs/wire-format.md)",
-    "NOAUTH": "wants a password: check TUSSIS_BROKER_URL",
+    "OOM": "is full (maxmemory) and accepts no new jobs: try again later, or raise its maxmemory",
+    "NOPERM": "denies a command ({error}): grant it to the login (docs/operate.md, docs/wire-format.md)",
+    "NOAUTH": "requires a password: check TUSSIS_BROKER_URL",
     "WRONGPASS": "refuses the login ({error}): check TUSSIS_BROKER_URL",
-    "no Redis": "is no Redis or Valkey ({error}): check TUSSIS_BROKER_URL",
+    "no Redis": "is not Redis or Valkey ({error}): check TUSSIS_BROKER_URL",
     "too old": "is too old: Tussis needs Redis 7 or later, or Valkey",
-    **dict.fromkeys(("MOVED", "ASK", "CROSSSLOT"), "is a Redis Cluster, which Tussis cannot use; name one server"),
+    **dict.fromkeys(
+        ("MOVED", "ASK", "CROSSSLOT"), "is a Redis Cluster, which Tussis does not support: use a single server"
+    ),
 }
 
 _T = TypeVar("_T")
@@ -205,12 +207,14 @@ def broker_errors(where: str) -> Iterator[None]:
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
         if "SSL" in str(error):
             raise BrokerRefused(
-                f"no TLS with the broker at {where} ({error}): check rediss:// and its certificates"
+                f"TLS with the broker at {where} failed ({error}): check rediss:// and its certificates"
             ) from error
-        raise BrokerUnavailable(f"no broker answers at {where} ({error}): is it running?") from error
+        raise BrokerUnavailable(
+            f"the broker at {where} does not answer ({error}): start it, or check TUSSIS_BROKER_URL"
+        ) from error
     except RedisError as error:
-        told = _REFUSED.get(_refusal(error), "refuses: {error}")
-        raise BrokerRefused(f"the broker at {where} {told.format(error=error)}") from error
+        reason = _REFUSED.get(_refusal(error), "refuses a command: {error}")
+        raise BrokerRefused(f"the broker at {where} {reason.format(error=error)}") from error
 
 
 def _refusal(error: RedisError) -> str:

@@ -14,7 +14,7 @@ from tussis.shared.ledger_scripts import WORKERS_OWN
 # in the broker. A missing right of the login raises an error.
 _RIGHTS_SCRIPT: Final = f"""{WORKERS_OWN.replace("allow-oom", "allow-oom,no-cluster")}\
 local key = KEYS[1]
-for _, words in ipairs({{
+for _, command in ipairs({{
   {{'TIME'}}, {{'EXISTS', key}}, {{'GET', key}}, {{'SET', key, '', 'PX', '1'}}, {{'DEL', key}},
   {{'LPUSH', key, ''}}, {{'RPUSH', key, ''}}, {{'LLEN', key}}, {{'LRANGE', key, 0, -1}}, {{'DEL', key}},
   {{'HSET', key, 'a', 1}}, {{'HSETNX', key, 'a', 1}}, {{'HINCRBY', key, 'a', 1}}, {{'HGET', key, 'a'}},
@@ -22,7 +22,7 @@ for _, words in ipairs({{
   {{'HDEL', key, 'a'}}, {{'ZADD', key, 1, 'a'}}, {{'ZRANGE', key, 0, -1}}, {{'ZSCORE', key, 'a'}},
   {{'ZMSCORE', key, 'a'}}, {{'ZCARD', key}}, {{'ZREM', key, 'a'}},
 }}) do
-  redis.call(unpack(words))
+  redis.call(unpack(command))
 end
 return 1
 """
@@ -53,5 +53,5 @@ def risks_of(client: redis.Redis) -> list[str]:
     if (policy := memory.get("maxmemory_policy", "noeviction")) != "noeviction":
         risks.append(f"its maxmemory-policy is {policy}: a full broker may drop open jobs; set noeviction")
     if persistence.get("aof_enabled", 1) == 0:
-        risks.append("it keeps no append-only file: a restart loses open jobs; set appendonly yes, appendfsync always")
+        risks.append("it has no append-only file: a restart loses open jobs; set appendonly yes, appendfsync always")
     return risks

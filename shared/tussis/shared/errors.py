@@ -1,11 +1,11 @@
-"""Every error that Tussis raises on purpose, named after the fact it states.
+"""All errors of Tussis. Each is named after what happened.
 
-The base class decides what happens to the recording: a *transient* error is tried again later, a *permanent*
-one becomes a failure row at once, an *operator's* error pauses the worker and touches no recording. An error
-of the *caller* never reaches a queue. The docstring is the default message; ``error_class`` is the stable name
-that lands in the result row, the logs and the metrics.
+The base class decides what happens to the recording. After a *transient* error the recording is tried again later. A
+*permanent* error becomes a failure at once. An *operator's* error pauses the worker, and no recording fails. A
+*caller's* error is raised before anything is enqueued. The docstring is the default message. ``error_class`` is the
+stable name in rows, logs and metrics.
 
-Imports nothing: every part of Tussis may raise these.
+This module imports nothing of Tussis, so that every other module can import it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import ClassVar
 
 
 class TussisError(Exception):
-    """Something went wrong in Tussis."""
+    """An error of Tussis."""
 
     error_class: ClassVar[str] = "internal"
-    #: Whether a new ``enqueue`` of the same object may find the cause gone (a missing object was uploaded).
+    #: Whether a new ``enqueue`` of the same object reopens the failure, because its cause may be gone (the object was
+    #: uploaded).
     reopens: ClassVar[bool] = False
 
     def __init__(self, message: str | None = None) -> None:
@@ -36,26 +37,26 @@ def error_classes() -> frozenset[str]:
 
 
 class CallerError(TussisError):
-    """The call cannot be carried out as it was written."""
+    """The call is wrong."""
 
 
 class TransientError(TussisError):
-    """A fault that passes: the same call may succeed later."""
+    """A temporary error: the same call may succeed later."""
 
 
 class PermanentError(TussisError):
-    """This recording cannot be analysed as the message asks, however often it is tried."""
+    """The recording cannot be analysed as the job requests, and another attempt would fail in the same way."""
 
 
 class OperatorError(TussisError):
-    """The deployment is wrong: only its operator can mend it."""
+    """The deployment is wrong: only its operator can fix it."""
 
 
-# --- the caller's -----------------------------------------------------------------------------------------
+# --- the caller's errors -----------------------------------------------------------------------------------------
 
 
 class InvalidUri(CallerError):
-    """Not an s3://bucket/key URI."""
+    """The URI is not s3://bucket/key."""
 
     error_class = "invalid_uri"
 
@@ -67,13 +68,13 @@ class InvalidJob(CallerError):
 
 
 class MessageTooLarge(InvalidJob):
-    """The message is over the size limit: keep the metadata small."""
+    """The message is larger than the limit: make the metadata smaller."""
 
     error_class = "message_too_large"
 
 
 class JobUnknown(CallerError):
-    """No job of this id is open, and none has a result."""
+    """No job with this id is open, and none has a result."""
 
     error_class = "job_unknown"
 
@@ -91,7 +92,7 @@ class FileUnreadable(CallerError):
 
 
 class TooFewRecordings(CallerError):
-    """There are fewer recordings than it takes to say anything about a model."""
+    """There are too few recordings to judge a model."""
 
     error_class = "too_few_recordings"
 
@@ -124,13 +125,13 @@ class DatabaseUnavailable(TransientError):
 
 
 class DatabaseReadOnly(DatabaseUnavailable):
-    """The database only reads: a standby, or a primary that was replaced."""
+    """The database accepts no writes: it is a standby, or a former primary."""
 
     error_class = "database_read_only"
 
 
 class DatabaseFault(TransientError):
-    """The database refuses a statement, for a reason that may lie in this recording."""
+    """The database refuses a statement, possibly because of this recording."""
 
     error_class = "database_fault"
 
@@ -148,7 +149,7 @@ class DownloadCut(TransientError):
 
 
 class DownloadDamaged(TransientError):
-    """The bytes that arrived are not those that the object store holds."""
+    """The downloaded bytes are not those that the object store names."""
 
     error_class = "download_damaged"
 
@@ -166,7 +167,7 @@ class OutOfMemory(TransientError):
 
 
 class DeviceReplyLost(TransientError):
-    """The device process's reply was lost, or cannot be trusted."""
+    """The reply of the device process was lost, or is not valid."""
 
     error_class = "device_reply_lost"
 
@@ -189,14 +190,14 @@ class BucketMissing(PermanentError):
 
 
 class ObjectChanged(PermanentError):
-    """The object is no longer the version that the message names."""
+    """The object is not the version that the job names."""
 
     error_class = "object_changed"
     reopens = True
 
 
 class ObjectArchived(PermanentError):
-    """The object is in an archive, from which it has to be restored first."""
+    """The object is in an archive: restore it first."""
 
     error_class = "object_archived"
     reopens = True
@@ -232,7 +233,7 @@ class MalformedMessage(PermanentError):
 
 
 class UnknownMessageVersion(PermanentError):
-    """The message is of a version that this worker does not know."""
+    """The version of the message is unknown to this worker."""
 
     error_class = "unknown_message_version"
 
@@ -244,37 +245,37 @@ class ModelNotServed(PermanentError):
 
 
 class UnknownProfile(PermanentError):
-    """No such preprocessing profile."""
+    """There is no preprocessing profile of this name."""
 
     error_class = "unknown_profile"
 
 
 class Expired(PermanentError):
-    """Transient faults went on for longer than the limit on a job's age."""
+    """Transient errors continued for longer than TUSSIS_RETRY_TOTAL_S."""
 
     error_class = "expired"
 
 
 class InternalFault(PermanentError):
-    """A fault of Tussis itself; the worker's log has its trace."""
+    """A bug in Tussis. The log of the worker has its trace."""
 
     error_class = "internal"
 
 
 class NeedsMemory(PermanentError):
-    """The recording needs more memory than a worker's process can have."""
+    """The recording needs more memory than a process of the worker has."""
 
     error_class = "needs_memory"
 
 
 class WorkerCrashed(PermanentError):
-    """The worker's process ended without a word on every attempt allowed."""
+    """Every attempt that is allowed crashed (no outcome was reported)."""
 
     error_class = "worker_crashed"
 
 
 class JobMoved(PermanentError):
-    """The job went on as another analysis: the object, the model or the profile had changed since."""
+    """The job continued as another analysis: the object, the model or the profile had changed."""
 
     error_class = "job_moved"
     reopens = True
@@ -296,31 +297,31 @@ class EmptyObject(AudioError):
 
 
 class NotAudio(AudioError):
-    """The bytes are of no audio container that is accepted."""
+    """The bytes are no audio container that is accepted."""
 
     error_class = "not_audio"
 
 
 class NoAudioStream(AudioError):
-    """The container holds no audio stream."""
+    """The container has no audio stream."""
 
     error_class = "no_audio_stream"
 
 
 class CorruptAudio(AudioError):
-    """The container or its audio stream is damaged beyond decoding."""
+    """The container or its audio stream is too damaged to decode."""
 
     error_class = "corrupt"
 
 
 class NoSamples(AudioError):
-    """The audio stream decodes to no samples."""
+    """The audio stream has no samples."""
 
     error_class = "no_samples"
 
 
 class NonFiniteSamples(AudioError):
-    """The samples hold NaN or infinity."""
+    """The samples contain NaN or infinity."""
 
     error_class = "non_finite"
 
@@ -344,7 +345,7 @@ class TooLong(AudioError):
 
 
 class CodecUnsupportedByProfile(AudioError):
-    """The profile's own decoder does not read this codec."""
+    """The decoder of the profile does not read this codec."""
 
     error_class = "codec_unsupported"
 
@@ -353,12 +354,12 @@ class CodecUnsupportedByProfile(AudioError):
 
 
 class InferenceFailed(PermanentError):
-    """The model gives no usable answer for this recording."""
+    """The model gives no valid answer for this recording."""
 
     error_class = "inference_failed"
 
 
-# --- the operator's ---------------------------------------------------------------------------------------
+# --- the operator's errors ---------------------------------------------------------------------------------------
 
 
 class SettingsInvalid(OperatorError):
@@ -368,7 +369,7 @@ class SettingsInvalid(OperatorError):
 
 
 class SchemaMismatch(OperatorError):
-    """The database is on another schema revision than this version of Tussis."""
+    """The schema of the database belongs to another version of Tussis."""
 
     error_class = "schema_mismatch"
 
@@ -380,7 +381,7 @@ class ModelRefused(OperatorError):
 
 
 class ModelConflict(OperatorError):
-    """A model of this name and version is registered with another file."""
+    """Another file is registered as a model of this name and version."""
 
     error_class = "model_conflict"
 
@@ -404,7 +405,7 @@ class DatabaseRefused(OperatorError):
 
 
 class DeviceUnavailable(OperatorError):
-    """The device that the worker is to compute on is not there."""
+    """The device of the worker is not available."""
 
     error_class = "device_unavailable"
 

@@ -52,7 +52,7 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _DEVICES = f"one of {', '.join(Device)}"
 #: Seconds since the epoch at the end of the year 9999, the last year of Python's datetime.
 _END_OF_TIME = 253_402_300_800
-_TOO_DEEP = f"metadata must have at most {MAX_NESTING} lists and objects inside each other"
+_TOO_DEEP = f"metadata must have at most {MAX_NESTING} levels of nested lists and objects"
 _JSON = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
@@ -102,7 +102,7 @@ class Job:
         size = len(text.encode("utf-8"))
         if size > MAX_MESSAGE_BYTES:
             raise MessageTooLarge(
-                f"the message for {self.uri} has {size} bytes, the limit is {MAX_MESSAGE_BYTES}: shorten its metadata"
+                f"the message for {self.uri} has {size} bytes, the limit is {MAX_MESSAGE_BYTES}: shorten the metadata"
             )
         return text
 
@@ -145,11 +145,13 @@ def parse_message(raw: object) -> Job:
         raise MalformedMessage(f"the message is {type(raw).__name__}, not an object")
     version = raw.get("v")
     if version != MESSAGE_VERSION or isinstance(version, bool):
-        raise UnknownMessageVersion(f"the message has version {shown(version)}, this worker reads {MESSAGE_VERSION}")
+        raise UnknownMessageVersion(
+            f"the message has version {shown(version)}, this worker reads version {MESSAGE_VERSION}"
+        )
     fields = {name: value for name, value in raw.items() if name != "v"}
     unknown = sorted(fields.keys() - Job.__dataclass_fields__.keys())
     if unknown:
-        raise MalformedMessage(f"unknown field {shown(unknown[0])}: what is upstream's own goes into metadata")
+        raise MalformedMessage(f"unknown field {shown(unknown[0])}: put other data into metadata")
     missing = [name for name in ("job_id", "bucket", "key", "enqueued_at") if name not in fields]
     if missing:
         raise MalformedMessage(f"field {missing[0]!r} is missing")
@@ -226,8 +228,8 @@ def envelope(job: Job, message: str | None = None, *, handed_back: str | None = 
     would be acknowledged together.
     """
     message = job.to_json() if message is None else message
-    word = "" if handed_back is None else f',"{HANDED_BACK}":{json.dumps(handed_back)}'
-    return entry_of(f'{{"message":{message}{word}}}', job.job_id, job.queue, job.priority)
+    second = "" if handed_back is None else f',"{HANDED_BACK}":{json.dumps(handed_back)}'
+    return entry_of(f'{{"message":{message}{second}}}', job.job_id, job.queue, job.priority)
 
 
 def envelope_around(message: object) -> str:
@@ -287,7 +289,7 @@ def _check(job: Job) -> None:
     _require_match(_VERSION_ID, job.version_id, "version_id", "1 to 1024 printable ASCII characters")
     _require_match(_ETAG, job.etag, "etag", "1 to 1024 printable ASCII characters without quotes")
     _require_match(_MODEL, job.model, "model", "name or name@version")
-    _require_match(_PROFILE, job.profile, "profile", "a profile's name")
+    _require_match(_PROFILE, job.profile, "profile", "the name of a profile")
     _require(type(job.priority) is int and job.priority in PRIORITIES, "priority", "0 (first) to 9", job.priority)
     _require(isinstance(job.device, Device), "device", _DEVICES, job.device)
     _require(type(job.again) is bool, "again", "true or false", job.again)
@@ -319,7 +321,7 @@ def _check_metadata(metadata: Mapping[str, Any]) -> None:
         raise InvalidJob(_TOO_DEEP)
     if _NUL.search(text):
         # PostgreSQL's jsonb cannot store it.
-        raise InvalidJob("metadata must be free of NUL characters")
+        raise InvalidJob("metadata must not contain NUL characters")
 
 
 def _require_match(pattern: re.Pattern[str], value: object, name: str, what: str) -> None:

@@ -33,7 +33,7 @@ _READ_TIMEOUT_S = 3.5
 _TRIES = 2
 
 #: Prefixes of headers that object stores send: Amazon and compatible stores, Google, SeaweedFS.
-_OF_A_STORE = ("x-amz-", "x-goog-", "seaweed-")
+_STORE_HEADERS = ("x-amz-", "x-goog-", "seaweed-")
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ def s3_client(settings: Settings, *, connections: int = 16) -> Any:
         ) from None
     except BotoCoreError as error:
         raise StorageCredentials(f"the configuration of boto3 is wrong: {line(error)}") from error
-    client.meta.events.register_first("needs-retry.s3.HeadBucket", _redirect_no_further)
+    client.meta.events.register_first("needs-retry.s3.HeadBucket", _stop_redirects)
     return client
 
 
-def _redirect_no_further(request_dict: dict[str, Any], **_: object) -> None:
+def _stop_redirects(request_dict: dict[str, Any], **_: object) -> None:
     """Prevent botocore from following a redirect of HEAD on a bucket.
 
     After a redirect, botocore sends this request to get the region of the bucket. If this request is redirected too, as
@@ -140,13 +140,13 @@ def entity_tag(answer: Mapping[str, Any], uri: str) -> str:
     """
     headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     kind = str(answer.get("ContentType", ""))
-    if kind.startswith("text/html") and not any(name.startswith(_OF_A_STORE) for name in headers):
-        raise StorageUnavailable(f"a web page was answered for {uri}, by no object store: {CHECK_ENDPOINT}")
+    if kind.startswith("text/html") and not any(name.startswith(_STORE_HEADERS) for name in headers):
+        raise StorageUnavailable(f"the answer for {uri} is a web page, not from an object store: {CHECK_ENDPOINT}")
     etag = normalise_etag(str(answer.get("ETag") or ""))
     if not etag:
         raise StorageUnavailable(
-            f"the answer for {uri} has no entity tag (header ETag), by which its bytes are known: "
-            "is TUSSIS_S3_ENDPOINT_URL right, and does no proxy remove the header?"
+            f"the answer for {uri} has no entity tag (header ETag): check TUSSIS_S3_ENDPOINT_URL, and that no proxy "
+            "removes the header"
         )
     return etag
 
@@ -168,13 +168,14 @@ def list_objects(s3: Any, bucket: str, prefix: str, start_after: str = "") -> It
             return
         # botocore parses other XML as an empty listing, and stops silently if a truncated listing has no token.
         if "IsTruncated" not in page or (page["IsTruncated"] and not page.get("NextContinuationToken")):
-            raise StorageUnavailable(f"what answers for {uri} is no complete listing of objects: {CHECK_ENDPOINT}")
+            raise StorageUnavailable(f"the answer for {uri} is not a complete listing of objects: {CHECK_ENDPOINT}")
         for entry in page.get("Contents", ()):
             key, size = entry.get("Key"), entry.get("Size")
             if key is None or size is None or not entry.get("ETag"):
                 missing = "Key" if key is None else "Size" if size is None else "ETag"
                 raise StorageUnavailable(
-                    f"the listing of {uri} has an entry without {missing} ({line(key)}): name the recordings one by one"
+                    f"the listing of {uri} has an entry without {missing} ({line(key)}): "
+                    "enqueue the recordings by their URIs"
                 )
             if size or not key.endswith("/"):
                 yield ListedObject(str(key), normalise_etag(entry["ETag"]), int(size))
@@ -195,10 +196,10 @@ def storage_errors(uri: str, s3: Any = None) -> Iterator[None]:
     try:
         yield
     except botocore.ClientError as error:
-        told = refusal(error, uri)
-        if s3 is not None and isinstance(told, ObjectMissing | BucketMissing):
+        refused = refusal(error, uri)
+        if s3 is not None and isinstance(refused, ObjectMissing | BucketMissing):
             _check_endpoint(s3, uri)
-        raise told from error
+        raise refused from error
     except (
         botocore.NoCredentialsError,
         botocore.PartialCredentialsError,
@@ -212,23 +213,23 @@ def storage_errors(uri: str, s3: Any = None) -> Iterator[None]:
         botocore.ResponseStreamingError,
         HTTPError,  # a TLS error while a body is read; botocore does not convert it
     ) as error:
-        raise DownloadCut(f"{uri}: the download broke off ({line(error)})") from error
+        raise DownloadCut(f"the download of {uri} ended before its last byte ({line(error)})") from error
     except botocore.FlexibleChecksumError as error:
         raise DownloadDamaged(
-            f"{uri}: the bytes that arrived do not have the checksum that came with them ({line(error)})"
+            f"the downloaded bytes of {uri} do not have the checksum that the object store names ({line(error)})"
         ) from error
     except (botocore.ConnectionError, botocore.HTTPClientError, ResponseParserError) as error:
-        raise StorageUnavailable(f"no object store answers for {uri} ({line(error)}): {CHECK_ENDPOINT}") from error
+        raise StorageUnavailable(
+            f"the object store does not answer for {uri} ({line(error)}): {CHECK_ENDPOINT}"
+        ) from error
     except botocore.ParamValidationError as error:
-        raise InvalidUri(f"not an address in S3: {uri} ({line(error)})") from error
+        raise InvalidUri(f"S3 does not allow the URI {uri} ({line(error)}): check the bucket and the key") from error
     except botocore.NoRegionError as error:
-        raise SettingsInvalid("no region for S3: set AWS_REGION, or TUSSIS_S3_ENDPOINT_URL") from error
+        raise SettingsInvalid("no region is set for S3: set AWS_REGION or TUSSIS_S3_ENDPOINT_URL") from error
     except botocore.BotoCoreError as error:
         raise StorageUnavailable(f"the request for {uri} failed ({line(error)})") from error
     except ValueError as error:  # raised by botocore for a wrong date or number in a header or a listing
-        raise StorageUnavailable(
-            f"the answer for {uri} cannot be read ({line(error)}): is TUSSIS_S3_ENDPOINT_URL right?"
-        ) from error
+        raise StorageUnavailable(f"the answer for {uri} is not valid ({line(error)}): {CHECK_ENDPOINT}") from error
 
 
 def _check_endpoint(s3: Any, uri: str) -> None:
@@ -248,8 +249,8 @@ def _check_endpoint(s3: Any, uri: str) -> None:
     except ClientError as error:
         if int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) == 404:
             raise SettingsInvalid(
-                f"TUSSIS_S3_ENDPOINT_URL ({endpoint.netloc}{endpoint.path}) does not lead to the bucket {bucket}, and "
-                f"{uri} is not found: write the store's address without a bucket"
+                f"{uri} is not found, and TUSSIS_S3_ENDPOINT_URL ({endpoint.netloc}{endpoint.path}) has no bucket "
+                f"{bucket}: write the URL of the object store without a bucket"
             ) from None
     except BotoCoreError:
         return  # the caller raises the error of the first answer

@@ -25,7 +25,7 @@ from tussis.shared.errors import (
 )
 
 CHECK_CREDENTIALS: Final = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the role"
-CHECK_ENDPOINT: Final = "is it running, and is TUSSIS_S3_ENDPOINT_URL right?"
+CHECK_ENDPOINT: Final = "check TUSSIS_S3_ENDPOINT_URL, and that the object store runs"
 
 _BY_CLASS: Final[dict[type[TussisError], str]] = {
     BucketMissing: "NoSuchBucket",
@@ -82,7 +82,7 @@ def refusal(error: Any, uri: str) -> TussisError:
     headers: Mapping[str, str] = meta.get("HTTPHeaders", {})
     status = int(meta.get("HTTPStatusCode", 0))
     code = str(answer.get("Code", ""))
-    said = line(answer.get("Message") or code or status)
+    detail = line(answer.get("Message") or code or status)
     if code.isdigit():  # set by botocore when the answer has no code
         code = ""
     if 300 <= status < 400 and not code:
@@ -90,18 +90,18 @@ def refusal(error: Any, uri: str) -> TussisError:
             code = "PermanentRedirect"
         elif status != 304:
             to = line(headers.get("location", "another address"))
-            return SettingsInvalid(f"the endpoint answers {status} for {uri} and leads to {to}: {CHECK_ENDPOINT}")
+            return SettingsInvalid(f"the endpoint redirects {uri} to {to} ({status}): {CHECK_ENDPOINT}")
     # An answer without a code comes from a web server. The exception is HEAD: S3's answers to it have no code.
     if not code and status < 500 and status != 407 and error.operation_name != "HeadObject":
-        return StorageUnavailable(f"what answers for {uri} is no object store ({status}): {CHECK_ENDPOINT}")
+        return StorageUnavailable(f"the answer for {uri} is not from an object store ({status}): {CHECK_ENDPOINT}")
     kind = CODES.get(code) or (StorageAccessDenied if code.startswith("KMS.") else STATUSES.get(status))
-    if code == "InvalidArgument" and "version" in said.lower():
+    if code == "InvalidArgument" and "version" in detail.lower():
         kind = ObjectMissing
     if kind is None or kind is StorageUnavailable:
-        return StorageUnavailable(f"the object store answered {status or code} for {uri} ({said}): try again later")
+        return StorageUnavailable(f"the object store answered {status or code} for {uri} ({detail}): try again later")
     bucket = uri.removeprefix("s3://").partition("/")[0]
     region = line(headers.get("x-amz-bucket-region") or answer.get("Region") or "another region")
-    return kind(_WORDS[kind].format(uri=uri, bucket=bucket, said=said, region=region))
+    return kind(_MESSAGES[kind].format(uri=uri, bucket=bucket, detail=detail, region=region))
 
 
 def line(text: object) -> str:
@@ -109,21 +109,24 @@ def line(text: object) -> str:
     return " ".join(str(text).split())[:300]
 
 
-_WORDS: Final[Mapping[type[TussisError], str]] = {
-    BucketMissing: "the bucket {bucket} does not exist ({uri}): is its name right?",
-    ObjectMissing: "{uri} does not exist, or not in this version ({said}): is the key right?",
-    ObjectChanged: "{uri} is no longer the version that the job names: enqueue it again",
-    ObjectArchived: "{uri} is archived ({said}): restore it, then enqueue it again",
-    ObjectRefused: "the object store refuses {uri} ({said}) and would again: remove the cause, then enqueue it again",
+_MESSAGES: Final[Mapping[type[TussisError], str]] = {
+    BucketMissing: "the bucket {bucket} does not exist ({uri}): check its name, and TUSSIS_S3_ENDPOINT_URL",
+    ObjectMissing: "{uri} does not exist, or this version of it does not exist ({detail}): check the key",
+    ObjectChanged: "{uri} is not the version that the job names: enqueue it again",
+    ObjectArchived: "{uri} is archived ({detail}): restore it, then enqueue it again",
+    ObjectRefused: (
+        "the object store refuses the request for {uri} ({detail}) and will refuse it again: remove the cause, then "
+        "enqueue it again"
+    ),
     BucketElsewhere: (
-        "the bucket {bucket} is in {region}, which this endpoint does not lead to ({uri}; {said}): set AWS_REGION and "
-        "TUSSIS_S3_ENDPOINT_URL for it, then enqueue it again"
+        "the bucket {bucket} is in {region}, not at this endpoint ({uri}; {detail}): set AWS_REGION and "
+        "TUSSIS_S3_ENDPOINT_URL for this bucket, then enqueue the object again"
     ),
     StorageAccessDenied: (
-        "the object store refuses access to {uri} ({said}): allow s3:GetObject, s3:ListBucket, without which a missing "
-        "key is refused as well, and kms:Decrypt where the object is encrypted with a KMS key"
+        "the object store denies access to {uri} ({detail}): allow s3:GetObject, s3:ListBucket (without it the store "
+        "also denies access to a missing key) and, for an object encrypted with a KMS key, kms:Decrypt"
     ),
-    StorageCredentials: "the object store refuses the credentials for {uri} ({said}): " + CHECK_CREDENTIALS,
-    SettingsInvalid: "the request for {uri} is not accepted ({said}): check AWS_REGION (the store names {region}), "
-    "TUSSIS_S3_ENDPOINT_URL and HTTP_PROXY or HTTPS_PROXY",
+    StorageCredentials: "the object store refuses the credentials for {uri} ({detail}): " + CHECK_CREDENTIALS,
+    SettingsInvalid: "the request for {uri} is rejected ({detail}): check AWS_REGION (the answer names {region}), "
+    "TUSSIS_S3_ENDPOINT_URL, HTTP_PROXY and HTTPS_PROXY",
 }

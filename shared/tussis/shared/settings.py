@@ -1,7 +1,7 @@
-"""Every setting, read once from ``TUSSIS_*`` environment variables into a frozen object. Never read at import.
+"""All settings, read once from ``TUSSIS_*`` environment variables into a frozen object. Never read at import.
 
-A name that starts with ``TUSSIS_`` and is none of ours is refused: a setting that is mistyped would otherwise be
-ignored in silence. ``docs/settings.md`` lists them; a test holds the list to this file.
+An unknown name that starts with ``TUSSIS_`` is an error. Otherwise a mistyped setting would be ignored without notice.
+``docs/settings.md`` lists the settings; a test compares the list with this file.
 """
 
 from __future__ import annotations
@@ -42,21 +42,22 @@ class Settings(BaseSettings):
 
     broker_url: str | None = Field(None, description="URL of the broker: redis://[:password@]host:port/db")
     database_url: str | None = Field(
-        None, description="PostgreSQL's address in libpq's form: postgresql://user:password@host:port/database"
+        None, description="connection string of PostgreSQL (libpq): postgresql://user:password@host:port/database"
     )
     database_direct: bool = Field(
-        False, description="true: there is no pooler in front of PostgreSQL, so statements are prepared"
+        False, description="true: no pooler is in front of PostgreSQL, so statements are prepared"
     )
     s3_endpoint_url: str | None = Field(
-        None, description="URL of the S3 endpoint; unset: Amazon S3. Credentials and region: boto3's own AWS_*"
+        None,
+        description="URL of the S3 endpoint; unset: Amazon S3. boto3 reads credentials and region from AWS_*",
     )
     model: str | None = Field(None, description="the model that a worker serves: path or s3:// URI of an ONNX file")
     model_cache_dir: Path = Field(
         default_factory=_cache_dir,
-        description="where models and graphs are kept; unset: tussis in the user's cache",
+        description="folder for cached models and graphs; unset: tussis in the cache folder of the user",
     )
     run_dir: Path = Field(
-        default_factory=lambda: Path(tempfile.gettempdir()), description="where a worker keeps its readiness files"
+        default_factory=lambda: Path(tempfile.gettempdir()), description="folder for the readiness files of workers"
     )
     concurrency: int = Field(
         default_factory=lambda: min(256, available_cores()),
@@ -76,11 +77,16 @@ class Settings(BaseSettings):
         le=1000,
         description="longest wait of a recording for others that share its run on a GPU, milliseconds",
     )
-    log_format: Literal["json", "console"] = Field("json", description="json: one object per line; console: for people")
+    log_format: Literal["json", "console"] = Field(
+        "json", description="json: one object per line; console: text for people"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
 
     metrics_port: int | None = Field(
-        None, ge=0, le=65_535, description="port of a worker's Prometheus metrics; unset: no metrics, 0: any free port"
+        None,
+        ge=0,
+        le=65_535,
+        description="port of the Prometheus metrics of a worker; unset: no metrics, 0: any free port",
     )
     metrics_host: str = Field("0.0.0.0", description="address on which the metrics are served")
 
@@ -91,18 +97,20 @@ class Settings(BaseSettings):
     max_channels: int = Field(8, ge=1, description="largest number of channels that is accepted")
 
     verify_md5: bool = Field(
-        True, description="compare a download with an entity tag that looks like an MD5 sum; false: do not"
+        True, description="true: compare a download with an entity tag that looks like an MD5 sum; false: do not"
     )
     download_timeout_s: float = Field(60.0, gt=0, description="deadline of one download, seconds")
     decode_timeout_s: float = Field(
-        120.0, gt=0, description="deadline of decoding, and again of preprocessing, seconds"
+        120.0, gt=0, description="deadline of decoding, and separately of preprocessing, seconds"
     )
     inference_timeout_s: float = Field(120.0, gt=0, description="deadline of one inference, seconds")
     visibility_timeout_s: int = Field(
         60, ge=5, description="time after which a message without a heartbeat goes to another worker, seconds"
     )
     soft_shutdown_s: float = Field(
-        20.0, gt=0, description="time that a stopping worker gives its recordings before it hands them back, seconds"
+        20.0,
+        gt=0,
+        description="time for which a stopping worker continues its recordings before it hands them back, seconds",
     )
     max_attempts: int = Field(3, ge=1, description="crashed attempts after which a recording fails as worker_crashed")
     retry_total_s: float = Field(
@@ -113,8 +121,8 @@ class Settings(BaseSettings):
 
     @property
     def lease_s(self) -> float:
-        """Seconds for which a claim is held unless it is renewed: it has expired when a killed worker's messages come
-        back."""
+        """Seconds for which a claim is held unless it is renewed. The claim of a killed worker expires before its
+        messages are delivered again."""
         return self.visibility_timeout_s / 2
 
     def need_broker(self) -> str:
@@ -122,7 +130,7 @@ class Settings(BaseSettings):
         return _need(self.broker_url, "broker_url", "redis://:password@localhost:6379/0")
 
     def need_database(self) -> str:
-        """The database's URL. Raises :class:`SettingsInvalid` when it is not set; whoever connects reads it."""
+        """The database's URL. Raises :class:`SettingsInvalid` when it is not set. The store parses it."""
         return _need(self.database_url, "database_url", "postgresql://user:password@localhost:5432/tussis")
 
     def need_model(self) -> str:
@@ -131,22 +139,22 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read the environment; ``overrides`` are flags, and those that are None do not count.
+    """Read the environment. ``overrides`` are options of a command and take precedence, unless they are None.
 
-    Raises :class:`SettingsInvalid`, naming the variable, for a value that is wrong or a name that is unknown.
+    Raises :class:`SettingsInvalid` with the name of the variable, for a wrong value or an unknown name.
     """
     known = {_PREFIX + name.upper() for name in Settings.model_fields} | _FOREIGN
     for name in sorted(os.environ):
         if name.startswith(_PREFIX) and name not in known:
             close = difflib.get_close_matches(name, sorted(known), n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise SettingsInvalid(f"unknown setting {name}{hint}")
+            hint = f"did you mean {close[0]}?" if close else "remove it (docs/settings.md lists the settings)"
+            raise SettingsInvalid(f"unknown setting {name}: {hint}")
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
         name = _PREFIX + str(first["loc"][0]).upper()
-        raise SettingsInvalid(f"{name} is wrong: {first['msg']} (it is {first['input']!r})") from None
+        raise SettingsInvalid(f"{name} is wrong: {first['msg']} (the value is {first['input']!r})") from None
 
 
 def _need(value: str | None, name: str, example: str) -> str:

@@ -33,7 +33,7 @@ def shown(value: object) -> str:
 def check_bucket(bucket: str) -> None:
     """Raise :class:`InvalidUri` unless ``bucket`` is a valid bucket name."""
     if not _BUCKET.fullmatch(bucket):
-        raise InvalidUri(f"not a bucket name: {shown(bucket)} (3 to 255 letters, digits, dots, dashes)")
+        raise InvalidUri(f"not a bucket name: {shown(bucket)}: use 3 to 255 letters, digits, dots and dashes")
 
 
 def check_key(key: str) -> None:
@@ -43,9 +43,9 @@ def check_key(key: str) -> None:
     except UnicodeEncodeError:
         raise InvalidUri(f"the key is not valid Unicode: {shown(key)}") from None
     if not 1 <= size <= MAX_KEY_BYTES:
-        raise InvalidUri(f"a key has 1 to {MAX_KEY_BYTES} bytes of UTF-8, this one has {size}")
+        raise InvalidUri(f"the key has {size} bytes of UTF-8: 1 to {MAX_KEY_BYTES} are allowed")
     if "\x00" in key:
-        raise InvalidUri(f"the key holds a NUL character: {shown(key)}")
+        raise InvalidUri(f"the key contains a NUL character: {shown(key)}")
 
 
 def parse_s3_uri(uri: str) -> ObjectAddress:
@@ -55,7 +55,7 @@ def parse_s3_uri(uri: str) -> ObjectAddress:
     """
     bucket, key = _split(uri)
     if not key:
-        raise InvalidUri(f"no key in {shown(uri)} (write s3://bucket/key)")
+        raise InvalidUri(f"no key in {shown(uri)}: write s3://bucket/key")
     check_bucket(bucket)
     check_key(key)
     return ObjectAddress(bucket, key)
@@ -75,6 +75,6 @@ def parse_s3_prefix(uri: str) -> ObjectAddress:
 
 def _split(uri: str) -> tuple[str, str]:
     if not isinstance(uri, str) or not uri.startswith("s3://"):
-        raise InvalidUri(f"not an S3 URI: {shown(uri)} (write s3://bucket/key)")
+        raise InvalidUri(f"not an S3 URI: {shown(uri)}: write s3://bucket/key")
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return bucket, key

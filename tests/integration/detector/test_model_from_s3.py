@@ -168,5 +168,5 @@ def test_a_store_that_does_not_answer_is_transient(uri: str, tmp_path: Path, mon
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
     settings = load_settings(s3_endpoint_url="http://127.0.0.1:9")  # the discard port: nothing listens
 
-    with pytest.raises(StorageUnavailable, match="no object store answers"):
+    with pytest.raises(StorageUnavailable, match="the object store does not answer"):
         resolve_model(uri, tmp_path, lambda: s3_client(settings))

@@ -83,7 +83,7 @@ def test_one_that_is_refused_takes_no_other_along(run: Run, bucket: Bucket, brok
     assert [uri for _, uri in lines(result)] == [there]
     missing, nonsense, summary = result.stderr.splitlines()
     assert missing.startswith(f"tussis: {bucket.uri('missing.wav')} does not exist")
-    assert nonsense == "tussis: not an S3 URI: 'nonsense' (write s3://bucket/key)"
+    assert nonsense == "tussis: not an S3 URI: 'nonsense': write s3://bucket/key"
     assert summary == "1 enqueued, 2 refused"
 
 
@@ -173,7 +173,7 @@ def test_a_prefix_without_objects_is_a_fault(run: Run, bucket: Bucket) -> None:
     result = run("--prefix", bucket.uri("nothing/"))
 
     assert result.exit_code == 1
-    assert result.stderr == f"tussis: no object is under {bucket.uri('nothing/')}: is the prefix right?\n"
+    assert result.stderr == f"tussis: no object is under {bucket.uri('nothing/')}: check the prefix\n"
 
 
 def test_quiet_prints_the_summary_alone(run: Run, bucket: Bucket) -> None:
@@ -212,10 +212,10 @@ def test_wrong_usage_is_status_2_and_sends_nothing(run: Run, broker: redis.Redis
     [
         (
             ["--broker-url", "redis://127.0.0.1:{port}/0", "--no-head"],
-            "no broker answers at redis://127.0.0.1:{port}/0",
+            "the broker at redis://127.0.0.1:{port}/0 does not answer",
         ),
         (["--broker-url", "http://nonsense"], "TUSSIS_BROKER_URL is not a Redis URL"),
-        (["--s3-endpoint-url", "http://127.0.0.1:{port}"], "no object store answers"),
+        (["--s3-endpoint-url", "http://127.0.0.1:{port}"], "the object store does not answer"),
         (["--s3-endpoint-url", "nonsense"], "TUSSIS_S3_ENDPOINT_URL is wrong"),
     ],
 )

@@ -194,7 +194,7 @@ ANSWERS: dict[int, list[tuple[Any, ...]]] = {
     6: [
         ("not_audio", 1, "a picture"),
         ("object_missing", 1, "no object at s3://recordings"),
-        ("worker_crashed", 1, "2 of 2 attempts ended withou"),
+        ("worker_crashed", 1, "2 of 2 attempts crashed (no "),
     ],
     7: [(Decimal("0.5"), 4, 5), (Decimal("0.61"), 4, 5), (Decimal("0.7"), 2, 5)],
     8: [("recordings", "north/2.wav", 0.3, 0.7, True), ("recordings", "south/3.wav", 0.6, 0.62, True)],

@@ -143,7 +143,7 @@ def test_a_probability_beside_the_threshold_is_not_rounded_onto_it(store: Store,
         (["--since", "1h", "--until", "2h"], " is not before --until "),
         (["--state", "nonsense"], "'nonsense' is not one of 'running', "),
         (["--decision", "maybe"], "'maybe' is not one of 'cough', 'no-cough'"),
-        (["--prefix", "clinic"], "not an S3 URI: 'clinic' (write s3://bucket/key)"),
+        (["--prefix", "clinic"], "not an S3 URI: 'clinic': write s3://bucket/key"),
     ],
 )
 def test_a_filter_that_can_match_nothing_is_refused(filled: Store, run: Run, words: list[str], says: str) -> None:

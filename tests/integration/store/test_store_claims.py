@@ -95,7 +95,7 @@ def test_at_the_limit_of_crashes_the_analysis_fails_with_its_history(store: Stor
     assert analysis.analysis.state is AnalysisState.FAILED
     assert analysis.analysis.error_class == WorkerCrashed.error_class
     message = analysis.analysis.error_message or ""
-    assert message.startswith("3 of 3 attempts ended without a word")
+    assert message.startswith("3 of 3 attempts crashed (no outcome was reported)")
     assert "1 on cpu-1@test" in message
     assert "3 on cpu-1@test" in message
     assert outcomes(store, answer.analysis_id) == [AttemptOutcome.VANISHED] * 3

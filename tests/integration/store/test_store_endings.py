@@ -198,7 +198,7 @@ class TestAResultThatCannotBe:
             a_result(probability=0.8, decision=False)
 
     def test_ragged_segments(self) -> None:
-        with pytest.raises(ValueError, match="one length"):
+        with pytest.raises(ValueError, match="equal length"):
             SegmentScores([0.0], [2.0, 2.5], [0.5], [0.0])
 
     def test_no_segments(self) -> None:

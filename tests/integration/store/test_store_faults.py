@@ -31,11 +31,11 @@ from tussis.shared.errors import (
 )
 from tussis.shared.store import connection as store_connection
 from tussis.shared.store import migrate
+from tussis.shared.store.compiled_statement import CompiledStatement
 from tussis.shared.store.faults import database_errors
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
-from tussis.shared.store.steps import Step
 from tussis.worker.embedded.servers import Servers
 
 
@@ -62,7 +62,7 @@ def kill_backends(url: str) -> None:
         ({"password": "wrong"}, DatabaseRefused, "password authentication failed"),
         ({"user": "nobody"}, DatabaseRefused, "password authentication failed"),
         ({"path": "/nowhere"}, DatabaseRefused, 'database "nowhere" does not exist'),
-        ({"host": "no-such-host.invalid"}, DatabaseUnavailable, "is it running"),
+        ({"host": "no-such-host.invalid"}, DatabaseUnavailable, "start it, or check TUSSIS_DATABASE_URL"),
         ({"port": "CLOSED"}, DatabaseUnavailable, "refused"),
     ],
     ids=str,
@@ -177,7 +177,11 @@ def test_a_statement_that_takes_too_long_is_transient(store_url: str) -> None:
 def test_a_pool_in_use_is_transient(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_connection, "POOL_TIMEOUT_S", 0.1)
     engine = store_connection.connect_engine(store_url, pool_size=1)
-    with Store(engine) as store, engine.connect(), pytest.raises(DatabaseUnavailable, match="pool is in use"):
+    with (
+        Store(engine) as store,
+        engine.connect(),
+        pytest.raises(DatabaseUnavailable, match="all connections of the pool are in use"),
+    ):
         store.counts()
 
 
@@ -196,7 +200,7 @@ def test_a_database_that_only_reads_is_left_for_the_next_connection(
         return store.refuse(a_refusal(a_job()))
 
     store.close()
-    with pytest.raises(DatabaseReadOnly, match=r"only reads.*read-only") as caught:
+    with pytest.raises(DatabaseReadOnly, match=r"accepts no writes.*read-only") as caught:
         write()
     assert isinstance(caught.value, DatabaseUnavailable)
     elsewhere = changed(store_url, path="/postgres")
@@ -261,11 +265,11 @@ def test_times_are_in_utc_and_transactions_bounded_whatever_the_session_says(sto
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "10s"
         assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "1min"
     # No setting stays in the session: the next client may get it.
-    assert STEP.run(engine, {}) == ("0", datetime(2026, 1, 1, tzinfo=UTC))
+    assert STATEMENT.run(engine, {}) == ("0", datetime(2026, 1, 1, tzinfo=UTC))
     engine.dispose()
 
 
-STEP = Step(text("SELECT current_setting('statement_timeout'), timestamptz '2026-01-01 00:00:00Z'"))
+STATEMENT = CompiledStatement(text("SELECT current_setting('statement_timeout'), timestamptz '2026-01-01 00:00:00Z'"))
 
 
 def test_text_is_utf_8_whatever_the_environment_says(
@@ -294,7 +298,7 @@ def test_options_of_the_url_are_kept(store_url: str) -> None:
 def test_statements_are_prepared_on_a_direct_connection_only(store_url: str, direct: bool, prepared: int) -> None:
     engine = store_connection.connect_engine(store_url, direct=direct)
     for _ in range(10):
-        STEP.run(engine, {})
+        STATEMENT.run(engine, {})
     with engine.connect() as connection:
         found = connection.exec_driver_sql(
             "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%2026-%%'"
@@ -352,7 +356,7 @@ class TestSeveralHosts:
     [
         ("sslmode=alwys", "alwys"),
         ("target_session_attrs=primry", "primry"),
-        ("connect_timeout=soon", "connect_timeout is no number"),
+        ("connect_timeout=soon", "connect_timeout is not a number"),
         ("sslmode=require", "does not support SSL"),
         ("service=nowhere", "nowhere"),
         ("port=1,2,3&host=a,b", "3 hosts|port numbers"),

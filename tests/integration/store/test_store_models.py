@@ -22,12 +22,12 @@ def test_a_model_keeps_its_id_and_follows_its_manifest(store: Store, store_url: 
 def test_another_file_under_the_same_name_and_version_is_refused(store: Store) -> None:
     store.register_model(model_facts())
     with pytest.raises(
-        ModelConflict, match=r"cough@1 is registered with the file aaaaaaaaaaaa\.\.\., this one is bbbb"
+        ModelConflict, match=r"cough@1 is registered with the file aaaaaaaaaaaa\.\.\., but this file is bbbb"
     ):
         store.register_model(model_facts(sha256="b" * 64))
 
 
 def test_the_same_file_under_another_name_is_refused(store: Store) -> None:
     store.register_model(model_facts())
-    with pytest.raises(ModelConflict, match="is registered as cough@1, its manifest now says cough@2"):
+    with pytest.raises(ModelConflict, match="is registered as cough@1, but its manifest says cough@2"):
         store.register_model(model_facts(version="2"))

@@ -31,7 +31,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Root:
 
     group = Root("tussis")
     monkeypatch.setattr(group, "get_command", lambda ctx, name: verb)
-    monkeypatch.setattr(group, "_verbs", {"verb": None})
+    monkeypatch.setattr(group, "_entries", {"verb": None})
     monkeypatch.setattr(group, "raises", raises, raising=False)
     return group
 
@@ -66,7 +66,7 @@ def test_an_interrupt_is_one_line_and_130(broken: Root) -> None:
 
 
 def test_a_question_that_is_not_confirmed_is_one_line(broken: Root) -> None:
-    assert run(broken, click.Abort()) == (1, "tussis: nothing was done: it was not confirmed\n")
+    assert run(broken, click.Abort()) == (1, "tussis: the command was not confirmed: nothing was changed\n")
 
 
 def test_an_error_of_ours_brings_no_control_characters(broken: Root) -> None:
@@ -114,7 +114,7 @@ def test_help_has_one_line_for_every_verb_and_loads_nothing_heavy() -> None:
     verbs = PYPROJECT["project"]["entry-points"]["tussis.commands"]
 
     assert result.exit_code == 0
-    assert "does not load" not in result.output
+    assert "cannot be loaded" not in result.output
     for verb in verbs:
         assert re.search(rf"^  {verb} +\w", result.output, re.MULTILINE), verb
 

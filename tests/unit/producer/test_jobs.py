@@ -104,8 +104,8 @@ def test_a_lines_own_fields_win_over_the_defaults() -> None:
     [
         ("{", "not JSON"),
         ("{" + '"a":[' * 100_000, "not JSON"),
-        ("{}", "no uri"),
-        ('{"uri": 5}', "no uri"),
+        ("{}", "the field uri is missing or not a string"),
+        ('{"uri": 5}', "the field uri is missing or not a string"),
         ('{"uri": "s3://clinic/a.wav", "prio": 1}', "unknown field 'prio'"),
     ],
 )

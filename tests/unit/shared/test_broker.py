@@ -148,7 +148,7 @@ def test_every_code_of_the_table_drops_the_connection(code: str) -> None:
             BrokerRefused,
             "old",
         ),
-        (b"HTTP/1.1 400 Bad Request\r\nServer: nginx", BrokerRefused, "is no Redis or Valkey"),
+        (b"HTTP/1.1 400 Bad Request\r\nServer: nginx", BrokerRefused, "is not Redis or Valkey"),
         (b"-ERR something else", BrokerRefused, "something else"),
     ],
 )
@@ -168,7 +168,10 @@ def test_what_a_server_answers_is_one_line(
 def test_tls_to_a_port_without_it_is_one_line() -> None:
     with _Replying(b"+OK\r\n") as server:
         client = connect(f"rediss://127.0.0.1:{server.port}/0")
-        with pytest.raises(BrokerRefused, match="no TLS with the broker") as raised, broker_errors("rediss://here"):
+        with (
+            pytest.raises(BrokerRefused, match=r"TLS with the broker at .* failed") as raised,
+            broker_errors("rediss://here"),
+        ):
             client.llen("a")
         assert "\n" not in str(raised.value)
         client.close()

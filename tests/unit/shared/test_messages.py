@@ -51,7 +51,7 @@ def test_a_job_comes_back_from_its_json_as_it_was() -> None:
 
 
 def nested(depth: int) -> dict[str, Any]:
-    """Metadata with so many lists and objects inside each other."""
+    """Metadata with so many levels of nested lists and objects."""
     inner: Any = []
     for number in range(depth - 2):
         inner = [inner] if number % 2 else {"b": inner}
@@ -64,7 +64,7 @@ def test_metadata_as_deep_as_is_allowed_comes_back() -> None:
 
 @pytest.mark.parametrize("depth", [101, 500, 5000])
 def test_deeper_metadata_is_refused(depth: int) -> None:
-    with pytest.raises(InvalidJob, match="at most 100 lists and objects"):
+    with pytest.raises(InvalidJob, match="at most 100 levels of nested lists and objects"):
         job(metadata=nested(depth))
 
 

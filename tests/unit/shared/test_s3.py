@@ -363,5 +363,5 @@ def test_a_listing_needs_no_more_than_key_size_and_entity_tag(store: Store, clie
 )
 def test_an_answer_that_is_no_whole_listing_is_none(store: Store, clients: list[Any], body: bytes) -> None:
     store.answers = {("GET", "/clinic"): (200, body)}
-    with pytest.raises(StorageUnavailable, match="no complete listing"):
+    with pytest.raises(StorageUnavailable, match="not a complete listing"):
         list(list_objects(_client(store.url, clients), "clinic", ""))

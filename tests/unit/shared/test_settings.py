@@ -53,7 +53,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_unknown_name_is_refused_with_the_nearest_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUSSIS_BROKER_ULR", "redis://example:6379/0")
 
-    with pytest.raises(SettingsInvalid, match=r"TUSSIS_BROKER_ULR; did you mean TUSSIS_BROKER_URL\?"):
+    with pytest.raises(SettingsInvalid, match=r"TUSSIS_BROKER_ULR: did you mean TUSSIS_BROKER_URL\?"):
         load_settings()
 
 

@@ -51,8 +51,8 @@ def normalised(samples: Tensor, profile: Profile) -> Tensor:
         case Normalise.BIT_DEPTH:
             if samples.shape[0] != 1 or peak > 2:
                 raise ValueError(
-                    f"profile {profile.name} takes one channel in [-2, 2] from its own decoder"
-                    f" ({profile.decoder}), not {samples.shape[0]} up to {peak.item():g}"
+                    f"profile {profile.name} needs one channel in [-2, 2] from its own decoder "
+                    f"({profile.decoder}), not {samples.shape[0]} channel(s) up to {peak.item():g}"
                 )
             return samples
 

@@ -47,7 +47,7 @@ def parse_address(url: str) -> Address:
     if not given:
         raise SettingsInvalid(f"TUSSIS_DATABASE_URL is not a PostgreSQL URL: {_EXAMPLE}")
     if not re.fullmatch(r"-?\d+", given.get("connect_timeout", "0")):
-        raise SettingsInvalid("TUSSIS_DATABASE_URL is wrong: its connect_timeout is no number of seconds")
+        raise SettingsInvalid("TUSSIS_DATABASE_URL is wrong: its connect_timeout is not a number of seconds")
     if not _PORTS.fullmatch(given.get("port", "")) or ("user" not in given and "@" in given.get("dbname", "")):
         # libpq ends the host at a slash in the password. The rest would be shown as the name of the database.
         raise SettingsInvalid(

@@ -12,6 +12,7 @@ from tussis.shared.errors import JobMoved, WorkerCrashed
 from tussis.shared.messages import Job
 from tussis.shared.states import TERMINAL, AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
+from tussis.shared.store.compiled_statement import CompiledStatement, given
 from tussis.shared.store.identities import (
     Identity,
     Mapped,
@@ -29,7 +30,6 @@ from tussis.shared.store.leases import remaining_s
 from tussis.shared.store.records import Claimed, ClaimRequest, Exhausted, Held, Settled
 from tussis.shared.store.schema import analyses, attempts, jobs, models, recordings
 from tussis.shared.store.served_models import model_id_of
-from tussis.shared.store.steps import Step, given
 from tussis.shared.store.transitions import moment
 
 
@@ -73,7 +73,7 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
     return None if found is None else Claimed(found[0], found[1], request.token, 1)
 
 
-def _claim_first() -> Step:
+def _claim_first() -> CompiledStatement:
     """Build the statement of :func:`claim_first`.
 
     It writes the same rows as :func:`claim`, in the same order. Of two concurrent claims of one analysis, the second
@@ -132,7 +132,7 @@ def _claim_first() -> Step:
             ),
         )
     ).cte("job")
-    return Step(select(analysis.c.id, analysis.c.created_at).add_cte(attempt, job))
+    return CompiledStatement(select(analysis.c.id, analysis.c.created_at).add_cte(attempt, job))
 
 
 _RECORDING = ("bucket", "key", "etag", "version_id", "size_bytes", "metadata")
@@ -259,8 +259,8 @@ def _next_attempt(connection: Connection, request: ClaimRequest, standing: Stand
     if standing.state is AnalysisState.RUNNING and len(crashes) >= request.max_attempts:
         history = ", ".join(f"{row.number} on {row.worker} at {row.started_at:%Y-%m-%dT%H:%M:%SZ}" for row in crashes)
         message = (
-            f"{len(crashes)} of {standing.attempts} attempts ended without a word while the recording had a process "
-            f"to itself (attempt {history}): the file crashes or hangs the worker"
+            f"{len(crashes)} of {standing.attempts} attempts crashed (no outcome was reported) while the recording had "
+            f"a process of its own (attempt {history}): the file crashes or hangs the worker"
         )
         transitions.to_failed(connection, standing.id, error_class=WorkerCrashed.error_class, message=message)
         return Exhausted(standing.id)

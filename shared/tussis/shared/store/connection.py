@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine.interfaces import ExceptionContext
 
 from tussis.shared.store.address import parse_address
-from tussis.shared.store.patience import PatientConnection, use_live_connections
+from tussis.shared.store.bounded_connection import BoundedConnection, use_live_connections
 from tussis.shared.store.times import use_utc
 
 #: Seconds for one host to answer a new connection.
@@ -65,10 +65,10 @@ def connect_engine(
     conninfo = make_conninfo(**{**_DEFAULTS, **address.parameters, "client_encoding": "utf8"})
     prepare_after = PREPARE_AFTER if direct else None
 
-    def connect() -> PatientConnection:
-        connection = PatientConnection.connect(conninfo, prepare_threshold=prepare_after)
+    def connect() -> BoundedConnection:
+        connection = BoundedConnection.connect(conninfo, prepare_threshold=prepare_after)
         if statement_timeout_s:
-            connection.patience_s = statement_timeout_s + ANSWER_SLACK_S
+            connection.answer_timeout_s = statement_timeout_s + ANSWER_SLACK_S
         use_utc(connection)
         return connection
 
@@ -90,8 +90,8 @@ def connect_engine(
 def _bound_transactions(engine: Engine, statement_timeout_s: int) -> None:
     """Set the timeouts of each transaction of SQLAlchemy.
 
-    A :class:`~tussis.shared.store.steps.Step` has no server timeout unless the role has one. Only
-    :class:`PatientConnection` limits its wait.
+    A :class:`~tussis.shared.store.compiled_statement.CompiledStatement` has no server timeout unless the role has one.
+    Only :class:`BoundedConnection` limits its wait.
     """
     limits = {
         "statement_timeout": statement_timeout_s,

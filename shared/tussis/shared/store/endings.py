@@ -12,9 +12,9 @@ from sqlalchemy.types import Double
 
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
+from tussis.shared.store.compiled_statement import CompiledStatement, array_of, given
 from tussis.shared.store.records import Claimed, Result
 from tussis.shared.store.schema import analyses, attempts, bags, recordings, segments
-from tussis.shared.store.steps import Step, array_of, given
 
 
 def complete(engine: Engine, claimed: Claimed, result: Result) -> bool:
@@ -85,7 +85,7 @@ def _already_or_superseded(connection: Connection, claimed: Claimed, state: Anal
     return False
 
 
-def _complete() -> Step:
+def _complete() -> CompiledStatement:
     """Build the statement of :func:`complete`. It writes only if the claim is still held.
 
     It locks the recording before the analysis, in the same order as a claim. The update of the analysis reads the row
@@ -145,7 +145,7 @@ def _complete() -> Step:
         .values(outcome=AttemptOutcome.SUCCEEDED.value)
         .cte("ended")
     )
-    return Step(select(answered.c.id).add_cte(bag, scored, ended))
+    return CompiledStatement(select(answered.c.id).add_cte(bag, scored, ended))
 
 
 _RECORDING = ("size_bytes", "duration_s", "rate_hz", "channels", "codec", "container", "decoder")

@@ -93,7 +93,7 @@ _POOLED = frozenset({"26000", "42P05"})
 
 # The error of a failed connection has no SQLSTATE, only a message of the server, the pooler or libpq. It is in English
 # unless lc_messages of the server selects another language.
-_REFUSED_WORDS = (
+_REFUSED_TEXTS = (
     "password authentication failed",
     "no password supplied",
     "no pg_hba.conf entry",
@@ -120,19 +120,21 @@ _NAME_UNKNOWN = ("does not exist",)
 # "invalid sslmode value", "invalid target_session_attrs value" ...
 _INVALID_VALUE = ("invalid ", " value: ")
 
-_AWAY = "the database at {where} does not answer ({what}): is it running? Check TUSSIS_DATABASE_URL"
-_ADVICE: dict[type[TussisError], str] = {
-    DatabaseUnavailable: "the database at {where} cannot do this now ({what}): try again",
-    DatabaseReadOnly: "the database at {where} only reads ({what}): a standby answers at the primary's address, or "
-    "somebody stopped writing; look where TUSSIS_DATABASE_URL leads",
-    DatabaseRefused: "the database at {where} refuses ({what}): check TUSSIS_DATABASE_URL and the rights of its user",
-    DiskFull: "the database at {where} cannot write ({what}): free its disk",
-    SchemaMismatch: "the database at {where} lacks what this version needs ({what}): run `tussis migrate`",
-    DatabaseFault: "the database at {where} refuses a statement ({what}; SQLSTATE {state}): its log has the statement",
+_NO_ANSWER = "the database at {where} does not answer ({what}): start it, or check TUSSIS_DATABASE_URL"
+_MESSAGES: dict[type[TussisError], str] = {
+    DatabaseUnavailable: "the database at {where} cannot run a statement now ({what}): try again",
+    DatabaseReadOnly: "the database at {where} accepts no writes ({what}): it is a standby, or its writes are turned "
+    "off; check that TUSSIS_DATABASE_URL is the address of the primary",
+    DatabaseRefused: "the database at {where} refuses access ({what}): check TUSSIS_DATABASE_URL and the rights of its "
+    "user",
+    DiskFull: "the database at {where} cannot write ({what}): free space on its disk",
+    SchemaMismatch: "the schema of the database at {where} does not match this version of Tussis ({what}): run "
+    "`tussis migrate`",
+    DatabaseFault: "the database at {where} refuses a statement ({what}; SQLSTATE {state}): find the statement in its "
+    "log",
 }
 _UNSET_DIRECT = (
-    "the database at {where} mixes up prepared statements ({what}): a pooler is in between, unset "
-    "TUSSIS_DATABASE_DIRECT"
+    "prepared statements fail behind the pooler of the database at {where} ({what}): unset TUSSIS_DATABASE_DIRECT"
 )
 
 
@@ -146,7 +148,9 @@ def database_errors(where: str) -> Iterator[None]:
     try:
         yield
     except sqlalchemy.exc.TimeoutError as error:
-        raise DatabaseUnavailable(f"no free connection to the database at {where}: the pool is in use") from error
+        raise DatabaseUnavailable(
+            f"no free connection to the database at {where}: all connections of the pool are in use; try again"
+        ) from error
     except (sqlalchemy.exc.DBAPIError, psycopg.Error) as error:
         fault = translated(error, where)
         if fault is None:
@@ -160,13 +164,13 @@ def translated(error: BaseException, where: str) -> TussisError | None:
     if not isinstance(original, psycopg.Error):
         return None
     state = original.sqlstate
-    kind = kind_of_state(state) if state is not None else _kind_of_words(original)
-    advice = _ADVICE[kind]
+    kind = kind_of_state(state) if state is not None else _kind_of_text(original)
+    message = _MESSAGES[kind]
     if kind is DatabaseUnavailable and (state is None or state[:2] in ("08", "57")):
-        advice = _AWAY
+        message = _NO_ANSWER
     elif state in _POOLED:
-        advice = _UNSET_DIRECT
-    return kind(advice.format(where=where, what=_first_line(original), state=state or "none"))
+        message = _UNSET_DIRECT
+    return kind(message.format(where=where, what=_first_line(original), state=state or "none"))
 
 
 def kind_of_state(state: str) -> type[TussisError]:
@@ -174,14 +178,14 @@ def kind_of_state(state: str) -> type[TussisError]:
     return BY_STATE.get(state) or BY_CLASS.get(state[:2], DatabaseFault)
 
 
-def _kind_of_words(error: psycopg.Error) -> type[TussisError]:
+def _kind_of_text(error: psycopg.Error) -> type[TussisError]:
     """The class of an error without SQLSTATE: the connection failed or broke, or psycopg itself rejected a value."""
     if not isinstance(error, psycopg.OperationalError):
         return DatabaseFault
-    words = str(error)
-    if any(part in words for part in _REFUSED_WORDS) or all(part in words for part in _INVALID_VALUE):
+    text = str(error)
+    if any(part in text for part in _REFUSED_TEXTS) or all(part in text for part in _INVALID_VALUE):
         return DatabaseRefused
-    if "FATAL" in words and any(part in words for part in _NAME_UNKNOWN):
+    if "FATAL" in text and any(part in text for part in _NAME_UNKNOWN):
         return DatabaseRefused
     return DatabaseUnavailable
 

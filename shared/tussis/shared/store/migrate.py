@@ -36,13 +36,13 @@ def upgrade(url: str, revision: str = "head") -> None:
     version does not have, if tables with the same names exist that Tussis did not create, or if the encoding is not
     UTF8. Also raises the other errors of the store.
     """
-    with _connected(url) as (connection, where), _told(where):
+    with _connected(url) as (connection, where), _schema_errors(where):
         command.upgrade(_config(connection), revision)
 
 
 def downgrade(url: str, revision: str) -> None:
     """Downgrade the database to ``revision`` (``base``: no schema and no data). Raises as :func:`upgrade`."""
-    with _connected(url) as (connection, where), _told(where):
+    with _connected(url) as (connection, where), _schema_errors(where):
         command.downgrade(_config(connection), revision)
 
 
@@ -100,13 +100,13 @@ def _connected(url: str) -> Iterator[tuple[Connection, str]]:
 
 
 @contextmanager
-def _told(where: str) -> Iterator[None]:
+def _schema_errors(where: str) -> Iterator[None]:
     """Convert errors of Alembic, and errors from a database of another system, to :class:`SchemaMismatch`."""
     try:
         yield
     except CommandError as error:
         raise SchemaMismatch(
-            f"the database at {where} cannot be migrated: {error} (this version of Tussis knows "
+            f"the database at {where} cannot be migrated: {error} (this version of Tussis has the revisions "
             f"{', '.join(revisions())})"
         ) from error
     except sqlalchemy.exc.ProgrammingError as error:
@@ -115,12 +115,12 @@ def _told(where: str) -> Iterator[None]:
             raise
         if cause.sqlstate in _DUPLICATE:
             raise SchemaMismatch(
-                f"the database at {where} holds something of that name that is not Tussis's "
-                f"({cause.diag.message_primary}): give Tussis a database of its own"
+                f"the database at {where} has an object of the same name that Tussis did not create "
+                f"({cause.diag.message_primary}): use a separate database for Tussis"
             ) from error
         if kind_of_state(cause.sqlstate) is SchemaMismatch:
             raise SchemaMismatch(
-                f"the database at {where} cannot be migrated ({cause.diag.message_primary}): its schema is not the one "
-                "that Tussis made"
+                f"the database at {where} cannot be migrated ({cause.diag.message_primary}): Tussis did not "
+                "create its schema"
             ) from error
         raise

@@ -75,7 +75,9 @@ class SegmentScores:
     def __post_init__(self) -> None:
         lengths = {len(self.start_s), len(self.end_s), len(self.probability), len(self.logit)}
         if len(lengths) != 1 or 0 in lengths:
-            raise ValueError(f"segments need four sequences of one length above 0, these have {sorted(lengths)}")
+            raise ValueError(
+                f"segments need four sequences of equal length above 0, not of the lengths {sorted(lengths)}"
+            )
 
     def __len__(self) -> int:
         return len(self.start_s)
@@ -109,7 +111,7 @@ class Result:
     def __post_init__(self) -> None:
         if bool(self.decision) != (float(self.bag_probability) > float(self.threshold)):
             raise ValueError(
-                f"decision {self.decision} against bag probability {self.bag_probability!r} and "
+                f"decision {self.decision} contradicts bag probability {self.bag_probability!r} and "
                 f"threshold {self.threshold!r}"
             )
 

@@ -101,7 +101,7 @@ class Store:
             )
         raise SchemaMismatch(
             f"the database at {self.place} is on schema revision {', '.join(found)}, this version of Tussis needs "
-            f"{SCHEMA_REVISION}: run `tussis migrate`, or the version of Tussis that belongs to the database"
+            f"{SCHEMA_REVISION}: run `tussis migrate`, or use the version of Tussis that belongs to the database"
         )
 
     # --- changes ---

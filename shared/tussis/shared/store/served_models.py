@@ -52,12 +52,12 @@ def register_model(connection: Connection, facts: ModelFacts) -> int:
     for row in rows:
         if (row.name, row.version) != (facts.name, facts.version):
             raise ModelConflict(
-                f"the file {facts.sha256[:12]}... is registered as {row.name}@{row.version}, its manifest now says "
+                f"the file {facts.sha256[:12]}... is registered as {row.name}@{row.version}, but its manifest says "
                 f"{facts.name}@{facts.version}: restore the manifest, or serve another file"
             )
         if row.sha256 != facts.sha256:
             raise ModelConflict(
-                f"{facts.name}@{facts.version} is registered with the file {row.sha256[:12]}..., this one is "
+                f"{facts.name}@{facts.version} is registered with the file {row.sha256[:12]}..., but this file is "
                 f"{facts.sha256[:12]}...: give the new file another version in its manifest"
             )
     (row,) = rows

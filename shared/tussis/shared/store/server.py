@@ -24,18 +24,19 @@ def check_server(connection: Connection, where: str) -> None:
     if encoding != _ENCODING:
         # An object key can contain any character. Even a failure that names the key could not be stored.
         raise SchemaMismatch(
-            f"the database at {where} has the encoding {encoding}, and object keys need {_ENCODING}: create one with "
+            f"the database at {where} has the encoding {encoding}, but object keys need {_ENCODING}: create one with "
             f"CREATE DATABASE ... ENCODING '{_ENCODING}' TEMPLATE template0"
         )
     if number // 10_000 < OLDEST_SERVER:
         raise SchemaMismatch(
-            f"the database at {where} is PostgreSQL {number // 10_000}, and Tussis needs {OLDEST_SERVER} or newer"
+            f"the database at {where} is PostgreSQL {number // 10_000}, but Tussis needs {OLDEST_SERVER} or "
+            "later: upgrade it"
         )
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     # The clients of a pooler share the processes of the server, so the pooler reports a process id of its own.
     if driver.prepare_threshold is not None and driver.info.backend_pid != backend:
         raise SettingsInvalid(
-            f"TUSSIS_DATABASE_DIRECT is set, and a pooler answers at {where}: unset it, or name the server itself in "
-            "TUSSIS_DATABASE_URL"
+            f"TUSSIS_DATABASE_DIRECT is set, but a pooler answers at {where}: unset it, or set TUSSIS_DATABASE_URL to "
+            "the server itself"
         )

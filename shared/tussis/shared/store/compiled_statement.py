@@ -1,8 +1,9 @@
-"""A transaction in one statement: no BEGIN, no COMMIT, and one round trip to the server instead of eight.
+"""A statement that is a complete transaction: no BEGIN, no COMMIT, and one round trip to the server instead of eight.
 
-The operations of every recording use steps. Rare operations (redeliveries, failures, pauses) use ordinary transactions,
-which are easier to read. A statement with data-modifying WITH clauses is as atomic as a transaction. All clauses see
-the database as it was at the start of the statement. A clause runs after the clauses whose rows it reads.
+The operations that run for every recording use such statements. Rare operations (redeliveries, failures, pauses) use
+ordinary transactions, which are easier to read. A statement with data-modifying WITH clauses is as atomic as a
+transaction. All clauses see the database as it was at the start of the statement. A clause runs after the clauses whose
+rows it reads.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import TypeEngine
 
 
-class Step:
+class CompiledStatement:
     """A statement of SQLAlchemy that is a complete transaction and returns one row or none.
 
     It is compiled once in each process and passed to psycopg as text. SQLAlchemy would traverse the statement at each
@@ -59,7 +60,7 @@ class Step:
 
 
 def given(name: str, kind: TypeEngine[Any]) -> ColumnElement[Any]:
-    """A parameter of a step, with the type of a column."""
+    """A parameter of a compiled statement, with the type of a column."""
     return bindparam(name, type_=kind)
 
 

@@ -20,28 +20,28 @@ from sqlalchemy.exc import DisconnectionError
 CANCEL_TIMEOUT_S = 1.0
 
 
-class PatientConnection(psycopg.Connection[Any]):
-    """A connection on which no wait for an answer lasts longer than :attr:`patience_s` seconds.
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection on which no wait for an answer lasts longer than :attr:`answer_timeout_s` seconds.
 
     After that time it cancels the statement, closes itself and raises psycopg's OperationalError. The pool then opens a
     new connection. Without the cancellation, the server could continue to wait for a lock that is no longer needed.
     """
 
-    patience_s = float("inf")
+    answer_timeout_s = float("inf")
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         return super().wait(self._bounded(gen), *args, **kwargs)
 
     def _bounded(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """``gen`` with a deadline. psycopg resumes it at least every 0.1 s, with 0 if no data came."""
-        deadline = time.monotonic() + self.patience_s
+        deadline = time.monotonic() + self.answer_timeout_s
         try:
             wanted = next(gen)
             while True:
                 ready = yield wanted
                 if not ready and time.monotonic() > deadline:
                     self._give_up()
-                    raise psycopg.OperationalError(f"no answer within {self.patience_s:g} s")
+                    raise psycopg.OperationalError(f"no answer within {self.answer_timeout_s:g} s")
                 wanted = gen.send(ready)
         except StopIteration as end:
             return end.value
@@ -62,12 +62,12 @@ def use_live_connections(engine: Engine) -> None:
     """
 
     @event.listens_for(engine, "checkout")
-    def look(connection: PatientConnection, record: Any, proxy: Any) -> None:
-        if connection.closed or _has_news(connection.pgconn.socket):
+    def check(connection: BoundedConnection, record: Any, proxy: Any) -> None:
+        if connection.closed or _has_data(connection.pgconn.socket):
             raise DisconnectionError("the server has closed the connection")
 
 
-def _has_news(socket: int) -> bool:
+def _has_data(socket: int) -> bool:
     poll = select.poll()
     poll.register(socket, select.POLLIN)
     return bool(poll.poll(0))
