@@ -105,13 +105,13 @@ def test_at_the_limit_of_crashes_the_analysis_fails_with_its_history(store: Stor
 def test_only_crashes_alone_count(store: Store, model: ModelFacts) -> None:
     """Given a worker whose recordings share runs, when its attempts vanish, then the first one does not count."""
     job = a_job()
-    seen = [claimed(store.claim(a_claim(job, model, alone=False, max_attempts=2))).vanished for _ in range(3)]
+    seen = [claimed(store.claim(a_claim(job, model, exclusive=False, max_attempts=2))).vanished for _ in range(3)]
     assert seen == [0, 1, 2]
 
-    answer = store.claim(a_claim(job, model, alone=False, max_attempts=2))
+    answer = store.claim(a_claim(job, model, exclusive=False, max_attempts=2))
 
     assert isinstance(answer, Exhausted)
-    assert [attempt.alone for attempt in store.attempts_of(answer.analysis_id)] == [False, True, True]
+    assert [attempt.exclusive for attempt in store.attempts_of(answer.analysis_id)] == [False, True, True]
 
 
 def test_an_attempt_that_speaks_up_late_counts_as_superseded_and_not_as_a_crash(

@@ -66,7 +66,7 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
             "worker": request.worker,
             "device": request.device,
             "enqueued_at": moment(job.enqueued_at),
-            "alone": request.alone,
+            "exclusive": request.exclusive,
             "lease_s": request.lease_s,
         },
     )
@@ -147,7 +147,7 @@ _ANALYSIS = (
     "device",
     "enqueued_at",
 )
-_ATTEMPT = ("token", "worker", "alone")
+_ATTEMPT = ("token", "worker", "exclusive")
 _CLAIM_FIRST = _claim_first()
 
 
@@ -215,15 +215,15 @@ def _begin(connection: Connection, request: ClaimRequest, identity: Identity) ->
             "enqueued_at": moment(request.job.enqueued_at),
         },
     ).one()
-    _attempt_begins(connection, request, row.id, 1, alone=request.alone)
+    _attempt_begins(connection, request, row.id, 1, exclusive=request.exclusive)
     return Claimed(row.id, row.created_at, request.token, 1)
 
 
 def _attempt_begins(
-    connection: Connection, request: ClaimRequest, analysis_id: int, number: int, *, alone: bool
+    connection: Connection, request: ClaimRequest, analysis_id: int, number: int, *, exclusive: bool
 ) -> None:
     transitions.attempt_begins(
-        connection, analysis_id, number, request.token, request.worker, alone=alone, lease_s=request.lease_s
+        connection, analysis_id, number, request.token, request.worker, exclusive=exclusive, lease_s=request.lease_s
     )
 
 
@@ -247,7 +247,7 @@ def _next_attempt(connection: Connection, request: ClaimRequest, standing: Stand
         return Held(standing.id, left_s)
     transitions.open_attempts_end(connection, standing.id)
     vanished = connection.execute(
-        select(attempts.c.number, attempts.c.worker, attempts.c.alone, attempts.c.started_at)
+        select(attempts.c.number, attempts.c.worker, attempts.c.exclusive, attempts.c.started_at)
         .where(
             attempts.c.analysis_id == standing.id,
             attempts.c.number >= standing.first_attempt,
@@ -255,7 +255,7 @@ def _next_attempt(connection: Connection, request: ClaimRequest, standing: Stand
         )
         .order_by(attempts.c.number)
     ).all()
-    crashes = [row for row in vanished if row.alone]
+    crashes = [row for row in vanished if row.exclusive]
     if standing.state is AnalysisState.RUNNING and len(crashes) >= request.max_attempts:
         history = ", ".join(f"{row.number} on {row.worker} at {row.started_at:%Y-%m-%dT%H:%M:%SZ}" for row in crashes)
         message = (
@@ -282,9 +282,9 @@ def _attempt(
         worker=request.worker,
         device=request.device,
     )
-    # After vanished attempts, the worker runs this recording alone.
-    alone = request.alone or vanished > 0
-    _attempt_begins(connection, request, standing.id, number, alone=alone)
+    # After vanished attempts, the worker makes an exclusive run for this recording.
+    exclusive = request.exclusive or vanished > 0
+    _attempt_begins(connection, request, standing.id, number, exclusive=exclusive)
     return Claimed(standing.id, standing.created_at, request.token, number, vanished)
 
 

@@ -200,7 +200,7 @@ def attempt_begins(
     token: uuid.UUID,
     worker: str,
     *,
-    alone: bool,
+    exclusive: bool,
     lease_s: float = 0.0,
 ) -> None:
     """Insert an open attempt with a lease of ``lease_s`` seconds."""
@@ -211,7 +211,7 @@ def attempt_begins(
             "number": number,
             "token": token,
             "worker": worker,
-            "alone": alone,
+            "exclusive": exclusive,
             "lease_s": lease_s,
         },
     )
