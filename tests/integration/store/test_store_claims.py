@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -371,6 +372,40 @@ def test_a_first_claim_writes_what_an_ordinary_one_does(store: Store, store_url:
         )
     assert written[0] == written[1]
     assert all(len(found) == 1 for found in written[0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "metadata"),
+    [
+        ({"version_id": None, "size_bytes": None}, {}),
+        ({"version_id": "v2", "size_bytes": 13}, {"patient": 8}),
+    ],
+)
+def test_a_first_claim_updates_a_known_recording_as_an_ordinary_one_does(
+    store: Store, store_url: str, model: ModelFacts, fields: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    written = []
+    engine = connect_engine(store_url)
+    for key in ("one.wav", "other.wav"):
+        known = a_job(key=key, metadata={"patient": 7})
+        claimed(store.claim(a_claim(known, model, version_id="v1", size_bytes=12)))
+        request = a_claim(a_job(key=key, metadata=metadata, again=True), model, **fields)
+        if key == "one.wav":
+            assert claims.claim_first(engine, request) is not None
+        else:
+            with engine.begin() as connection:
+                claimed(claims.claim(connection, request))
+        written.append(
+            rows(
+                store_url,
+                "SELECT version_id, size_bytes, metadata, updated_at > created_at FROM recordings WHERE key = %s",
+                key,
+            )
+        )
+    engine.dispose()
+    assert written[0] == written[1]
+    expected = (fields["version_id"] or "v1", fields["size_bytes"] or 12, metadata or {"patient": 7}, True)
+    assert written[0] == [expected]
 
 
 UNIQUE = (

@@ -5,31 +5,30 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from sqlalchemy import Connection, Engine, exists, literal, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from tussis.shared.errors import JobMoved, WorkerCrashed
 from tussis.shared.messages import Job
 from tussis.shared.states import TERMINAL, AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
+from tussis.shared.store.hot_sql import CLAIM_FIRST
 from tussis.shared.store.identities import (
     Identity,
     Mapped,
     Standing,
-    answered_by,
     find_identity,
     lock_analysis,
     lock_both,
     map_job,
     mapped,
     touch_recording,
-    touched,
 )
 from tussis.shared.store.leases import remaining_s
 from tussis.shared.store.records import Claimed, ClaimRequest, Exhausted, Held, Settled
-from tussis.shared.store.schema import analyses, attempts, jobs, models, recordings
+from tussis.shared.store.schema import analyses, attempts
 from tussis.shared.store.served_models import model_id_of
-from tussis.shared.store.steps import Step, given
+from tussis.shared.store.steps import run_step
 from tussis.shared.store.transitions import moment
 
 
@@ -37,15 +36,16 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
     """Claim a new analysis for a new job, in one statement.
 
     Returns None if the store has the analysis or the job already, or does not have the model. :func:`claim` must then
-    decide. In that case at most the row of the recording was updated, and :func:`claim` updates it again. The statement
-    looks up the id of the model: the worker must not cache it, because a restored database can give the id to another
-    model.
+    decide. In that case at most the row of the recording was updated, and :func:`claim` updates it again. Otherwise the
+    statement has written the same rows as :func:`claim`, in the same order. It looks up the id of the model: the worker
+    must not cache it, because a restored database can give the id to another model.
     """
     if request.handed_back is not None:
         return None
     job = request.job
-    found = _CLAIM_FIRST.run(
+    found = run_step(
         engine,
+        CLAIM_FIRST,
         {
             "bucket": job.bucket,
             "key": job.key,
@@ -71,84 +71,6 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
         },
     )
     return None if found is None else Claimed(found[0], found[1], request.token, 1)
-
-
-def _claim_first() -> Step:
-    """Build the statement of :func:`claim_first`.
-
-    It writes the same rows as :func:`claim`, in the same order. Of two concurrent claims of one analysis, the second
-    waits for the lock on the row of the recording and then finds the analysis of the first.
-    """
-    recording = touched(
-        insert(recordings).from_select(
-            [*_RECORDING],
-            select(*(given(name, recordings.c[name].type) for name in _RECORDING)).where(
-                ~exists().where(jobs.c.job_id == given("job_id", jobs.c.job_id.type))
-            ),
-        )
-    ).cte("recording")
-    analysis = (
-        insert(analyses)
-        .from_select(
-            ["recording_id", "model_id", "state", "attempts", "attempt_token", "started_at", *_ANALYSIS],
-            select(
-                recording.c.id,
-                models.c.id,
-                literal(AnalysisState.RUNNING.value),
-                literal(1),
-                given("token", analyses.c.attempt_token.type),
-                transitions.NOW,
-                *(given(name, analyses.c[name].type) for name in _ANALYSIS),
-            ).where(
-                models.c.sha256 == given("model_sha256", models.c.sha256.type),
-                models.c.name == given("model_name", models.c.name.type),
-                models.c.version == given("model_version", models.c.version.type),
-            ),
-        )
-        .on_conflict_do_nothing(constraint="analyses_identity_key")
-        .returning(analyses.c.id, analyses.c.created_at)
-        .cte("analysis")
-    )
-    attempt = (
-        insert(attempts)
-        .from_select(
-            ["analysis_id", "number", "lease_expires_at", *_ATTEMPT],
-            select(
-                analysis.c.id,
-                literal(1),
-                transitions.lease_from_now(),
-                *(given(name, attempts.c[name].type) for name in _ATTEMPT),
-            ),
-        )
-        .cte("attempt")
-    )
-    job = answered_by(
-        insert(jobs).from_select(
-            ["analysis_id", "job_id", "enqueued_at"],
-            select(
-                analysis.c.id,
-                given("job_id", jobs.c.job_id.type),
-                given("enqueued_at", jobs.c.enqueued_at.type),
-            ),
-        )
-    ).cte("job")
-    return Step(select(analysis.c.id, analysis.c.created_at).add_cte(attempt, job))
-
-
-_RECORDING = ("bucket", "key", "etag", "version_id", "size_bytes", "metadata")
-_ANALYSIS = (
-    "profile",
-    "profile_overridden",
-    "coverage",
-    "forced_by",
-    "job_id",
-    "threshold",
-    "worker",
-    "device",
-    "enqueued_at",
-)
-_ATTEMPT = ("token", "worker", "exclusive")
-_CLAIM_FIRST = _claim_first()
 
 
 def _forced_by(job: Job) -> str:

@@ -90,7 +90,7 @@ def connect_engine(
 def _bound_transactions(engine: Engine, statement_timeout_s: int) -> None:
     """Set the timeouts of each transaction of SQLAlchemy.
 
-    A :class:`~tussis.shared.store.steps.Step` has no server timeout unless the role has one. Only
+    A statement of :func:`~tussis.shared.store.steps.run_step` has no server timeout unless the role has one. Only
     :class:`PatientConnection` limits its wait.
     """
     limits = {
