@@ -44,7 +44,8 @@ def test_a_crash_with_three_in_the_run_counts_against_none(deployment: Deploymen
     wait_until(lambda: len(device_pids(worker)) == 2, DRAINED_S, "the next process's word")
     ended = [outcomes(deployment, job) for job in jobs]
     assert all(one[-1][0] is AttemptOutcome.SUCCEEDED for one in ended)
-    # A recording in the run vanished, not alone. A recording not yet in the run continued with the new process.
+    # The attempts whose recordings were in the run vanished, and were not exclusive. A recording not yet in the run
+    # continued with the new process.
     vanished = [one for one in ended if len(one) > 1]
     assert vanished
     assert {one[0] for one in vanished} == {(AttemptOutcome.VANISHED, False)}

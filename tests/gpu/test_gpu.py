@@ -56,7 +56,7 @@ def test_answers_are_those_of_the_cpu_worker(engine: Engine, random_resnet: Path
     own = OwnProcess(Detector.load(random_resnet, intra_op_threads=1))
     named = profile_named(profile)
     cut = cut_segments(torch.from_numpy(noise(4, 2).samples), named)
-    theirs = own.score(own.inputs(cut, named), alone=True)
+    theirs = own.score(own.inputs(cut, named), exclusive=True)
     (ours,) = answers(engine, Wave(cut.padded.numpy(), profile))
     np.testing.assert_allclose(ours.bag_logit, theirs.bag_logit, atol=TOLERANCE)
     np.testing.assert_allclose(ours.segment_logits, theirs.segment_logits, atol=TOLERANCE)

@@ -52,6 +52,44 @@ def test_each_step_down_and_up_again(store_url: str) -> None:
     assert migrate.current(store_url) == SCHEMA_REVISION
 
 
+def test_the_exclusive_attempts_keep_their_rows(store_url: str) -> None:
+    """Given attempts on revision 0003, then 0004 renames the column of each and its comment, and back."""
+    comment = (
+        "SELECT attname, col_description(attrelid, attnum) FROM pg_attribute "
+        "WHERE attrelid = 'attempts'::regclass AND attname IN ('alone', 'exclusive')"
+    )
+    migrate.downgrade(store_url, "0003")
+    execute(
+        store_url,
+        """
+        WITH recording AS (
+            INSERT INTO recordings (bucket, key, etag) VALUES ('b', 'k', 'e') RETURNING id
+        ), analysis AS (
+            INSERT INTO analyses (recording_id, profile, profile_overridden, coverage, job_id, state, attempt_token,
+                attempts, worker, device, enqueued_at, started_at)
+            SELECT id, 'documented', false, 'head', gen_random_uuid(), 'running', gen_random_uuid(),
+                2, 'cpu@one', 'cpu', now(), now()
+            FROM recording
+            RETURNING id
+        )
+        INSERT INTO attempts (analysis_id, number, token, worker, alone)
+        SELECT id, number, gen_random_uuid(), 'cpu@one', number = 2 FROM analysis, generate_series(1, 2) AS number
+        """,
+    )
+
+    migrate.upgrade(store_url, "0004")
+    assert rows(store_url, "SELECT number, exclusive FROM attempts ORDER BY number") == [(1, False), (2, True)]
+    assert rows(store_url, comment) == [
+        ("exclusive", "true if no other recording shared the run; only an exclusive attempt counts when it crashes")
+    ]
+
+    migrate.downgrade(store_url, "0003")
+    assert rows(store_url, "SELECT number, alone FROM attempts ORDER BY number") == [(1, False), (2, True)]
+    assert rows(store_url, comment) == [
+        ("alone", "true if the process worked on no other recording; only such an attempt counts when it crashes")
+    ]
+
+
 def test_a_migration_that_fails_half_way_leaves_nothing(database_url: str) -> None:
     # A table of that name belongs to somebody else; the first tables of ours were made before it was met.
     execute(database_url, "CREATE TABLE segments (theirs text)")

@@ -90,7 +90,7 @@ def a_job(**changes: Any) -> Job:
 
 
 def a_claim(job: Job, model: ModelFacts, **changes: Any) -> ClaimRequest:
-    """Return a claim on the job, with ``changes``: etag e1, profile documented, 3 attempts, alone.
+    """Return a claim on the job, with ``changes``: etag e1, profile documented, 3 attempts, exclusive.
 
     The lease ends at once, as if the process had died.
     """
@@ -106,7 +106,7 @@ def a_claim(job: Job, model: ModelFacts, **changes: Any) -> ClaimRequest:
         "worker": "cpu-1@test",
         "device": "cpu",
         "max_attempts": 3,
-        "alone": True,
+        "exclusive": True,
         "lease_s": 0.0,
     }
     return ClaimRequest(**(fields | changes))

@@ -31,6 +31,6 @@ def met(file: Path) -> list[str]:
 
 
 def outcomes(deployment: Deployment, job: Job) -> list[tuple[AttemptOutcome | None, bool]]:
-    """Return the outcome of each attempt, and whether it ran alone."""
+    """Return the outcome of each attempt, and whether it was exclusive."""
     attempts = deployment.store.attempts_of(deployment.analysis(job).id)
-    return [(attempt.outcome, attempt.alone) for attempt in attempts]
+    return [(attempt.outcome, attempt.exclusive) for attempt in attempts]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -105,13 +106,13 @@ def test_at_the_limit_of_crashes_the_analysis_fails_with_its_history(store: Stor
 def test_only_crashes_alone_count(store: Store, model: ModelFacts) -> None:
     """Given a worker whose recordings share runs, when its attempts vanish, then the first one does not count."""
     job = a_job()
-    seen = [claimed(store.claim(a_claim(job, model, alone=False, max_attempts=2))).vanished for _ in range(3)]
+    seen = [claimed(store.claim(a_claim(job, model, exclusive=False, max_attempts=2))).vanished for _ in range(3)]
     assert seen == [0, 1, 2]
 
-    answer = store.claim(a_claim(job, model, alone=False, max_attempts=2))
+    answer = store.claim(a_claim(job, model, exclusive=False, max_attempts=2))
 
     assert isinstance(answer, Exhausted)
-    assert [attempt.alone for attempt in store.attempts_of(answer.analysis_id)] == [False, True, True]
+    assert [attempt.exclusive for attempt in store.attempts_of(answer.analysis_id)] == [False, True, True]
 
 
 def test_an_attempt_that_speaks_up_late_counts_as_superseded_and_not_as_a_crash(
@@ -371,6 +372,40 @@ def test_a_first_claim_writes_what_an_ordinary_one_does(store: Store, store_url:
         )
     assert written[0] == written[1]
     assert all(len(found) == 1 for found in written[0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "metadata"),
+    [
+        ({"version_id": None, "size_bytes": None}, {}),
+        ({"version_id": "v2", "size_bytes": 13}, {"patient": 8}),
+    ],
+)
+def test_a_first_claim_updates_a_known_recording_as_an_ordinary_one_does(
+    store: Store, store_url: str, model: ModelFacts, fields: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    written = []
+    engine = connect_engine(store_url)
+    for key in ("one.wav", "other.wav"):
+        known = a_job(key=key, metadata={"patient": 7})
+        claimed(store.claim(a_claim(known, model, version_id="v1", size_bytes=12)))
+        request = a_claim(a_job(key=key, metadata=metadata, again=True), model, **fields)
+        if key == "one.wav":
+            assert claims.claim_first(engine, request) is not None
+        else:
+            with engine.begin() as connection:
+                claimed(claims.claim(connection, request))
+        written.append(
+            rows(
+                store_url,
+                "SELECT version_id, size_bytes, metadata, updated_at > created_at FROM recordings WHERE key = %s",
+                key,
+            )
+        )
+    engine.dispose()
+    assert written[0] == written[1]
+    expected = (fields["version_id"] or "v1", fields["size_bytes"] or 12, metadata or {"patient": 7}, True)
+    assert written[0] == [expected]
 
 
 UNIQUE = (

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
-from sqlalchemy import text
 
 from tests.soak.tcp_proxy import TcpProxy
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, rows
@@ -31,8 +30,8 @@ from tussis.shared.errors import (
 )
 from tussis.shared.store import connection as store_connection
 from tussis.shared.store import migrate
-from tussis.shared.store.compiled_statement import CompiledStatement
 from tussis.shared.store.faults import database_errors
+from tussis.shared.store.one_statement import run_statement
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
@@ -265,11 +264,11 @@ def test_times_are_in_utc_and_transactions_bounded_whatever_the_session_says(sto
         assert connection.exec_driver_sql("SHOW lock_timeout").scalar_one() == "10s"
         assert connection.exec_driver_sql("SHOW idle_in_transaction_session_timeout").scalar_one() == "1min"
     # No setting stays in the session: the next client may get it.
-    assert STATEMENT.run(engine, {}) == ("0", datetime(2026, 1, 1, tzinfo=UTC))
+    assert run_statement(engine, STATEMENT, {}) == ("0", datetime(2026, 1, 1, tzinfo=UTC))
     engine.dispose()
 
 
-STATEMENT = CompiledStatement(text("SELECT current_setting('statement_timeout'), timestamptz '2026-01-01 00:00:00Z'"))
+STATEMENT = "SELECT current_setting('statement_timeout'), timestamptz '2026-01-01 00:00:00Z'"
 
 
 def test_text_is_utf_8_whatever_the_environment_says(
@@ -298,7 +297,7 @@ def test_options_of_the_url_are_kept(store_url: str) -> None:
 def test_statements_are_prepared_on_a_direct_connection_only(store_url: str, direct: bool, prepared: int) -> None:
     engine = store_connection.connect_engine(store_url, direct=direct)
     for _ in range(10):
-        STATEMENT.run(engine, {})
+        run_statement(engine, STATEMENT, {})
     with engine.connect() as connection:
         found = connection.exec_driver_sql(
             "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%2026-%%'"

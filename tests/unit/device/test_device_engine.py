@@ -73,7 +73,7 @@ def test_the_answers_are_those_of_the_cpu_worker(engine: Engine, tiny_model: Pat
     own = OwnProcess(Detector.load(tiny_model, intra_op_threads=1))
     wave = torch.from_numpy(noise(3, 5).samples[: 2 * HOP_SAMPLES + 30_000]) * 0.5
     cut = cut_segments(wave, profile_named(profile))
-    theirs = own.score(own.inputs(cut, profile_named(profile)), alone=True)
+    theirs = own.score(own.inputs(cut, profile_named(profile)), exclusive=True)
     (ours,) = answers(engine, Wave(cut.padded.numpy(), profile))
     assert ours.segment_logits.shape == (1, len(cut.start_s))
     assert_equal(ours, theirs, 1e-5)

@@ -146,7 +146,7 @@ def test_one_connection_serves_recording_after_recording(carrier: DeviceScorer, 
     with device(run_dir.path, good) as made:
         for seed in range(4):
             wave = noise(1 + seed, seed)
-            assert_own(carrier.score(wave, alone=False), wave)
+            assert_own(carrier.score(wave, exclusive=False), wave)
         assert made.connections == 1
 
 
@@ -160,8 +160,8 @@ def test_a_reply_that_is_an_error_is_raised_and_the_connection_stays(
     wave = noise(2, 1)
     with device(run_dir.path, fails, good) as made:
         with pytest.raises(error, match="why"):
-            carrier.score(wave, alone=False)
-        assert_own(carrier.score(wave, alone=False), wave)
+            carrier.score(wave, exclusive=False)
+        assert_own(carrier.score(wave, exclusive=False), wave)
         assert made.connections == 1
 
 
@@ -190,8 +190,8 @@ def test_whatever_interrupts_a_recording_the_next_one_gets_its_own_answer(
     with device(run_dir.path, good) as made:
         monkeypatch.setattr(wire, place, interrupted)
         with pytest.raises(raised):
-            carrier.score(first, alone=False)
-        assert_own(carrier.score(second, alone=False), second)
+            carrier.score(first, exclusive=False)
+        assert_own(carrier.score(second, exclusive=False), second)
         wait_until(lambda: made.ended == 1, 60, "the first connection's end")
         assert made.connections == 2
 
@@ -206,7 +206,7 @@ def test_a_stop_interrupts_a_wait_for_a_reply(carrier: DeviceScorer, run_dir: Ru
 
         threading.Thread(target=stop).start()
         with pytest.raises(Stopping):
-            carrier.score(noise(1, 1), alone=False)
+            carrier.score(noise(1, 1), exclusive=False)
 
 
 def test_a_device_process_that_hangs_up_for_ever_is_given_up(carrier: DeviceScorer, run_dir: RunDir) -> None:
@@ -215,7 +215,7 @@ def test_a_device_process_that_hangs_up_for_ever_is_given_up(carrier: DeviceScor
         device(run_dir.path, lambda request, _: [None]) as made,
         pytest.raises(DeviceReplyLost, match=r"in 5 tries: .*closed"),
     ):
-        carrier.score(noise(1, 1), alone=False)
+        carrier.score(noise(1, 1), exclusive=False)
     assert made.connections == 5
 
 
@@ -224,7 +224,7 @@ def test_a_run_whose_connection_breaks_is_repeated_while_its_process_lives(
 ) -> None:
     wave = noise(2, 1)
     with device(run_dir.path, lambda request, _: [begun(request), None], good) as made:
-        assert_own(carrier.score(wave, alone=True), wave)
+        assert_own(carrier.score(wave, exclusive=True), wave)
     assert made.connections >= 2
 
 
@@ -233,7 +233,7 @@ def test_a_silent_device_process_is_given_up(
 ) -> None:
     monkeypatch.setattr(scorer, "_ANSWER_S", 0.05)
     with device(run_dir.path, lambda request, _: []), pytest.raises(DeviceReplyLost, match="in time"):
-        carrier.score(noise(1, 1), alone=False)
+        carrier.score(noise(1, 1), exclusive=False)
 
 
 def test_a_flood_of_replies_that_end_nothing_is_given_up(
@@ -246,7 +246,7 @@ def test_a_flood_of_replies_that_end_nothing_is_given_up(
 
     began = time.monotonic()
     with device(run_dir.path, flood), pytest.raises(DeviceReplyLost):
-        carrier.score(noise(1, 1), alone=False)
+        carrier.score(noise(1, 1), exclusive=False)
     assert time.monotonic() - began < 60
 
 
@@ -314,7 +314,7 @@ def test_whatever_the_device_process_sends_a_recording_gets_its_own_answer_or_a_
             for seed, segments in enumerate(lengths):
                 wave = noise(segments, seed)
                 try:
-                    scores = carrier.score(wave, alone=False)
+                    scores = carrier.score(wave, exclusive=False)
                 except DeviceReplyLost:
                     continue
                 assert_own(scores, wave)

@@ -5,30 +5,29 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 
-from sqlalchemy import Connection, Engine, exists, literal, select
+from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from tussis.shared.errors import JobMoved, WorkerCrashed
 from tussis.shared.messages import Job
 from tussis.shared.states import TERMINAL, AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
-from tussis.shared.store.compiled_statement import CompiledStatement, given
+from tussis.shared.store.hot_sql import CLAIM_FIRST
 from tussis.shared.store.identities import (
     Identity,
     Mapped,
     Standing,
-    answered_by,
     find_identity,
     lock_analysis,
     lock_both,
     map_job,
     mapped,
     touch_recording,
-    touched,
 )
 from tussis.shared.store.leases import remaining_s
+from tussis.shared.store.one_statement import run_statement
 from tussis.shared.store.records import Claimed, ClaimRequest, Exhausted, Held, Settled
-from tussis.shared.store.schema import analyses, attempts, jobs, models, recordings
+from tussis.shared.store.schema import analyses, attempts
 from tussis.shared.store.served_models import model_id_of
 from tussis.shared.store.transitions import moment
 
@@ -37,15 +36,16 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
     """Claim a new analysis for a new job, in one statement.
 
     Returns None if the store has the analysis or the job already, or does not have the model. :func:`claim` must then
-    decide. In that case at most the row of the recording was updated, and :func:`claim` updates it again. The statement
-    looks up the id of the model: the worker must not cache it, because a restored database can give the id to another
-    model.
+    decide. In that case at most the row of the recording was updated, and :func:`claim` updates it again. Otherwise the
+    statement has written the same rows as :func:`claim`, in the same order. It looks up the id of the model: the worker
+    must not cache it, because a restored database can give the id to another model.
     """
     if request.handed_back is not None:
         return None
     job = request.job
-    found = _CLAIM_FIRST.run(
+    found = run_statement(
         engine,
+        CLAIM_FIRST,
         {
             "bucket": job.bucket,
             "key": job.key,
@@ -66,89 +66,11 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
             "worker": request.worker,
             "device": request.device,
             "enqueued_at": moment(job.enqueued_at),
-            "alone": request.alone,
+            "exclusive": request.exclusive,
             "lease_s": request.lease_s,
         },
     )
     return None if found is None else Claimed(found[0], found[1], request.token, 1)
-
-
-def _claim_first() -> CompiledStatement:
-    """Build the statement of :func:`claim_first`.
-
-    It writes the same rows as :func:`claim`, in the same order. Of two concurrent claims of one analysis, the second
-    waits for the lock on the row of the recording and then finds the analysis of the first.
-    """
-    recording = touched(
-        insert(recordings).from_select(
-            [*_RECORDING],
-            select(*(given(name, recordings.c[name].type) for name in _RECORDING)).where(
-                ~exists().where(jobs.c.job_id == given("job_id", jobs.c.job_id.type))
-            ),
-        )
-    ).cte("recording")
-    analysis = (
-        insert(analyses)
-        .from_select(
-            ["recording_id", "model_id", "state", "attempts", "attempt_token", "started_at", *_ANALYSIS],
-            select(
-                recording.c.id,
-                models.c.id,
-                literal(AnalysisState.RUNNING.value),
-                literal(1),
-                given("token", analyses.c.attempt_token.type),
-                transitions.NOW,
-                *(given(name, analyses.c[name].type) for name in _ANALYSIS),
-            ).where(
-                models.c.sha256 == given("model_sha256", models.c.sha256.type),
-                models.c.name == given("model_name", models.c.name.type),
-                models.c.version == given("model_version", models.c.version.type),
-            ),
-        )
-        .on_conflict_do_nothing(constraint="analyses_identity_key")
-        .returning(analyses.c.id, analyses.c.created_at)
-        .cte("analysis")
-    )
-    attempt = (
-        insert(attempts)
-        .from_select(
-            ["analysis_id", "number", "lease_expires_at", *_ATTEMPT],
-            select(
-                analysis.c.id,
-                literal(1),
-                transitions.lease_from_now(),
-                *(given(name, attempts.c[name].type) for name in _ATTEMPT),
-            ),
-        )
-        .cte("attempt")
-    )
-    job = answered_by(
-        insert(jobs).from_select(
-            ["analysis_id", "job_id", "enqueued_at"],
-            select(
-                analysis.c.id,
-                given("job_id", jobs.c.job_id.type),
-                given("enqueued_at", jobs.c.enqueued_at.type),
-            ),
-        )
-    ).cte("job")
-    return CompiledStatement(select(analysis.c.id, analysis.c.created_at).add_cte(attempt, job))
-
-
-_RECORDING = ("bucket", "key", "etag", "version_id", "size_bytes", "metadata")
-_ANALYSIS = (
-    "profile",
-    "profile_overridden",
-    "coverage",
-    "forced_by",
-    "job_id",
-    "threshold",
-    "worker",
-    "device",
-    "enqueued_at",
-)
-_ATTEMPT = ("token", "worker", "alone")
-_CLAIM_FIRST = _claim_first()
 
 
 def _forced_by(job: Job) -> str:
@@ -215,15 +137,15 @@ def _begin(connection: Connection, request: ClaimRequest, identity: Identity) ->
             "enqueued_at": moment(request.job.enqueued_at),
         },
     ).one()
-    _attempt_begins(connection, request, row.id, 1, alone=request.alone)
+    _attempt_begins(connection, request, row.id, 1, exclusive=request.exclusive)
     return Claimed(row.id, row.created_at, request.token, 1)
 
 
 def _attempt_begins(
-    connection: Connection, request: ClaimRequest, analysis_id: int, number: int, *, alone: bool
+    connection: Connection, request: ClaimRequest, analysis_id: int, number: int, *, exclusive: bool
 ) -> None:
     transitions.attempt_begins(
-        connection, analysis_id, number, request.token, request.worker, alone=alone, lease_s=request.lease_s
+        connection, analysis_id, number, request.token, request.worker, exclusive=exclusive, lease_s=request.lease_s
     )
 
 
@@ -247,7 +169,7 @@ def _next_attempt(connection: Connection, request: ClaimRequest, standing: Stand
         return Held(standing.id, left_s)
     transitions.open_attempts_end(connection, standing.id)
     vanished = connection.execute(
-        select(attempts.c.number, attempts.c.worker, attempts.c.alone, attempts.c.started_at)
+        select(attempts.c.number, attempts.c.worker, attempts.c.exclusive, attempts.c.started_at)
         .where(
             attempts.c.analysis_id == standing.id,
             attempts.c.number >= standing.first_attempt,
@@ -255,7 +177,7 @@ def _next_attempt(connection: Connection, request: ClaimRequest, standing: Stand
         )
         .order_by(attempts.c.number)
     ).all()
-    crashes = [row for row in vanished if row.alone]
+    crashes = [row for row in vanished if row.exclusive]
     if standing.state is AnalysisState.RUNNING and len(crashes) >= request.max_attempts:
         history = ", ".join(f"{row.number} on {row.worker} at {row.started_at:%Y-%m-%dT%H:%M:%SZ}" for row in crashes)
         message = (
@@ -282,9 +204,9 @@ def _attempt(
         worker=request.worker,
         device=request.device,
     )
-    # After vanished attempts, the worker runs this recording alone.
-    alone = request.alone or vanished > 0
-    _attempt_begins(connection, request, standing.id, number, alone=alone)
+    # After vanished attempts, the worker makes an exclusive run for this recording.
+    exclusive = request.exclusive or vanished > 0
+    _attempt_begins(connection, request, standing.id, number, exclusive=exclusive)
     return Claimed(standing.id, standing.created_at, request.token, number, vanished)
 
 

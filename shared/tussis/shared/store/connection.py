@@ -90,8 +90,8 @@ def connect_engine(
 def _bound_transactions(engine: Engine, statement_timeout_s: int) -> None:
     """Set the timeouts of each transaction of SQLAlchemy.
 
-    A :class:`~tussis.shared.store.compiled_statement.CompiledStatement` has no server timeout unless the role has one.
-    Only :class:`BoundedConnection` limits its wait.
+    A statement of :func:`~tussis.shared.store.one_statement.run_statement` has no server timeout unless the role has
+    one. Only :class:`BoundedConnection` limits its wait.
     """
     limits = {
         "statement_timeout": statement_timeout_s,

@@ -6,20 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, func, insert, select, true, update
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import Double
+from sqlalchemy import Connection, Engine, select
 
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
-from tussis.shared.store.compiled_statement import CompiledStatement, array_of, given
+from tussis.shared.store.hot_sql import COMPLETE
+from tussis.shared.store.one_statement import array_of, run_statement
 from tussis.shared.store.records import Claimed, Result
-from tussis.shared.store.schema import analyses, attempts, bags, recordings, segments
+from tussis.shared.store.schema import analyses
 
 
 def complete(engine: Engine, claimed: Claimed, result: Result) -> bool:
     """Store bag, segments, state and outcome in one statement. False: the claim is not held and nothing was stored."""
-    return _COMPLETE.run(engine, _parameters(claimed, result)) is not None
+    return run_statement(engine, COMPLETE, _parameters(claimed, result)) is not None
 
 
 def not_completed(connection: Connection, claimed: Claimed) -> bool:
@@ -85,118 +84,28 @@ def _already_or_superseded(connection: Connection, claimed: Claimed, state: Anal
     return False
 
 
-def _complete() -> CompiledStatement:
-    """Build the statement of :func:`complete`. It writes only if the claim is still held.
-
-    It locks the recording before the analysis, in the same order as a claim. The update of the analysis reads the row
-    from the update of the recording, and the other clauses read the row from the update of the analysis. If another
-    claim takes over at the same time, the statement waits for the transaction of that claim. It then reads the row of
-    the analysis again, finds another token and writes no result.
-    """
-    described = (
-        update(recordings)
-        .where(
-            recordings.c.id == analyses.c.recording_id,
-            analyses.c.id == bindparam("analysis"),
-            analyses.c.attempt_token == bindparam("held"),
-        )
-        .values(
-            {name: given(f"recording_{name}", recordings.c[name].type) for name in _RECORDING}
-            | {"updated_at": transitions.NOW}
-        )
-        .returning(recordings.c.id)
-        .cte("described")
-    )
-    answered = (
-        transitions.TO_SUCCEEDED.where(analyses.c.recording_id == described.c.id)
-        .values({name: given(f"answer_{name}", analyses.c[name].type) for name in _ANSWER})
-        .returning(analyses.c.id, analyses.c.created_at)
-        .cte("answered")
-    )
-    bag = (
-        insert(bags)
-        .from_select(
-            ["analysis_id", *_BAG], select(answered.c.id, *(given(f"bag_{name}", bags.c[name].type) for name in _BAG))
-        )
-        .cte("bag")
-    )
-    # All segments are one insert with four array parameters of any length.
-    rows = (
-        func.unnest(*(given(name, ARRAY(Double)) for name in _SCORES))
-        .table_valued(*_SCORES, with_ordinality="number", name="scores")
-        .render_derived()
-    )
-    scored = (
-        insert(segments)
-        .from_select(
-            ["analysis_id", "bag_index", "segment_index", "analysis_created_at", *_SCORES],
-            select(
-                answered.c.id,
-                given("bag_bag_index", bags.c.bag_index.type),
-                rows.c.number - 1,
-                answered.c.created_at,
-                *(rows.c[name] for name in _SCORES),
-            ).select_from(answered.join(rows, true())),
-        )
-        .cte("scored")
-    )
-    ended = (
-        transitions.ATTEMPT_ENDED.where(attempts.c.analysis_id == answered.c.id)
-        .values(outcome=AttemptOutcome.SUCCEEDED.value)
-        .cte("ended")
-    )
-    return CompiledStatement(select(answered.c.id).add_cte(bag, scored, ended))
-
-
-_RECORDING = ("size_bytes", "duration_s", "rate_hz", "channels", "codec", "container", "decoder")
-_ANSWER = (
-    "bag_probability",
-    "bag_logit",
-    "decision",
-    "threshold",
-    "segments",
-    "segments_total",
-    "analyzed_s",
-    "truncated",
-    "decoder",
-    "timings_ms",
-)
-_BAG = ("bag_index", "start_s", "end_s", "probability", "logit", "segments")
-_SCORES = ("start_s", "end_s", "probability", "logit")
-_COMPLETE = _complete()
-
-
 def _parameters(claimed: Claimed, result: Result) -> dict[str, Any]:
     scores = result.segments
-    decoder = transitions.storable(result.decoder)
-    bag_probability, bag_logit = float(result.bag_probability), float(result.bag_logit)
     return {
-        "analysis": claimed.analysis_id,
-        "held": claimed.token,
-        "attempt": claimed.token,
-        "recording_size_bytes": result.size_bytes,
-        "recording_duration_s": float(result.duration_s),
-        "recording_rate_hz": result.rate_hz,
-        "recording_channels": result.channels,
-        "recording_codec": transitions.storable(result.codec),
-        "recording_container": transitions.storable(result.container),
-        "recording_decoder": decoder,
-        "answer_bag_probability": bag_probability,
-        "answer_bag_logit": bag_logit,
-        "answer_decision": bool(result.decision),
-        "answer_threshold": float(result.threshold),
-        "answer_segments": len(scores),
-        "answer_segments_total": result.segments_total,
-        "answer_analyzed_s": float(result.analyzed_s),
-        "answer_truncated": result.truncated,
-        "answer_decoder": decoder,
-        "answer_timings_ms": json.dumps(dict(result.timings_ms)),
-        "bag_bag_index": 0,
+        "analysis_id": claimed.analysis_id,
+        "token": claimed.token,
+        "size_bytes": result.size_bytes,
+        "duration_s": float(result.duration_s),
+        "rate_hz": result.rate_hz,
+        "channels": result.channels,
+        "codec": transitions.storable(result.codec),
+        "container": transitions.storable(result.container),
+        "decoder": transitions.storable(result.decoder),
+        "bag_probability": float(result.bag_probability),
+        "bag_logit": float(result.bag_logit),
+        "decision": bool(result.decision),
+        "threshold": float(result.threshold),
+        "segments": len(scores),
+        "segments_total": result.segments_total,
+        "analyzed_s": float(result.analyzed_s),
+        "truncated": result.truncated,
+        "timings_ms": json.dumps(dict(result.timings_ms)),
         "bag_start_s": float(scores.start_s[0]),
-        "bag_end_s": float(result.analyzed_s),
-        "bag_probability": bag_probability,
-        "bag_logit": bag_logit,
-        "bag_segments": len(scores),
         "start_s": array_of(scores.start_s),
         "end_s": array_of(scores.end_s),
         "probability": array_of(scores.probability),

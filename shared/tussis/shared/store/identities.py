@@ -13,8 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, case, func, or_, select, text
-from sqlalchemy.dialects.postgresql import Insert, insert
-from sqlalchemy.sql.dml import ReturningInsert
+from sqlalchemy.dialects.postgresql import insert
 
 from tussis.shared.errors import JobMoved
 from tussis.shared.messages import Job
@@ -72,32 +71,28 @@ class Mapped:
         return self.state not in TERMINAL
 
 
-def touched(new_recording: Insert) -> ReturningInsert[Any]:
-    """Insert the recording or update its existing row; locks the row and returns its id.
-
-    Empty metadata does not replace stored metadata.
-    """
-    return new_recording.on_conflict_do_update(
-        index_elements=["bucket", "key", "etag"],
-        set_={
-            "version_id": func.coalesce(new_recording.excluded.version_id, recordings.c.version_id),
-            "size_bytes": func.coalesce(new_recording.excluded.size_bytes, recordings.c.size_bytes),
-            "metadata": case(
-                (new_recording.excluded["metadata"] == text("'{}'::jsonb"), recordings.c["metadata"]),
-                else_=new_recording.excluded["metadata"],
-            ),
-            "updated_at": func.now(),
-        },
-    ).returning(recordings.c.id)
-
-
-_TOUCH_RECORDING = touched(insert(recordings))
+_NEW_RECORDING = insert(recordings)
+_TOUCH_RECORDING = _NEW_RECORDING.on_conflict_do_update(
+    index_elements=["bucket", "key", "etag"],
+    set_={
+        "version_id": func.coalesce(_NEW_RECORDING.excluded.version_id, recordings.c.version_id),
+        "size_bytes": func.coalesce(_NEW_RECORDING.excluded.size_bytes, recordings.c.size_bytes),
+        "metadata": case(
+            (_NEW_RECORDING.excluded["metadata"] == text("'{}'::jsonb"), recordings.c["metadata"]),
+            else_=_NEW_RECORDING.excluded["metadata"],
+        ),
+        "updated_at": func.now(),
+    },
+).returning(recordings.c.id)
 
 
 def touch_recording(
     connection: Connection, job: Job, *, etag: str, version_id: str | None, size_bytes: int | None
 ) -> int:
-    """Insert or update the recording and lock its row; returns its id."""
+    """Insert or update the recording and lock its row; returns its id.
+
+    Empty metadata does not replace stored metadata.
+    """
     values = {
         "bucket": job.bucket,
         "key": job.key,
@@ -179,22 +174,15 @@ def mapped(connection: Connection, job: Job) -> Mapped | None:
     )
 
 
-def answered_by(new_job: Insert) -> Insert:
-    """Insert the row of the job or replace the analysis in its existing row. That analysis then answers the job."""
-    return new_job.on_conflict_do_update(
-        index_elements=["job_id"],
-        set_={
-            "analysis_id": new_job.excluded.analysis_id,
-            "enqueued_at": new_job.excluded.enqueued_at,
-        },
-    )
-
-
-_MAP_JOB = answered_by(insert(jobs))
+_NEW_JOB = insert(jobs)
+_MAP_JOB = _NEW_JOB.on_conflict_do_update(
+    index_elements=["job_id"],
+    set_={"analysis_id": _NEW_JOB.excluded.analysis_id, "enqueued_at": _NEW_JOB.excluded.enqueued_at},
+)
 
 
 def map_job(connection: Connection, job: Job, analysis_id: int) -> None:
-    """Store that this analysis answers the job."""
+    """Store that this analysis answers the job, also if another one did."""
     connection.execute(
         _MAP_JOB,
         {"job_id": job.job_id, "analysis_id": analysis_id, "enqueued_at": moment(job.enqueued_at)},

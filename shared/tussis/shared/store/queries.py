@@ -196,7 +196,7 @@ def attempts_of(connection: Connection, analysis_id: int) -> tuple[Attempt, ...]
         select(
             attempts.c.number,
             attempts.c.worker,
-            attempts.c.alone,
+            attempts.c.exclusive,
             attempts.c.started_at,
             attempts.c.ended_at,
             attempts.c.outcome,
@@ -210,7 +210,7 @@ def attempts_of(connection: Connection, analysis_id: int) -> tuple[Attempt, ...]
         Attempt(
             row.number,
             row.worker,
-            row.alone,
+            row.exclusive,
             row.started_at,
             row.ended_at,
             None if row.outcome is None else AttemptOutcome(row.outcome),

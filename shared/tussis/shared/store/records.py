@@ -34,11 +34,11 @@ class ClaimRequest:
     """A worker's request to claim the analysis of a job, after it has read the object's entity tag (``etag``).
 
     ``model`` is the model that the worker has loaded. ``profile_overridden``: the job names a profile other than that
-    of the manifest. ``alone``: no other recording shares the run of this attempt. If it is false, the attempt runs
-    alone only if :attr:`Claimed.vanished` is above 0, and the store then records it as alone. ``token`` identifies the
-    attempt. A repeated request with the same token, after the reply to the first one was lost, gets the same claim.
-    ``lease_s``: seconds until the claim expires unless it is renewed. ``handed_back`` is the token of an earlier
-    attempt that was handed back while the store was unavailable.
+    of the manifest. ``exclusive``: no other recording shares the run of this attempt. If it is false, the attempt is
+    exclusive only if :attr:`Claimed.vanished` is above 0, and the store then records it as exclusive. ``token``
+    identifies the attempt. A repeated request with the same token, after the reply to the first one was lost, gets the
+    same claim. ``lease_s``: seconds until the claim expires unless it is renewed. ``handed_back`` is the token of an
+    earlier attempt that was handed back while the store was unavailable.
     """
 
     job: Job
@@ -52,7 +52,7 @@ class ClaimRequest:
     worker: str
     device: str
     max_attempts: int
-    alone: bool
+    exclusive: bool
     lease_s: float
     coverage: str = COVERAGE_HEAD
     token: uuid.UUID = field(default_factory=uuid.uuid4)
@@ -146,7 +146,7 @@ class Claimed:
     """The caller holds the analysis until its lease has expired and another claim takes it over.
 
     ``number`` is the number of the attempt, from 1. ``vanished`` is the number of vanished attempts since the analysis
-    was created or last reopened, alone or not. If it is above 0, the recording must run alone.
+    was created or last reopened, exclusive or not. If it is above 0, the run of this attempt must be exclusive.
     """
 
     analysis_id: int
@@ -269,7 +269,7 @@ class Attempt:
 
     number: int
     worker: str
-    alone: bool
+    exclusive: bool
     started_at: datetime
     ended_at: datetime | None
     outcome: AttemptOutcome | None

@@ -89,7 +89,7 @@ def _refused(connection: Connection, request: RefusalRequest, identity: Identity
         )
         .returning(analyses.c.id)
     ).scalar_one()
-    transitions.attempt_begins(connection, analysis_id, 1, token, request.worker, alone=False)
+    transitions.attempt_begins(connection, analysis_id, 1, token, request.worker, exclusive=False)
     _end_attempt(connection, request, token)
     return analysis_id
 
@@ -111,7 +111,7 @@ def _fail_standing(connection: Connection, request: RefusalRequest, standing: St
         worker=request.worker,
         device=request.device,
     )
-    transitions.attempt_begins(connection, standing.id, number, token, request.worker, alone=False)
+    transitions.attempt_begins(connection, standing.id, number, token, request.worker, exclusive=False)
     transitions.to_failed(
         connection, standing.id, error_class=request.error_class, message=request.message, token=token
     )

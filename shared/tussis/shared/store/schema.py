@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 from tussis.shared.states import AnalysisState, AttemptOutcome
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 #: Alembic's table. It has a name of its own because the database can also hold the migrations of another system.
 VERSION_TABLE = "tussis_revision"
 #: Coverage of an analysis: the first 32 segments, in one bag.
@@ -314,10 +314,10 @@ attempts = Table(
     Column("token", Uuid, nullable=False, comment="token that the attempt needs to complete the analysis"),
     Column("worker", Text, nullable=False, comment="name of the worker"),
     Column(
-        "alone",
+        "exclusive",
         Boolean,
         nullable=False,
-        comment="true if the process worked on no other recording; only such an attempt counts when it crashes",
+        comment="true if no other recording shared the run; only an exclusive attempt counts when it crashes",
     ),
     Column(
         "started_at",

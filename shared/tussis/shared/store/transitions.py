@@ -1,7 +1,7 @@
 """One function for each state transition of an analysis and of an attempt.
 
-Every UPDATE of a state in Tussis is built here. It names the allowed from-states of the table in
-:mod:`tussis.shared.states`.
+Every UPDATE of a state in Tussis is built here, except that of the result, which is SQL in
+:mod:`tussis.shared.store.hot_sql`. Each names the allowed from-states of the table in :mod:`tussis.shared.states`.
 """
 
 from __future__ import annotations
@@ -61,8 +61,6 @@ _TO_RUNNING = _move(AnalysisState.RUNNING).values(
     started_at=NOW, finished_at=None, error_class=None, error_message=None, timings_ms={}
 )
 _TO_WAITING = _held(_move(AnalysisState.WAITING))
-#: Requires the token ``held``. The user of this statement adds the columns of the result.
-TO_SUCCEEDED = _held(_move(AnalysisState.SUCCEEDED)).values(finished_at=NOW, error_class=None, error_message=None)
 _ALL_TO_WAITING = (
     _move(AnalysisState.WAITING, analyses.c.attempt_token == any_(bindparam("tokens", type_=ARRAY(Uuid))))
     .values(error_class=bindparam("error_class"), error_message=bindparam("error_message"))
@@ -158,8 +156,7 @@ def to_discarded(connection: Connection, analysis_ids: Sequence[int]) -> int:
     return connection.execute(move).rowcount
 
 
-#: Ends the attempt with the token ``attempt`` unless it has ended. The user of this statement adds the outcome.
-ATTEMPT_ENDED = (
+_ATTEMPT_ENDED = (
     attempts.update().where(attempts.c.token == bindparam("attempt"), attempts.c.outcome.is_(None)).values(ended_at=NOW)
 )
 _ATTEMPT_HANDED_BACK = (
@@ -200,7 +197,7 @@ def attempt_begins(
     token: uuid.UUID,
     worker: str,
     *,
-    alone: bool,
+    exclusive: bool,
     lease_s: float = 0.0,
 ) -> None:
     """Insert an open attempt with a lease of ``lease_s`` seconds."""
@@ -211,7 +208,7 @@ def attempt_begins(
             "number": number,
             "token": token,
             "worker": worker,
-            "alone": alone,
+            "exclusive": exclusive,
             "lease_s": lease_s,
         },
     )
@@ -228,7 +225,7 @@ def attempt_ended(
     """End the attempt unless it has ended."""
     _done(
         connection,
-        ATTEMPT_ENDED,
+        _ATTEMPT_ENDED,
         attempt=token,
         outcome=outcome.value,
         error_class=error_class,

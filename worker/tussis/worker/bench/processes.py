@@ -83,7 +83,7 @@ def _score(model: str, recordings: Sequence[bytes]) -> Callable[[int], object]:
     def score(index: int) -> object:
         with torch.inference_mode():
             cut = cut_audio(decode(recordings[index], limits, profile.decoder), profile)
-            return scorer.score(scorer.inputs(cut, profile), alone=False)
+            return scorer.score(scorer.inputs(cut, profile), exclusive=False)
 
     score(0)
     return score

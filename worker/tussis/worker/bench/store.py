@@ -110,7 +110,7 @@ def request_for(model: ModelFacts, key: str, segments: int) -> ClaimRequest:
         worker="cpu@bench",
         device="cpu",
         max_attempts=3,
-        alone=True,
+        exclusive=True,
         lease_s=30.0,
     )
 

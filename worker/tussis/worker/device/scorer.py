@@ -59,7 +59,7 @@ class DeviceScorer:
         """The waveform of the segments; the device process makes the images."""
         return Wave(np.ascontiguousarray(cut.padded.numpy(), dtype=np.float32), profile.name)
 
-    def score(self, inputs: Wave, *, alone: bool) -> Scores:
+    def score(self, inputs: Wave, *, exclusive: bool) -> Scores:
         """The scores, (1, S).
 
         Raises:
@@ -70,7 +70,7 @@ class DeviceScorer:
         """
         for number in range(1, _TRIES + 1):
             try:
-                return self._ask(Request(secrets.randbits(64), inputs, alone))
+                return self._ask(Request(secrets.randbits(64), inputs, exclusive))
             except (Gone, Garbled) as error:
                 reason = str(error)
                 _log.warning("reply_lost", reason=reason, tries=number)
@@ -116,7 +116,7 @@ class DeviceScorer:
                 begun = True
         except Gone as error:
             if begun and not self._lives(device):
-                _log.error("run_lost", reason=str(error), alone=request.exclusive)
+                _log.error("run_lost", reason=str(error), exclusive=request.exclusive)
                 os._exit(1)
             raise
         if not begun:

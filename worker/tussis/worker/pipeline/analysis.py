@@ -53,7 +53,7 @@ class Analyzer:
         audio = decode(self._read(source), self.limits, self.profile.decoder)
         cut = cut_audio(audio, self.profile)
         scorer = OwnProcess(self.detector)
-        scores = scorer.score(scorer.inputs(cut, self.profile), alone=True)
+        scores = scorer.score(scorer.inputs(cut, self.profile), exclusive=True)
         return self._told(source, AudioFacts.of(audio), cut, scores)
 
     def _read(self, source: str) -> bytes:

@@ -68,7 +68,7 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
             inputs = context.scorer.inputs(cut, plan.profile)
         context.check_stop()
         with stages.stage("inference", None if context.scorer.remote else settings.inference_timeout_s):
-            scores = context.scorer.score(inputs, alone=claim.vanished > 0)
+            scores = context.scorer.score(inputs, exclusive=claim.vanished > 0)
         result = _result(context, len(data), audio, cut, scores, stages)
         with stages.stage("commit", None):
             committed = retry_while_unavailable(context, lambda: context.store.complete(answer, result))
@@ -95,7 +95,7 @@ def _claim_request(job: Job, context: WorkerContext, plan: Plan, version: Object
         max_attempts=settings.max_attempts,
         lease_s=settings.lease_s,
         # A child runs one recording at a time. A remote scorer shares runs, unless the claim has vanished attempts.
-        alone=not context.scorer.remote,
+        exclusive=not context.scorer.remote,
     )
 
 

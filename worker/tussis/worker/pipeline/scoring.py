@@ -43,10 +43,10 @@ class Scorer(Protocol[Inputs]):
     def inputs(self, cut: Cut, profile: Profile) -> Inputs:
         """The inputs of the model for a recording with S segments."""
 
-    def score(self, inputs: Inputs, *, alone: bool) -> Scores:
+    def score(self, inputs: Inputs, *, exclusive: bool) -> Scores:
         """The scores of one recording: B = 1, S segments.
 
-        ``alone``: no other recording may share the run. Raises :class:`InferenceFailed`.
+        ``exclusive``: no other recording may share the run. Raises :class:`InferenceFailed`.
         """
 
 
@@ -88,7 +88,7 @@ class OwnProcess:
                 return Mels(batch_of_one(scaled_images(cut)), profile.image_float16)
             return batch_of_one(images(cut, profile))
 
-    def score(self, inputs: NDArray[np.float32] | Mels, *, alone: bool) -> Scores:
+    def score(self, inputs: NDArray[np.float32] | Mels, *, exclusive: bool) -> Scores:
         """The scores, (1, S). Raises :class:`InferenceFailed`, and TypeError for the inputs of another scorer."""
         if isinstance(self.detector, MelDetector) and isinstance(inputs, Mels):
             return self.detector.score(inputs.mels, whole_mask(inputs.mels), rounded=inputs.rounded)
