@@ -103,7 +103,7 @@ def test_at_the_limit_of_crashes_the_analysis_fails_with_its_history(store: Stor
     assert store.claim(a_claim(job, model)) == Settled(answer.analysis_id, AnalysisState.FAILED)
 
 
-def test_only_crashes_alone_count(store: Store, model: ModelFacts) -> None:
+def test_only_exclusive_crashes_count(store: Store, model: ModelFacts) -> None:
     """Given a worker whose recordings share runs, when its attempts vanish, then the first one does not count."""
     job = a_job()
     seen = [claimed(store.claim(a_claim(job, model, exclusive=False, max_attempts=2))).vanished for _ in range(3)]
