@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.processes import Running, Spawn
 from tests.support.servers import Bucket
+from tests.support.sharing import session_folder
 from tests.support.waiting import wait_until
 from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger
@@ -140,7 +141,7 @@ class Deployment:
 @pytest.fixture(scope="session")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the workers of all tests cache how they run a model, so that each model is measured once."""
-    return tmp_path_factory.mktemp("model-cache")
+    return session_folder(tmp_path_factory, "model-cache")
 
 
 @pytest.fixture
