@@ -31,6 +31,7 @@ pytest_plugins = [
     "tests.support.models",
     "tests.support.pack",
     "tests.support.ports",
+    "tests.support.preloaded",
     "tests.support.processes",
     "tests.support.servers",
     "tests.support.store",

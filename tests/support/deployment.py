@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.support.preloaded import Preloaded
 from tests.support.processes import Running, Spawn
 from tests.support.servers import Bucket
 from tests.support.sharing import session_folder
@@ -37,6 +38,7 @@ class Deployment:
     ledger: Ledger
     store: Store
     spawn: Spawn
+    preloaded: Preloaded
     jobs: dict[str, Job] = field(default_factory=dict)
     """Every job that was enqueued, by id."""
 
@@ -62,8 +64,9 @@ class Deployment:
         environment = self.environment | {f"TUSSIS_{name.upper()}": str(value) for name, value in settings.items()}
         words = [kind, "--concurrency", str(concurrency), *arguments]
         if faulty:
-            return self.spawn("-m", "tests.soak.faulty_worker", *words, environment=environment, program=sys.executable)
-        return self.spawn("worker", *words, environment=environment)
+            words = ["-m", "tests.soak.faulty_worker", *words]
+            return self.spawn(*words, environment=environment, program=sys.executable, preloaded=self.preloaded)
+        return self.spawn("worker", *words, environment=environment, preloaded=self.preloaded)
 
     def tussis(self, *arguments: str, **settings: object) -> Running:
         """Run a ``tussis`` command against this deployment."""
@@ -153,6 +156,7 @@ def deployment(
     tiny_model: Path,
     model_cache: Path,
     spawn: Spawn,
+    preloaded: Preloaded,
     tmp_path: Path,
 ) -> Iterator[Deployment]:
     """A deployment without a worker."""
@@ -171,5 +175,6 @@ def deployment(
             ledger=Ledger(connect(broker_url)),
             store=store,
             spawn=spawn,
+            preloaded=preloaded,
         )
         spawn.end()
