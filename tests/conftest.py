@@ -3,6 +3,7 @@
 import signal
 
 import hypothesis
+import structlog
 import torch
 
 # With more threads, several test processes on two cores wait for each other more than they work.
@@ -13,6 +14,14 @@ for _number, _handler in ((signal.SIGINT, signal.default_int_handler), (signal.S
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _handler)
 
+# Structlog's default trace shows the values of all variables. With arrays and settings among them that takes seconds.
+structlog.configure(
+    processors=[
+        *structlog.get_config()["processors"][:-1],
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
+
 # The duration of an example depends on the load of the machine. Tests of duration set their own deadline.
 hypothesis.settings.register_profile("unhurried", hypothesis.settings(), deadline=None)
 hypothesis.settings.load_profile("unhurried")
@@ -22,6 +31,7 @@ pytest_plugins = [
     "tests.support.models",
     "tests.support.pack",
     "tests.support.ports",
+    "tests.support.preloaded",
     "tests.support.processes",
     "tests.support.servers",
     "tests.support.store",

@@ -195,6 +195,7 @@ def test_an_interrupted_demo_stops_all_it_started(place: Place, spawn: Spawn, bl
     assert_gone(run, place, processes)
 
 
+@pytest.mark.faults_only
 def test_a_demo_killed_mid_way_leaves_nothing_and_the_next_one_finishes_its_work(place: Place, spawn: Spawn) -> None:
     run = spawn(*place.words("--again"))
     run.wait_for_line("enqueue  ", RUN_S)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator
 from typing import Final
 
 import pytest
@@ -48,25 +47,35 @@ SCENARIOS: Final = {
     37: "recordings that crashed the decoder: 8 channels, speakers in an order of their own",
 }
 
-Results = defaultdict[int, list[tuple[str, str, float]]]
+Results = defaultdict[int, list[tuple[str, float]]]
 _RESULTS = pytest.StashKey[Results]()
+
+
+class _Collector:
+    """Collects results where pytest writes its report. With xdist that is another process than the test's."""
+
+    def __init__(self, results: Results) -> None:
+        self._results = results
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or not report.passed:
+            for name, value in report.user_properties:
+                if name == "scenario":
+                    self._results[int(str(value))].append((report.outcome, report.duration))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "scenario(number): one of the scenarios of docs/guarantees.md")
     results: Results = defaultdict(list)
     config.stash[_RESULTS] = results
+    config.pluginmanager.register(_Collector(results))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    marker = item.get_closest_marker("scenario")
-    if marker is not None and (report.when == "call" or not report.passed):
-        item.config.stash[_RESULTS][marker.args[0]].append((item.name, report.outcome, report.duration))
-    return report
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marker = item.get_closest_marker("scenario")
+        if marker is not None:
+            item.user_properties.append(("scenario", marker.args[0]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -76,8 +85,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.section("scenarios")
     for number, title in SCENARIOS.items():
         runs = results.get(number, [])
-        verdict = "not run" if not runs else "holds" if all(run[1] == "passed" for run in runs) else "BROKEN"
-        seconds = sum(run[2] for run in runs)
+        verdict = "not run" if not runs else "holds" if all(run[0] == "passed" for run in runs) else "BROKEN"
+        seconds = sum(run[1] for run in runs)
         terminalreporter.write_line(f"{number:>3}  {verdict:<8} {seconds:>6.1f} s  {title}")
 
 
@@ -86,5 +95,5 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     results = config.stash.get(_RESULTS, None)
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if results and reporter is not None:
-        held = sum(all(run[1] == "passed" for run in runs) for runs in results.values())
+        held = sum(all(run[0] == "passed" for run in runs) for runs in results.values())
         reporter.write_line(f"{held} of {len(SCENARIOS)} scenarios hold")

@@ -47,6 +47,7 @@ def outcomes(deployment: Deployment, job: Job) -> list[AttemptOutcome | None]:
 
 
 @pytest.mark.scenario(21)
+@pytest.mark.faults_only
 def test_a_job_that_is_pushed_many_times_is_one_attempt(
     deployment: Deployment, broker_url: str, starts_file: Path
 ) -> None:
@@ -108,11 +109,14 @@ def stopped_in_turn(deployment: Deployment, starts_file: Path, count: int) -> No
 
 
 @pytest.mark.scenario(22)
-def test_workers_that_are_stopped_in_a_recording_make_it_no_crash(deployment: Deployment, starts_file: Path) -> None:
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.faults_only)])
+def test_workers_that_are_stopped_in_a_recording_make_it_no_crash(
+    deployment: Deployment, starts_file: Path, count: int
+) -> None:
     """Given native code that a stop cannot interrupt, when workers are stopped in it, then no attempt is a crash."""
     job = deployment.enqueue("slow.wav", with_fault("slow-60", wav(0.5)))
-    stopped_in_turn(deployment, starts_file, 2)
-    assert outcomes(deployment, job) == [AttemptOutcome.HANDED_BACK] * 2
+    stopped_in_turn(deployment, starts_file, count)
+    assert outcomes(deployment, job) == [AttemptOutcome.HANDED_BACK] * count
     assert deployment.analysis(job).state == "waiting"
     assert deployment.ledger.which_open([job.job_id]) == {job.job_id}
 
@@ -155,7 +159,7 @@ def test_a_stop_breaks_a_slow_download_off(deployment: Deployment) -> None:
 
 
 @pytest.mark.scenario(23)
-@pytest.mark.parametrize("fault", ["no-memory", "no-torch-memory"])
+@pytest.mark.parametrize("fault", ["no-memory", pytest.param("no-torch-memory", marks=pytest.mark.faults_only)])
 def test_a_recording_without_enough_memory_costs_its_child_and_nothing_else(
     deployment: Deployment, starts_file: Path, fault: str
 ) -> None:
@@ -180,6 +184,7 @@ def stopped_while_the_letter_waits(deployment: Deployment, worker: Running) -> N
 
 
 @pytest.mark.scenario(31)
+@pytest.mark.faults_only
 def test_a_dead_letter_outlives_a_stop_while_the_database_is_away(deployment: Deployment, broker_url: str) -> None:
     worker = deployment.worker(concurrency=1)
     deployment.servers.postgres.stop()

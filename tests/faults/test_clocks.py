@@ -25,6 +25,7 @@ def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
 
 
 @pytest.mark.scenario(30)
+@pytest.mark.faults_only
 def test_a_broker_s_clock_that_was_set_back_multiplies_no_message(deployment: Deployment, starts_file: Path) -> None:
     """For several looks of the reconciler, the next message appears pushed an hour after the ones behind it."""
     client: Any = connect(deployment.environment["TUSSIS_BROKER_URL"])

@@ -109,6 +109,7 @@ def test_a_long_task_starts_once(deployment: Deployment, starts_file: Path) -> N
 
 
 @pytest.mark.scenario(4)
+@pytest.mark.faults_only
 def test_a_message_popped_by_a_stopped_worker_comes_back(deployment: Deployment) -> None:
     worker = deployment.worker(concurrency=1)
     stop_with_a_message(deployment, worker)
@@ -159,19 +160,20 @@ def test_a_kill_between_commit_and_acknowledgement_changes_nothing(
 
 
 @pytest.mark.scenario(14)
+@pytest.mark.parametrize("max_attempts", [1, pytest.param(3, marks=pytest.mark.faults_only)])
 def test_a_recording_that_crashes_the_process_fails_and_its_neighbours_finish(
-    deployment: Deployment, starts_file: Path
+    deployment: Deployment, starts_file: Path, max_attempts: int
 ) -> None:
     good = [deployment.enqueue(f"{number}.wav", wav(0.5, seed=number)) for number in range(6)]
     poison = deployment.enqueue("poison.wav", with_fault("segfault"), priority=4)
-    deployment.worker(concurrency=2, faulty=True, max_attempts=3)
+    deployment.worker(concurrency=2, faulty=True, max_attempts=max_attempts)
     deployment.wait_drained(120)
     deployment.assert_accounted(failures=1)
     analysis = deployment.analysis(poison)
     assert analysis.error_class == "worker_crashed"
-    assert len(starts(starts_file)) == 3
+    assert len(starts(starts_file)) == max_attempts
     attempts = deployment.store.attempts_of(analysis.id)
-    assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.VANISHED] * 3
+    assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.VANISHED] * max_attempts
     assert all(deployment.analysis(job).state == "succeeded" for job in good)
 
 
@@ -188,6 +190,7 @@ def test_a_recording_whose_process_is_killed_for_memory_fails(deployment: Deploy
 
 
 @pytest.mark.scenario(16)
+@pytest.mark.faults_only
 def test_a_hung_native_call_is_ended_and_fails(deployment: Deployment, starts_file: Path) -> None:
     good = deployment.enqueue("good.wav", wav(0.5))
     hung = deployment.enqueue("hung.wav", with_fault("hang"))

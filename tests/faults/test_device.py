@@ -28,6 +28,7 @@ def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
     return file
 
 
+@pytest.mark.faults_only
 def test_a_crash_with_three_in_the_run_counts_against_none(deployment: Deployment, starts_file: Path) -> None:
     """Given three recordings in one run, when the device process is killed, then all three get results."""
     worker = trial(deployment, concurrency=3, batch_wait_ms=1000, max_attempts=1)
@@ -52,19 +53,22 @@ def test_a_crash_with_three_in_the_run_counts_against_none(deployment: Deploymen
     assert {one[1] for one in vanished} == {(AttemptOutcome.SUCCEEDED, True)}
 
 
-def test_a_recording_that_crashes_the_device_process_fails_alone(deployment: Deployment, starts_file: Path) -> None:
+@pytest.mark.parametrize("max_attempts", [1, pytest.param(3, marks=pytest.mark.faults_only)])
+def test_a_recording_that_crashes_the_device_process_fails_alone(
+    deployment: Deployment, starts_file: Path, max_attempts: int
+) -> None:
     good = [deployment.enqueue(f"{n}.wav", wav(1.0, seed=n)) for n in range(5)]
     poison = deployment.enqueue("poison.wav", with_fault("device-segfault", wav(1.0)), priority=4)
-    trial(deployment, concurrency=3, max_attempts=3)
+    trial(deployment, concurrency=3, max_attempts=max_attempts)
     deployment.wait_drained(DRAINED_S)
     deployment.assert_accounted(failures=1)
     analysis = deployment.analysis(poison)
     assert analysis.error_class == "worker_crashed"
     assert outcomes(deployment, poison) == [
         (AttemptOutcome.VANISHED, False),
-        *[(AttemptOutcome.VANISHED, True)] * 3,
+        *[(AttemptOutcome.VANISHED, True)] * max_attempts,
     ]
-    assert met(starts_file) == ["device-segfault"] * 4
+    assert met(starts_file) == ["device-segfault"] * (1 + max_attempts)
     assert all(deployment.analysis(job).state == "succeeded" for job in good)
 
 

@@ -31,6 +31,7 @@ def lives(pid: int) -> bool:
 
 
 @pytest.mark.scenario(18)
+@pytest.mark.faults_only
 def test_unreadable_messages_are_visible_and_the_queue_moves_on(deployment: Deployment, broker_url: str) -> None:
     client = redis.Redis.from_url(broker_url)
     first = deployment.enqueue("first.wav", wav(0.5, seed=1))
@@ -107,6 +108,7 @@ def test_rolling_restarts_under_load_lose_nothing(deployment: Deployment) -> Non
 
 
 @pytest.mark.scenario(19)
+@pytest.mark.faults_only
 def test_a_recording_that_outlasts_the_grace_period_is_run_by_another(deployment: Deployment, tmp_path: Path) -> None:
     starts_file = tmp_path / "starts"
     deployment.environment[STARTS_FILE] = str(starts_file)

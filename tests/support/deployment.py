@@ -12,8 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from tests.support.preloaded import Preloaded
 from tests.support.processes import Running, Spawn
 from tests.support.servers import Bucket
+from tests.support.sharing import session_folder
 from tests.support.waiting import wait_until
 from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger
@@ -36,6 +38,7 @@ class Deployment:
     ledger: Ledger
     store: Store
     spawn: Spawn
+    preloaded: Preloaded
     jobs: dict[str, Job] = field(default_factory=dict)
     """Every job that was enqueued, by id."""
 
@@ -61,8 +64,9 @@ class Deployment:
         environment = self.environment | {f"TUSSIS_{name.upper()}": str(value) for name, value in settings.items()}
         words = [kind, "--concurrency", str(concurrency), *arguments]
         if faulty:
-            return self.spawn("-m", "tests.soak.faulty_worker", *words, environment=environment, program=sys.executable)
-        return self.spawn("worker", *words, environment=environment)
+            words = ["-m", "tests.soak.faulty_worker", *words]
+            return self.spawn(*words, environment=environment, program=sys.executable, preloaded=self.preloaded)
+        return self.spawn("worker", *words, environment=environment, preloaded=self.preloaded)
 
     def tussis(self, *arguments: str, **settings: object) -> Running:
         """Run a ``tussis`` command against this deployment."""
@@ -140,7 +144,7 @@ class Deployment:
 @pytest.fixture(scope="session")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the workers of all tests cache how they run a model, so that each model is measured once."""
-    return tmp_path_factory.mktemp("model-cache")
+    return session_folder(tmp_path_factory, "model-cache")
 
 
 @pytest.fixture
@@ -152,6 +156,7 @@ def deployment(
     tiny_model: Path,
     model_cache: Path,
     spawn: Spawn,
+    preloaded: Preloaded,
     tmp_path: Path,
 ) -> Iterator[Deployment]:
     """A deployment without a worker."""
@@ -170,5 +175,6 @@ def deployment(
             ledger=Ledger(connect(broker_url)),
             store=store,
             spawn=spawn,
+            preloaded=preloaded,
         )
         spawn.end()

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.support.sharing import made_once, session_folder
 from tussis.worker.detector.manifest import Manifest, sha256_of, write_manifest
 
 if TYPE_CHECKING:
@@ -202,9 +203,8 @@ def random_resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The user's architecture with calibrated random weights, exported once per session (about 10 s)."""
     from tussis.worker.modelling.export import export_random
 
-    path = tmp_path_factory.mktemp("random-resnet") / "random.onnx"
-    export_random(path, RESNET_SEED)
-    return path
+    path = session_folder(tmp_path_factory, "random-resnet") / "random.onnx"
+    return made_once(path, lambda path: export_random(path, RESNET_SEED))
 
 
 @pytest.fixture(scope="session")
@@ -212,7 +212,8 @@ def int8_resnet(random_resnet: Path) -> Path:
     """``random_resnet`` in int8, calibrated on synthetic sounds, not validated; once per session (about 5 s)."""
     from tussis.worker.modelling.quantization.unproven import int8_for_measuring
 
-    return int8_for_measuring(random_resnet, random_resnet.with_name("random-int8.onnx"))
+    path = random_resnet.with_name("random-int8.onnx")
+    return made_once(path, lambda path: int8_for_measuring(random_resnet, path))
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from typing import IO, Any, TypeVar
 import psutil
 import pytest
 
+from tests.support.preloaded import Forked, Preloaded
 from tests.support.waiting import PATIENCE, wait_until
 
 T = TypeVar("T")
@@ -38,26 +39,39 @@ class Running:
         environment: added to a minimal environment (PATH, HOME, TMPDIR and the like). The process gets no ``TUSSIS_*``
             or ``AWS_*`` of the shell.
         cwd: the working directory; the repository when None.
+        preloaded: the server that forks the process; None for a process of its own.
     """
 
-    def __init__(self, argv: Sequence[str | Path], environment: Mapping[str, str], cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        environment: Mapping[str, str],
+        cwd: Path | None = None,
+        preloaded: Preloaded | None = None,
+    ) -> None:
         kept = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL")
         inherited = {name: os.environ[name] for name in kept if name in os.environ}
         self._mark = uuid.uuid4().hex
         self.argv = [str(word) for word in argv]
         self.stdout: list[str] = []
         self.stderr: list[str] = []
-        self._process = subprocess.Popen(
-            self.argv,
-            env={**inherited, **environment, MARK: self._mark},
-            cwd=cwd or ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        complete = {**inherited, **environment, MARK: self._mark}
+        self._process: subprocess.Popen[str] | Forked
+        if preloaded is not None:
+            words = self.argv[1:] if self.argv[0] == sys.executable else self.argv
+            self._process = preloaded.fork(words, complete, cwd or ROOT)
+        else:
+            self._process = subprocess.Popen(
+                self.argv,
+                env=complete,
+                cwd=cwd or ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
         self._readers = [
             self._read(self._process.stdout, self.stdout),
             self._read(self._process.stderr, self.stderr),
@@ -145,12 +159,13 @@ class Running:
         """Kill the process and everything that it started. Called at the end of every test.
 
         A variable in the environment identifies the processes: descendants may have other parents, groups and sessions.
+        A process that was forked from the server shows the server's environment. Its session identifies it.
         """
         self._process.kill()  # without permission to read the environment the loop skips it, and wait() would hang
         guards = []
         for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(MARK) == self._mark:
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                if os.getsid(process.pid) == self.pid or process.environ().get(MARK) == self._mark:
                     if any(word.endswith(GUARD) for word in process.cmdline()):
                         guards.append(process)
                     else:
@@ -231,9 +246,10 @@ class Spawn:
         environment: Mapping[str, str] | None = None,
         program: str | Path = TUSSIS,
         cwd: Path | None = None,
+        preloaded: Preloaded | None = None,
     ) -> Running:
         """Start `tussis` with these arguments, or another program."""
-        running = Running([program, *arguments], environment or {}, cwd)
+        running = Running([program, *arguments], environment or {}, cwd, preloaded)
         self._started.append(running)
         return running
 

@@ -103,6 +103,7 @@ def test_a_job_twice_is_one_result_and_again_makes_another(deployment: Deploymen
     assert deployment.analysis(forced).bag_logit == deployment.analysis(first).bag_logit
 
 
+@pytest.mark.faults_only
 def test_a_recording_under_many_jobs_at_once_is_one_result(deployment: Deployment) -> None:
     """A producer that does not read the entity tag from S3 sends random ids; all jobs are for one analysis."""
     first = deployment.enqueue("a.wav", with_fault("slow-2", wav(0.5)))
