@@ -2,7 +2,8 @@
 
 Each is one statement (see :mod:`tussis.shared.store.one_statement`). The parameters are those of psycopg:
 ``%(name)s``. States come from :mod:`tussis.shared.states`, and the UPDATE of a state names the from-states of its
-table. Tests compare the rows of :data:`CLAIM_FIRST` with those of the ordinary transaction in :mod:`tussis.shared.store.claims`.
+table. Tests compare the rows of :data:`CLAIM_FIRST` with those of the ordinary transaction in
+:mod:`tussis.shared.store.claims`.
 """
 
 from __future__ import annotations
