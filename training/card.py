@@ -41,13 +41,13 @@ AIMS: Final = (
         "{:.1%}",
     ),
     Aim(
-        "the highest segment lies on the cough in at least 95 % of the mixtures (at 10 dB)",
+        "the highest segment is on the cough in at least 95 % of the mixtures (at 10 dB)",
         lambda m: m["localisation"]["10"]["highest_on_cough"]["value"],
         lambda x: x >= 0.95,
         "{:.1%}",
     ),
     Aim(
-        "at most 10 false alarms an hour of everyday background without sneezes (no added noise)",
+        "at most 10 false alarms per hour of everyday background without sneezes (no added noise)",
         lambda m: m["alarms"]["none"]["everyday"]["an_hour"]["value"],
         lambda x: x <= 10,
         "{:.1f}",
@@ -92,7 +92,7 @@ with the file with SHA-256 `{model["sha256"]}`. The file `docs/model-card.json` 
 | --- | --- |
 | network | 4x-stride stem, three residual blocks, mean and maximum over time; attention over the segments |
 | size | {model["parameters"]:,} parameters, {model["bytes"] / 1e6:.2f} MB of ONNX |
-| speed | {model["ms_a_segment"]:.2f} ms a segment on one core (inference alone, the machine shared with other work) |
+| speed | {model["ms_a_segment"]:.2f} ms per segment on one core (inference only; the machine also did other work) |
 | input | one channel is used: the contract's three are copies; any number of recordings and segments |
 | output | bag and segment probabilities and logits, divided by the temperatures {model["bag_temperature"]:g} and {model["segment_temperature"]:g}; {model["segment_offset"]:+g} is added to segment logits |
 | profile | `documented` |
@@ -167,7 +167,7 @@ def _reached(m: dict[str, Any]) -> str:
     for aim in AIMS:
         number = aim.value(m)
         lines.append(f"| {aim.text} | {aim.form.format(number)} | {'yes' if aim.reached(number) else '**no**'} |")
-    return "## What was aimed at and reached\n\n| aim | measured | reached |\n| --- | --- | --- |\n" + "\n".join(lines)
+    return "## Targets and results\n\n| target | measured | reached |\n| --- | --- | --- |\n" + "\n".join(lines)
 
 
 def _recordings(m: dict[str, Any]) -> str:
@@ -195,11 +195,11 @@ Intervals are 95 %: bootstrap for AUROC, Wilson's for shares, exact Poisson for 
 
 ![ROC and precision-recall curves](model-card.png)
 
-| coughs through | recordings | called a cough | AUROC against all backgrounds |
+| coughs through | recordings | classified as cough | AUROC against all backgrounds |
 | --- | --- | --- | --- |
 {channels}
 
-| class without cough | recordings | called a cough |
+| class without cough | recordings | classified as cough |
 | --- | --- | --- |
 {classes}"""
 
@@ -210,12 +210,12 @@ def _localisation(m: dict[str, Any]) -> str:
         f" {_share(one['detected'])} |"
         for snr, one in m["localisation"].items()
     )
-    return f"""## Coughs at known places
+    return f"""## Coughs at known positions
 
 One cough of at most 0.8 s at a random position in 8 s of background, for every class of background including sneezes.
 The ratio is the power of the cough during the cough to the power of the background over all 8 s.
 
-| ratio | mixtures | AUROC of segments | highest segment on the cough | recording called a cough |
+| ratio | mixtures | AUROC of segments | highest segment on the cough | recording classified as cough |
 | --- | --- | --- | --- | --- |
 {rows}"""
 
@@ -228,7 +228,7 @@ def _alarms(m: dict[str, Any]) -> str:
     head = (
         "| class | hours | "
         + " | ".join("no noise" if one == "none" else f"noise {one} dB" for one in levels)
-        + " | 15 s scenes called a cough |"
+        + " | 15 s scenes classified as cough |"
     )
     rows = [
         f"| {kind} | {one['hours']:.2f} | "
@@ -236,7 +236,7 @@ def _alarms(m: dict[str, Any]) -> str:
         + f" | {_share(one['scenes_flagged'])} |"
         for kind, one in m["alarms"]["none"].items()
     ]
-    return f"""## False alarms an hour
+    return f"""## False alarms per hour
 
 {hours:.2f} hours of seeded scenes of 15 s, with the same time for each class, over sound of other classes that is 15 to
 30 dB weaker; and {noisy:.2f} hours at each ratio of steady noise. Adjacent segments above the threshold are one alarm. `everyday` is
@@ -255,11 +255,11 @@ def _probes(m: dict[str, Any]) -> str:
     )
     return f"""## Probes
 
-The same coughs, changed so that only the cough can explain the result: the loudest 0.46 s alone, in digital silence, and
+The same coughs, changed so that only the cough can cause the result: the loudest 0.46 s alone, in digital silence, and
 over noise 50 dB below the peak; the whole recording with silence or faint noise for 2 s before and after; with a noise
 floor 35 dB below its peak; and limited to 300 to 3400 Hz.
 
-| probe | recordings | of those called a cough before, still so | of all, called a cough |
+| probe | recordings | of those classified as cough before the change, still classified as cough | of all, classified as cough |
 | --- | --- | --- | --- |
 {rows}"""
 

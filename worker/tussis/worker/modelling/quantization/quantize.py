@@ -113,14 +113,14 @@ def quantize(request: QuantizationRequest, progress: Progress) -> Quantised:
         comparison = work.compared(detector)
         if comparison.passes:
             break
-        progress.report(f"{_named(request.target, candidate)} fails the gate: {comparison.summary()}")
+        progress.report(f"{_variant_name(request.target, candidate)} fails the gate: {comparison.summary()}")
     else:
         raise ModelRefused(
             f"{request.target} of {work.parent.manifest.label} fails the gate: {comparison.summary()}:"
             " nothing was written"
         )
     found = probe(detector)
-    manifest = work.described(candidate, comparison)
+    manifest = work.new_manifest(candidate, comparison)
     sizes = len(work.data), len(candidate.data)
     times = segment_ms(work.data, candidate.data, work.parent.manifest)
     _write(request.output, candidate.data, manifest)
@@ -148,9 +148,9 @@ class _Work:
         manifest = read_manifest(request.model)
         data = read_model(request.model)
         check_sha256(data, manifest, str(request.model))
-        _enough(len(request.validation), MIN_VALIDATION, "validate on")
+        _check_enough(len(request.validation), MIN_VALIDATION, "validate on")
         if request.target is Target.INT8:
-            _enough(len(request.calibration), MIN_CALIBRATION, "calibrate on")
+            _check_enough(len(request.calibration), MIN_CALIBRATION, "calibrate on")
         return cls(request, progress, data, opened(data, manifest, request.threads))
 
     def candidates(self) -> Iterator[Candidate]:
@@ -162,7 +162,7 @@ class _Work:
             return
         nodes = in_eight_bits(model, backbone)
         ranges = ranges_over(model, nodes, self._calibration(), threads=self.request.threads, where=where)
-        _enough(len(self.calibrated_on), MIN_CALIBRATION, "calibrate on")
+        _check_enough(len(self.calibrated_on), MIN_CALIBRATION, "calibrate on")
         yield from candidates(Calibrated(*equalise(model, backbone, ranges), backbone), self.parent, self.samples)
 
     def _calibration(self) -> Iterator[NDArray[np.float32]]:
@@ -200,16 +200,16 @@ class _Work:
                 self.validated.append(path)
                 self.expected.append(_answers(self.parent, recording))
                 found.append(_answers_of_new(detector, recording))
-            _enough(len(found), MIN_VALIDATION, "validate on")
+            _check_enough(len(found), MIN_VALIDATION, "validate on")
         return compare(self.expected, found, self.parent.manifest.threshold)
 
     @property
     def manifest(self) -> Manifest:
-        """The parent's manifest with the new model's version and parent. :meth:`described` sets the other fields."""
+        """The parent's manifest with the new model's version and parent. :meth:`new_manifest` sets the other fields."""
         parent = self.parent.manifest
         return replace(parent, version=f"{parent.version}-{self.request.target}", parent=parent.label)
 
-    def described(self, candidate: Candidate, comparison: Comparison) -> Manifest:
+    def new_manifest(self, candidate: Candidate, comparison: Comparison) -> Manifest:
         """The new model's manifest."""
         parent, request = self.parent.manifest, self.request
         how = f"{request.target} of {parent.label} (sha256 {parent.sha256})"
@@ -246,13 +246,13 @@ def _answers_of_new(detector: Detector, recording: Recording) -> Answers:
         ) from None
 
 
-def _named(target: Target, candidate: Candidate) -> str:
+def _variant_name(target: Target, candidate: Candidate) -> str:
     if not candidate.excluded:
         return str(target)
     return f"{target} without {', '.join(candidate.excluded)}"
 
 
-def _enough(found: int, needed: int, what_for: str) -> None:
+def _check_enough(found: int, needed: int, what_for: str) -> None:
     if found < needed:
         raise TooFewRecordings(f"{found} recordings to {what_for}: give at least {needed} that can be read")
 
