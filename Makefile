@@ -51,8 +51,9 @@ lint: $(STAMPS)/dev  ## ruff, mypy --strict, import rules
 
 bench: $(STAMPS)/dev  ## measure everything (an hour); tables on the screen, JSON in build/bench
 	mkdir -p build/bench
-	for what in start processes preprocess inference store pipeline; do \
-	    $(RUN)/tussis bench $$what --json build/bench/$$what.json || exit $$?; \
+	$(RUN)/tussis bench inference --json build/bench/inference.json
+	for what in start processes preprocess store pipeline; do \
+	    $(RUN)/python -m benchmarks $$what --json build/bench/$$what.json || exit $$?; \
 	done
 	$(RUN)/python -m pytest -s -m 'performance and slow' $(ARGS)
 
@@ -74,7 +75,7 @@ constraints: $(STAMPS)/dev  ## write constraints.txt from .venv, after the tests
 clean:  ## remove caches, builds, and the demo's servers and data; .venv stays
 	@sh .ci/remove-servers .tussis
 	rm -rf .tussis build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find producer worker shared tests migrations training -name __pycache__ -type d -prune -exec rm -rf {} +
+	find producer worker shared tests migrations training benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMPS)/demo: pyproject.toml constraints.txt | $(RUN)/pip
 	@echo "installing Tussis with its worker and servers into $(VENV) (torch is large: minutes, and 5 GB)"

@@ -82,8 +82,9 @@ def test_sweep_is_interrupted_while_it_waits_for_room(deployment: Deployment) ->
     assert deployment.ledger.depth().open == 3
 
 
-def test_bench_is_interrupted(spawn: Spawn, tmp_path: Path) -> None:
-    run = spawn("bench", "queue", "--quick", environment={"TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)})
+def test_bench_is_interrupted(spawn: Spawn, tiny_model: Path, tmp_path: Path) -> None:
+    environment = {"TMPDIR": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    run = spawn("bench", "memory", "--quick", "--original", tiny_model, environment=environment)
     wait_until(lambda: bool(run.children()), SOON_S, "its servers")
 
     run.signal(signal.SIGINT, group=True)

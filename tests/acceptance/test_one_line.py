@@ -139,7 +139,7 @@ TABLE: tuple[tuple[list[str], dict[str, str | None], int, str], ...] = (
     (["migrate", "--to", "nonsense"], {}, 2, "no revision 'nonsense'"),
     (["migrate", "--to", "base"], {}, 2, "Confirm with --yes"),
     (["health", "everything"], {}, 2, "No such command 'everything'"),
-    (["bench", "store", "--rounds", "0"], {}, 2, "0 is not in the range"),
+    (["bench", "inference", "--rounds", "0"], {}, 2, "0 is not in the range"),
     (["up", "--data", "/proc/none"], {}, 1, "cannot write /proc/none"),
     (["up", "--model", "/none.onnx"], {}, 1, "no model file /none.onnx"),
     (["demo", "--audio", "/none"], {}, 1, "/none"),

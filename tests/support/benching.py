@@ -1,4 +1,4 @@
-"""Benchmarks in tests: they run the ``tussis bench`` command, compare ratios, and repeat before a test fails."""
+"""Benchmarks in tests: they run the command line, compare ratios, and repeat before a test fails."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.processes import Spawn
+from tests.support.processes import TUSSIS, Spawn
 
 #: How often a measurement is made; another process can disturb one.
 TRIES = 3
@@ -20,9 +20,13 @@ TRIES = 3
 
 @dataclass(frozen=True)
 class Bench:
-    """Runs ``tussis bench``. :func:`reach` compares the measurements with the values that a test requires."""
+    """Runs ``tussis bench`` or ``python -m benchmarks``.
+
+    :func:`reach` compares the measurements with the values that a test requires.
+    """
 
     spawn: Spawn
+    command: tuple[str | Path, ...]
     folder: Path
     cache: Path
     """Shared by all tests of a session: a worker chooses once how it runs a model."""
@@ -31,7 +35,8 @@ class Bench:
         """Return the report as JSON. It is also written to ``file``; its table goes to pytest's standard output."""
         file = file or self.folder / "report.json"
         environment = {"TUSSIS_MODEL_CACHE_DIR": str(self.cache)}
-        running = self.spawn("bench", *arguments, "--json", file, environment=environment)
+        program, *words = self.command
+        running = self.spawn(*words, *arguments, "--json", file, environment=environment, program=program)
         assert running.wait(timeout_s) == 0, running.text
         sys.stdout.write("\n".join([*running.stdout, ""]))
         read: dict[str, Any] = json.loads(file.read_text())
@@ -66,5 +71,11 @@ def reach(measure: Callable[[], Mapping[str, float]], wanted: Mapping[str, float
 
 @pytest.fixture
 def bench(spawn: Spawn, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    """A :class:`Bench` with the session's cache of models."""
-    return Bench(spawn, tmp_path, tmp_path_factory.getbasetemp() / "bench-cache")
+    """``tussis bench``, with the session's cache of models."""
+    return Bench(spawn, (TUSSIS, "bench"), tmp_path, tmp_path_factory.getbasetemp() / "bench-cache")
+
+
+@pytest.fixture
+def benchmarks(bench: Bench) -> Bench:
+    """``python -m benchmarks``, with the same cache."""
+    return replace(bench, command=(sys.executable, "-m", "benchmarks"))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.tiny import write_tiny
 from tussis.shared.errors import NotInstalled, TussisError
 from tussis.worker.bench.crew import Crew, Spent
 from tussis.worker.bench.floor import Layout, Rounds, floor, layouts, unsteady
-from tussis.worker.bench.tiny import write_tiny
 from tussis.worker.detector.detector import Detector
 
 

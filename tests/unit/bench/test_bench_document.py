@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from dataclasses import fields
 
+from benchmarks.__main__ import benchmarks
 from tests.support.processes import ROOT
-from tussis.worker.bench.report import Column, Hardware, Report, Verdict, as_json
+from tussis.worker.bench.measurements import Column, Hardware, Measurements, Verdict, as_json
 from tussis.worker.cli.bench import bench
 
 TEXT = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
 
 
 def test_every_measurement_has_its_line() -> None:
-    told = set(re.findall(r"^\| `tussis bench (\w+)` \|", TEXT, re.MULTILINE))
+    told = {
+        program: set(re.findall(rf"^\| `{program} (\w+)` \|", TEXT, re.MULTILINE))
+        for program in ("tussis bench", "python -m benchmarks")
+    }
 
-    assert told == set(bench.commands)
+    assert told == {"tussis bench": set(bench.commands), "python -m benchmarks": set(benchmarks.commands)}
 
 
 def test_make_bench_runs_every_measurement() -> None:
@@ -24,7 +28,7 @@ def test_make_bench_runs_every_measurement() -> None:
     # Two are tests, marked slow: they take longest, and hold targets that no short measurement shows. One needs a GPU.
     run = recipe[0] + " queue memory device"
 
-    assert {name for name in bench.commands if not re.search(rf"\b{name}\b", run)} == set()
+    assert {name for name in {*bench.commands, *benchmarks.commands} if not re.search(rf"\b{name}\b", run)} == set()
 
 
 def test_every_field_of_the_json_is_in_the_table() -> None:
@@ -33,7 +37,7 @@ def test_every_field_of_the_json_is_in_the_table() -> None:
     here = Hardware("cpu", 2, 4.0, "3.11", "2.11", "1.2", "2026-11-22T00:00:00+00:00")
     verdict = Verdict("a", 1.0, 1.0)
 
-    document = as_json(Report("title", "command", (Column("a"),), ((1,),), here, verdicts=(verdict,)))
+    document = as_json(Measurements("title", "command", (Column("a"),), ((1,),), here, verdicts=(verdict,)))
 
     named = set(document)
     for record in (Column, Hardware):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from benchmarks.preprocess import OneCallASegment, compared, measure
 from tests.support.recordings import cough_like
 from tussis.shared.dsp.images import images
 from tussis.shared.dsp.profiles import PROFILES, Profile, profile_named
@@ -14,7 +15,6 @@ from tussis.shared.dsp.segments import cut_segments
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.bench.material import wav
-from tussis.worker.bench.preprocess import OneCallASegment, compared, measure
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -45,7 +45,7 @@ def test_times_are_a_recordings() -> None:
 
 
 def test_the_report_has_a_row_for_each_profile() -> None:
-    report = measure(names=["2s"], rounds=1, quick=True, recordings=None, command="tussis bench preprocess")
+    report = measure(names=["2s"], rounds=1, quick=True, recordings=None, command="python -m benchmarks preprocess")
 
     assert [row[:3] for row in report.rows] == [
         ("2s", "documented", 4.0),

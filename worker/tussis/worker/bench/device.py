@@ -5,19 +5,18 @@ This is the only benchmark that needs a GPU. ``--provider cpu`` runs its code wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from tussis.worker.bench.crew import Crew, Spent
+from tussis.worker.bench.environment import bench_environment
 from tussis.worker.bench.floor import Rounds, unsteady
 from tussis.worker.bench.material import workloads
-from tussis.worker.bench.place import Place, Program, place, stop
-from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
+from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.device.order import DeviceOrder, OnDevice
-from tussis.worker.local.surroundings import tussis_command
 
 #: Recordings a second, as a share of ``session.run`` alone on the same device.
 TARGET = 0.8
@@ -36,7 +35,7 @@ _COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeviceMeasurement:
     """The parameters of the benchmark."""
 
     model: Path
@@ -46,34 +45,44 @@ class Plan:
     rounds: int = 5
 
 
-def measure(plan: Plan, *, quick: bool, command: str, say: Callable[[str], object] = lambda _: None) -> Report:
+def measure(
+    measurement: DeviceMeasurement, *, quick: bool, command: str, say: Callable[[str], object] = lambda _: None
+) -> Measurements:
     """Every round runs the model alone, with one and with the most recordings a run, and then the worker.
 
     Raises the errors of the servers, and :class:`ServerFailed` when the worker refuses the device.
     """
     count = _QUICK_RECORDINGS if quick else _RECORDINGS
     (workload,) = workloads(("10s",), count * _SEGMENTS, None)
-    most = max(1, min(plan.children, plan.batch_segments // _SEGMENTS))
+    most = max(1, min(measurement.children, measurement.batch_segments // _SEGMENTS))
     sizes = sorted({1, most})
     alone: dict[int, list[Spent]] = {size: [] for size in sizes}
     worked: list[Spent] = []
-    order = _order(plan)
+    order = _order(measurement)
     with ExitStack() as stack:
         crew = stack.enter_context(Crew(1, _session_run, order.to_json(), sizes))
-        made = stack.enter_context(place())
-        worker = stack.enter_context(_worker(made, plan))
-        made.upload(workload.items)
-        made.pass_over(workload, worker)
-        for number in range(plan.rounds):
-            say(f"round {number + 1} of {plan.rounds}")
+        environment = stack.enter_context(bench_environment())
+        on = ("--provider", measurement.on.provider.value, "--device-index", str(measurement.on.index))
+        settings = {"TUSSIS_BATCH_SEGMENTS": str(measurement.batch_segments)}
+        worker = stack.enter_context(
+            environment.worker(
+                measurement.model, measurement.children, *on, device="gpu", name="device-worker", settings=settings
+            )
+        )
+        environment.upload(workload.items)
+        environment.pass_over(workload, worker)
+        for number in range(measurement.rounds):
+            say(f"round {number + 1} of {measurement.rounds}")
             for size in sizes:
                 alone[size].append(crew.run([size] * (len(workload.items) // size)))
-            worked.append(made.pass_over(workload, worker).spent)
-        device = next(iter(_events(worker, "device_ready")), {}).get("device", plan.on.provider.value)
-    return _report(plan, command, len(workload.items), alone, Rounds(tuple(worked)), str(device))
+            worked.append(environment.pass_over(workload, worker).spent)
+        device = next(iter(worker.events("device_ready")), {}).get("device", measurement.on.provider.value)
+    return _measurements(measurement, command, len(workload.items), alone, Rounds(tuple(worked)), str(device))
 
 
-def _report(plan: Plan, command: str, count: int, alone: dict[int, list[Spent]], worked: Rounds, device: str) -> Report:
+def _measurements(
+    measurement: DeviceMeasurement, command: str, count: int, alone: dict[int, list[Spent]], worked: Rounds, device: str
+) -> Measurements:
     floors = {size: Rounds(tuple(passes)) for size, passes in alone.items()}
     rates = {size: (count // size * size) / rounds.wall_s for size, rounds in floors.items()}
     best = max(rates, key=lambda size: rates[size])
@@ -83,15 +92,16 @@ def _report(plan: Plan, command: str, count: int, alone: dict[int, list[Spent]],
         for size in sorted(rates)
     ]
     rows.append(("the worker, enqueue to rows", None, rate, worked.wall_s, rate / rates[best]))
-    return Report(
-        title=f"GPU worker on {device}, {plan.on.provider.value}",
+    return Measurements(
+        title=f"GPU worker on {device}, {measurement.on.provider.value}",
         command=command,
         columns=_COLUMNS,
         rows=tuple(rows),
         hardware=hardware(),
         notes=(
-            f"{count} recordings of 10 s, {_SEGMENTS} segments each; {plan.model.stem}; {plan.children} children;"
-            f" {plan.rounds} rounds, medians. session.run alone: inputs and outputs on the device, nothing else done.",
+            f"{count} recordings of 10 s, {_SEGMENTS} segments each; {measurement.model.stem};"
+            f" {measurement.children} children; {measurement.rounds} rounds, medians. session.run alone: inputs and"
+            " outputs on the device, nothing else done.",
         ),
         verdicts=(
             Verdict("of session.run alone, 10 s", rate / rates[best], TARGET, void=unsteady(floors[best].spread)),
@@ -99,19 +109,19 @@ def _report(plan: Plan, command: str, count: int, alone: dict[int, list[Spent]],
     )
 
 
-def _order(plan: Plan) -> DeviceOrder:
+def _order(measurement: DeviceMeasurement) -> DeviceOrder:
     return DeviceOrder(
-        model=str(plan.model),
-        sha256=read_manifest(plan.model).sha256,
-        provider=plan.on.provider,
-        device_index=plan.on.index,
+        model=str(measurement.model),
+        sha256=read_manifest(measurement.model).sha256,
+        provider=measurement.on.provider,
+        device_index=measurement.on.index,
         threads=1,
-        carriers=plan.children,
-        batch_segments=plan.batch_segments,
+        carriers=measurement.children,
+        batch_segments=measurement.batch_segments,
         batch_wait_ms=2.0,
         deadline_s=120.0,
         run_dir="",
-        cache_dir=str(plan.model.parent),
+        cache_dir=str(measurement.model.parent),
         metered=False,
         lifeline=-1,
         log_format="json",
@@ -132,30 +142,3 @@ def _session_run(order: str, sizes: Sequence[int]) -> Callable[[int], object]:
     for run in runs.values():
         run()
     return lambda size: runs[size]()
-
-
-@contextmanager
-def _worker(made: Place, plan: Plan) -> Iterator[Program]:
-    run_dir = made.data / "run-device"
-    run_dir.mkdir()
-    on = ("--provider", plan.on.provider.value, "--device-index", str(plan.on.index))
-    argv = (tussis_command(), "worker", "gpu", *on, "--concurrency", str(plan.children), "--model", str(plan.model))
-    settings = {"TUSSIS_RUN_DIR": str(run_dir), "TUSSIS_BATCH_SEGMENTS": str(plan.batch_segments), **made.kept}
-    program = made.run("device-worker", argv, made.data, settings)
-    try:
-        program.wait(lambda: bool(_events(program, "worker_ready")))
-        yield program
-    finally:
-        stop([program])
-
-
-def _events(program: Program, name: str) -> list[dict[str, object]]:
-    import json
-
-    found = []
-    for line in program.lines():
-        if line.startswith("{") and line.endswith("}"):
-            event = json.loads(line)
-            if event.get("event") == name:
-                found.append(event)
-    return found

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from tussis.shared.dsp.constants import FRAMES, MEL_BANDS
-from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
+from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import check_sha256, read_manifest, read_model
 from tussis.worker.detector.tuning.choice import valid_candidates
@@ -47,7 +47,9 @@ class Cost:
     """The original's ``whole_ms`` divided by this one's."""
 
 
-def measure(models: Sequence[Path], *, threads: Sequence[int] | None, rounds: int, quick: bool, command: str) -> Report:
+def measure(
+    models: Sequence[Path], *, threads: Sequence[int] | None, rounds: int, quick: bool, command: str
+) -> Measurements:
     """Measure every valid candidate of every model, each against the original graph of the same model.
 
     Args:
@@ -64,7 +66,7 @@ def measure(models: Sequence[Path], *, threads: Sequence[int] | None, rounds: in
     for path in models:
         for count in counts[:1] if quick else counts:
             costs += costs_of(path, threads=count, rounds=rounds, quick=quick)
-    return Report(
+    return Measurements(
         title="Inference: CPU milliseconds a segment",
         command=command,
         columns=(

@@ -1,4 +1,4 @@
-"""The memory of a worker over many recordings."""
+"""The memory of a worker while it analyses many recordings: how much it needs, and whether it grows."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from pathlib import Path
 import psutil
 
 from tussis.shared.errors import ServerFailed
-from tussis.shared.queues import OPEN_KEY
+from tussis.worker.bench.environment import PASS_S, BenchEnvironment, bench_environment
 from tussis.worker.bench.floor import cores
 from tussis.worker.bench.material import Item, wav
-from tussis.worker.bench.place import PASS_S, Place, Program, place, stop
-from tussis.worker.bench.report import Column, Report, Verdict, hardware
+from tussis.worker.bench.measurements import Column, Measurements, Verdict, hardware
+from tussis.worker.bench.process_tree import process_tree
+from tussis.worker.local.running_worker import RunningWorker
 
 COUNT, _QUICK_COUNT = 10_000, 300
 #: The largest memory at the end, relative to the memory after the warm-up.
@@ -57,18 +58,14 @@ class Sample:
 
 def measure(
     model: Path, *, count: int | None, quick: bool, command: str, say: Callable[[str], object] = lambda _: None
-) -> Report:
+) -> Measurements:
     """Analyse ``count`` recordings and measure the worker's processes meanwhile. Raises the errors of the servers."""
     wanted = count or (_QUICK_COUNT if quick else COUNT)
-    with place() as made:
+    with bench_environment() as environment, environment.worker(model, cores()) as worker:
         items = _items()
-        made.upload(items)
-        worker = made.worker(model, cores())
-        try:
-            samples = _work(made, worker, items, wanted, say)
-        finally:
-            stop([worker])
-    return _report(samples, wanted, model, command)
+        environment.upload(items)
+        samples = _work(environment, worker, items, wanted, say)
+    return _measurements(samples, wanted, model, command)
 
 
 def _items() -> list[Item]:
@@ -78,31 +75,39 @@ def _items() -> list[Item]:
     return [Item(f"{number}.wav", wav(seconds, number), 1, seconds) for number, seconds in enumerate(lengths)]
 
 
-def _work(made: Place, worker: Program, items: list[Item], wanted: int, say: Callable[[str], object]) -> list[Sample]:
+def _work(
+    environment: BenchEnvironment,
+    worker: RunningWorker,
+    items: list[Item],
+    wanted: int,
+    say: Callable[[str], object],
+) -> list[Sample]:
+    """Keep the queue filled, and sample the memory until all recordings are done."""
     draw = random.Random(1)
     samples: list[Sample] = []
     enqueued = 0
     ends = time.monotonic() + 4 * PASS_S
     told = 0
     while True:
-        opened = int(made.broker.zcard(OPEN_KEY))
-        samples.append(_look(worker, enqueued - opened))
+        opened = environment.open_jobs()
+        samples.append(_sample(worker, enqueued - opened))
         if enqueued - opened >= told + wanted // 10:
             told = enqueued - opened
             say(f"{told} recordings, {samples[-1].pss / _MIB:.0f} MiB")
         if enqueued == wanted and opened == 0:
             return samples
-        if not worker.process.running or time.monotonic() > ends:
-            raise ServerFailed(f"the worker does not get done; see {worker.log}")
+        worker.check()
+        if time.monotonic() > ends:
+            raise ServerFailed(f"the recordings are not done after {4 * PASS_S:g} s; see {worker.log}")
         if opened < _AHEAD and enqueued < wanted:
             more = min(2 * _AHEAD - opened, wanted - enqueued)
-            made.enqueue(made.jobs(draw.choices(items, k=more)))
+            environment.enqueue(environment.jobs(draw.choices(items, k=more)))
             enqueued += more
         time.sleep(_POLL_S)
 
 
-def _look(worker: Program, done: int) -> Sample:
-    parent, *children = worker.tree()
+def _sample(worker: RunningWorker, done: int) -> Sample:
+    parent, *children = process_tree(worker)
     own = parent.memory_full_info()
     others = []
     for child in children:
@@ -111,7 +116,7 @@ def _look(worker: Program, done: int) -> Sample:
     return Sample(done, own.pss, own.uss, sum(info.pss for info in others), sum(info.uss for info in others))
 
 
-def _report(samples: list[Sample], wanted: int, model: Path, command: str) -> Report:
+def _measurements(samples: list[Sample], wanted: int, model: Path, command: str) -> Measurements:
     first = [sample for sample in samples if _WARM_UP * wanted <= sample.done <= (_WARM_UP + _SHARE) * wanted]
     last = [sample for sample in samples if sample.done >= (1 - _SHARE) * wanted]
     if not first:  # with few recordings: the first sample after the warm-up
@@ -132,7 +137,7 @@ def _report(samples: list[Sample], wanted: int, model: Path, command: str) -> Re
         before, after = mean(first, field), mean(last, field)
         rows.append((what, before, after, after / before - 1, max(getattr(one, field) for one in samples) / _MIB))
     growth = mean(last, "uss") / mean(first, "uss")
-    return Report(
+    return Measurements(
         title="Memory of a worker",
         command=command,
         columns=(

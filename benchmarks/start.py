@@ -7,26 +7,26 @@ import time
 from pathlib import Path
 
 from tussis.worker.bench.crew import Spent
+from tussis.worker.bench.environment import bench_environment
 from tussis.worker.bench.floor import Rounds, cores
-from tussis.worker.bench.place import place, stop
-from tussis.worker.bench.report import Column, Report, Verdict, hardware
+from tussis.worker.bench.measurements import Column, Measurements, Verdict, hardware
+from tussis.worker.bench.process_tree import cpu_s
 from tussis.worker.local.surroundings import tussis_command
 
 READY_TARGET_S, HELP_TARGET_S = 8.0, 0.3
 
 
-def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Report:
+def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Measurements:
     """Measure a worker's start until ``worker_ready``, and ``tussis --help``; medians. Raises the servers' errors."""
     starts: list[Spent] = []
-    with place() as made:
+    with bench_environment() as environment:
         for number in range(1 if quick else rounds):
             began = time.monotonic()
-            worker = made.worker(model, cores(), name=f"worker-{number}")
-            starts.append(Spent(time.monotonic() - began, worker.cpu_s()))
-            stop([worker])
+            with environment.worker(model, cores(), name=f"worker-{number}") as worker:
+                starts.append(Spent(time.monotonic() - began, cpu_s(worker)))
     helps = [_help() for _ in range(rounds)]
     ready, told = Rounds(tuple(starts)), Rounds(tuple(helps))
-    return Report(
+    return Measurements(
         title="Start",
         command=command,
         columns=(Column("what"), Column("wall", "s"), Column("CPU", "s")),

@@ -1,4 +1,4 @@
-"""The report of a benchmark as a value: a table, the machine, and the comparison with the targets."""
+"""The measurements of a benchmark: a table, the machine, and the comparison with the targets. As text and as JSON."""
 
 from __future__ import annotations
 
@@ -98,14 +98,14 @@ class Verdict:
         return self.measured <= self.target if self.at_most else self.measured >= self.target
 
     def line(self) -> str:
-        """For people."""
+        """The comparison as a line of text."""
         bound = "at most" if self.at_most else "at least"
         word = f"void: {self.void}" if self.void else "reached" if self.reached else "NOT reached"
         return f"{self.what}: {self.measured:,.4g}, target {bound} {self.target:,.4g}: {word}"
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Measurements:
     """A table of measurements."""
 
     title: str
@@ -124,68 +124,68 @@ class Report:
                 raise ValueError(f"{self.title}: a row of {len(row)} cells under {len(self.columns)} columns: {row}")
 
 
-def as_json(report: Report) -> dict[str, object]:
-    """The report as plain values; ``docs/performance.md`` has the schema."""
+def as_json(found: Measurements) -> dict[str, object]:
+    """The measurements as plain values; ``docs/performance.md`` has the schema."""
     return {
         "schema": SCHEMA_VERSION,
-        "title": report.title,
-        "command": report.command,
-        "hardware": asdict(report.hardware),
-        "columns": [asdict(column) for column in report.columns],
-        "rows": [list(row) for row in report.rows],
-        "notes": list(report.notes),
-        "verdicts": [asdict(verdict) | {"reached": verdict.reached} for verdict in report.verdicts],
+        "title": found.title,
+        "command": found.command,
+        "hardware": asdict(found.hardware),
+        "columns": [asdict(column) for column in found.columns],
+        "rows": [list(row) for row in found.rows],
+        "notes": list(found.notes),
+        "verdicts": [asdict(verdict) | {"reached": verdict.reached} for verdict in found.verdicts],
     }
 
 
-def write_json(report: Report, path: Path) -> None:
-    """Write the report as JSON, whole or not at all. Raises OSError."""
+def write_json(found: Measurements, path: Path) -> None:
+    """Write the measurements as JSON, whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(as_json(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(as_json(found), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     replace_file(path, text.encode())
 
 
-def plain(report: Report) -> str:
-    """The report as text, with a Markdown table with aligned columns."""
-    cells = [[column.heading for column in report.columns]]
-    cells += [[column.text(cell) for column, cell in zip(report.columns, row, strict=True)] for row in report.rows]
+def plain(found: Measurements) -> str:
+    """The measurements as text, with a Markdown table with aligned columns."""
+    cells = [[column.heading for column in found.columns]]
+    cells += [[column.text(cell) for column, cell in zip(found.columns, row, strict=True)] for row in found.rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    right = _right(report)
+    right = _right(found)
     lines = [_line(row, widths, right) for row in cells]
     rule = [("-" * (width - 1) + ":") if flush else "-" * width for width, flush in zip(widths, right, strict=True)]
     lines.insert(1, f"| {' | '.join(rule)} |")
-    return "\n".join([report.title, f"$ {report.command}", report.hardware.line(), "", *lines, "", *_under(report)])
+    return "\n".join([found.title, f"$ {found.command}", found.hardware.line(), "", *lines, "", *_under(found)])
 
 
-def show(report: Report, echo: Callable[[str], object] = print) -> None:
-    """Print the report: with rich on a terminal, as :func:`plain` text elsewhere."""
+def show(found: Measurements, echo: Callable[[str], object] = print) -> None:
+    """Print the measurements: with rich on a terminal, as :func:`plain` text elsewhere."""
     if not on_terminal():
-        echo(plain(report))
+        echo(plain(found))
         return
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(report.title), caption=escape(report.hardware.line()), box=box.SIMPLE_HEAD)
-    for column, flush in zip(report.columns, _right(report), strict=True):
+    table = Table(title=escape(found.title), caption=escape(found.hardware.line()), box=box.SIMPLE_HEAD)
+    for column, flush in zip(found.columns, _right(found), strict=True):
         table.add_column(escape(column.heading), justify="right" if flush else "left")
-    for row in report.rows:
-        table.add_row(*(escape(column.text(cell)) for column, cell in zip(report.columns, row, strict=True)))
+    for row in found.rows:
+        table.add_row(*(escape(column.text(cell)) for column, cell in zip(found.columns, row, strict=True)))
     screen = console()
     screen.print(table)
-    for line in _under(report):
+    for line in _under(found):
         screen.print(escape(line))
 
 
-def _under(report: Report) -> list[str]:
-    return [*(f"- {note}" for note in report.notes), *(f"* {verdict.line()}" for verdict in report.verdicts)]
+def _under(found: Measurements) -> list[str]:
+    return [*(f"- {note}" for note in found.notes), *(f"* {verdict.line()}" for verdict in found.verdicts)]
 
 
-def _right(report: Report) -> list[bool]:
+def _right(found: Measurements) -> list[bool]:
     """For each column, whether it is right-aligned, because it holds numbers."""
     return [
-        any(_number(row[index]) for row in report.rows) and all(not isinstance(row[index], str) for row in report.rows)
-        for index in range(len(report.columns))
+        any(_number(row[index]) for row in found.rows) and all(not isinstance(row[index], str) for row in found.rows)
+        for index in range(len(found.columns))
     ]
 
 

@@ -17,8 +17,8 @@ from tussis.shared.messages import Job
 from tussis.shared.store.records import Claimed, ClaimRequest, ModelFacts, Result, SegmentScores
 from tussis.shared.store.repository import Store
 from tussis.worker.bench.crew import Crew, Spent
-from tussis.worker.bench.place import BUCKET, place
-from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
+from tussis.worker.bench.environment import BUCKET, bench_environment
+from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
 from tussis.worker.embedded.postgres import Postgres
 
 T = TypeVar("T")
@@ -67,14 +67,14 @@ class Waits:
         return sorted(self.seconds)[int(0.99 * len(self.seconds))] * 1000
 
 
-def measure(*, rounds: int, quick: bool, command: str) -> Report:
+def measure(*, rounds: int, quick: bool, command: str) -> Measurements:
     """Measure claims and results as the worker writes them, on an embedded PostgreSQL with its default settings.
 
     PostgreSQL syncs every commit. Raises the errors of the servers.
     """
     recordings, single = (_QUICK_RECORDINGS, _QUICK_SINGLE) if quick else (_RECORDINGS, _SINGLE)
-    with place() as made:
-        url = made.servers.endpoints.database_url
+    with bench_environment() as environment:
+        url = environment.servers.endpoints.database_url
         model = ModelFacts(
             name="bench",
             version="1",
@@ -83,16 +83,16 @@ def measure(*, rounds: int, quick: bool, command: str) -> Report:
             threshold=0.5,
             provenance="made for a measurement",
         )
-        made.store.register_model(model)
+        environment.store.register_model(model)
         rates = {
             (segments, claims): _rates(
-                made.store, made.servers.postgres, url, model, segments, claims, recordings, rounds
+                environment.store, environment.servers.postgres, url, model, segments, claims, recordings, rounds
             )
             for segments in SEGMENTS
             for claims in (False, True)
         }
-        waits = _waits(made.store, made.servers.postgres, model, single)
-    return _report(rates, waits, rounds, command)
+        waits = _waits(environment.store, environment.servers.postgres, model, single)
+    return _measurements(rates, waits, rounds, command)
 
 
 def request_for(model: ModelFacts, key: str, segments: int) -> ClaimRequest:
@@ -234,7 +234,9 @@ def _server_cpu_s(server: Postgres) -> float:
     return total
 
 
-def _report(rates: dict[tuple[int, bool], list[Rate]], waits: list[Waits], rounds: int, command: str) -> Report:
+def _measurements(
+    rates: dict[tuple[int, bool], list[Rate]], waits: list[Waits], rounds: int, command: str
+) -> Measurements:
     fsync = next(found for found in waits if found.what == "fsync")
     rows: list[tuple[Cell, ...]] = []
     verdicts = []
@@ -273,7 +275,7 @@ def _report(rates: dict[tuple[int, bool], list[Rate]], waits: list[Waits], round
         )
         if not alone:
             verdicts.append(Verdict(f"ms beyond one fsync, {wait.what}", beyond, BEYOND_TARGET, at_most=True))
-    return Report(
+    return Measurements(
         title="Store, every commit synced",
         command=command,
         columns=(

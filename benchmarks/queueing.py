@@ -6,20 +6,19 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from benchmarks.tiny import write_tiny
 from tussis.shared.errors import ServerFailed
-from tussis.shared.queues import OPEN_KEY
+from tussis.worker.bench.environment import PASS_S, BenchEnvironment, bench_environment
 from tussis.worker.bench.floor import cores
 from tussis.worker.bench.material import Item, wav
-from tussis.worker.bench.place import PASS_S, Place, Program, place, stop
-from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
-from tussis.worker.bench.tiny import write_tiny
+from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
+from tussis.worker.bench.process_tree import cpu_parts
 from tussis.worker.embedded.server import EmbeddedServer
 
 #: Jobs a second that one process enqueues, including the ledger.
@@ -33,6 +32,8 @@ _JOBS, _QUICK_JOBS = 100_000, 20_000
 _MESSAGES, _QUICK_MESSAGES = 600, 150
 #: Messages processed before a measurement begins.
 _WARM_UP = 60
+#: Seconds between two looks at the open jobs: few, because each one costs the broker CPU time.
+_POLL_S = 0.05
 
 #: The program of upstream. It runs in a separate process, because the worker does not import the producer.
 _UPSTREAM = """
@@ -78,63 +79,52 @@ class Cost:
 
 def measure(
     *, rounds: int, quick: bool, many: int | None, command: str, say: Callable[[str], object] = lambda _: None
-) -> Report:
+) -> Measurements:
     """Make both measurements. ``many``: waiting messages in the larger case. Raises the errors of the servers."""
     jobs, messages = (_QUICK_JOBS, _QUICK_MESSAGES) if quick else (_JOBS, _MESSAGES)
     large = many or (_QUICK_MANY if quick else MANY)
-    with place() as made:
-        bulk = [_bulk(made, jobs, "") for _ in range(rounds)]
+    with bench_environment() as environment:
+        bulk = [_bulk(environment, jobs, "") for _ in range(rounds)]
         say(f"enqueued {jobs} jobs {rounds} times")
-        model = write_tiny(made.data)
-        made.upload([Item("short.wav", wav(0.4, 0), 1, 0.4)])
+        model = write_tiny(environment.data)
+        environment.upload([Item("short.wav", wav(0.4, 0), 1, 0.4)])
         costs: dict[int, list[Cost]] = {FEW: [], large: []}
         # Few, many, few: if the machine slows down meanwhile, the two measurements with few differ.
         for waiting in (FEW, large, FEW):
             say(f"working off {rounds} times {messages} messages before {waiting} others")
-            costs[waiting] += _costs(made, model, waiting, messages, rounds)
-    return _report(bulk, costs, large, command)
+            costs[waiting] += _costs(environment, model, waiting, messages, rounds)
+    return _measurements(bulk, costs, large, command)
 
 
-def _bulk(made: Place, jobs: int, etag: str) -> Bulk:
+def _bulk(environment: BenchEnvironment, jobs: int, etag: str) -> Bulk:
     """Enqueue ``jobs`` jobs into an empty broker, in a separate process."""
-    made.broker.flushdb()
-    made.broker.bgrewriteaof()
-    before = _cpu_s(made.servers.broker)
-    argv = [sys.executable, "-c", _UPSTREAM, made.servers.endpoints.broker_url, str(jobs), etag]
+    environment.broker.flushdb()
+    environment.broker.bgrewriteaof()
+    before = _cpu_s(environment.servers.broker)
+    argv = [sys.executable, "-c", _UPSTREAM, environment.servers.endpoints.broker_url, str(jobs), etag]
     ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PASS_S)
     if ended.returncode != 0:
         raise ServerFailed(f"enqueueing failed: {(ended.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
     sent, wall, cpu = json.loads(ended.stdout)
     if sent != jobs:
         raise ServerFailed(f"of {jobs} jobs {sent} were sent")
-    return Bulk(jobs, wall, cpu, _cpu_s(made.servers.broker) - before)
+    return Bulk(jobs, wall, cpu, _cpu_s(environment.servers.broker) - before)
 
 
-def _costs(made: Place, model: Path, waiting: int, messages: int, rounds: int) -> list[Cost]:
+def _costs(environment: BenchEnvironment, model: Path, waiting: int, messages: int, rounds: int) -> list[Cost]:
     """Measure the CPU seconds of a message ``rounds`` times, with ``waiting`` other messages in the queue."""
-    _bulk(made, waiting + _WARM_UP + messages * rounds, made.etags["short.wav"])
-    worker = made.worker(model, cores(), name=f"worker-{waiting}")
-    try:
-        _wait_open(made, worker, waiting + messages * rounds)
-        costs = []
+    _bulk(environment, waiting + _WARM_UP + messages * rounds, environment.etags["short.wav"])
+    costs = []
+    with environment.worker(model, cores(), name=f"worker-{waiting}") as worker:
+        environment.wait_open(worker, waiting + messages * rounds, _POLL_S)
         for left in reversed(range(rounds)):
-            opened = int(made.broker.zcard(OPEN_KEY))
-            before = (*worker.cpu_parts(), _cpu_s(made.servers.broker))
-            _wait_open(made, worker, waiting + messages * left)
-            done = opened - int(made.broker.zcard(OPEN_KEY))
-            after = (*worker.cpu_parts(), _cpu_s(made.servers.broker))
+            opened = environment.open_jobs()
+            before = (*cpu_parts(worker), _cpu_s(environment.servers.broker))
+            environment.wait_open(worker, waiting + messages * left, _POLL_S)
+            done = opened - environment.open_jobs()
+            after = (*cpu_parts(worker), _cpu_s(environment.servers.broker))
             costs.append(Cost(*((late - early) / done for early, late in zip(before, after, strict=True))))
-        return costs
-    finally:
-        stop([worker])
-
-
-def _wait_open(made: Place, worker: Program, target: int) -> None:
-    ends = time.monotonic() + PASS_S
-    while made.broker.zcard(OPEN_KEY) > target:
-        time.sleep(0.05)
-        if not worker.process.running or time.monotonic() > ends:
-            raise ServerFailed(f"the worker does not get done; see {worker.log}")
+    return costs
 
 
 def _cpu_s(server: EmbeddedServer) -> float:
@@ -143,7 +133,7 @@ def _cpu_s(server: EmbeddedServer) -> float:
     return float(times.user + times.system)
 
 
-def _report(bulk: list[Bulk], costs: dict[int, list[Cost]], large: int, command: str) -> Report:
+def _measurements(bulk: list[Bulk], costs: dict[int, list[Cost]], large: int, command: str) -> Measurements:
     rate = statistics.median(run.jobs / run.wall_s for run in bulk)
     each = {count: statistics.median(cost.total_s for cost in found) for count, found in costs.items()}
     rows: list[tuple[Cell, ...]] = [
@@ -169,7 +159,7 @@ def _report(bulk: list[Bulk], costs: dict[int, list[Cost]], large: int, command:
                 statistics.median(cost.broker_s for cost in found) * 1e6,
             )
         )
-    return Report(
+    return Measurements(
         title="Queue",
         command=command,
         columns=(

@@ -37,7 +37,7 @@ from tussis.shared.settings import load_settings
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.samples import Audio
 from tussis.worker.bench.material import NAMES, Workload, workloads
-from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
+from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
 from tussis.worker.pipeline.prepare import cut_audio, limits_of
 
 #: The least speed relative to one transform call for each segment, by the name of the workload.
@@ -137,7 +137,7 @@ def compared(recordings: Sequence[Audio], profile: Profile, *, rounds: int, leas
     return Compared(len(recordings), sum(len(cut.start_s) for cut in cuts), waveform_s, plain_s, shared_s)
 
 
-def measure(*, names: Sequence[str], rounds: int, quick: bool, recordings: Path | None, command: str) -> Report:
+def measure(*, names: Sequence[str], rounds: int, quick: bool, recordings: Path | None, command: str) -> Measurements:
     """Measure every profile on every workload, with one thread.
 
     Raises :class:`TussisError`.
@@ -155,7 +155,7 @@ def measure(*, names: Sequence[str], rounds: int, quick: bool, recordings: Path 
             if workload.name in TARGETS:
                 what = f"{workload.name}, {profile.name}: times one call a segment"
                 verdicts.append(Verdict(what, found.ratio, TARGETS[workload.name]))
-    return Report(
+    return Measurements(
         title="Preprocessing, from the waveform to the network's input, on one core",
         command=command,
         columns=(

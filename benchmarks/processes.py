@@ -9,14 +9,14 @@ from pathlib import Path
 from tussis.worker.bench.crew import Crew, Spent
 from tussis.worker.bench.floor import Rounds, cores, unsteady
 from tussis.worker.bench.material import workloads
-from tussis.worker.bench.report import Column, Report, Verdict, hardware
+from tussis.worker.bench.measurements import Column, Measurements, Verdict, hardware
 
 #: Recordings a second of two processes, relative to one.
 TARGET = 1.85
 _SEGMENTS, _QUICK_SEGMENTS = 160, 60
 
 
-def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Report:
+def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Measurements:
     """Compare one process with one for each core (two on a single core), one thread each, in turn; take the medians.
 
     Raises :class:`TussisError`.
@@ -34,7 +34,7 @@ def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Report:
     medians = {count: Rounds(tuple(found)) for count, found in spent.items()}
     rates = {count: len(items) * count / medians[count].wall_s for count in counts}
     one, many = counts
-    return Report(
+    return Measurements(
         title="Processes, from bytes to scores without servers",
         command=command,
         columns=(

@@ -1,4 +1,4 @@
-"""Reports: a table for people, JSON for programs, and what counts as reached."""
+"""Measurements: a table for people, JSON for programs, and what counts as reached."""
 
 from __future__ import annotations
 
@@ -7,13 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from tussis.worker.bench.report import Column, Hardware, Report, Verdict, as_json, hardware, plain, write_json
+from tussis.worker.bench.measurements import (
+    Column,
+    Hardware,
+    Measurements,
+    Verdict,
+    as_json,
+    hardware,
+    plain,
+    write_json,
+)
 
 _HARDWARE = Hardware("AMD EPYC", 2, 23.5, "3.11.7", "2.11.0", "", "2026-11-22T20:35:28+00:00")
 
 
-def report(*verdicts: Verdict) -> Report:
-    return Report(
+def measurements(*verdicts: Verdict) -> Measurements:
+    return Measurements(
         title="Speed",
         command="tussis bench x",
         columns=(Column("recordings"), Column("wall", "s", 3), Column("count")),
@@ -25,7 +34,7 @@ def report(*verdicts: Verdict) -> Report:
 
 
 def test_plain_text_is_an_aligned_table_with_everything_around_it() -> None:
-    assert plain(report(Verdict("of the floor", 0.93, 0.9))).splitlines() == [
+    assert plain(measurements(Verdict("of the floor", 0.93, 0.9))).splitlines() == [
         "Speed",
         "$ tussis bench x",
         "AMD EPYC, 2 cores, 24 GiB; Python 3.11.7, torch 2.11.0, onnxruntime -; 2026-11-22T20:35:28+00:00",
@@ -57,7 +66,7 @@ def test_a_verdict_is_reached_missed_or_void(verdict: Verdict, reached: bool | N
 def test_json_holds_the_numbers_unrounded(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "speed.json"
 
-    write_json(report(Verdict("of the floor", 0.93, 0.9)), file)
+    write_json(measurements(Verdict("of the floor", 0.93, 0.9)), file)
 
     read = json.loads(file.read_text())
     assert read["schema"] == 1
@@ -67,12 +76,12 @@ def test_json_holds_the_numbers_unrounded(tmp_path: Path) -> None:
     assert read["verdicts"] == [
         {"what": "of the floor", "measured": 0.93, "target": 0.9, "at_most": False, "void": "", "reached": True}
     ]
-    assert read == as_json(report(Verdict("of the floor", 0.93, 0.9)))
+    assert read == as_json(measurements(Verdict("of the floor", 0.93, 0.9)))
 
 
 def test_a_row_of_another_length_is_refused() -> None:
     with pytest.raises(ValueError, match="2 cells under 1 columns"):
-        Report("t", "c", (Column("a"),), ((1, 2),), _HARDWARE)
+        Measurements("t", "c", (Column("a"),), ((1, 2),), _HARDWARE)
 
 
 def test_this_machine_is_described() -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from tussis.shared.broker import connect
 from tussis.shared.errors import ServerFailed, TussisError
@@ -27,59 +24,20 @@ from tussis.shared.store.records import Analysis
 from tussis.shared.store.repository import Store
 from tussis.worker.bench.crew import Spent
 from tussis.worker.bench.material import Item, Workload
-from tussis.worker.embedded.process import Command, GuardedProcess, StopStep
+from tussis.worker.bench.process_tree import cpu_s
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.bucket import bucket_client
-from tussis.worker.local.surroundings import forget_deployments, said_last, tussis_command
+from tussis.worker.local.running_worker import RunningWorker, worker_command
+from tussis.worker.local.surroundings import forget_deployments
 
 BUCKET = "tussis-bench"
-#: Seconds that a program may take to be ready, and that one pass may take.
-READY_S, PASS_S = 180.0, 600.0
+#: Seconds that one pass may take.
+PASS_S = 600.0
 #: Seconds between two checks whether a pass is over. A check is one short command to the broker.
 _POLL_S = 0.01
 _CACHE = "TUSSIS_MODEL_CACHE_DIR"
 #: The number of jobs that are enqueued in one step.
 _BATCH = 500
-
-
-@dataclass
-class Program:
-    """A measured process beside the servers."""
-
-    name: str
-    process: GuardedProcess
-    log: Path
-
-    def cpu_s(self) -> float:
-        """User and system seconds of the process and its descendants, each since its start."""
-        return sum(self.cpu_parts())
-
-    def cpu_parts(self) -> tuple[float, float]:
-        """The same, separately for the process and for its descendants."""
-        parent, *children = map(_cpu_s, self.tree())
-        return parent, sum(children)
-
-    def tree(self) -> list[Any]:
-        """The process and its descendants. Raises :class:`ServerFailed` when it has ended."""
-        try:
-            parent = psutil.Process(self.process.pid)
-            return [parent, *parent.children(recursive=True)]
-        except psutil.NoSuchProcess:
-            raise ServerFailed(f"{self.name} ended: {said_last(self.lines())}; see {self.log}") from None
-
-    def lines(self) -> list[str]:
-        """The lines of its log."""
-        return self.log.read_text(errors="replace").splitlines()
-
-    def wait(self, ready: Callable[[], bool], timeout_s: float = READY_S) -> None:
-        """Wait for a condition. Raises :class:`ServerFailed` after ``timeout_s`` or when the process ends."""
-        ends = time.monotonic() + timeout_s
-        while not ready():
-            if not self.process.running:
-                raise ServerFailed(f"{self.name} ended: {said_last(self.lines())}; see {self.log}")
-            if time.monotonic() > ends:
-                raise ServerFailed(f"{self.name} is not ready after {timeout_s:g} s; see {self.log}")
-            time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -91,8 +49,8 @@ class Answered:
 
 
 @dataclass
-class Place:
-    """The servers, the store and the bucket, for the time of :func:`place`."""
+class BenchEnvironment:
+    """The servers, the store and the bucket, for the time of :func:`bench_environment`."""
 
     servers: Servers
     data: Path
@@ -111,29 +69,32 @@ class Place:
             answer = self.client.put_object(Bucket=BUCKET, Key=item.key, Body=item.data)
             self.etags[item.key] = normalise_etag(answer["ETag"])
 
-    def run(self, name: str, argv: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> Program:
-        """Start a program that ends with this process."""
-        log = self.data / f"{name}.log"
-        command = Command(
-            name=name,
-            argv=tuple(argv),
-            cwd=cwd,
-            log=log,
-            stop=(StopStep("SIGTERM", 30.0),),
-            death_signal="SIGKILL",
-            environment={**os.environ, **self.servers.endpoints.environment(), **environment},
-        )
-        return Program(name, self.servers.run_beside(command), log)
-
-    def worker(self, model: Path, children: int, *, name: str = "worker", **settings: object) -> Program:
-        """Start ``tussis worker cpu`` and wait until it is ready. ``settings``: TUSSIS_* by their lower-case names."""
+    @contextmanager
+    def worker(
+        self,
+        model: Path,
+        children: int,
+        *arguments: str,
+        device: str = "cpu",
+        name: str = "worker",
+        settings: Mapping[str, str] | None = None,
+    ) -> Iterator[RunningWorker]:
+        """A worker that is ready, for the time of a ``with`` block. ``arguments`` follow those of its command line."""
         run_dir = self.data / f"run-{name}"
         run_dir.mkdir(exist_ok=True)
-        environment = {f"TUSSIS_{key.upper()}": str(value) for key, value in settings.items()}
-        argv = (tussis_command(), "worker", "cpu", "--concurrency", str(children), "--model", str(model))
-        program = self.run(name, argv, self.data, {"TUSSIS_RUN_DIR": str(run_dir), **self.kept, **environment})
-        program.wait(lambda: any(_event(line) == "worker_ready" for line in program.lines()))
-        return program
+        worker = RunningWorker(
+            self.servers,
+            self.data,
+            name,
+            worker_command(device, model, children, *arguments),
+            run_dir=run_dir,
+            environment={**self.kept, **(settings or {})},
+        )
+        try:
+            worker.wait_ready()
+            yield worker
+        finally:
+            worker.stop()
 
     def jobs(self, items: Sequence[Item]) -> list[Job]:
         """Make a new job for each recording, also for recordings that already have an answer."""
@@ -155,21 +116,26 @@ class Place:
         for start in range(0, len(jobs), _BATCH):
             self.ledger.open_many(jobs[start : start + _BATCH])
 
-    def drain(self, worker: Program) -> None:
-        """Wait until no job is open. A job is closed after its rows are committed. Raises :class:`ServerFailed`."""
-        ends = time.monotonic() + PASS_S
-        while self.broker.zcard(OPEN_KEY):
-            time.sleep(_POLL_S)
-            if not worker.process.running or time.monotonic() > ends:
-                raise ServerFailed(f"the worker does not get done: {said_last(worker.lines())}; see {worker.log}")
+    def open_jobs(self) -> int:
+        """The number of open jobs. A job is closed after its rows are committed."""
+        return int(self.broker.zcard(OPEN_KEY))
 
-    def pass_over(self, workload: Workload, worker: Program) -> Answered:
+    def wait_open(self, worker: RunningWorker, most: int, poll_s: float = _POLL_S) -> None:
+        """Wait until at most ``most`` jobs are open. Raises :class:`ServerFailed`: too late, or the worker ended."""
+        ends = time.monotonic() + PASS_S
+        while self.open_jobs() > most:
+            time.sleep(poll_s)
+            worker.check()
+            if time.monotonic() > ends:
+                raise ServerFailed(f"the recordings are not done after {PASS_S:g} s; see {worker.log}")
+
+    def pass_over(self, workload: Workload, worker: RunningWorker) -> Answered:
         """Enqueue a workload and wait for its committed rows. Raises :class:`TussisError` when a result is missing."""
         jobs = self.jobs(workload.items)
-        cpu, began = worker.cpu_s(), time.monotonic()
+        cpu, began = cpu_s(worker), time.monotonic()
         self.enqueue(jobs)
-        self.drain(worker)
-        spent = Spent(time.monotonic() - began, worker.cpu_s() - cpu)
+        self.wait_open(worker, 0)
+        spent = Spent(time.monotonic() - began, cpu_s(worker) - cpu)
         for job, item in zip(jobs, workload.items, strict=True):
             analysis = self.analysis(job)
             if analysis.state is not AnalysisState.SUCCEEDED or analysis.segments != item.segments:
@@ -181,12 +147,12 @@ class Place:
         """The analysis of a job. Raises :class:`TussisError` when the store does not have the job."""
         answer = self.store.job(job.job_id)
         if answer is None:
-            raise TussisError(f"the store knows nothing of {job.uri}")
+            raise TussisError(f"the store does not have {job.uri}")
         return answer.analysis
 
 
 @contextmanager
-def place() -> Iterator[Place]:
+def bench_environment() -> Iterator[BenchEnvironment]:
     """Start the servers in a new folder; at the end stop them and remove it. Raises the errors of servers and store.
 
     The settings of a deployment are removed from the environment of this process.
@@ -204,7 +170,7 @@ def place() -> Iterator[Place]:
             client = bucket_client(endpoints)
             client.create_bucket(Bucket=BUCKET)
             broker = connect(endpoints.broker_url)
-            yield Place(
+            yield BenchEnvironment(
                 servers=servers,
                 data=data,
                 client=client,
@@ -215,28 +181,3 @@ def place() -> Iterator[Place]:
             )
     finally:
         shutil.rmtree(data, ignore_errors=True)
-
-
-def stop(programs: Sequence[Program]) -> None:
-    """Stop programs in parallel; return when they have ended."""
-    for program in programs:
-        program.process.ask_to_stop()
-    for program in programs:
-        program.process.stop()
-
-
-def _cpu_s(process: Any) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system)
-
-
-def _event(line: str) -> str | None:
-    if not line.startswith("{"):
-        return None
-    try:
-        return str(json.loads(line).get("event"))
-    except ValueError:  # an incomplete line
-        return None

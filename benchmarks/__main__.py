@@ -1,0 +1,163 @@
+"""``python -m benchmarks``: measurements for developers, in a checkout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from tussis.shared.cores import available_cores
+from tussis.shared.errors import TussisError
+from tussis.shared.text import printable
+from tussis.worker.cli.bench_options import (
+    command_line,
+    common_options,
+    concurrency_option,
+    model_option,
+    only_option,
+    original_of,
+    original_option,
+    recordings_folder,
+    recordings_option,
+    rounds_option,
+    run_benchmark,
+    say,
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def benchmarks() -> None:
+    """Measure a change to Tussis. `tussis bench` has the measurements that size a deployment.
+
+    Every command prints a table. --json also writes it to a file. The machine should do nothing else.
+    """
+
+
+@benchmarks.command()
+@rounds_option
+@only_option
+@recordings_option
+@model_option
+@original_option
+@click.option(
+    "--against",
+    type=click.Choice(["both", "celery", "backend", "none"]),
+    default="both",
+    show_default=True,
+    help="The baselines to run: the plain Celery pipeline, the loop of the old backend.",
+)
+@concurrency_option
+@common_options
+def pipeline(
+    rounds: int | None,
+    only: tuple[str, ...],
+    recordings: Path | None,
+    model: Path | None,
+    original: Path | None,
+    against: str,
+    concurrency: int | None,
+    json_file: Path | None,
+    quick: bool,
+) -> None:
+    """`tussis bench pipeline`, compared with the baselines in the same rounds.
+
+    The floor and the baselines run the original float32 model.
+
+    \b
+    Example:
+      python -m benchmarks pipeline --only 10s --only mix --json pipeline.json
+    """
+    from benchmarks.baselines import HttpBackend, PlainCelery
+    from benchmarks.pipeline import measure
+    from tussis.worker.bench.material import NAMES
+    from tussis.worker.bench.pipeline import PipelineMeasurement
+
+    original = original_of(original)
+    measurement = PipelineMeasurement(
+        original=original,
+        model=model.absolute() if model is not None else original,
+        names=only or NAMES,
+        rounds=rounds or (3 if quick else 5),
+        recordings=recordings_folder(recordings),
+        children=concurrency or available_cores(),
+    )
+    kinds = {"both": (PlainCelery, HttpBackend), "celery": (PlainCelery,), "backend": (HttpBackend,), "none": ()}
+    run_benchmark(json_file, lambda: measure(measurement, kinds[against], quick=quick, command=command_line(), say=say))
+
+
+@benchmarks.command()
+@rounds_option
+@only_option
+@recordings_option
+@common_options
+def preprocess(
+    rounds: int | None, only: tuple[str, ...], recordings: Path | None, json_file: Path | None, quick: bool
+) -> None:
+    """From the waveform to the input of the model, compared with one transform call for each segment."""
+    from benchmarks.preprocess import measure
+
+    real = recordings_folder(recordings)
+    run_benchmark(
+        json_file,
+        lambda: measure(names=only, rounds=rounds or 5, quick=quick, recordings=real, command=command_line()),
+    )
+
+
+@benchmarks.command()
+@rounds_option
+@original_option
+@common_options
+def processes(rounds: int | None, original: Path | None, json_file: Path | None, quick: bool) -> None:
+    """Scaling of CPU-bound work with the number of processes: from bytes to scores, without servers."""
+    from benchmarks.processes import measure
+
+    model = original_of(original)
+    run_benchmark(
+        json_file, lambda: measure(model, rounds=rounds or (3 if quick else 5), quick=quick, command=command_line())
+    )
+
+
+@benchmarks.command()
+@rounds_option
+@click.option("--waiting", type=click.IntRange(2_000), help="Waiting messages in the larger case [1,000,000].")
+@common_options
+def queue(rounds: int | None, waiting: int | None, json_file: Path | None, quick: bool) -> None:
+    """Bulk enqueueing, and the cost of a message with few or very many waiting messages.
+
+    A million waiting messages take about 3 GB of memory in the embedded broker.
+    """
+    from benchmarks.queueing import measure
+
+    run_benchmark(
+        json_file, lambda: measure(rounds=rounds or 3, quick=quick, many=waiting, command=command_line(), say=say)
+    )
+
+
+@benchmarks.command()
+@rounds_option
+@original_option
+@common_options
+def start(rounds: int | None, original: Path | None, json_file: Path | None, quick: bool) -> None:
+    """The time until a worker is ready, and the time of `tussis --help`."""
+    from benchmarks.start import measure
+
+    model = original_of(original)
+    run_benchmark(json_file, lambda: measure(model, rounds=rounds or 5, quick=quick, command=command_line()))
+
+
+@benchmarks.command()
+@rounds_option
+@common_options
+def store(rounds: int | None, json_file: Path | None, quick: bool) -> None:
+    """Claims and results as workers write them: segment rows per second, and the time in addition to one fsync."""
+    from benchmarks.store import measure
+
+    run_benchmark(json_file, lambda: measure(rounds=rounds or (3 if quick else 5), quick=quick, command=command_line()))
+
+
+if __name__ == "__main__":
+    try:
+        benchmarks(prog_name="python -m benchmarks")
+    except TussisError as error:
+        sys.exit(f"tussis: {printable(str(error))}")
