@@ -26,18 +26,19 @@ install: $(STAMPS)/dev  ## create .venv and install everything, tests and checks
 demo: $(STAMPS)/demo  ## real servers, a worker, recordings, results; AUDIO=DIR takes your own recordings
 	@if [ -n "$$AUDIO" ]; then exec $(RUN)/tussis demo --audio "$$AUDIO"; else exec $(RUN)/tussis demo; fi
 
-# Files go to the two processes in their order, the long ones of tests/acceptance first: xdist's own order has the files
-# with the fewest tests last, and the longest of them alone at the end.
+# Four processes for two cores: half of the time, a test waits for servers, workers and deadlines. Files go to them in
+# their order, the long ones of tests/acceptance first: xdist's own order has the files with the fewest tests last, and
+# the longest of them alone at the end.
 test: $(STAMPS)/dev  ## run the test suite against real servers; ARGS='-k name' chooses
 	$(RUN)/python -m pytest -m 'not faults_only and not slow and not performance' \
-	    -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	    -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 speed: $(STAMPS)/dev  ## hold the promised speed, in short measurements (four minutes, alone on the machine)
 	$(RUN)/python -m pytest -m 'performance and not slow' $(ARGS)
 
 # The first folder is named so that its conftest.py, which prints the table, is loaded in the process that reports.
 faults: $(STAMPS)/dev  ## run the tests that kill, freeze and cut, and every test that takes too long for `make test`
-	$(RUN)/python -m pytest -m 'faults_only or scenario' -n 2 --dist worksteal \
+	$(RUN)/python -m pytest -m 'faults_only or scenario' -n 3 --dist worksteal \
 	    tests/faults tests/acceptance tests/integration $(ARGS)
 
 soak: $(STAMPS)/dev  ## run the pipeline under random faults; ARGS='--minutes 20 --seed 7'

@@ -168,7 +168,7 @@ def test_a_wrong_call_is_one_line(
         if value is not None:
             environment[name] = f"http://127.0.0.1:{unused_port}" if value == "S3" else value
 
-    run = deployment.spawn(*words, environment=environment, cwd=tmp_path)
+    run = deployment.spawn(*words, environment=environment, cwd=tmp_path, preloaded=deployment.preloaded)
 
     assert run.wait(BUDGET_S) == status, run.text
     assert [line for line in run.stdout if "stopping" not in line] == []

@@ -71,7 +71,7 @@ class Deployment:
     def tussis(self, *arguments: str, **settings: object) -> Running:
         """Run a ``tussis`` command against this deployment."""
         environment = self.environment | {f"TUSSIS_{name.upper()}": str(value) for name, value in settings.items()}
-        return self.spawn(*arguments, environment=environment)
+        return self.spawn(*arguments, environment=environment, preloaded=self.preloaded)
 
     def enqueue(self, key: str, data: bytes | None, **fields: object) -> Job:
         """Upload ``data`` (unless it is None) and open a job pinned to the entity tag. ``fields`` are the job's."""

@@ -217,8 +217,15 @@ def int8_resnet(random_resnet: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def resnet_network() -> CoughNet:
+def resnet_network(tmp_path_factory: pytest.TempPathFactory) -> CoughNet:
     """The network of ``random_resnet``, calibrated a second time (about 5 s). Tests must not change it."""
+    import torch
+
+    from tussis.worker.modelling.architecture import CoughNet
     from tussis.worker.modelling.calibrate import random_network
 
-    return random_network(RESNET_SEED)
+    path = session_folder(tmp_path_factory, "resnet-network") / "network.pt"
+    made_once(path, lambda path: torch.save(random_network(RESNET_SEED).state_dict(), path))
+    network = CoughNet()
+    network.load_state_dict(torch.load(path))
+    return network.eval()
