@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.support.waiting import wait_until
-from tests.unit.device.test_device_engine import order
+from tests.unit.device.test_device_engine import arguments
 from tussis.worker.device import host
 from tussis.worker.device.host import DeviceHost
 from tussis.worker.status.rundir import RunDir
@@ -61,7 +61,7 @@ def make(run_dir: RunDir, tiny_model: Path, ended: list[int], monkeypatch: pytes
     made: list[DeviceHost] = []
 
     def one(script: str) -> DeviceHost:
-        told = replace(order(tiny_model), run_dir=str(run_dir.path))
+        told = replace(arguments(tiny_model), run_dir=str(run_dir.path))
         made.append(DeviceHost(told, run_dir, ended.append, entry=["-c", script]))
         return made[-1]
 
@@ -191,7 +191,7 @@ def test_a_lack_of_memory_at_the_start_is_no_refusal(make: Make, ended: list[int
 
 
 def order_deadline(each: DeviceHost) -> float:
-    return each._order.deadline_s
+    return each._arguments.deadline_s
 
 
 @pytest.mark.parametrize("script", [GOOD, STUBBORN])

@@ -16,7 +16,7 @@ from tussis.worker.bench.material import workloads
 from tussis.worker.bench.place import Place, Program, place, stop
 from tussis.worker.bench.report import Cell, Column, Report, Verdict, hardware
 from tussis.worker.detector.manifest import read_manifest
-from tussis.worker.device.order import DeviceOrder, OnDevice
+from tussis.worker.device.arguments import DeviceArguments, OnDevice
 from tussis.worker.local.surroundings import tussis_command
 
 #: Recordings a second, as a share of ``session.run`` alone on the same device.
@@ -99,8 +99,8 @@ def _report(plan: Plan, command: str, count: int, alone: dict[int, list[Spent]],
     )
 
 
-def _order(plan: Plan) -> DeviceOrder:
-    return DeviceOrder(
+def _order(plan: Plan) -> DeviceArguments:
+    return DeviceArguments(
         model=str(plan.model),
         sha256=read_manifest(plan.model).sha256,
         provider=plan.on.provider,
@@ -125,7 +125,7 @@ def _session_run(order: str, sizes: Sequence[int]) -> Callable[[int], object]:
 
     from tussis.worker.device.engine import Engine
 
-    told = DeviceOrder.from_json(order)
+    told = DeviceArguments.from_json(order)
     torch.set_num_threads(told.threads)
     engine = Engine.load(told)
     runs = {size: engine.bare_run(size, _SEGMENTS) for size in sizes}

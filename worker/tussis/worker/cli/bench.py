@@ -300,7 +300,7 @@ def device(
     """A GPU worker, enqueue to committed rows, against the model alone on the same GPU; recordings of 10 s."""
     model = _original(original)
     from tussis.worker.bench.device import Plan, measure
-    from tussis.worker.device.order import OnDevice, Provider
+    from tussis.worker.device.arguments import OnDevice, Provider
 
     plan = Plan(
         model=model,

@@ -26,8 +26,8 @@ from tussis.worker.status.rundir import RunDir
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How this worker analyses a job."""
+class JobProfile:
+    """The profile for a job."""
 
     profile: Profile
     overridden: bool
@@ -55,7 +55,7 @@ class WorkerContext:
         """The limits for a recording."""
         return limits_of(self.settings)
 
-    def plan(self, job: Job) -> Plan:
+    def profile_of(self, job: Job) -> JobProfile:
         """Choose the profile: the job's, or the manifest's if the job has none.
 
         Raises :class:`ModelNotServed` when the job names another model, and :class:`UnknownProfile`.
@@ -66,7 +66,7 @@ class WorkerContext:
                 f"the message asks for model {job.model!r}, this worker serves {manifest.name}@{manifest.version}"
             )
         profile = profile_named(job.profile or manifest.profile)
-        return Plan(profile, overridden=profile.name != manifest.profile)
+        return JobProfile(profile, overridden=profile.name != manifest.profile)
 
     def check_stop(self) -> None:
         """Raise :class:`Stopping` when the worker stops and its grace period is over."""
