@@ -36,8 +36,8 @@ def test_the_build_for_cpus_is_refused(wanted: DeviceArguments, monkeypatch: pyt
     ("available", "version", "count", "provider", "message"),
     [
         (False, None, 0, "cuda", "is built without CUDA and finds none"),
-        (False, "13.0", 0, "cuda", "is built for CUDA 13.0 and finds none; is the driver there"),
-        (True, "13.0", 1, "cuda", "no CUDA device 1: there are 1, counted from 0"),
+        (False, "13.0", 0, "cuda", "is built for CUDA 13.0 and finds none: check the driver"),
+        (True, "13.0", 1, "cuda", "no CUDA device 1: the machine has 1, numbered from 0"),
         (True, "13.0", 2, "tensorrt", "has no TensorrtExecutionProvider: use --provider cuda"),
     ],
 )

@@ -108,14 +108,14 @@ def test_a_graph_of_fixed_size_gets_what_it_takes(tmp_path: Path, engine: Engine
 
 def test_a_model_that_looks_at_its_neighbours_is_refused(tmp_path: Path) -> None:
     path = write_tiny(tmp_path, Tiny(looks_at_neighbours=True))
-    with pytest.raises(ModelRefused, match="with its neighbours in a run"):
+    with pytest.raises(ModelRefused, match="with the others in its run"):
         Engine.load(arguments(path)).warm_up(arguments(path))
 
 
 def test_a_model_that_was_replaced_meanwhile_is_refused(tmp_path: Path) -> None:
     before = arguments(write_tiny(tmp_path))
     write_tiny(tmp_path, Tiny(logit_factor=2.0), version="2")
-    with pytest.raises(ModelRefused, match="was replaced since this worker started"):
+    with pytest.raises(ModelRefused, match="was replaced after this worker started"):
         Engine.load(before)
 
 

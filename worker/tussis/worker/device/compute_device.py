@@ -94,8 +94,8 @@ class CudaDevice:
         wanted = self.execution[0][0]
         if not providers or providers[0] != wanted:
             raise DeviceUnavailable(
-                f"onnxruntime opened the model with {', '.join(providers)}, not with {wanted}: CUDA 13 and cuDNN 9 have"
-                " to be there, as the extra gpu brings them (its warning above says which library is missing)"
+                f"onnxruntime opened the model with {', '.join(providers)}, not with {wanted}: install CUDA 13 and"
+                " cuDNN 9 with the extra gpu (the warning of onnxruntime above names the missing library)"
             )
 
     def upload(self, samples: torch.Tensor) -> torch.Tensor:
@@ -127,8 +127,8 @@ def find_device(arguments: DeviceArguments) -> ComputeDevice:
     available = onnxruntime.get_available_providers()
     if _CUDA not in available:
         raise NotInstalled(
-            f"onnxruntime {onnxruntime.__version__} has no {_CUDA} (it has {', '.join(available)}): in an"
-            f" environment of its own, without the package onnxruntime: {pip_line('gpu')}"
+            f"onnxruntime {onnxruntime.__version__} has no {_CUDA} (it has {', '.join(available)}): install the"
+            f" extra gpu in a new environment, without the package onnxruntime: {pip_line('gpu')}"
         )
     if arguments.provider is Provider.TENSORRT and _TENSORRT not in available:
         raise NotInstalled(f"onnxruntime {onnxruntime.__version__} has no {_TENSORRT}: use --provider cuda")
@@ -136,10 +136,10 @@ def find_device(arguments: DeviceArguments) -> ComputeDevice:
         built = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
         if torch.version.cuda is None:
             built = f"torch {torch.__version__} is built without CUDA"
-        raise DeviceUnavailable(f"no CUDA device: {built} and finds none; is the driver there (nvidia-smi)?")
+        raise DeviceUnavailable(f"no CUDA device: {built} and finds none: check the driver with nvidia-smi")
     count = torch.cuda.device_count()
     if arguments.device_index >= count:
-        raise DeviceUnavailable(f"no CUDA device {arguments.device_index}: there are {count}, counted from 0")
+        raise DeviceUnavailable(f"no CUDA device {arguments.device_index}: the machine has {count}, numbered from 0")
     # torch has loaded the same libraries. If it has not loaded one, this finds it in torch's environment.
     onnxruntime.preload_dlls()
     return _cuda_device(arguments)

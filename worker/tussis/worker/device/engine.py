@@ -53,7 +53,7 @@ class Engine:
         path = Path(arguments.model)
         manifest = read_manifest(path)
         if manifest.sha256 != arguments.sha256:
-            raise ModelRefused(f"{path} was replaced since this worker started: start the worker anew")
+            raise ModelRefused(f"{path} was replaced after this worker started: restart the worker")
         data = read_model(path)
         check_sha256(data, manifest, str(path))
         session = open_session(data, str(path), intra_op_threads=arguments.threads, execution=device.execution)
@@ -85,12 +85,12 @@ class Engine:
                 shift = _shift(single, among)
                 if shift > NEIGHBOUR_TOLERANCE:
                     raise ModelRefused(
-                        f"{self.manifest.label}: a recording's logits move by {shift:.2g} with its neighbours in a run"
-                        f" (at most {NEIGHBOUR_TOLERANCE:g}): see tussis models check"
+                        f"{self.manifest.label}: the logits of a recording change by {shift:.2g} with the others in its"
+                        f" run (limit {NEIGHBOUR_TOLERANCE:g}): run tussis models check"
                     )
             self._answered([longest])
         except InferenceFailed as error:
-            raise ModelRefused(f"{self.manifest.label} does not run on noise: {error}") from None
+            raise ModelRefused(f"{self.manifest.label} failed on random test input: {error}") from None
         self._reference = single
 
     def works(self) -> bool:

@@ -59,7 +59,7 @@ def serve(arguments: DeviceArguments, run_dir: RunDir, life: Life) -> None:
     """Load the model and serve carriers. Raises operator's errors, only before the process is ready."""
     began = time.monotonic()
     if arguments.provider is Provider.CPU:
-        _log.warning("device_trial", reason="the device process computes on the CPU: for trials, not for service")
+        _log.warning("device_trial", reason="the device process computes on the CPU, which is for trials only")
     # torch is imported first, because onnxruntime uses the CUDA libraries that torch has loaded.
     import torch
 

@@ -98,7 +98,7 @@ class Server:
             while True:
                 request = carrier.read()
                 if request.wave.profile not in PROFILES:
-                    raise Garbled(f"no profile {request.wave.profile!r}")
+                    raise Garbled(f"unknown profile {request.wave.profile!r}")
                 self._waiting.add(Queued(request, carrier))
         except Gone:
             pass
@@ -106,7 +106,7 @@ class Server:
             _log.error("carrier_garbled", reason=str(error))
         except MemoryError:
             # The carrier sends it again, a limited number of times.
-            _log.warning("carrier_refused", reason="no memory for a recording")
+            _log.warning("carrier_refused", reason="too little memory for a recording")
         finally:
             self._remove(carrier)
 

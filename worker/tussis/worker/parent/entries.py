@@ -174,7 +174,7 @@ def _decoded(text: bytes, what: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise _Unreadable(f"{what} is not JSON: {error}", text) from None
     if is_nested_deeper(decoded, _NESTING):
-        raise _Unreadable(f"{what} has more than {_NESTING} lists and objects inside each other", text)
+        raise _Unreadable(f"{what} is nested deeper than {_NESTING} levels", text)
     return decoded
 
 

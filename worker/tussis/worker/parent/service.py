@@ -93,7 +93,7 @@ def _new_run_dir(settings: Settings, worker: str) -> RunDir:
         run_dir.beat(Phase.STARTING)
     except OSError as error:
         raise SettingsInvalid(
-            f"cannot write in {settings.run_dir} ({error.strerror}): set TUSSIS_RUN_DIR to a folder of your own"
+            f"cannot write in {settings.run_dir} ({error.strerror}): set TUSSIS_RUN_DIR to a writable folder"
         ) from error
     return run_dir
 

@@ -63,7 +63,7 @@ class WorkerContext:
         manifest = self.scorer.manifest
         if job.model is not None and job.model not in (manifest.name, f"{manifest.name}@{manifest.version}"):
             raise ModelNotServed(
-                f"the message asks for model {job.model!r}, this worker serves {manifest.name}@{manifest.version}"
+                f"the job names model {job.model!r}, and this worker serves {manifest.name}@{manifest.version}"
             )
         profile = profile_named(job.profile or manifest.profile)
         return JobProfile(profile, overridden=profile.name != manifest.profile)
@@ -72,12 +72,12 @@ class WorkerContext:
         """Raise :class:`Stopping` when the worker stops and its grace period is over."""
         elapsed = self.run_dir.stopping_for()
         if elapsed is not None and elapsed > self.settings.soft_shutdown_s:
-            raise Stopping("the worker stops; its grace period is over")
+            raise Stopping("the worker is stopping and its grace period is over")
 
     def pause(self, seconds: float) -> None:
         """Wait. Raises :class:`Stopping` as soon as the worker stops."""
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
             if self.run_dir.stopping_for() is not None:
-                raise Stopping("the worker stops")
+                raise Stopping("the worker is stopping")
             time.sleep(min(left, 0.2))
