@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.support.models import RESNET_SEED, images, kept
-from tests.unit.device.test_device_engine import answers, order
+from tests.unit.device.test_device_engine import answers, arguments
 from tussis.shared.errors import ModelRefused, OutputUnwritable
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest, sha256_of
