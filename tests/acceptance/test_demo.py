@@ -145,7 +145,7 @@ def test_a_second_run_reuses_everything_and_dies_as_a_whole(place: Place, spawn:
     second.wait_for_line("running  ", RUN_S)
     analyses = place.analyses()
 
-    assert any("0 of 3 to s3://tussis-demo, 3 lay there already" in line for line in second.stdout)
+    assert any("0 of 3 to s3://tussis-demo, 3 were there already" in line for line in second.stdout)
     assert second.wait_for_line("reused  ", 1).startswith("reused        all from 20")
     assert [analysis.key for analysis in analyses] == keys(place)
     for analysis in analyses:

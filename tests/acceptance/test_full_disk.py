@@ -79,7 +79,7 @@ def test_a_disk_that_is_too_small_is_named_at_the_start(disk: Disk, spawn: Spawn
     assert run.wait(READY_S) == 1, run.text
     (line,) = run.stderr
     assert line.startswith(f"tussis: the disk is full: cannot write {data}"), run.text
-    assert line.endswith("; make room, or choose another folder")
+    assert line.endswith("; free disk space, or choose another folder")
     assert processes_in(data) == []
 
 
@@ -112,8 +112,8 @@ def test_a_disk_that_fills_up_while_it_serves_is_named(disk: Disk, spawn: Spawn,
     ("error", "full", "expected"),
     [
         (ServerFailed("initdb failed: could not write: No space left on device"), False, DiskFull),
-        (ServerFailed("broker did not start: it wrote nothing"), True, DiskFull),
-        (ServerFailed("broker did not start: it wrote nothing"), False, ServerFailed),
+        (ServerFailed("broker did not start: no output"), True, DiskFull),
+        (ServerFailed("broker did not start: no output"), False, ServerFailed),
         (DatabaseUnavailable("no database answers"), True, DiskFull),
         (OSError(errno.EDQUOT, "Disk quota exceeded"), False, DiskFull),
         (OSError(errno.EACCES, "Permission denied"), False, OSError),

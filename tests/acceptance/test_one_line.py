@@ -144,7 +144,7 @@ TABLE: tuple[tuple[list[str], dict[str, str | None], int, str], ...] = (
     (["up", "--model", "/none.onnx"], {}, 1, "no model file /none.onnx"),
     (["demo", "--audio", "/none"], {}, 1, "/none"),
     (["worker", "cpu", "--concurrency", "0"], {}, 2, "0 is not in the range"),
-    (["worker", "cpu"], {"TUSSIS_RUN_DIR": "/proc/none"}, 1, "set TUSSIS_RUN_DIR to a folder of your own"),
+    (["worker", "cpu"], {"TUSSIS_RUN_DIR": "/proc/none"}, 1, "set TUSSIS_RUN_DIR to a writable folder"),
     (["worker", "cpu"], {"TUSSIS_MODEL": None}, 1, "TUSSIS_MODEL is not set"),
     (["status"], {"TUSSIS_BROKER_URL": None}, 1, "TUSSIS_BROKER_URL is not set"),
     (["results"], {"TUSSIS_DATABASE_URL": None}, 1, "TUSSIS_DATABASE_URL is not set"),

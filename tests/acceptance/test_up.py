@@ -92,7 +92,7 @@ def test_up_serves_says_what_happens_refuses_a_second_one_and_leaves_nothing(spa
 
         # A worker that was ready comes back.
         worker_of(data).kill()
-        first.wait_for_line("starting it again", SOON_S)
+        first.wait_for_line("restarting it", SOON_S)
         wait_until(
             lambda: sum("worker ready" in line for line in first.stdout) == 2, READY_S, "the second worker's readiness"
         )

@@ -14,13 +14,13 @@ import torch
 
 from tests.support.deployment import Deployment
 from tests.support.sounds import wav
-from tests.unit.device.test_device_engine import answers, order
+from tests.unit.device.test_device_engine import answers, arguments
 from tussis.shared.dsp.images import images
 from tussis.shared.dsp.profiles import PROFILES, profile_named
 from tussis.shared.dsp.segments import cut_segments
 from tussis.worker.detector.detector import Detector
+from tussis.worker.device.arguments import Provider
 from tussis.worker.device.engine import Engine, noise
-from tussis.worker.device.order import Provider
 from tussis.worker.device.wire import Wave
 from tussis.worker.pipeline.scoring import OwnProcess
 
@@ -35,7 +35,7 @@ TOLERANCE = 1e-3
 
 @pytest.fixture(scope="module")
 def engine(random_resnet: Path) -> Engine:
-    told = order(random_resnet, provider=Provider.CUDA, carriers=8, batch_segments=256)
+    told = arguments(random_resnet, provider=Provider.CUDA, carriers=8, batch_segments=256)
     engine = Engine.load(told)
     engine.warm_up(told)
     return engine

@@ -68,7 +68,7 @@ def test_a_model_that_looks_at_its_neighbours_ends_the_worker_with_one_line(
     assert worker.wait(READY_S) == 1
     (line,) = [line for line in worker.stderr if not line.startswith("{")]
     assert line.startswith("tussis: ")
-    assert "with its neighbours in a run" in line
+    assert "with the others in its run" in line
 
 
 def test_a_device_process_that_cannot_start_again_ends_the_worker_with_the_reason(
@@ -80,6 +80,6 @@ def test_a_device_process_that_cannot_start_again_ends_the_worker_with_the_reaso
     write_tiny(tmp_path, Tiny(logit_factor=2.0), version="2")
     os.kill(device_pids(worker)[0], signal.SIGKILL)
     assert worker.wait(DRAINED_S) == 1
-    assert "was replaced since this worker started" in worker.stderr[-1]
+    assert "was replaced after this worker started" in worker.stderr[-1]
     assert worker.stderr[-1].startswith("tussis: ")
     assert any(event.get("event") == "device_refused" for event in worker.events)

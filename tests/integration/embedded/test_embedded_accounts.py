@@ -195,5 +195,5 @@ def test_an_ordinary_user_without_rights_gets_one_clear_line(spawn: Spawn, folde
         owner = nobody.run(spawn, place, "leave")
         assert owner.wait(60) == 1
         assert len(owner.stderr) == 1
-        assert owner.stderr[0].startswith(f"tussis: cannot keep the embedded servers' data in {place}")
-        assert owner.stderr[0].endswith("Permission denied; choose a folder of your own")
+        assert owner.stderr[0].startswith(f"tussis: cannot store the data of the embedded servers in {place}")
+        assert owner.stderr[0].endswith("Permission denied; choose a writable folder")

@@ -243,7 +243,7 @@ def test_the_password_of_other_data_is_refused(folder: Path) -> None:
         assert started_s < 60 * PATIENCE
     (folder / "credentials.json").write_text(json.dumps({**secrets, "postgres_password": "foreign"}))
 
-    with pytest.raises(ServerFailed, match="is not that of the data"), Servers(folder):
+    with pytest.raises(ServerFailed, match="is not that of the database"), Servers(folder):
         pass
 
 

@@ -55,10 +55,10 @@ def test_a_good_worker_is_live_and_ready_and_a_stopped_process_is_not(deployment
 
     worker.signal(signal.SIGSTOP)
     try:
-        wait_until(lambda: "consuming came to a stand" in one(probes.live(tmp_path, silence_s=3)), 20, "no life")
+        wait_until(lambda: "it hangs: consuming, no beat" in one(probes.live(tmp_path, silence_s=3)), 20, "no life")
         status, said = probe("live", tmp_path, "--silence", "3")
         assert status == 1
-        assert said.startswith(f"{name}: not live: consuming came to a stand ")
+        assert said.startswith(f"{name}: not live: it hangs: consuming, no beat for ")
     finally:
         worker.signal(signal.SIGCONT)
     wait_until(lambda: one(probes.live(tmp_path, silence_s=3)) == "", SOON_S, "life")
@@ -90,7 +90,7 @@ def test_an_event_loop_that_hangs_is_not_alive_although_a_thread_beats(deploymen
     deployment.worker(faulty=True, concurrency=1)
     wait_until(lambda: one(probes.live(tmp_path, silence_s=3)) == "", SOON_S, "life")
     stuck.touch()
-    wait_until(lambda: "consuming came to a stand" in one(probes.live(tmp_path, silence_s=3)), 30, "no life")
+    wait_until(lambda: "it hangs: consuming, no beat" in one(probes.live(tmp_path, silence_s=3)), 30, "no life")
 
     def ahead() -> bool:
         house, beat = run_dirs(tmp_path)[0].parent_status(), run_dirs(tmp_path)[0].last_beat()
@@ -107,7 +107,7 @@ def test_a_loop_that_turns_and_takes_nothing_is_not_alive(deployment: Deployment
     deaf.touch()
     for number in range(6):
         deployment.enqueue(f"{number}.wav", wav(0.3, seed=number))
-    wait_until(lambda: "took nothing for" in one(probes.live(tmp_path, silence_s=2)), SOON_S, "no life")
+    wait_until(lambda: "took no message for" in one(probes.live(tmp_path, silence_s=2)), SOON_S, "no life")
     deaf.unlink()
     deployment.wait_drained(90)
     wait_until(lambda: one(probes.live(tmp_path, silence_s=2)) == "", SOON_S, "life")
@@ -117,7 +117,7 @@ def test_servers_that_are_away_leave_it_alive_and_not_ready(deployment: Deployme
     deployment.worker(concurrency=1)
     deployment.servers.postgres.kill()
     deployment.enqueue("a.wav", wav(0.5))
-    wait_until(lambda: "it waits: " in one(probes.ready(tmp_path)), SOON_S, "the wait for the database")
+    wait_until(lambda: "a process waits: " in one(probes.ready(tmp_path)), SOON_S, "the wait for the database")
     assert one(probes.live(tmp_path)) == ""
     deployment.servers.postgres.start()
     deployment.wait_drained(90)
@@ -149,7 +149,7 @@ def test_a_consumer_that_does_not_come_back_to_its_broker_is_not_alive(
     run_dir.write_status(ParentStatus(now, 1, 1, broker_since=now - 5, starving_since=None))
     assert one(probes.live(tmp_path)) == ""
     run_dir.write_status(ParentStatus(now, 1, 1, broker_since=500.0, starving_since=None))
-    assert "not connected for 61 s, and the broker answers" in one(probes.live(tmp_path))
+    assert "not connected to the broker for 61 s, although it answers" in one(probes.live(tmp_path))
 
 
 def test_what_a_killed_worker_leaves_behind_counts_as_none_and_goes_away(tmp_path: Path, run_dir: RunDir) -> None:

@@ -146,5 +146,6 @@ def test_a_port_that_is_taken_is_said_in_one_line(deployment: Deployment) -> Non
         worker = deployment.start_worker("--metrics-port", str(port), concurrency=1)
         assert worker.wait(READY_S) == 1
     assert [line for line in worker.stderr if line.startswith("tussis: ")] == [
-        f"tussis: cannot serve metrics on 0.0.0.0:{port} (Address already in use): choose another TUSSIS_METRICS_PORT"
+        f"tussis: cannot serve metrics on 0.0.0.0:{port} (Address already in use): "
+        "set TUSSIS_METRICS_PORT to another port"
     ]

@@ -29,13 +29,13 @@ from tussis.shared.store.records import Claimed, ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
 from tussis.worker.detector.manifest import read_manifest
-from tussis.worker.sweep.place import Place, read_place, write_place
-from tussis.worker.sweep.sweep import PAGE, Counts, Order, Step, Sweep
+from tussis.worker.sweep.progress import SweepProgress, read_progress, write_progress
+from tussis.worker.sweep.sweep import PAGE, Counts, Sweep, SweepRequest, SweptPage
 
 BUCKET = "recordings"
 ETAG = "e1"
 SERVED = Question(sha256="a" * 64, profile="documented")
-ORDER = Order(
+ORDER = SweepRequest(
     prefix=ObjectAddress(BUCKET, ""),
     question=SERVED,
     model=None,
@@ -81,8 +81,8 @@ def begin(store: Store, model: ModelFacts, key: str, **fields: Any) -> Claimed:
 
 
 def sweep(
-    store: Store, ledger: Ledger, objects: Iterable[ListedObject], order: Order = ORDER
-) -> tuple[list[Step], Counts]:
+    store: Store, ledger: Ledger, objects: Iterable[ListedObject], order: SweepRequest = ORDER
+) -> tuple[list[SweptPage], Counts]:
     def listing(start_after: str) -> Iterable[ListedObject]:
         return (found for found in objects if found.key > start_after)
 
@@ -90,7 +90,7 @@ def sweep(
     return list(run.run()), run.counts
 
 
-def uris(steps: list[Step]) -> list[str]:
+def uris(steps: list[SweptPage]) -> list[str]:
     return [uri for step in steps for uri in step.uris]
 
 
@@ -297,16 +297,16 @@ def test_a_sweep_that_was_broken_off_goes_on_where_it_was(
 
     def keep_places() -> None:
         for step in broken.run():
-            write_place(file, Place(order, step.last_key, broken.counts))
+            write_progress(file, SweepProgress(order, step.last_key, broken.counts))
 
     with pytest.raises(BrokerUnavailable):
         keep_places()
 
-    place = read_place(file, order)
-    assert place is not None
-    assert place.last_key == "01999"
-    rest = Sweep(ORDER, listing, ledger, store, counts=place.counts)
-    steps = list(rest.run(place.last_key))
+    progress = read_progress(file, order)
+    assert progress is not None
+    assert progress.last_key == "01999"
+    rest = Sweep(ORDER, listing, ledger, store, counts=progress.counts)
+    steps = list(rest.run(progress.last_key))
 
     assert asked == ["", "01999"]
     assert [len(step.uris) for step in steps] == [PAGE, 7]
@@ -318,14 +318,14 @@ def test_a_sweep_that_was_broken_off_goes_on_where_it_was(
 def test_a_file_that_is_no_place_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "place").write_text(text, encoding="latin-1")
     with pytest.raises(FileUnreadable, match="place"):
-        read_place(tmp_path / "place", {})
+        read_progress(tmp_path / "place", {})
 
 
 def test_a_place_of_another_sweep_is_refused(tmp_path: Path) -> None:
-    write_place(tmp_path / "place", Place({"prefix": "s3://a/", "model": "x"}, "k", Counts(listed=3)))
+    write_progress(tmp_path / "place", SweepProgress({"prefix": "s3://a/", "model": "x"}, "k", Counts(listed=3)))
     with pytest.raises(FileUnreadable, match=r"another sweep \(prefix differ"):
-        read_place(tmp_path / "place", {"prefix": "s3://b/", "model": "x"})
-    assert read_place(tmp_path / "none", {}) is None
+        read_progress(tmp_path / "place", {"prefix": "s3://b/", "model": "x"})
+    assert read_progress(tmp_path / "none", {}) is None
 
 
 def _endless(count: int) -> Iterator[ListedObject]:
@@ -364,7 +364,7 @@ def test_the_command_sweeps_a_bucket_and_resumes(deployment: Deployment, tiny_mo
     assert "5 would be enqueued" in dry.stderr[-1]
 
     told = {"prefix": prefix, "model": read_manifest(tiny_model).sha256, "profile": None, "retry": False}
-    write_place(place, Place(told, "2026/1.wav", Counts(listed=2, enqueued=2)))
+    write_progress(place, SweepProgress(told, "2026/1.wav", Counts(listed=2, enqueued=2)))
     done = deployment.tussis("sweep", prefix, "--resume", str(place), "--json", "--priority", "3")
     assert done.wait(60) == 0, done.text
     summary = json.loads(done.stdout[0])

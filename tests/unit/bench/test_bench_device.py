@@ -10,7 +10,7 @@ from tussis.worker.bench import device
 from tussis.worker.bench.crew import Spent
 from tussis.worker.bench.device import DeviceMeasurement
 from tussis.worker.bench.floor import Rounds
-from tussis.worker.device.order import OnDevice, Provider
+from tussis.worker.device.arguments import OnDevice, Provider
 
 MEASUREMENT = DeviceMeasurement(Path("cough.onnx"), OnDevice(Provider.CUDA), children=16, rounds=2)
 

@@ -155,7 +155,7 @@ def test_a_name_that_is_not_utf8_and_one_that_is_too_long_for_a_key(tmp_path: Pa
 
 def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(FileUnreadable, match=r"^no audio file in .*: looked for names that end in \.wav, "):
+    with pytest.raises(FileUnreadable, match=r"^no audio file in .*: no name ends in \.wav, "):
         found_in(tmp_path, None)
-    with pytest.raises(FileUnreadable, match="is no folder"):
+    with pytest.raises(FileUnreadable, match="is not a folder"):
         found_in(tmp_path / "notes.txt", None)

@@ -18,8 +18,8 @@ from tussis.worker.detector.detector import Detector, Scores
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.session import RunFailed
 from tussis.worker.detector.shipped import default_model
+from tussis.worker.device.arguments import DeviceArguments, Provider
 from tussis.worker.device.engine import Engine, noise, padded
-from tussis.worker.device.order import DeviceOrder, Provider
 from tussis.worker.device.wire import Wave
 from tussis.worker.pipeline.scoring import OwnProcess
 
@@ -27,8 +27,8 @@ from tussis.worker.pipeline.scoring import OwnProcess
 TOLERANCE = 1e-4
 
 
-def order(model: Path, **changes: object) -> DeviceOrder:
-    plain = DeviceOrder(
+def arguments(model: Path, **changes: object) -> DeviceArguments:
+    plain = DeviceArguments(
         model=str(model),
         sha256=read_manifest(model).sha256,
         provider=Provider.CPU,
@@ -63,8 +63,8 @@ def assert_equal(one: Scores, other: Scores, tolerance: float = TOLERANCE) -> No
 
 @pytest.fixture(scope="module")
 def engine(tiny_model: Path) -> Engine:
-    engine = Engine.load(order(tiny_model))
-    engine.warm_up(order(tiny_model))
+    engine = Engine.load(arguments(tiny_model))
+    engine.warm_up(arguments(tiny_model))
     return engine
 
 
@@ -90,7 +90,7 @@ def test_nobody_s_answer_depends_on_the_neighbours(engine: Engine) -> None:
 def test_nor_with_a_trained_network() -> None:
     model = default_model()
     assert model is not None
-    engine = Engine.load(order(model, batch_segments=32))
+    engine = Engine.load(arguments(model, batch_segments=32))
     waves = [noise(count, seed) for seed, count in enumerate((2, 3, 1))]
     for wave, shared in zip(waves, answers(engine, *waves), strict=True):
         assert_equal(shared, answers(engine, wave)[0])
@@ -99,8 +99,8 @@ def test_nor_with_a_trained_network() -> None:
 @pytest.mark.parametrize("tiny", [Tiny(segments=32), Tiny(batch=1), Tiny(batch=1, segments=32)])
 def test_a_graph_of_fixed_size_gets_what_it_takes(tmp_path: Path, engine: Engine, tiny: Tiny) -> None:
     path = write_tiny(tmp_path, tiny)
-    fixed = Engine.load(order(path))
-    fixed.warm_up(order(path))
+    fixed = Engine.load(arguments(path))
+    fixed.warm_up(arguments(path))
     wave = noise(5, 1)
     waves = [wave] if tiny.batch == 1 else [wave, noise(7, 2)]
     assert_equal(answers(fixed, *waves)[0], answers(engine, wave)[0])
@@ -108,14 +108,14 @@ def test_a_graph_of_fixed_size_gets_what_it_takes(tmp_path: Path, engine: Engine
 
 def test_a_model_that_looks_at_its_neighbours_is_refused(tmp_path: Path) -> None:
     path = write_tiny(tmp_path, Tiny(looks_at_neighbours=True))
-    with pytest.raises(ModelRefused, match="with its neighbours in a run"):
-        Engine.load(order(path)).warm_up(order(path))
+    with pytest.raises(ModelRefused, match="with the others in its run"):
+        Engine.load(arguments(path)).warm_up(arguments(path))
 
 
 def test_a_model_that_was_replaced_meanwhile_is_refused(tmp_path: Path) -> None:
-    before = order(write_tiny(tmp_path))
+    before = arguments(write_tiny(tmp_path))
     write_tiny(tmp_path, Tiny(logit_factor=2.0), version="2")
-    with pytest.raises(ModelRefused, match="was replaced since this worker started"):
+    with pytest.raises(ModelRefused, match="was replaced after this worker started"):
         Engine.load(before)
 
 

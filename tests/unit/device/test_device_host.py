@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.support.waiting import wait_until
-from tests.unit.device.test_device_engine import order
+from tests.unit.device.test_device_engine import arguments
 from tussis.worker.device import host
 from tussis.worker.device.host import DeviceHost
 from tussis.worker.status.rundir import RunDir
@@ -61,7 +61,7 @@ def make(run_dir: RunDir, tiny_model: Path, ended: list[int], monkeypatch: pytes
     made: list[DeviceHost] = []
 
     def one(script: str) -> DeviceHost:
-        told = replace(order(tiny_model), run_dir=str(run_dir.path))
+        told = replace(arguments(tiny_model), run_dir=str(run_dir.path))
         made.append(DeviceHost(told, run_dir, ended.append, entry=["-c", script]))
         return made[-1]
 
@@ -92,7 +92,7 @@ def test_a_process_that_dies_is_replaced_at_once_and_the_worker_holds_meanwhile(
     look_until(each, lambda: ended, "its end to be seen")
     assert ended == [first]
     assert not each.ready
-    assert list(run_dir.holds().values()) == ["the device process is away: it ended with status -9"]
+    assert list(run_dir.holds().values()) == ["the device process is not available: it ended with exit status -9"]
     look_until(each, lambda: each.ready, "the next process")
     assert each.pid != first
     assert run_dir.holds() == {}
@@ -110,7 +110,7 @@ def test_false_starts_are_bounded(make: Make, ended: list[int]) -> None:
     each = make("raise SystemExit(7)")
     each.start()
     look_until(each, lambda: each.refused, "the last try")
-    assert each.refused == "the device process failed 5 times to start: it ended with status 7"
+    assert each.refused == "the device process failed to start 5 times: it ended with exit status 7"
     assert len(ended) == len(set(ended)) == 5
 
 
@@ -147,7 +147,7 @@ def test_a_process_that_cannot_be_killed_ends_the_worker_and_holds_up_no_look(
         look_until(each, lambda: each.refused, "the refusal")
         assert not each.ready
     assert each.refused is not None
-    assert each.refused.startswith(f"the device process {pid} cannot be killed (it gave no sign of life for ")
+    assert each.refused.startswith(f"the device process {pid} did not end after SIGKILL (it sent no report for ")
 
 
 def test_a_system_without_room_for_a_process_is_tried_again(
@@ -184,14 +184,14 @@ def test_a_lack_of_memory_at_the_start_is_no_refusal(make: Make, ended: list[int
     each.start()
     look_until(each, lambda: each.refused, "the last try")
     assert each.refused == (
-        "the device process failed 5 times to start: it ended with status 4:"
+        "the device process failed to start 5 times: it ended with exit status 4:"
         " onnxruntime cannot load m.onnx: Failed to allocate memory"
     )
     assert len(ended) == 5
 
 
 def order_deadline(each: DeviceHost) -> float:
-    return each._order.deadline_s
+    return each._arguments.deadline_s
 
 
 @pytest.mark.parametrize("script", [GOOD, STUBBORN])

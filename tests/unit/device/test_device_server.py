@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from tests.support.waiting import wait_until
-from tests.unit.device.test_device_engine import order
+from tests.unit.device.test_device_engine import arguments
 from tests.unit.device.test_device_scorer import answer, assert_own
 from tests.unit.device.test_device_wire import header
 from tussis.shared.errors import InferenceFailed
@@ -90,7 +90,7 @@ def serve(tiny_model: Path) -> Iterator[Serve]:
     with ExitStack() as stack:
 
         def one(engine: StandIn, wait_s: float = 20.0) -> Served:
-            told = order(tiny_model, batch_wait_ms=1000 * wait_s, batch_segments=512)
+            told = arguments(tiny_model, batch_wait_ms=1000 * wait_s, batch_segments=512)
             made = Server(cast(Engine, engine), told, NoDeviceMeter())
             thread = threading.Thread(target=made.run, daemon=True)
             thread.start()

@@ -208,14 +208,14 @@ def test_a_reply_in_pieces_is_one_reply(cuts: list[int]) -> None:
 def test_a_reply_that_stops_is_left(pair: Pair, cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "REST_S", 0.05)
     pair[0].sendall(reply_bytes(Reply(5, Kind.FAILED, b"something"))[:cut])
-    with pytest.raises(Garbled, match="in time"):
+    with pytest.raises(Garbled, match="timeout after"):
         wire.receive_reply(pair[1], time.monotonic() + 0.05)
 
 
 def test_a_length_beyond_any_reply_is_refused_unread(pair: Pair) -> None:
     fields = struct.pack("=4sQB3xI", b"TSR2", 5, Kind.SCORES, 2**32 - 1)
     pair[0].sendall(fields + struct.pack("=I", zlib.crc32(fields)))
-    with pytest.raises(Garbled, match="not the header"):
+    with pytest.raises(Garbled, match="invalid header"):
         wire.receive_reply(pair[1])
 
 

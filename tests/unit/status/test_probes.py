@@ -56,11 +56,11 @@ def reasons(run_dir: RunDir) -> tuple[str, str]:
     ("phase", "after_s", "live", "ready"),
     [
         (Phase.STARTING, 299, "", "it is loading the model"),
-        (Phase.STARTING, 301, "not started after 301 s", "not started after 301 s"),
+        (Phase.STARTING, 301, "it did not finish its start within 301 s", "it did not finish its start within 301 s"),
         (Phase.LOADING, 14, "", "it is loading the model"),
-        (Phase.LOADING, 16, "loading came to a stand 16 s ago", "loading came to a stand 16 s ago"),
+        (Phase.LOADING, 16, "it hangs: loading, no beat for 16 s", "it hangs: loading, no beat for 16 s"),
         (Phase.CONSUMING, 14, "", ""),
-        (Phase.CONSUMING, 16, "consuming came to a stand 16 s ago", "consuming came to a stand 16 s ago"),
+        (Phase.CONSUMING, 16, "it hangs: consuming, no beat for 16 s", "it hangs: consuming, no beat for 16 s"),
         (Phase.CONNECTING, 1000, "", "no connection to the broker"),
     ],
 )
@@ -78,7 +78,7 @@ def test_a_keeper_that_came_to_a_stand_is_seen(run_dir: RunDir, clock: Clock) ->
     run_dir.write_status(ParentStatus(clock.now, 2, 2, NOW, None))
     clock.now += 16
     run_dir.beat(Phase.CONSUMING)
-    assert reasons(run_dir)[0] == "the housekeeper came to a stand 16 s ago"
+    assert reasons(run_dir)[0] == "the housekeeper hangs: no report for 16 s"
 
 
 def test_children_holds_and_a_stop_count_for_readiness_only(run_dir: RunDir, clock: Clock) -> None:
@@ -88,13 +88,13 @@ def test_children_holds_and_a_stop_count_for_readiness_only(run_dir: RunDir, clo
     run_dir.write_status(ParentStatus(clock.now, 2, 2, NOW, None))
     assert reasons(run_dir) == ("", "")
     run_dir.hold("no database answers")
-    assert reasons(run_dir) == ("", "it waits: no database answers")
+    assert reasons(run_dir) == ("", "a process waits: no database answers")
     run_dir.resume()
     run_dir.stop()
     # Its event loop ends while the children finish: the keeper goes on.
     clock.now += 60
     run_dir.write_status(ParentStatus(clock.now, 2, 2, NOW, None))
-    assert reasons(run_dir) == ("", "it stops")
+    assert reasons(run_dir) == ("", "it is stopping")
 
 
 def test_starving_counts_after_twice_the_silence(run_dir: RunDir, clock: Clock) -> None:
@@ -102,7 +102,7 @@ def test_starving_counts_after_twice_the_silence(run_dir: RunDir, clock: Clock) 
     run_dir.write_status(ParentStatus(clock.now, 2, 2, NOW, clock.now - 29))
     assert reasons(run_dir)[0] == ""
     run_dir.write_status(ParentStatus(clock.now, 2, 2, NOW, clock.now - 31))
-    assert reasons(run_dir)[0] == "took nothing for 31 s, with messages waiting and children free"
+    assert reasons(run_dir)[0] == "took no message for 31 s, although messages wait and children are free"
 
 
 def test_a_probe_takes_half_a_second_of_the_processor(run_dir: RunDir) -> None:

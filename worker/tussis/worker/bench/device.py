@@ -16,7 +16,7 @@ from tussis.worker.bench.floor import Rounds, unsteady
 from tussis.worker.bench.material import workloads
 from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
 from tussis.worker.detector.manifest import read_manifest
-from tussis.worker.device.order import DeviceOrder, OnDevice
+from tussis.worker.device.arguments import DeviceArguments, OnDevice
 
 #: Recordings a second, as a share of ``session.run`` alone on the same device.
 TARGET = 0.8
@@ -58,9 +58,9 @@ def measure(
     sizes = sorted({1, most})
     alone: dict[int, list[Spent]] = {size: [] for size in sizes}
     worked: list[Spent] = []
-    order = _order(measurement)
+    arguments = _arguments(measurement)
     with ExitStack() as stack:
-        crew = stack.enter_context(Crew(1, _session_run, order.to_json(), sizes))
+        crew = stack.enter_context(Crew(1, _session_run, arguments.to_json(), sizes))
         environment = stack.enter_context(bench_environment())
         on = ("--provider", measurement.on.provider.value, "--device-index", str(measurement.on.index))
         settings = {"TUSSIS_BATCH_SEGMENTS": str(measurement.batch_segments)}
@@ -109,8 +109,8 @@ def _measurements(
     )
 
 
-def _order(measurement: DeviceMeasurement) -> DeviceOrder:
-    return DeviceOrder(
+def _arguments(measurement: DeviceMeasurement) -> DeviceArguments:
+    return DeviceArguments(
         model=str(measurement.model),
         sha256=read_manifest(measurement.model).sha256,
         provider=measurement.on.provider,
@@ -129,13 +129,13 @@ def _order(measurement: DeviceMeasurement) -> DeviceOrder:
     )
 
 
-def _session_run(order: str, sizes: Sequence[int]) -> Callable[[int], object]:
+def _session_run(arguments: str, sizes: Sequence[int]) -> Callable[[int], object]:
     """The model alone on the device. An item is the number of recordings in one run."""
     import torch
 
     from tussis.worker.device.engine import Engine
 
-    told = DeviceOrder.from_json(order)
+    told = DeviceArguments.from_json(arguments)
     torch.set_num_threads(told.threads)
     engine = Engine.load(told)
     runs = {size: engine.bare_run(size, _SEGMENTS) for size in sizes}

@@ -141,7 +141,7 @@ def device(
     """A GPU worker, from enqueue to committed rows, compared with the model alone on that GPU. Recordings of 10 s."""
     model = original_of(original)
     from tussis.worker.bench.device import DeviceMeasurement, measure
-    from tussis.worker.device.order import OnDevice, Provider
+    from tussis.worker.device.arguments import OnDevice, Provider
 
     measurement = DeviceMeasurement(
         model=model,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tussis.shared.settings import Settings
     from tussis.shared.store.known import Question
     from tussis.shared.store.repository import Store
-    from tussis.worker.sweep.sweep import Counts, Step
+    from tussis.worker.sweep.sweep import Counts, SweptPage
 
 #: Seconds between two lines of progress: on a terminal, and elsewhere.
 _EVERY_S, _EVERY_S_LOGGED = 0.2, 60.0
@@ -106,15 +106,15 @@ def sweep(
     from tussis.shared.settings import load_settings
     from tussis.shared.store.repository import Store
     from tussis.shared.uris import parse_s3_prefix
-    from tussis.worker.sweep.place import Place, read_place, remove_place, write_place
-    from tussis.worker.sweep.sweep import Order, Sweep
+    from tussis.worker.sweep.progress import SweepProgress, read_progress, remove_progress, write_progress
+    from tussis.worker.sweep.sweep import Sweep, SweepRequest
 
     settings = load_settings()
     address = parse_s3_prefix(prefix)
     if profile is not None:
         profile_named(profile)
     url = settings.need_broker()
-    order = Order(
+    request = SweepRequest(
         prefix=address,
         question=_question(settings, model, any_model, profile),
         model=model,
@@ -127,11 +127,11 @@ def sweep(
     )
     identity = {
         "prefix": address.uri,
-        "model": model or order.question.sha256,
+        "model": model or request.question.sha256,
         "profile": profile,
         "retry": retry_failed,
     }
-    place = None if resume is None else read_place(resume, identity)
+    progress = None if resume is None else read_progress(resume, identity)
     s3 = s3_client(settings)
     with (
         Store.connect(settings.need_database()) as store,
@@ -140,20 +140,20 @@ def sweep(
         store.verify_schema()
         _check_model(model, store)
         run = Sweep(
-            order,
+            request,
             lambda start_after: list_objects(s3, address.bucket, address.key, start_after),
             Ledger(connect(url), redact(url)),
             store,
-            counts=place.counts if place else None,
+            counts=progress.counts if progress else None,
             on_full=output.show_waiting,
         )
         output.counts = run.counts
-        for step in run.run(place.last_key if place else ""):
+        for step in run.run(progress.last_key if progress else ""):
             if resume is not None:
-                write_place(resume, Place(identity, step.last_key, run.counts))
+                write_progress(resume, SweepProgress(identity, step.last_key, run.counts))
             output.show_step(step)
         if resume is not None:
-            remove_place(resume)
+            remove_progress(resume)
         if not run.counts.listed:
             raise ObjectMissing(f"no object is under {address.uri}: check the prefix")
         output.done = True
@@ -212,7 +212,7 @@ class _SweepOutput:
         if not self.done and self._resume is not None:
             click.echo(printable(f"Continue with the same command and --resume {self._resume}."), err=True)
 
-    def show_step(self, step: Step) -> None:
+    def show_step(self, step: SweptPage) -> None:
         """Print the refused objects and the progress after one step."""
         for error in step.refusals:
             self._clear()

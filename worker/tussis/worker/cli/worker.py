@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from tussis.worker.device.order import OnDevice
+    from tussis.worker.device.arguments import OnDevice
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -86,7 +86,7 @@ def gpu(ctx: click.Context, /, device_index: int, provider: str, **flags: Any) -
 
     Needs the extra gpu (pip install '.[gpu]' in a checkout). Environment and stop: as for `tussis worker cpu`.
     """
-    from tussis.worker.device.order import OnDevice, Provider
+    from tussis.worker.device.arguments import OnDevice, Provider
 
     ctx.exit(_run(flags, OnDevice(Provider(provider), device_index)))
 

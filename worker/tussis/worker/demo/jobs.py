@@ -90,6 +90,6 @@ def follow(
         pending = still_open
         check()
         if time.monotonic() - moved > _STALL_S:
-            raise ServerFailed(f"no recording ended for {_STALL_S:g} s, {len(pending)} are open: see the worker's log")
+            raise ServerFailed(f"no job ended for {_STALL_S:g} s, and {len(pending)} are open: see the worker's log")
         if pending:
             time.sleep(_POLL_S)

@@ -70,7 +70,7 @@ def found_in(folder: Path, limit: int | None) -> Found:
     Raises :class:`FileUnreadable` when the folder does not exist, or no such file in it can be read.
     """
     if not folder.is_dir():
-        what = "is no folder" if folder.exists() else "does not exist"
+        what = "is not a folder" if folder.exists() else "does not exist"
         raise FileUnreadable(f"the folder of recordings {what}: {folder}")
     recordings: list[Recording] = []
     skipped: list[Skipped] = []
@@ -86,9 +86,9 @@ def found_in(folder: Path, limit: int | None) -> Found:
         if os.access(path, os.R_OK):
             recordings.append(Recording(path, key))
         else:
-            skipped.append(Skipped(path, "it may not be read"))
+            skipped.append(Skipped(path, "no permission to read it"))
     if not recordings and not skipped:
-        raise FileUnreadable(f"no audio file in {folder}: looked for names that end in .wav, .mp3, .ogg and the like")
+        raise FileUnreadable(f"no audio file in {folder}: no name ends in .wav, .mp3, .ogg or a similar suffix")
     if not recordings:
         raise FileUnreadable(f"no audio file in {folder} can be read: {skipped[0].path}: {skipped[0].reason}")
     return Found(tuple(recordings), tuple(skipped))

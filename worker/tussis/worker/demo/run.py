@@ -73,12 +73,12 @@ def run(wishes: Wishes, screen: Screen) -> int:
                     # The clean stop follows: a second Ctrl-C must not interrupt it.
                     handled.disarm()
                     stop = shown.enter_context(screen.step("stopped", "stopping the worker and the servers"))
-                    stop.text = "worker and servers have ended, nothing is left running"
+                    stop.text = "the worker and the servers have ended"
         except Interrupted as interrupt:
             if demo.finished is not None:  # Ctrl-C is the normal end of --keep
                 return demo.finished
             shown.close()
-            screen.line("interrupted", f"by {interrupt.cause}; what was done is kept in {wishes.data}")
+            screen.line("interrupted", f"by {interrupt.cause}; the finished work is in {wishes.data}")
             return interrupt.status
         return status
 
@@ -109,14 +109,14 @@ class Demo:
         started.callback(choice.stop)
         with screen.step("schema", "migrating") as step:
             upgrade(servers.endpoints.database_url)
-            step.text = f"on revision {SCHEMA_REVISION}"
+            step.text = f"revision {SCHEMA_REVISION}"
         # If the model exists, the worker starts while the recordings are made.
         worker = self._start_worker(started, servers, choice) if choice.making is None else None
         made = self._make() if found is None else found.recordings
         for skipped in () if found is None else found.skipped:
-            screen.line("left out", f"{skipped.path}: {skipped.reason}")
+            screen.line("skipped", f"{skipped.path}: {skipped.reason}")
         enqueued = self._enqueue(servers, made)
-        with screen.step("model", "exporting a model of random weights, once") as step:
+        with screen.step("model", "exporting a model with random weights, only once") as step:
             if worker is None:
                 worker = self._start_worker(started, servers, choice)
             write_environment(self._data, servers.endpoints, choice.path, local_run_dir(self._data))
@@ -152,7 +152,7 @@ class Demo:
         with self._screen.step("recordings", "synthesising coughs and backgrounds") as step:
             made = recordings.synthesised(self._data / _SYNTHETIC, number)
             kinds = ", ".join(sorted({recording.path.suffix[1:] for recording in made}))
-            step.text = f"{len(made)} synthetic ones: {kinds}"
+            step.text = f"{len(made)} synthetic: {kinds}"
         return made
 
     def _enqueue(self, servers: Servers, made: tuple[Recording, ...]) -> list[jobs.Enqueued]:
@@ -166,7 +166,7 @@ class Demo:
 
             client = bucket_client(servers.endpoints)
             sent = upload(client, made, uploaded)
-            there = "" if sent == len(made) else f", {len(made) - sent} lay there already"
+            there = "" if sent == len(made) else f", {len(made) - sent} were there already"
             step.text = f"{sent} of {len(made)} to s3://{BUCKET}{there}"
         with self._screen.step("enqueue", "enqueueing") as step:
             enqueued = jobs.enqueue(made, self._wishes.again, servers.endpoints.environment())
@@ -203,20 +203,20 @@ class Demo:
         if not summary.is_wide(screen.width):
             screen.line("answered by", summary.served(tally))
         if choice.random:
-            screen.line("", Text("Random weights: which is which is chance", style="bold yellow"))
+            screen.line("", Text("Random weights: the answers mean nothing", style="bold yellow"))
         if tally.before:
             since, until = min(tally.before), max(tally.before)
             when = f"{since:%Y-%m-%d %H:%M}" + (f" to {until:%H:%M}" if f"{since:%H:%M}" != f"{until:%H:%M}" else "")
             which = "all" if len(tally.before) == number else str(len(tally.before))
-            screen.line("reused", f"{which} from {when} UTC; --again analyses anew")
+            screen.line("reused", f"{which} from {when} UTC; --again analyses them again")
         speed = "" if tally.before or ended <= ready else f", {tally.audio_s / (ended - ready):.0f} times real time"
         screen.line(
             "time",
             f"{ended - self._began:.1f} s: start-up {ready - self._began:.1f} s, analysis {ended - ready:.1f} s{speed}",
         )
-        screen.line("data", f"{self._wishes.data}, the worker's log worker.log in it")
+        screen.line("data", f"{self._wishes.data}, with the worker's log worker.log")
         if not self._wishes.keep:
-            screen.line("next step", f"{self._command} --keep leaves servers and worker running")
+            screen.line("next step", f"{self._command} --keep leaves the servers and the worker running")
 
     def _keep(self, worker: RunningWorker) -> None:
         source = source_command(self._wishes.data)

@@ -31,7 +31,7 @@ class Carrier:
         request = wire.receive_request(self._incoming)
         with self._lock:
             if self._pending is not None:
-                raise Garbled("a second request came before the reply to the first")
+                raise Garbled("received a second request before the reply to the first")
             self._pending = request.id
         return request
 

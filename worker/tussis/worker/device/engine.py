@@ -19,8 +19,8 @@ from tussis.worker.detector.contract import BAG_LOGIT, BAG_PROBABILITY, SEGMENT_
 from tussis.worker.detector.detector import Scores, read_scores
 from tussis.worker.detector.manifest import Manifest, check_sha256, read_manifest, read_model
 from tussis.worker.detector.session import RunFailed, Session, open_session
-from tussis.worker.device.order import DeviceOrder
-from tussis.worker.device.places import Place, find_place
+from tussis.worker.device.arguments import DeviceArguments
+from tussis.worker.device.compute_device import ComputeDevice, find_device
 from tussis.worker.device.wire import Wave
 from tussis.worker.shortage import is_shortage
 
@@ -34,43 +34,43 @@ _SEED: Final = 0
 class Engine:
     """One model on one device."""
 
-    def __init__(self, manifest: Manifest, session: Session, place: Place) -> None:
+    def __init__(self, manifest: Manifest, session: Session, device: ComputeDevice) -> None:
         self.manifest = manifest
         self._session = session
-        self._place = place
+        self._device = device
         self._reference: Scores | None = None
 
     @classmethod
-    def load(cls, order: DeviceOrder) -> Engine:
-        """Load the model onto the order's device, never onto another one.
+    def load(cls, arguments: DeviceArguments) -> Engine:
+        """Load the model onto the device of ``arguments``, never onto another one.
 
         Raises:
             DeviceUnavailable: there is no such device, or onnxruntime would run the model on another one.
             ModelRefused: the file is missing or wrong, or differs from the manifest that the worker's children read.
             NotInstalled: onnxruntime, or its build for the device, is missing.
         """
-        place = find_place(order)
-        path = Path(order.model)
+        device = find_device(arguments)
+        path = Path(arguments.model)
         manifest = read_manifest(path)
-        if manifest.sha256 != order.sha256:
-            raise ModelRefused(f"{path} was replaced since this worker started: start the worker anew")
+        if manifest.sha256 != arguments.sha256:
+            raise ModelRefused(f"{path} was replaced after this worker started: restart the worker")
         data = read_model(path)
         check_sha256(data, manifest, str(path))
-        session = open_session(data, str(path), intra_op_threads=order.threads, execution=place.execution)
-        place.verify(session.inference.get_providers())
-        return cls(manifest, session, place)
+        session = open_session(data, str(path), intra_op_threads=arguments.threads, execution=device.execution)
+        device.verify(session.inference.get_providers())
+        return cls(manifest, session, device)
 
     @property
     def device_name(self) -> str:
         """The GPU's name, for the log."""
-        return self._place.name
+        return self._device.name
 
     @property
     def graph(self) -> Graph:
         """The properties of the graph that the contract does not fix."""
         return self._session.graph
 
-    def warm_up(self, order: DeviceOrder) -> None:
+    def warm_up(self, arguments: DeviceArguments) -> None:
         """Run the smallest, longest and fullest batch, and check that scores do not depend on the other recordings.
 
         Raises :class:`ModelRefused` when a run fails, or when the scores differ in a shared run.
@@ -80,17 +80,17 @@ class Engine:
         try:
             single = self._answered([short])[0]
             if not self.graph.fixed_batch:
-                fullest = max(2, min(order.carriers, order.batch_segments // MAX_SEGMENTS))
+                fullest = max(2, min(arguments.carriers, arguments.batch_segments // MAX_SEGMENTS))
                 among = self._answered([short, *[longest] * (fullest - 1)])[0]
                 shift = _shift(single, among)
                 if shift > NEIGHBOUR_TOLERANCE:
                     raise ModelRefused(
-                        f"{self.manifest.label}: a recording's logits move by {shift:.2g} with its neighbours in a run"
-                        f" (at most {NEIGHBOUR_TOLERANCE:g}): see tussis models check"
+                        f"{self.manifest.label}: the logits of a recording change by {shift:.2g} with the others in its"
+                        f" run (limit {NEIGHBOUR_TOLERANCE:g}): run tussis models check"
                     )
             self._answered([longest])
         except InferenceFailed as error:
-            raise ModelRefused(f"{self.manifest.label} does not run on noise: {error}") from None
+            raise ModelRefused(f"{self.manifest.label} failed on random test input: {error}") from None
         self._reference = single
 
     def works(self) -> bool:
@@ -108,7 +108,7 @@ class Engine:
 
     def release_memory(self) -> None:
         """Return unused memory to the device after a run had too little."""
-        self._place.release_memory()
+        self._device.release_memory()
 
     def score(self, waves: Sequence[Wave]) -> list[Scores | InferenceFailed]:
         """Do one run: the scores of recordings of one profile, each B = 1, in the order of ``waves``.
@@ -122,7 +122,7 @@ class Engine:
         """
         counts = [wave.segments for wave in waves]
         width = self.graph.fixed_segments or max(counts)
-        with torch.inference_mode(), self._place.stream():
+        with torch.inference_mode(), self._device.stream():
             profile = profile_named(waves[0].profile)
             stack = images_of_many(self._cuts(waves), profile)
             outputs = self._run(*padded(stack, counts, width))
@@ -145,18 +145,18 @@ class Engine:
 
     def _cuts(self, waves: Sequence[Wave]) -> list[Cut]:
         """Copy all waveforms to the device in one transfer."""
-        together = self._place.upload(torch.from_numpy(np.concatenate([wave.samples for wave in waves])))
+        together = self._device.upload(torch.from_numpy(np.concatenate([wave.samples for wave in waves])))
         pieces = torch.split(together, [wave.samples.shape[0] for wave in waves])
         return [_cut(padded, wave.segments) for padded, wave in zip(pieces, waves, strict=True)]
 
     def bare_run(self, recordings: int, segments: int) -> Callable[[], object]:
         """A run whose tensors are already on the device, to measure the time of the model itself."""
-        with torch.inference_mode(), self._place.stream():
-            stack = self._place.upload(torch.randn(recordings * segments, 3, IMAGE_SIZE, IMAGE_SIZE))
+        with torch.inference_mode(), self._device.stream():
+            stack = self._device.upload(torch.randn(recordings * segments, 3, IMAGE_SIZE, IMAGE_SIZE))
             inputs = padded(stack, [segments] * recordings, segments)
 
         def run() -> object:
-            with torch.inference_mode(), self._place.stream():
+            with torch.inference_mode(), self._device.stream():
                 return self._run(*inputs)
 
         return run
@@ -164,7 +164,7 @@ class Engine:
     def _run(self, spectrograms: torch.Tensor, mask: torch.Tensor) -> dict[str, NDArray[np.float32]]:
         """Run the graph. Inputs and outputs stay on the device, in torch's memory, until the outputs are copied."""
         binding = self._session.inference.io_binding()
-        bind = self._place.binding
+        bind = self._device.binding
         # Contiguous by construction; the tensors must outlive the run.
         for name, tensor, element in ((SPECTROGRAMS, spectrograms, np.float32), (SEGMENT_MASK, mask, np.bool_)):
             binding.bind_input(name, *bind, element, tuple(tensor.shape), tensor.data_ptr())

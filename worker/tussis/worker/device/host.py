@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final
 
 from tussis.worker import logs
-from tussis.worker.device.order import DeviceOrder, Provider
+from tussis.worker.device.arguments import DeviceArguments, Provider
 from tussis.worker.status.rundir import RunDir
 
 _log = logs.get("device")
@@ -40,7 +40,7 @@ class DeviceHost:
     """
 
     def __init__(
-        self, order: DeviceOrder, run_dir: RunDir, over: Callable[[int], None], entry: list[str] | None = None
+        self, arguments: DeviceArguments, run_dir: RunDir, over: Callable[[int], None], entry: list[str] | None = None
     ) -> None:
         self._run_dir = run_dir
         self._over = over
@@ -55,7 +55,7 @@ class DeviceHost:
             after_in_parent=self._forking.release,
             after_in_child=self._forking.release,
         )
-        self._order = replace(order, lifeline=self._lifeline)
+        self._arguments = replace(arguments, lifeline=self._lifeline)
         self._process: subprocess.Popen[bytes] | None = None
         self._began = 0.0
         self._was_ready = False
@@ -69,7 +69,7 @@ class DeviceHost:
     @property
     def load_s(self) -> float:
         """Seconds in which a device process has to be ready."""
-        return _LOAD_S[self._order.provider]
+        return _LOAD_S[self._arguments.provider]
 
     @property
     def ready(self) -> bool:
@@ -90,7 +90,7 @@ class DeviceHost:
         try:
             with self._forking:
                 self._process = subprocess.Popen(
-                    [sys.executable, *self._entry, self._order.to_json()],
+                    [sys.executable, *self._entry, self._arguments.to_json()],
                     stdin=subprocess.DEVNULL,
                     pass_fds=(self._lifeline,),
                     # Turns TensorFloat-32 off in NVIDIA's libraries, also in TensorRT: float32 results do not use it.
@@ -121,17 +121,18 @@ class DeviceHost:
             self._run_dir.resume()
         status = self._process.poll()
         if status is not None:
-            reason = self._killed or f"it ended with status {status}"
+            reason = self._killed or f"it ended with exit status {status}"
             self._ended(reason if ours is None or not ours.message else f"{reason}: {ours.message}")
         elif self._killed is not None:
             if time.monotonic() - self._killed_at > _DEATH_S:
                 self.refused = (
-                    f"the device process {self._process.pid} cannot be killed ({self._killed}): the driver keeps it"
+                    f"the device process {self._process.pid} did not end after SIGKILL ({self._killed}):"
+                    " check the driver"
                 )
         elif not self._was_ready and time.monotonic() - self._began > self.load_s:
-            self._kill(f"it did not load {self._order.model} within {self.load_s:g} s")
-        elif ours is not None and time.monotonic() - ours.at > self._order.deadline_s + _SILENCE_S:
-            self._kill(f"it gave no sign of life for {time.monotonic() - ours.at:.0f} s")
+            self._kill(f"it did not load {self._arguments.model} within {self.load_s:g} s")
+        elif ours is not None and time.monotonic() - ours.at > self._arguments.deadline_s + _SILENCE_S:
+            self._kill(f"it sent no report for {time.monotonic() - ours.at:.0f} s")
 
     def _kill(self, reason: str) -> None:
         assert self._process is not None
@@ -152,13 +153,13 @@ class DeviceHost:
         if not self._was_ready:
             self._false_starts += 1
             if self._false_starts >= _MAX_FALSE_STARTS:
-                self.refused = f"the device process failed {self._false_starts} times to start: {reason}"
+                self.refused = f"the device process failed to start {self._false_starts} times: {reason}"
                 return
             pause = _PAUSES_S[self._false_starts - 1]
         self._was_ready = False
         self._next_start = time.monotonic() + pause
         # During the hold the worker is not ready, and the time does not count for its recordings.
-        self._run_dir.hold(f"the device process is away: {reason}")
+        self._run_dir.hold(f"the device process is not available: {reason}")
         _log.error("device_lost", reason=reason, pause_s=pause)
 
     def close(self) -> None:

@@ -51,7 +51,7 @@ class PrometheusDeviceMeter:
         self._runs = Counter("tussis_device_runs", "Runs of the model.", registry=registry)
         self._recordings = Counter("tussis_device_recordings", "Recordings in these runs.", registry=registry)
         self._segments = Counter("tussis_device_segments", "Segments in these runs.", registry=registry)
-        self._padding = Counter("tussis_device_padding_segments", "Segments computed for nothing.", registry=registry)
+        self._padding = Counter("tussis_device_padding_segments", "Padding segments in these runs.", registry=registry)
         self._wait = Histogram(
             "tussis_device_wait_seconds",
             "Seconds from a recording's arrival at the device process to its run.",

@@ -1,4 +1,4 @@
-"""The device process: ``python -m tussis.worker.device.process ORDER``, a new interpreter that the worker starts.
+"""The device process: ``python -m tussis.worker.device.process ARGUMENTS``, a new interpreter that the worker starts.
 
 It is not a fork of a process with threads of torch or onnxruntime, and it is never forked. It always ends when its
 parent ends, because the pipe ``lifeline`` is closed then.
@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from tussis.shared.errors import TussisError
 from tussis.worker import logs
-from tussis.worker.device.order import DeviceOrder, Provider
+from tussis.worker.device.arguments import DeviceArguments, Provider
 from tussis.worker.shortage import is_shortage
 from tussis.worker.status.rundir import RunDir
 
@@ -31,18 +31,18 @@ SHORT: Final = 4
 
 def main() -> None:
     """Load the model, warm up, report, and serve. Never returns."""
-    order = DeviceOrder.from_json(sys.argv[1])
+    arguments = DeviceArguments.from_json(sys.argv[1])
     # A terminal and some service managers send signals to the whole process group. The parent ends this process after
     # the children.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    logs.configure(order.log_format, order.log_level)
+    logs.configure(arguments.log_format, arguments.log_level)
     threading.excepthook = _end
-    run_dir = RunDir(Path(order.run_dir))
-    life = Life(run_dir, order.lifeline)
+    run_dir = RunDir(Path(arguments.run_dir))
+    life = Life(run_dir, arguments.lifeline)
     threading.Thread(target=life.watch, name="life", daemon=True).start()
     try:
-        serve(order, run_dir, life)
+        serve(arguments, run_dir, life)
     except TussisError as error:
         # A lack of memory at the start passes, for instance when the last device process ends. The parent tries again.
         short = is_shortage(error)
@@ -55,11 +55,11 @@ def main() -> None:
         os._exit(1)
 
 
-def serve(order: DeviceOrder, run_dir: RunDir, life: Life) -> None:
+def serve(arguments: DeviceArguments, run_dir: RunDir, life: Life) -> None:
     """Load the model and serve carriers. Raises operator's errors, only before the process is ready."""
     began = time.monotonic()
-    if order.provider is Provider.CPU:
-        _log.warning("device_trial", reason="the device process computes on the CPU: for trials, not for service")
+    if arguments.provider is Provider.CPU:
+        _log.warning("device_trial", reason="the device process computes on the CPU, which is for trials only")
     # torch is imported first, because onnxruntime uses the CUDA libraries that torch has loaded.
     import torch
 
@@ -72,18 +72,18 @@ def serve(order: DeviceOrder, run_dir: RunDir, life: Life) -> None:
     # On a GPU torch does not need CPU threads. In a trial its threads would spin on cores that the carriers need: on a
     # busy machine that took 20 times the CPU time.
     torch.set_num_threads(1)
-    engine = Engine.load(order)
-    engine.warm_up(order)
-    meter = device_meter(run_dir.path / FILES) if order.metered else NoDeviceMeter()
+    engine = Engine.load(arguments)
+    engine.warm_up(arguments)
+    meter = device_meter(run_dir.path / FILES) if arguments.metered else NoDeviceMeter()
     meter.started()
-    server = Server(engine, order, meter)
+    server = Server(engine, arguments, meter)
     listener = sockets.listen(run_dir.path)
     threading.Thread(target=server.accept, args=(listener,), name="accept", daemon=True).start()
     life.say("ready")
     _log.info(
         "device_ready",
         pid=os.getpid(),
-        provider=order.provider.value,
+        provider=arguments.provider.value,
         device=engine.device_name,
         model=engine.manifest.label,
         seconds=round(time.monotonic() - began, 1),
@@ -115,10 +115,10 @@ class Life:
                 self._run_dir.report_device(*self._state)
 
 
-def _end(arguments: Any) -> None:
+def _end(failure: Any) -> None:
     """End the process when a thread fails, because no other thread can do its work."""
-    reason = f"{arguments.exc_type.__name__}: {arguments.exc_value}"
-    trace = (arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
+    reason = f"{failure.exc_type.__name__}: {failure.exc_value}"
+    trace = (failure.exc_type, failure.exc_value, failure.exc_traceback)
     _log.error("device_ended", reason=reason, exc_info=trace)
     sys.stderr.flush()
     os._exit(1)

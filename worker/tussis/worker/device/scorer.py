@@ -76,7 +76,7 @@ class DeviceScorer:
                 _log.warning("reply_lost", reason=reason, tries=number)
             self._look(self._grace_s)
             time.sleep(LOOK_S)
-        raise DeviceReplyLost(f"no reply of the device process that can be trusted, in {_TRIES} tries: {reason}")
+        raise DeviceReplyLost(f"no valid reply from the device process in {_TRIES} tries: {reason}")
 
     def close(self) -> None:
         """Close the idle connection if there is one."""
@@ -110,7 +110,7 @@ class DeviceScorer:
             while True:
                 reply = wire.receive_reply(connection, ends, self._look_in_grace)
                 if reply.id != request.id:
-                    raise Garbled(f"a reply to request {reply.id:016x} came for {request.id:016x}")
+                    raise Garbled(f"received the reply to request {reply.id:016x} instead of {request.id:016x}")
                 if reply.kind is not Kind.BEGUN:
                     break
                 begun = True
@@ -120,7 +120,7 @@ class DeviceScorer:
                 os._exit(1)
             raise
         if not begun:
-            raise Garbled(f"a reply of kind {reply.kind.name} came before its run")
+            raise Garbled(f"received a reply of kind {reply.kind.name} before the run began")
         return reply
 
     def _lives(self, device: int) -> bool:
@@ -146,7 +146,7 @@ class DeviceScorer:
                 except Gone as error:
                     if not held:
                         held = True
-                        self._run_dir.hold("the device process is away")
+                        self._run_dir.hold("the device process is not available")
                         _log.warning("holding", error_class="device_unavailable", reason=str(error))
                     self._look(0.0)
                     time.sleep(LOOK_S)
@@ -163,6 +163,6 @@ class DeviceScorer:
         """Raise :class:`Stopping` when the worker has been stopping for over ``grace_s``. Exit if the parent ended."""
         elapsed = self._run_dir.stopping_for()
         if elapsed is not None and elapsed > grace_s:
-            raise Stopping("the worker stops; its grace period is over")
+            raise Stopping("the worker is stopping and its grace period is over")
         if os.getppid() != self._parent:
             os._exit(1)

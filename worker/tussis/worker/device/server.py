@@ -18,11 +18,11 @@ from tussis.worker import logs
 from tussis.worker.detector.detector import Scores
 from tussis.worker.detector.session import RunFailed
 from tussis.worker.device import wire
+from tussis.worker.device.arguments import DeviceArguments
 from tussis.worker.device.batches import Limits, Queued, Waiting
 from tussis.worker.device.carriers import Carrier
 from tussis.worker.device.engine import Engine
 from tussis.worker.device.meter import DeviceMeter
-from tussis.worker.device.order import DeviceOrder
 from tussis.worker.device.wire import Garbled, Gone, Kind
 from tussis.worker.shortage import is_shortage
 
@@ -48,14 +48,14 @@ class _Failed:
 class Server:
     """Receives requests from carriers and runs them."""
 
-    def __init__(self, engine: Engine, order: DeviceOrder, meter: DeviceMeter) -> None:
+    def __init__(self, engine: Engine, arguments: DeviceArguments, meter: DeviceMeter) -> None:
         self._engine = engine
-        self._deadline_s = order.deadline_s
+        self._deadline_s = arguments.deadline_s
         self._meter = meter
         graph = engine.graph
         limits = Limits(
-            segments=order.batch_segments,
-            wait_s=order.batch_wait_ms / 1000,
+            segments=arguments.batch_segments,
+            wait_s=arguments.batch_wait_ms / 1000,
             recordings=1 if graph.fixed_batch else None,
             fixed_segments=graph.fixed_segments,
         )
@@ -98,7 +98,7 @@ class Server:
             while True:
                 request = carrier.read()
                 if request.wave.profile not in PROFILES:
-                    raise Garbled(f"no profile {request.wave.profile!r}")
+                    raise Garbled(f"unknown profile {request.wave.profile!r}")
                 self._waiting.add(Queued(request, carrier))
         except Gone:
             pass
@@ -106,7 +106,7 @@ class Server:
             _log.error("carrier_garbled", reason=str(error))
         except MemoryError:
             # The carrier sends it again, a limited number of times.
-            _log.warning("carrier_refused", reason="no memory for a recording")
+            _log.warning("carrier_refused", reason="too little memory for a recording")
         finally:
             self._remove(carrier)
 

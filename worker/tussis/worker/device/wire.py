@@ -133,9 +133,9 @@ def receive_request(connection: socket.socket) -> Request:
     header, ends = _receive_header(connection, _REQUEST.size, math.inf, _no_look)
     magic, request_id, exclusive, count, name = _REQUEST.unpack(header)
     if magic != _REQUEST_MAGIC:
-        raise Garbled(f"a request begins with {magic!r}")
+        raise Garbled(f"invalid header of a request: it begins with {magic!r}")
     if not SEGMENT_SAMPLES <= count <= MAX_SAMPLES or (count - SEGMENT_SAMPLES) % HOP_SAMPLES:
-        raise Garbled(f"{count} samples are no whole segments")
+        raise Garbled(f"{count} samples are not a whole number of segments")
     samples = np.empty(count, dtype=np.float32)
     _move(connection.recv_into, connection, samples.data.cast("B"), ends, _no_look)
     return Request(request_id, Wave(samples, name.rstrip(b"\0").decode("ascii", "replace")), exclusive)
@@ -176,7 +176,7 @@ def receive_reply(connection: socket.socket, ends: float = math.inf, look: Calla
     header, ends = _receive_header(connection, _REPLY.size, ends, look)
     magic, request_id, kind, length, checksum = _REPLY.unpack(header)
     if magic != _REPLY_MAGIC or length > MAX_PAYLOAD or kind not in set(Kind):
-        raise Garbled(f"not the header of a reply: {header.hex()}")
+        raise Garbled(f"invalid header of a reply: {header.hex()}")
     payload = bytearray(length)
     _move(connection.recv_into, connection, memoryview(payload), ends, look)
     if zlib.crc32(payload, zlib.crc32(header[: _REPLY_FIELDS.size])) != checksum:
@@ -196,7 +196,7 @@ def unpack_scores(payload: bytes, segments: int) -> Scores:
     Raises :class:`Garbled` when the number of segments differs, or when values are not finite or not probabilities.
     """
     if len(payload) != 4 * (2 + 2 * segments):
-        raise Garbled(f"scores of {len(payload)} bytes for {segments} segments")
+        raise Garbled(f"invalid scores: {len(payload)} bytes for {segments} segments")
     values = np.frombuffer(payload, dtype=np.float32)
     outputs = {
         BAG_PROBABILITY: values[0:1],
@@ -233,7 +233,7 @@ def _move(
     while done < len(view):
         left = ends - time.monotonic()
         if left <= 0:
-            raise Garbled(f"the other end moved {done} of {len(view)} bytes in time")
+            raise Garbled(f"timeout after {done} of {len(view)} bytes")
         connection.settimeout(min(left, LOOK_S if look is not _no_look else _LONGEST_WAIT_S))
         try:
             moved = step(view[done:])

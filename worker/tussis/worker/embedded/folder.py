@@ -125,7 +125,9 @@ class Folder:
             text = file.read_text()
         except FileNotFoundError:
             if (self.path / "postgres").exists():
-                raise ServerFailed(f"{file} is missing beside the data it belongs to: remove {self.path}") from None
+                raise ServerFailed(
+                    f"{file} is missing, and its data exists: remove {self.path} to start again"
+                ) from None
             credentials = Credentials.new()
             replace_file(file, json.dumps(asdict(credentials)).encode(), mode=0o600)
             return credentials
@@ -133,7 +135,7 @@ class Folder:
             stored = json.loads(text)
             return Credentials(**{field.name: str(stored[field.name]) for field in fields(Credentials)})
         except (ValueError, KeyError, TypeError) as error:
-            raise ServerFailed(f"{file} is damaged: remove {self.path} to begin anew") from error
+            raise ServerFailed(f"{file} is damaged: remove {self.path} to start again") from error
 
 
 def _alive(pid: int) -> bool:
@@ -150,5 +152,5 @@ def _unusable(path: Path, error: OSError) -> ServerFailed | DiskFull:
     if error.errno in FULL:
         return disk_full(path)
     return ServerFailed(
-        f"cannot keep the embedded servers' data in {path}: {error.strerror}; choose a folder of your own"
+        f"cannot store the data of the embedded servers in {path}: {error.strerror}; choose a writable folder"
     )

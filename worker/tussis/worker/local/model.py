@@ -32,7 +32,7 @@ class Choice:
         """Wait for the export, if there is one; return the path of the model. Raises :class:`ServerFailed`."""
         if self.making is not None and self.making.wait(_TIMEOUT_S) != 0:
             said = said_last(self.log.read_text(errors="replace").splitlines())
-            raise ServerFailed(f"the model was not made: {said}; see {self.log}")
+            raise ServerFailed(f"the export of the model failed: {said}; see {self.log}")
         return self.path
 
     def stop(self) -> None:

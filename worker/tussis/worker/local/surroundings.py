@@ -30,7 +30,7 @@ def said_last(lines: Sequence[str]) -> str:
     """The error message of a failed command: its line that starts with ``tussis:``, else its last line."""
     told = [line for line in lines if line.strip()]
     ours = [line.removeprefix("tussis: ") for line in told if line.startswith("tussis: ")]
-    return (ours or told or ["it wrote nothing"])[-1]
+    return (ours or told or ["no output"])[-1]
 
 
 def tussis_command() -> str:
@@ -38,7 +38,7 @@ def tussis_command() -> str:
     beside = Path(sys.executable).with_name("tussis")
     found = str(beside) if beside.is_file() else shutil.which("tussis")
     if found is None:
-        raise NotInstalled(f"no tussis command beside {sys.executable}: {pip_line('cpu,models,embedded')}")
+        raise NotInstalled(f"no tussis command in the folder of {sys.executable}: {pip_line('cpu,models,embedded')}")
     return found
 
 

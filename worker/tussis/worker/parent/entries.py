@@ -45,14 +45,16 @@ UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Destination:
     """The queue and the priority of an entry."""
 
     queue: str
     priority: int
 
 
-_PLACES = {list_key(queue, priority).encode(): _Place(queue, priority) for queue in QUEUES for priority in PRIORITIES}
+_DESTINATIONS = {
+    list_key(queue, priority).encode(): _Destination(queue, priority) for queue in QUEUES for priority in PRIORITIES
+}
 
 
 class _Unreadable(Exception):
@@ -77,11 +79,11 @@ def popped(reply: Any, **_: Any) -> tuple[bytes, bytes] | None:
     if not reply:
         return None
     name, entry = reply
-    return name, _remade(entry, _PLACES.get(name))[0]
+    return name, _remade(entry, _DESTINATIONS.get(name))[0]
 
 
 def taken(entry: bytes | None, **_: Any) -> bytes | None:
-    """Convert the reply of RPOP, an entry: it gets a new envelope for the place that it names."""
+    """Convert the reply of RPOP, an entry: it gets a new envelope for the destination that it names."""
     return None if entry is None else _remade(entry, None)[0]
 
 
@@ -89,36 +91,36 @@ def filed(text: bytes | None, **_: Any) -> bytes | None:
     """Convert the reply of HGET, the record of a message in work: ``[entry, exchange, routing key]``, all replaced."""
     if text is None:
         return None
-    entry, place = _remade(text, None, in_list=True)
-    return b'[%b,"",%b]' % (entry, json.dumps(place.queue).encode())
+    entry, destination = _remade(text, None, in_list=True)
+    return b'[%b,"",%b]' % (entry, json.dumps(destination.queue).encode())
 
 
 def given_back(text: bytes) -> tuple[bytes, str]:
     """The entry to give back, from the record of a message in work, and the list to which it belongs."""
-    entry, place = _remade(text, None, in_list=True)
-    return entry, list_key(place.queue, place.priority)
+    entry, destination = _remade(text, None, in_list=True)
+    return entry, list_key(destination.queue, destination.priority)
 
 
-def _remade(text: bytes, place: _Place | None, *, in_list: bool = False) -> tuple[bytes, _Place]:
-    """The new entry and its place: ``place``, or if that is None, the place that the old entry names."""
+def _remade(text: bytes, destination: _Destination | None, *, in_list: bool = False) -> tuple[bytes, _Destination]:
+    """The new entry and its destination: ``destination``, or if that is None, the one that the old entry names."""
     envelope: Any = None
     try:
         envelope = _decoded(text, "the entry")
         if in_list:
             envelope = envelope[0] if isinstance(envelope, list) and envelope else None
         arguments = _arguments(envelope)
-        word = json.dumps(arguments)
-        if len(word) > _MOST_ARGUMENT_BYTES:
-            raise _Unreadable(f"the arguments have {len(word)} bytes, the limit is {_MOST_ARGUMENT_BYTES}")
+        encoded = json.dumps(arguments)
+        if len(encoded) > _MOST_ARGUMENT_BYTES:
+            raise _Unreadable(f"the arguments have {len(encoded)} bytes, the limit is {_MOST_ARGUMENT_BYTES}")
     except _Unreadable as error:
         raw = (text if error.raw is None else error.raw)[:_KEPT]
         arguments = {UNREADABLE: {"raw": raw.decode("utf-8", "replace"), "problem": str(error)}}
-        word = json.dumps(arguments)
-    place = place or _named_place(envelope)
+        encoded = json.dumps(arguments)
+    destination = destination or _named_destination(envelope)
     message = arguments.get("message")
     claimed = message.get("job_id") if isinstance(message, dict) else None
     task_id = claimed if is_job_id(claimed) else random_id()
-    return entry_of(word, task_id, place.queue, place.priority).encode(), place
+    return entry_of(encoded, task_id, destination.queue, destination.priority).encode(), destination
 
 
 def _arguments(envelope: Any) -> dict[str, Any]:
@@ -172,7 +174,7 @@ def _decoded(text: bytes, what: str) -> Any:
     except (ValueError, RecursionError) as error:
         raise _Unreadable(f"{what} is not JSON: {error}", text) from None
     if is_nested_deeper(decoded, _NESTING):
-        raise _Unreadable(f"{what} has more than {_NESTING} lists and objects inside each other", text)
+        raise _Unreadable(f"{what} is nested deeper than {_NESTING} levels", text)
     return decoded
 
 
@@ -183,14 +185,14 @@ def _object(envelope: Any, name: str) -> dict[str, Any]:
     return value
 
 
-def _named_place(envelope: Any) -> _Place:
-    """The place that a decoded entry names. The first queue and the default priority replace unknown values."""
+def _named_destination(envelope: Any) -> _Destination:
+    """The destination that a decoded entry names. The first queue and the default priority replace unknown values."""
     properties = envelope.get("properties") if isinstance(envelope, dict) else None
     properties = properties if isinstance(properties, dict) else {}
     info = properties.get("delivery_info")
     queue = info.get("routing_key") if isinstance(info, dict) else None
     priority = properties.get("priority")
-    return _Place(
+    return _Destination(
         queue if isinstance(queue, str) and queue in QUEUES else QUEUES[0],
         priority if type(priority) is int and priority in PRIORITIES else DEFAULT_PRIORITY,
     )

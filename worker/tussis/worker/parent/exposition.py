@@ -52,7 +52,7 @@ class Exposition:
             self._server, self._thread = start_http_server(port, host, outer)
         except OSError as error:
             raise SettingsInvalid(
-                f"cannot serve metrics on {host}:{port} ({error.strerror}): choose another TUSSIS_METRICS_PORT"
+                f"cannot serve metrics on {host}:{port} ({error.strerror}): set TUSSIS_METRICS_PORT to another port"
             ) from error
         # A child must not keep the port open when its parent dies.
         os.register_at_fork(after_in_child=self._server.socket.close)
@@ -126,9 +126,9 @@ class _State:
         status = self._run_dir.parent_status()
         children, ready = (status.children, status.ready) if status is not None else (0, 0)
         holding = len(self._run_dir.holds())
-        yield _gauge("tussis_worker_children", "Child processes that live.", children)
+        yield _gauge("tussis_worker_children", "Running child processes.", children)
         yield _gauge("tussis_worker_children_ready", "Child processes that have loaded the model.", ready)
-        yield _gauge("tussis_worker_children_holding", "Child processes that something holds up.", holding)
+        yield _gauge("tussis_worker_children_holding", "Child processes that wait for a server or operator.", holding)
         yield _gauge("tussis_worker_ready", "Whether this worker takes work.", float(self._is_ready()))
         if self._remote:
             device = self._run_dir.device()
@@ -142,7 +142,7 @@ class _State:
         from prometheus_client.core import GaugeMetricFamily
 
         waiting = GaugeMetricFamily(
-            "tussis_queue_depth", "Messages that wait, by queue and priority.", labels=["queue", "priority"]
+            "tussis_queue_depth", "Waiting messages, by queue and priority.", labels=["queue", "priority"]
         )
         for queue in QUEUES:
             for priority in PRIORITIES:
@@ -151,7 +151,9 @@ class _State:
         yield _gauge("tussis_in_flight", "Messages delivered to any worker and not acknowledged.", depth.in_flight)
         yield _gauge("tussis_open_jobs", "Jobs with neither result nor failure yet.", depth.open)
         yield _gauge("tussis_deferred_jobs", "Open jobs that wait for their next attempt.", depth.deferred)
-        yield _gauge("tussis_oldest_open_seconds", "Age of the oldest open job; 0: none.", depth.oldest_open_s or 0.0)
+        yield _gauge(
+            "tussis_oldest_open_seconds", "Age of the oldest open job; 0 without one.", depth.oldest_open_s or 0.0
+        )
 
     def _is_ready(self) -> bool:
         from tussis.worker.status.probes import is_ready

@@ -85,7 +85,7 @@ class Leases:
         return self._sent_anew
 
     def _hand_back(self, notes: list[AttemptNote]) -> None:
-        message = "the worker stopped before the attempt was over"
+        message = "the worker stopped before the attempt ended"
         self._store.hand_back([note.token for note in notes], "stopping", message)
 
     def _send_again(self, notes: list[AttemptNote]) -> None:

@@ -46,7 +46,7 @@ def wait_for_children(worker: Any, run_dir: RunDir, model: Path, device: DeviceH
                 raise NotReady(report.message)
         dead = [process for process in worker.pool._pool._pool if process.exitcode is not None]
         if dead:
-            raise NotReady(f"a child ended while loading {model} (status {dead[0].exitcode})")
+            raise NotReady(f"a child ended while loading {model} (exit status {dead[0].exitcode})")
         if all(pid in reports for pid in child_pids(worker)) and (device is None or device.ready):
             run_dir.beat(Phase.CONNECTING)
             return

@@ -25,8 +25,8 @@ from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.source import resolve_model
 from tussis.worker.detector.tuning.graph_cache import Choice
 from tussis.worker.detector.tuning.tuning_process import decide_in_own_process
+from tussis.worker.device.arguments import DeviceArguments, OnDevice, Provider
 from tussis.worker.device.host import DeviceHost
-from tussis.worker.device.order import DeviceOrder, OnDevice, Provider
 from tussis.worker.parent.app import build_app
 from tussis.worker.parent.exposition import Exposition
 from tussis.worker.parent.heartbeat import heartbeat_step
@@ -93,7 +93,7 @@ def _new_run_dir(settings: Settings, worker: str) -> RunDir:
         run_dir.beat(Phase.STARTING)
     except OSError as error:
         raise SettingsInvalid(
-            f"cannot write in {settings.run_dir} ({error.strerror}): set TUSSIS_RUN_DIR to a folder of your own"
+            f"cannot write in {settings.run_dir} ({error.strerror}): set TUSSIS_RUN_DIR to a writable folder"
         ) from error
     return run_dir
 
@@ -110,7 +110,7 @@ def _choose(settings: Settings, model: Path, threads: int) -> Choice | None:
 
 def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> DeviceHost:
     settings = order.settings
-    told = DeviceOrder(
+    arguments = DeviceArguments(
         model=str(order.model),
         sha256=read_manifest(order.model).sha256,
         provider=on.provider,
@@ -128,7 +128,7 @@ def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> D
         log_format=settings.log_format,
         log_level=settings.log_level,
     )
-    return DeviceHost(told, order.run_dir, over=lambda pid: None if exposition is None else exposition.fold(pid))
+    return DeviceHost(arguments, order.run_dir, over=lambda pid: None if exposition is None else exposition.fold(pid))
 
 
 def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int) -> int:

@@ -26,8 +26,8 @@ from tussis.worker.status.rundir import RunDir
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How this worker analyses a job."""
+class JobProfile:
+    """The profile for a job."""
 
     profile: Profile
     overridden: bool
@@ -55,7 +55,7 @@ class WorkerContext:
         """The limits for a recording."""
         return limits_of(self.settings)
 
-    def plan(self, job: Job) -> Plan:
+    def profile_of(self, job: Job) -> JobProfile:
         """Choose the profile: the job's, or the manifest's if the job has none.
 
         Raises :class:`ModelNotServed` when the job names another model, and :class:`UnknownProfile`.
@@ -63,21 +63,21 @@ class WorkerContext:
         manifest = self.scorer.manifest
         if job.model is not None and job.model not in (manifest.name, f"{manifest.name}@{manifest.version}"):
             raise ModelNotServed(
-                f"the message asks for model {job.model!r}, this worker serves {manifest.name}@{manifest.version}"
+                f"the job names model {job.model!r}, and this worker serves {manifest.name}@{manifest.version}"
             )
         profile = profile_named(job.profile or manifest.profile)
-        return Plan(profile, overridden=profile.name != manifest.profile)
+        return JobProfile(profile, overridden=profile.name != manifest.profile)
 
     def check_stop(self) -> None:
         """Raise :class:`Stopping` when the worker stops and its grace period is over."""
         elapsed = self.run_dir.stopping_for()
         if elapsed is not None and elapsed > self.settings.soft_shutdown_s:
-            raise Stopping("the worker stops; its grace period is over")
+            raise Stopping("the worker is stopping and its grace period is over")
 
     def pause(self, seconds: float) -> None:
         """Wait. Raises :class:`Stopping` as soon as the worker stops."""
         ends = time.monotonic() + seconds
         while (left := ends - time.monotonic()) > 0:
             if self.run_dir.stopping_for() is not None:
-                raise Stopping("the worker stops")
+                raise Stopping("the worker is stopping")
             time.sleep(min(left, 0.2))

@@ -49,8 +49,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 5.0
 #: Seconds for which a process takes no message after an operator's error.
 OPERATOR_PAUSE_S = 15.0
 #: The errors for which :func:`retry_while_unavailable` waits: those that pass, and those that an operator must fix.
-_AWAY = (DatabaseUnavailable, BrokerUnavailable, BrokerRefused)
-_TO_MEND = (DatabaseRefused, DiskFull, SchemaMismatch)
+_UNAVAILABLE = (DatabaseUnavailable, BrokerUnavailable, BrokerRefused)
+_OPERATOR_FIXES = (DatabaseRefused, DiskFull, SchemaMismatch)
 #: Sum of the delays, in seconds, after which a recording fails for lack of memory. By default that is 12 attempts.
 _SHORT_TOTAL_S = 1800.0
 #: Seconds between the end of another attempt's lease and the next try at the claim.
@@ -69,11 +69,11 @@ def retry_while_unavailable(context: WorkerContext, call: Callable[[], T]) -> T:
         while True:
             try:
                 return call()
-            except (*_AWAY, *_TO_MEND) as error:
+            except (*_UNAVAILABLE, *_OPERATOR_FIXES) as error:
                 if held != error.error_class:
                     held = error.error_class
                     context.run_dir.hold(str(error))
-                    if isinstance(error, _TO_MEND):
+                    if isinstance(error, _OPERATOR_FIXES):
                         _log.error("paused", error_class=held, reason=str(error), seconds=_LONGEST_PAUSE_S)
                     else:
                         _log.warning("holding", error_class=held, reason=str(error))
@@ -134,8 +134,8 @@ def _conclude(job: Job, context: WorkerContext, claim: Claimed | None, stages: S
         failures, delay_s = _next_retry(job, context, _SHORT_TOTAL_S if short else math.inf)
         if delay_s is not None:
             return _defer(context, claim, error, delay_s)
-        given_up = f"given up after {failures} faults, the last one: {error}"
-        error = NeedsMemory(given_up) if short else Expired(given_up)
+        message = f"{failures} attempts failed; the last error: {error}"
+        error = NeedsMemory(message) if short else Expired(message)
     if not isinstance(error, PermanentError):
         # An unexpected class of error. If it were raised, the message would be retried forever.
         _log.error("internal_fault", exc_info=error)
@@ -224,7 +224,7 @@ def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: E
         if claim is not None:
             _release_anyway(context, claim, error)
         return Deferred(analysis_id, _class_of(error), delay_s)
-    message = f"given up after {failures} faults; the failure cannot be stored either: {error}"
+    message = f"{failures} attempts failed, and the failure could not be stored: {error}"
 
     def keep() -> None:
         try:
@@ -240,7 +240,7 @@ def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: E
 def _release_anyway(context: WorkerContext, claim: Claimed, error: Exception) -> None:
     """Release the claim, so that the attempt does not count as a crash. If that fails too, the lease expires."""
     try:
-        context.store.release(claim, AttemptOutcome.TRANSIENT, _class_of(error), "the end could not be stored")
+        context.store.release(claim, AttemptOutcome.TRANSIENT, _class_of(error), "the outcome could not be stored")
     except (TransientError, OperatorError) as refused:
         _log.warning("release_failed", analysis_id=claim.analysis_id, reason=str(refused))
 
@@ -248,8 +248,8 @@ def _release_anyway(context: WorkerContext, claim: Claimed, error: Exception) ->
 def _shortage(error: Exception) -> OutOfMemory:
     if isinstance(error, OutOfMemory):
         return error
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    return OutOfMemory(f"the worker's process ran out of memory ({said[:300]})")
+    cause = " ".join(f"{type(error).__name__}: {error}".split())
+    return OutOfMemory(f"the worker's process ran out of memory ({cause[:300]})")
 
 
 def _internal(error: Exception) -> InternalFault:

@@ -46,9 +46,9 @@ def decoded(data: bytes, encoding: str, uri: str, max_bytes: int) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             content = file.read(max_bytes + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CorruptAudio(f"{uri} is stored with Content-Encoding gzip, which is damaged ({error})") from None
+        raise CorruptAudio(f"{uri} has Content-Encoding gzip, and its gzip data is damaged ({error})") from None
     if len(content) > max_bytes:
-        raise ObjectTooLarge(f"{uri} has more than {max_bytes} bytes unpacked, the limit (TUSSIS_MAX_BYTES)")
+        raise ObjectTooLarge(f"{uri} has more than {max_bytes} bytes after decompression, the limit (TUSSIS_MAX_BYTES)")
     return content
 
 
@@ -69,15 +69,15 @@ def check(s3: Any, version: ObjectVersion, answer: Any, data: bytes, content: by
         found = [hashlib.md5(some, usedforsecurity=False).hexdigest() for some in _candidates(data, content)]
         if version.etag.lower() not in found:
             raise DownloadDamaged(
-                f"{version.uri}: the {len(data)} bytes that arrived have the MD5 {found[0]}, the entity tag is "
-                f"{version.etag}: does a gateway change or cut them? TUSSIS_VERIFY_MD5=false where this store's entity "
-                "tags are no MD5 sums"
+                f"{version.uri}: the {len(data)} bytes received have the MD5 {found[0]}, and the entity tag is "
+                f"{version.etag}: check whether a gateway changes or cuts them; set TUSSIS_VERIFY_MD5=false if the "
+                "entity tags of this store are not MD5 sums"
             )
         return
     if version.size_bytes is None:
         head = head_object(s3, version.bucket, version.key, version.version_id)
         if head.etag != version.etag:
-            raise ObjectChanged(f"{version.uri} was replaced while it was downloaded: enqueue it again")
+            raise ObjectChanged(f"{version.uri} was replaced during the download: enqueue it again")
         if head.size_bytes is not None:
             _check_size(version, head.size_bytes, data, content)
 
@@ -93,7 +93,7 @@ def _is_md5(etag: str, answer: Any) -> bool:
 def _check_size(version: ObjectVersion, size: int, data: bytes, content: bytes) -> None:
     if size not in [len(some) for some in _candidates(data, content)]:
         raise DownloadDamaged(
-            f"{version.uri}: {len(data)} bytes arrived, and the store says that it has {size}: does a gateway cut them?"
+            f"{version.uri}: received {len(data)} bytes, the store reports {size}: check whether a gateway cuts them"
         )
 
 

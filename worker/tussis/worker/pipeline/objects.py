@@ -82,7 +82,7 @@ def _open(s3: Any, version: ObjectVersion) -> Any:
         found = entity_tag(answer, version.uri)
         if found != version.etag:
             raise ObjectChanged(
-                f"{version.uri} has the entity tag {found} now, the job names {version.etag}: enqueue it again"
+                f"{version.uri} now has the entity tag {found}, and the job names {version.etag}: enqueue it again"
             )
     except BaseException:
         answer["Body"].close()
@@ -103,7 +103,9 @@ def _read(
         elapsed = time.monotonic() - began
         if elapsed > deadline_s and len(data) != size:
             of = "" if size is None else f" of {size}"
-            raise DownloadSlow(f"{uri}: {len(data)}{of} bytes after {deadline_s:g} s (TUSSIS_DOWNLOAD_TIMEOUT_S)")
+            raise DownloadSlow(
+                f"{uri}: received {len(data)}{of} bytes in {deadline_s:g} s, the limit (TUSSIS_DOWNLOAD_TIMEOUT_S)"
+            )
         amount = _LEAST if elapsed <= 0 else min(max(int(len(data) / elapsed), _LEAST), _MOST)
         # botocore compares the checksum in the read after the last byte.
         chunk = answer["Body"].read(amount)

@@ -20,7 +20,7 @@ from tussis.worker.audio.samples import Audio
 from tussis.worker.detector.detector import Scores
 from tussis.worker.outcome import Failed, Outcome, Settled, Succeeded, Superseded
 from tussis.worker.pipeline import objects
-from tussis.worker.pipeline.context import Plan, WorkerContext
+from tussis.worker.pipeline.context import JobProfile, WorkerContext
 from tussis.worker.pipeline.failure_policy import end_attempt, held_elsewhere, retry_while_unavailable
 from tussis.worker.pipeline.object_bytes import ObjectVersion
 from tussis.worker.pipeline.prepare import cut_audio
@@ -42,9 +42,9 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
     stages = Stages(context.meter.stage)
     claim: Claimed | None = None
     try:
-        plan = context.plan(job)
+        chosen = context.profile_of(job)
         version = objects.resolve(context.s3, job)
-        request = replace(_claim_request(job, context, plan, version), handed_back=handed_back)
+        request = replace(_claim_request(job, context, chosen, version), handed_back=handed_back)
         context.run_dir.note_attempt(request.token, job.job_id)
         answer = retry_while_unavailable(context, lambda: context.store.claim(request))
         if not isinstance(answer, Claimed):
@@ -61,11 +61,11 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
             )
         context.access.granted(job)
         with stages.stage("decode", settings.decode_timeout_s):
-            audio = decode(data, context.limits, plan.profile.decoder)
+            audio = decode(data, context.limits, chosen.profile.decoder)
         context.check_stop()
         with stages.stage("preprocess", settings.decode_timeout_s), torch.inference_mode():
-            cut = cut_audio(audio, plan.profile)
-            inputs = context.scorer.inputs(cut, plan.profile)
+            cut = cut_audio(audio, chosen.profile)
+            inputs = context.scorer.inputs(cut, chosen.profile)
         context.check_stop()
         with stages.stage("inference", None if context.scorer.remote else settings.inference_timeout_s):
             scores = context.scorer.score(inputs, exclusive=claim.vanished > 0)
@@ -79,7 +79,9 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
         context.run_dir.end_attempt()
 
 
-def _claim_request(job: Job, context: WorkerContext, plan: Plan, version: ObjectVersion) -> records.ClaimRequest:
+def _claim_request(
+    job: Job, context: WorkerContext, chosen: JobProfile, version: ObjectVersion
+) -> records.ClaimRequest:
     settings = context.settings
     return records.ClaimRequest(
         job=job,
@@ -87,8 +89,8 @@ def _claim_request(job: Job, context: WorkerContext, plan: Plan, version: Object
         version_id=version.version_id,
         size_bytes=version.size_bytes,
         model=context.model,
-        profile=plan.profile.name,
-        profile_overridden=plan.overridden,
+        profile=chosen.profile.name,
+        profile_overridden=chosen.overridden,
         threshold=context.scorer.manifest.threshold,
         worker=context.worker,
         device=context.device.value,

@@ -94,4 +94,4 @@ class OwnProcess:
             return self.detector.score(inputs.mels, whole_mask(inputs.mels), rounded=inputs.rounded)
         if isinstance(self.detector, Detector) and isinstance(inputs, np.ndarray):
             return self.detector.score(inputs, whole_mask(inputs))
-        raise TypeError(f"{type(inputs).__name__} are not what {type(self.detector).__name__} takes")
+        raise TypeError(f"{type(self.detector).__name__} does not accept {type(inputs).__name__}")

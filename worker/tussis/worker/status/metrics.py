@@ -83,12 +83,12 @@ class PrometheusMeter:
         from prometheus_client import CollectorRegistry, Counter, Histogram
 
         registry = CollectorRegistry()
-        self._attempts = Counter("tussis_attempts", "Attempts begun.", registry=registry)
+        self._attempts = Counter("tussis_attempts", "Attempts started.", registry=registry)
         self._jobs = Counter("tussis_jobs", "Attempts ended.", ["outcome", "error_class"], registry=registry)
         self._audio = Counter("tussis_audio_seconds", "Seconds of audio analysed.", registry=registry)
         self._queue = Histogram(
             "tussis_queue_seconds",
-            "Seconds from enqueueing to the beginning of an attempt.",
+            "Seconds from enqueueing to the start of an attempt.",
             registry=registry,
             buckets=_QUEUE_BUCKETS,
         )

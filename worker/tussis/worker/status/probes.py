@@ -61,33 +61,33 @@ def _not_live(one: RunDir, silence_s: float) -> str:
     now = time.monotonic()
     beat, status = one.last_beat(), one.parent_status()
     if beat is None:
-        return "it has not begun"
+        return "it has not started"
     silent = now - beat.at
     if one.stopping_for() is None:
         if beat.phase is Phase.STARTING:
-            return f"not started after {silent:.0f} s" if silent > START_S else ""
+            return f"it did not finish its start within {silent:.0f} s" if silent > START_S else ""
         if beat.phase in (Phase.LOADING, Phase.CONSUMING) and silent > silence_s:
-            return f"{beat.phase} came to a stand {silent:.0f} s ago"
+            return f"it hangs: {beat.phase}, no beat for {silent:.0f} s"
         if beat.phase is Phase.LOADING:
             return ""
     if status is None:
-        return f"the housekeeper has said nothing for {silent:.0f} s" if silent > silence_s else ""
+        return f"no report from the housekeeper for {silent:.0f} s" if silent > silence_s else ""
     if now - status.at > silence_s:
-        return f"the housekeeper came to a stand {now - status.at:.0f} s ago"
+        return f"the housekeeper hangs: no report for {now - status.at:.0f} s"
     if one.stopping_for() is not None:
         return ""
     if beat.phase is Phase.CONNECTING and status.broker_since is not None:
-        alone = now - max(beat.at, status.broker_since)
-        return f"not connected for {alone:.0f} s, and the broker answers" if alone > RECONNECT_S else ""
+        idle = now - max(beat.at, status.broker_since)
+        return f"not connected to the broker for {idle:.0f} s, although it answers" if idle > RECONNECT_S else ""
     if status.starving_since is not None and (idle := now - status.starving_since) > _STARVING_FACTOR * silence_s:
-        return f"took nothing for {idle:.0f} s, with messages waiting and children free"
+        return f"took no message for {idle:.0f} s, although messages wait and children are free"
     return ""
 
 
 def _not_ready(one: RunDir) -> str:
     beat, status = one.last_beat(), one.parent_status()
     if one.stopping_for() is not None:
-        return "it stops"
+        return "it is stopping"
     if beat is None or status is None or beat.phase in (Phase.STARTING, Phase.LOADING):
         return "it is loading the model"
     if beat.phase is Phase.CONNECTING:
@@ -95,5 +95,5 @@ def _not_ready(one: RunDir) -> str:
     if status.ready < status.children or not status.children:
         return f"{status.ready} of {status.children} children have loaded the model"
     for reason in one.holds().values():
-        return f"it waits: {reason}"
+        return f"a process waits: {reason}"
     return ""

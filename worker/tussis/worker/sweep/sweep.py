@@ -30,7 +30,7 @@ POLL_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Order:
+class SweepRequest:
     """What to sweep and what to send. ``max_depth`` is the most messages that wait or are in flight."""
 
     prefix: ObjectAddress
@@ -65,8 +65,8 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Step:
-    """One page is done, and all keys up to ``last_key`` are. ``uris`` are those that were, or would be, enqueued."""
+class SweptPage:
+    """The result of one page: all keys up to ``last_key`` are done, and ``uris`` were, or would be, enqueued."""
 
     last_key: str
     uris: list[str] = field(default_factory=list)
@@ -76,13 +76,13 @@ class Step:
 class Sweep:
     """One sweep. Iterate over :meth:`run`, which does the work. :attr:`counts` is up to date after each step.
 
-    ``listing`` returns the objects under the order's prefix after a key. ``on_full`` is called with the depth while the
-    queue is full.
+    ``listing`` returns the objects under the request's prefix after a key. ``on_full`` is called with the depth while
+    the queue is full.
     """
 
     def __init__(
         self,
-        order: Order,
+        request: SweepRequest,
         listing: Callable[[str], Iterable[ListedObject]],
         ledger: Ledger,
         store: Store,
@@ -92,14 +92,14 @@ class Sweep:
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.counts = counts or Counts()
-        self._order = order
+        self._request = request
         self._listing = listing
         self._ledger = ledger
         self._store = store
         self._on_full = on_full
         self._pause = pause
 
-    def run(self, start_after: str = "") -> Iterator[Step]:
+    def run(self, start_after: str = "") -> Iterator[SweptPage]:
         """Send the stranded analyses again first, then process the listing after the key ``start_after``.
 
         Raises the errors of the listing, the broker and the store. The steps that were yielded before are done.
@@ -109,23 +109,23 @@ class Sweep:
         while page := list(islice(objects, PAGE)):
             yield self._settle(page)
 
-    def _take_up_stranded(self, start_after: str) -> Iterator[Step]:
+    def _take_up_stranded(self, start_after: str) -> Iterator[SweptPage]:
         """Send the jobs of unfinished analyses that have no open job, for any model and profile."""
         for state in (AnalysisState.RUNNING, AnalysisState.WAITING):
-            begun = self._store.results(ResultFilter(state=state, prefix=self._order.prefix.uri))
+            begun = self._store.results(ResultFilter(state=state, prefix=self._request.prefix.uri))
             while batch := list(islice(begun, PAGE)):
                 # The broker after the store: a job that ends in between is sent again, which does no harm.
                 still_open = self._ledger.which_open([analysis.job_id for analysis in batch])
                 jobs = [
-                    replace(self._store.retry_job(analysis), reopen=False, priority=self._order.priority)
+                    replace(self._store.retry_job(analysis), reopen=False, priority=self._request.priority)
                     for analysis in batch
                     if analysis.job_id not in still_open
                 ]
                 sent = self._send(jobs)
                 self.counts.stranded += len(sent)
-                yield Step(start_after, [job.uri for job in sent])
+                yield SweptPage(start_after, [job.uri for job in sent])
 
-    def _settle(self, page: list[ListedObject]) -> Step:
+    def _settle(self, page: list[ListedObject]) -> SweptPage:
         jobs: dict[tuple[str, str], Job] = {}
         refusals: list[TussisError] = []
         now = time.time()
@@ -136,7 +136,7 @@ class Sweep:
                 refusals.append(error)
         # The broker before the store: a job that ends between the two queries is found in the store.
         still_open = self._ledger.which_open([job.job_id for job in jobs.values()])
-        known = self._store.known(self._order.prefix.bucket, list(jobs), self._order.question)
+        known = self._store.known(self._request.prefix.bucket, list(jobs), self._request.question)
         wanted = []
         for which, job in jobs.items():
             if job.job_id in still_open:
@@ -148,23 +148,23 @@ class Sweep:
         self.counts.open += len(wanted) - len(sent)
         self.counts.refused += len(refusals)
         self.counts.listed += len(page)
-        return Step(page[-1].key, [job.uri for job in sent], refusals)
+        return SweptPage(page[-1].key, [job.uri for job in sent], refusals)
 
     def _job(self, listed: ListedObject, now: float) -> Job:
-        order = self._order
-        bucket = order.prefix.bucket
+        request = self._request
+        bucket = request.prefix.bucket
         return Job(
             job_id=job_id_for(
-                bucket, listed.key, version_id=None, etag=listed.etag, model=order.model, profile=order.profile
+                bucket, listed.key, version_id=None, etag=listed.etag, model=request.model, profile=request.profile
             ),
             bucket=bucket,
             key=listed.key,
             etag=listed.etag,
             enqueued_at=now,
-            model=order.model,
-            profile=order.profile,
-            priority=order.priority,
-            device=order.device,
+            model=request.model,
+            profile=request.profile,
+            priority=request.priority,
+            device=request.device,
         )
 
     def _message(self, job: Job, known: Known | None) -> Job | None:
@@ -178,16 +178,16 @@ class Sweep:
                 self.counts.discarded += 1
             case AnalysisState.RUNNING | AnalysisState.WAITING:
                 self.counts.open += 1
-            case AnalysisState.FAILED if known.reopens or self._order.retry_failed:
+            case AnalysisState.FAILED if known.reopens or self._request.retry_failed:
                 newer = 0.0 if known.newer_than is None else known.newer_than.timestamp()
-                return replace(job, enqueued_at=max(job.enqueued_at, newer), reopen=self._order.retry_failed)
+                return replace(job, enqueued_at=max(job.enqueued_at, newer), reopen=self._request.retry_failed)
             case AnalysisState.FAILED:
                 self.counts.failed += 1
         return None
 
     def _send(self, jobs: list[Job]) -> list[Job]:
         """Enqueue the jobs as the queue has room for them. Returns those that were not open already."""
-        if self._order.dry_run:
+        if self._request.dry_run:
             return jobs
         sent: list[Job] = []
         while jobs:
@@ -203,7 +203,7 @@ class Sweep:
         while True:
             depth = self._ledger.depth()
             held = depth.total_waiting + depth.in_flight
-            if held < self._order.max_depth:
-                return self._order.max_depth - held
+            if held < self._request.max_depth:
+                return self._request.max_depth - held
             self._on_full(held)
             self._pause(POLL_S)

@@ -72,7 +72,7 @@ def run(wishes: Wishes, screen: Screen) -> int:
                 finally:
                     # The clean stop follows: a second Ctrl-C must not interrupt it.
                     handled.disarm()
-                    screen.line("stopping", "workers and servers")
+                    screen.line("stopping", "the workers and the servers")
         except Interrupted as interrupt:
             screen.line("stopped", f"by {interrupt.cause}; the data stays in {wishes.data}")
     return 0
@@ -100,9 +100,9 @@ class Up:
             step.text = "PostgreSQL, the broker and the S3 store on 127.0.0.1"
         with screen.step("schema", "migrating") as step:
             upgrade(servers.endpoints.database_url)
-            step.text = f"on revision {SCHEMA_REVISION}"
+            step.text = f"revision {SCHEMA_REVISION}"
         self._make_bucket(servers)
-        with screen.step("model", "looking for the model, or exporting one of random weights, once") as step:
+        with screen.step("model", "finding the model, or exporting one with random weights, only once") as step:
             choice = choose_model(wishes.model, self._data, servers)
             started.callback(choice.stop)
             manifest = read_manifest(choice.wait())
@@ -144,7 +144,7 @@ class Up:
         for name, served in serving.items():
             screen.line("metrics", f"http://127.0.0.1:{served.metrics_port}/metrics ({name})")
         source = source_command(self._wishes.data)
-        screen.line("use it", f"in another terminal: {source}; tussis enqueue s3://{BUCKET}/KEY")
+        screen.line("next step", f"in another terminal: {source}; tussis enqueue s3://{BUCKET}/KEY")
         screen.line("running", "until Ctrl-C")
 
     def _watch(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
@@ -170,14 +170,14 @@ class Up:
         """Restart ended servers and workers. Raises :class:`ServerFailed` if a worker ended before it was ready."""
         for server in (servers.postgres, servers.broker, servers.s3):
             if not server.running:
-                self._screen.line(server.name, "it ended; starting it again")
+                self._screen.line(server.name, "it ended; restarting it")
                 server.start()
         for name, served in tuple(serving.items()):
             if served.worker.running:
                 continue
             if not served.worker.ready:
                 raise ServerFailed(f"{name} ended: {served.worker.last_message()}; see {served.worker.log}")
-            self._screen.line(name, f"it ended: {served.worker.last_message()}; starting it again")
+            self._screen.line(name, f"it ended: {served.worker.last_message()}; restarting it")
             serving[name] = self._start(servers, choice, name)
 
     def _update(self, status: Status, ledger: Ledger) -> None:
@@ -185,6 +185,6 @@ class Up:
             depth = ledger.depth()
             ended = "  ".join(f"{name} {count}" for name, count in sorted(self._ended.items()))
             status.update(
-                f"open {depth.open}  waiting {depth.total_waiting}  in work {depth.in_flight}  "
+                f"open {depth.open}  waiting {depth.total_waiting}  in flight {depth.in_flight}  "
                 f"deferred {depth.deferred}  {ended}"
             )

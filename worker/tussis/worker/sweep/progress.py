@@ -15,18 +15,18 @@ _VERSION = 1
 
 
 @dataclass(frozen=True)
-class Place:
-    """The progress: all keys up to ``last_key`` are done. Only a sweep with the same ``order`` can continue here."""
+class SweepProgress:
+    """The progress: all keys up to ``last_key`` are done. Only a sweep with the same ``request`` can continue here."""
 
-    order: dict[str, Any]
+    request: dict[str, Any]
     last_key: str
     counts: Counts
 
 
-def read_place(path: Path, order: dict[str, Any]) -> Place | None:
-    """The place in the file. None when there is no file.
+def read_progress(path: Path, request: dict[str, Any]) -> SweepProgress | None:
+    """The progress in the file. None when there is no file.
 
-    Raises :class:`FileUnreadable`, also when the file belongs to another sweep than ``order``.
+    Raises :class:`FileUnreadable`, also when the file belongs to another sweep than ``request``.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -37,25 +37,25 @@ def read_place(path: Path, order: dict[str, Any]) -> Place | None:
     try:
         raw = json.loads(text)
         if raw["v"] != _VERSION or not isinstance(raw["last_key"], str):
-            raise ValueError("not of this version")
-        place = Place(dict(raw["order"]), raw["last_key"], Counts(**raw["counts"]))
+            raise ValueError("another version of the file")
+        progress = SweepProgress(dict(raw["order"]), raw["last_key"], Counts(**raw["counts"]))
     except (ValueError, KeyError, TypeError):
-        raise FileUnreadable(f"{path} is no place of a sweep: name another file, or remove it") from None
-    if place.order != order:
-        changed = sorted(name for name in order if place.order.get(name) != order[name])
+        raise FileUnreadable(f"{path} is not a progress file of a sweep: name another file, or remove it") from None
+    if progress.request != request:
+        changed = sorted(name for name in request if progress.request.get(name) != request[name])
         raise FileUnreadable(
-            f"{path} belongs to another sweep ({', '.join(changed)} differ): name another file, or remove it"
+            f"{path} has the progress of another sweep ({', '.join(changed)} differ): name another file, or remove it"
         )
-    return place
+    return progress
 
 
-def write_place(path: Path, place: Place) -> None:
-    """Write the place atomically. Raises :class:`OutputUnwritable`."""
+def write_progress(path: Path, progress: SweepProgress) -> None:
+    """Write the progress atomically. Raises :class:`OutputUnwritable`."""
     document = {
         "v": _VERSION,
-        "order": place.order,
-        "last_key": place.last_key,
-        "counts": place.counts.as_dict(),
+        "order": progress.request,
+        "last_key": progress.last_key,
+        "counts": progress.counts.as_dict(),
     }
     try:
         replace_file(path, json.dumps(document, ensure_ascii=False).encode("utf-8"), durable=True)
@@ -63,7 +63,7 @@ def write_place(path: Path, place: Place) -> None:
         raise OutputUnwritable(f"cannot write {path}: {error.strerror}") from None
 
 
-def remove_place(path: Path) -> None:
+def remove_progress(path: Path) -> None:
     """Remove the file after the sweep is done. Raises :class:`OutputUnwritable`."""
     try:
         path.unlink(missing_ok=True)

@@ -15,14 +15,14 @@ from tussis.shared.errors import DeviceUnavailable, NotInstalled
 from tussis.shared.installation import pip_line
 from tussis.worker.detector.contract import SEGMENT_MASK, SPECTROGRAMS
 from tussis.worker.detector.session import Execution
-from tussis.worker.device.order import DeviceOrder, Provider
+from tussis.worker.device.arguments import DeviceArguments, Provider
 
 _CUDA: Final = "CUDAExecutionProvider"
 _TENSORRT: Final = "TensorrtExecutionProvider"
 _CPU: Final = "CPUExecutionProvider"
 
 
-class Place(Protocol):
+class ComputeDevice(Protocol):
     """A device as the engine uses it."""
 
     @property
@@ -48,7 +48,7 @@ class Place(Protocol):
         ...
 
     def stream(self) -> AbstractContextManager[Any]:
-        """The context in which images are made and runs are started. They are computed in that order."""
+        """The context in which images are made and runs are started. They are computed in that arguments."""
         ...
 
     def release_memory(self) -> None:
@@ -56,7 +56,7 @@ class Place(Protocol):
 
 
 @dataclass(frozen=True)
-class HostPlace:
+class CpuDevice:
     """The CPU, for trials and for tests of everything except CUDA itself."""
 
     execution: list[Execution]
@@ -77,8 +77,8 @@ class HostPlace:
 
 
 @dataclass(frozen=True)
-class CudaPlace:
-    """One NVIDIA GPU. torch and onnxruntime share one stream, so that their work is done in order."""
+class CudaDevice:
+    """One NVIDIA GPU. torch and onnxruntime share one stream, so that their work is done in arguments."""
 
     execution: list[Execution]
     binding: tuple[str, int]
@@ -94,8 +94,8 @@ class CudaPlace:
         wanted = self.execution[0][0]
         if not providers or providers[0] != wanted:
             raise DeviceUnavailable(
-                f"onnxruntime opened the model with {', '.join(providers)}, not with {wanted}: CUDA 13 and cuDNN 9 have"
-                " to be there, as the extra gpu brings them (its warning above says which library is missing)"
+                f"onnxruntime opened the model with {', '.join(providers)}, not with {wanted}: install CUDA 13 and"
+                " cuDNN 9 with the extra gpu (the warning of onnxruntime above names the missing library)"
             )
 
     def upload(self, samples: torch.Tensor) -> torch.Tensor:
@@ -111,8 +111,8 @@ class CudaPlace:
         torch.cuda.empty_cache()
 
 
-def find_place(order: DeviceOrder) -> Place:
-    """Check an order's device before anything is loaded onto it.
+def find_device(arguments: DeviceArguments) -> ComputeDevice:
+    """Check the device of ``arguments`` before anything is loaded onto it.
 
     Raises:
         DeviceUnavailable: there is no CUDA driver or no such device.
@@ -122,42 +122,42 @@ def find_place(order: DeviceOrder) -> Place:
         import onnxruntime
     except ImportError:
         raise NotInstalled(f"onnxruntime is not installed: {pip_line('gpu')}") from None
-    if order.provider is Provider.CPU:
-        return HostPlace([(_CPU, {})])
+    if arguments.provider is Provider.CPU:
+        return CpuDevice([(_CPU, {})])
     available = onnxruntime.get_available_providers()
     if _CUDA not in available:
         raise NotInstalled(
-            f"onnxruntime {onnxruntime.__version__} has no {_CUDA} (it has {', '.join(available)}): in an"
-            f" environment of its own, without the package onnxruntime: {pip_line('gpu')}"
+            f"onnxruntime {onnxruntime.__version__} has no {_CUDA} (it has {', '.join(available)}): install the"
+            f" extra gpu in a new environment, without the package onnxruntime: {pip_line('gpu')}"
         )
-    if order.provider is Provider.TENSORRT and _TENSORRT not in available:
+    if arguments.provider is Provider.TENSORRT and _TENSORRT not in available:
         raise NotInstalled(f"onnxruntime {onnxruntime.__version__} has no {_TENSORRT}: use --provider cuda")
     if not torch.cuda.is_available():
         built = f"torch {torch.__version__} is built for CUDA {torch.version.cuda}"
         if torch.version.cuda is None:
             built = f"torch {torch.__version__} is built without CUDA"
-        raise DeviceUnavailable(f"no CUDA device: {built} and finds none; is the driver there (nvidia-smi)?")
+        raise DeviceUnavailable(f"no CUDA device: {built} and finds none: check the driver with nvidia-smi")
     count = torch.cuda.device_count()
-    if order.device_index >= count:
-        raise DeviceUnavailable(f"no CUDA device {order.device_index}: there are {count}, counted from 0")
+    if arguments.device_index >= count:
+        raise DeviceUnavailable(f"no CUDA device {arguments.device_index}: the machine has {count}, numbered from 0")
     # torch has loaded the same libraries. If it has not loaded one, this finds it in torch's environment.
     onnxruntime.preload_dlls()
-    return _cuda_place(order)
+    return _cuda_device(arguments)
 
 
-def _cuda_place(order: DeviceOrder) -> CudaPlace:
-    device = torch.device("cuda", order.device_index)
+def _cuda_device(arguments: DeviceArguments) -> CudaDevice:
+    device = torch.device("cuda", arguments.device_index)
     torch.cuda.set_device(device)
     # Results of float32 models must not depend on TensorFloat-32. A float16 model is faster.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     queue: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    return CudaPlace(cuda_execution(order, queue.cuda_stream), ("cuda", order.device_index), device, queue)
+    return CudaDevice(cuda_execution(arguments, queue.cuda_stream), ("cuda", arguments.device_index), device, queue)
 
 
-def cuda_execution(order: DeviceOrder, stream: int) -> list[Execution]:
+def cuda_execution(arguments: DeviceArguments, stream: int) -> list[Execution]:
     """onnxruntime's providers and their options on a GPU; ``stream`` is CUDA's handle of the shared stream."""
-    shared = {"device_id": str(order.device_index), "user_compute_stream": str(stream)}
+    shared = {"device_id": str(arguments.device_index), "user_compute_stream": str(stream)}
     cuda: Execution = (
         _CUDA,
         shared
@@ -169,11 +169,11 @@ def cuda_execution(order: DeviceOrder, stream: int) -> list[Execution]:
         },
     )
     host: Execution = (_CPU, {})
-    if order.provider is Provider.CUDA:
+    if arguments.provider is Provider.CUDA:
         return [cuda, host]
-    folder = Path(order.cache_dir) / "tensorrt"
+    folder = Path(arguments.cache_dir) / "tensorrt"
     folder.mkdir(parents=True, exist_ok=True)
-    recordings = max(2, order.carriers)
+    recordings = max(2, arguments.carriers)
 
     def shapes(batch: int, segments: int) -> str:
         return f"{SPECTROGRAMS}:{batch}x{segments}x3x{IMAGE_SIZE}x{IMAGE_SIZE},{SEGMENT_MASK}:{batch}x{segments}"
@@ -189,7 +189,7 @@ def cuda_execution(order: DeviceOrder, stream: int) -> list[Execution]:
             "trt_timing_cache_path": str(folder),
             "trt_profile_min_shapes": shapes(1, 1),
             "trt_profile_opt_shapes": shapes(
-                max(1, min(recordings, order.batch_segments // MAX_SEGMENTS)), MAX_SEGMENTS
+                max(1, min(recordings, arguments.batch_segments // MAX_SEGMENTS)), MAX_SEGMENTS
             ),
             "trt_profile_max_shapes": shapes(recordings, MAX_SEGMENTS),
         },

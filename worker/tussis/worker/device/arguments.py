@@ -33,7 +33,7 @@ class OnDevice:
 
 
 @dataclass(frozen=True)
-class DeviceOrder:
+class DeviceArguments:
     """All arguments of a device process. It needs no secrets, because its socket is its only connection."""
 
     model: str
@@ -62,11 +62,11 @@ class DeviceOrder:
     log_level: str
 
     def to_json(self) -> str:
-        """The order as JSON, for one argument of a command line."""
+        """The arguments as JSON, for one argument of a command line."""
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, text: str) -> DeviceOrder:
+    def from_json(cls, text: str) -> DeviceArguments:
         """Read the text of :meth:`to_json`."""
         raw = json.loads(text)
         return cls(**raw | {"provider": Provider(raw["provider"])})
