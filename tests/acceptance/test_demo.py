@@ -98,7 +98,7 @@ def assert_shows_results(run: Running, place: Place) -> None:
         assert any(re.search(row, line) for line in run.stdout), (key, run.text)
     assert any(line.startswith(f"done          {RECORDINGS} recordings, ") for line in run.stdout), run.text
     assert any(re.match(r"time +[\d.]+ s: start-up [\d.]+ s, analysis [\d.]+ s", line) for line in run.stdout), run.text
-    assert any(line.startswith(f"data          {place.data}, the worker's log worker.log") for line in run.stdout)
+    assert any(line.startswith(f"data          {place.data}, with the worker's log worker.log") for line in run.stdout)
     assert run.stdout[-1].startswith("stopped ")
     assert run.stderr == []
 

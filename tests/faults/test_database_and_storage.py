@@ -204,7 +204,7 @@ def test_a_body_cut_with_a_length_of_its_own_becomes_no_answer(deployment: Deplo
         attempts = deployment.store.attempts_of(deployment.analysis(job).id)
         assert [attempt.outcome for attempt in attempts] == [AttemptOutcome.TRANSIENT, AttemptOutcome.SUCCEEDED]
     assert deployment.analysis(always).error_class == "expired"
-    assert "received" in (deployment.analysis(always).error_message or "")
+    assert "do not have the checksum" in (deployment.analysis(always).error_message or "")
 
 
 @pytest.mark.faults_only
