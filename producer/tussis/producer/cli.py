@@ -57,7 +57,6 @@ _INTERRUPTED, _OUTPUT_CLOSED = 130, 141
 COMMAND_EXTRAS = {
     "bench": "cpu,models,embedded",
     "demo": "cpu,models,embedded",
-    "soak": "cpu,embedded",
     "up": "cpu,models,embedded",
 }
 
