@@ -180,7 +180,7 @@ def test_a_run_that_lacks_memory_is_repeated_in_smaller_ones(deployment: Deploym
     assert all(deployment.analysis(job).state == "succeeded" for job in good)
     assert {tuple(outcomes(deployment, job)) for job in good} == {((AttemptOutcome.SUCCEEDED, False),)}
     assert [outcome for outcome, _ in outcomes(deployment, never)][:-1] == [AttemptOutcome.TRANSIENT]
-    assert deployment.analysis(never).error_class == "expired"
+    assert deployment.analysis(never).error_class == "needs_memory"
     assert len(device_pids(worker)) == 1
     assert any(event.get("event") == "run_short" and event["recordings"] > 1 for event in worker.events)
 
