@@ -33,7 +33,7 @@ test: $(STAMPS)/dev  ## run the test suite against real servers; ARGS='-k name' 
 	$(RUN)/python -m pytest -m 'not faults_only and not slow and not performance' \
 	    -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-speed: $(STAMPS)/dev  ## hold the promised speed, in short measurements (four minutes, alone on the machine)
+speed: $(STAMPS)/dev  ## hold the promised speed, in short measurements (eight minutes, alone on the machine)
 	$(RUN)/python -m pytest -m 'performance and not slow' $(ARGS)
 
 # The first folder is named so that its conftest.py, which prints the table, is loaded in the process that reports.

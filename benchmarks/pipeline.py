@@ -74,11 +74,11 @@ def _rows(measured: MeasuredWorkload) -> list[tuple[Cell, ...]]:
     """The rows with one more cell: recordings a second, relative to plain Celery. The floor has none."""
     programs = measured.medians()
     celery = programs.get(CELERY)
-    return [
-        (*row, celery.wall_s / programs[name].wall_s if celery and name in programs else None)
-        for row in measured.rows()
-        for name in [str(row[1])]
-    ]
+    rows: list[tuple[Cell, ...]] = []
+    for row in measured.rows():
+        program = programs.get(str(row[1]))
+        rows.append((*row, celery.wall_s / program.wall_s if celery and program else None))
+    return rows
 
 
 def _verdicts(measured: MeasuredWorkload, same_model: bool) -> list[Verdict]:

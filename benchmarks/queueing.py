@@ -104,7 +104,7 @@ def _bulk(environment: BenchEnvironment, jobs: int, etag: str) -> Bulk:
     argv = [sys.executable, "-c", _UPSTREAM, environment.servers.endpoints.broker_url, str(jobs), etag]
     ended = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=PASS_S)
     if ended.returncode != 0:
-        raise ServerFailed(f"enqueueing failed: {(ended.stderr.strip().splitlines() or ['it said nothing'])[-1]}")
+        raise ServerFailed(f"enqueueing failed: {(ended.stderr.strip().splitlines() or ['no output'])[-1]}")
     sent, wall, cpu = json.loads(ended.stdout)
     if sent != jobs:
         raise ServerFailed(f"of {jobs} jobs {sent} were sent")

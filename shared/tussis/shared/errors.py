@@ -297,7 +297,7 @@ class EmptyObject(AudioError):
 
 
 class NotAudio(AudioError):
-    """The bytes are no audio container that is accepted."""
+    """The bytes are not in a supported audio container."""
 
     error_class = "not_audio"
 

@@ -1,4 +1,4 @@
-"""Every link of the documents leads to a file that exists, and to a heading that it has."""
+"""Every link of the documents leads to a file and a heading that exist. Every module that they name exists."""
 
 from __future__ import annotations
 
@@ -32,3 +32,12 @@ def test_every_link_leads_somewhere(document: Path) -> None:
         assert target.exists(), f"{document.name}: {name}"
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{document.name}: {name}#{anchor}"
+
+
+def test_every_module_that_a_document_names_exists() -> None:
+    folders = ("benchmarks", "migrations", "producer", "shared", "tests", "training", "worker")
+    modules = [path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    modules.append("celeryconfig.py")  # a file of Celery's, which workers do not read
+    for document in DOCUMENTS:
+        for name in re.findall(r"`([\w./-]+\.py)`", without_code(document)):
+            assert any(f"/{module}".endswith(f"/{name}") for module in modules), f"{document.name}: {name}"

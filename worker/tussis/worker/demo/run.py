@@ -209,7 +209,9 @@ class Demo:
             when = f"{since:%Y-%m-%d %H:%M}" + (f" to {until:%H:%M}" if f"{since:%H:%M}" != f"{until:%H:%M}" else "")
             which = "all" if len(tally.before) == number else str(len(tally.before))
             screen.line("reused", f"{which} from {when} UTC; --again analyses them again")
-        speed = "" if tally.before or ended <= ready else f", {tally.audio_s / (ended - ready):.0f} times real time"
+        speed = ""
+        if tally.audio_s and not tally.before and ended > ready:
+            speed = f", {tally.audio_s / (ended - ready):.0f} times real time"
         screen.line(
             "time",
             f"{ended - self._began:.1f} s: start-up {ready - self._began:.1f} s, analysis {ended - ready:.1f} s{speed}",

@@ -48,7 +48,7 @@ class ComputeDevice(Protocol):
         ...
 
     def stream(self) -> AbstractContextManager[Any]:
-        """The context in which images are made and runs are started. They are computed in that arguments."""
+        """The context in which images are made and runs are started. They are computed in that order."""
         ...
 
     def release_memory(self) -> None:
@@ -78,7 +78,7 @@ class CpuDevice:
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """One NVIDIA GPU. torch and onnxruntime share one stream, so that their work is done in arguments."""
+    """One NVIDIA GPU. torch and onnxruntime share one stream, so that their work is done in order."""
 
     execution: list[Execution]
     binding: tuple[str, int]
