@@ -37,8 +37,8 @@ speed: $(STAMPS)/dev  ## hold the promised speed, in short measurements (eight m
 	$(RUN)/python -m pytest -m 'performance and not slow' $(ARGS)
 
 # The first folder is named so that its conftest.py, which prints the table, is loaded in the process that reports.
-faults: $(STAMPS)/dev  ## run the tests that kill, freeze and cut, and every test that takes too long for `make test`
-	$(RUN)/python -m pytest -m 'faults_only or scenario' -n 3 --dist worksteal \
+faults: $(STAMPS)/dev  ## run the tests that kill, freeze, cut and fill, which `make test` leaves out
+	$(RUN)/python -m pytest -m faults_only -n 3 --dist worksteal \
 	    tests/faults tests/acceptance tests/integration $(ARGS)
 
 soak: $(STAMPS)/dev  ## run the pipeline under random faults; ARGS='--minutes 20 --seed 7'

@@ -181,6 +181,7 @@ def test_what_was_analysed_is_analysed_anew_when_asked(place: Place, spawn: Spaw
     assert_gone(again, place)
 
 
+@pytest.mark.faults_only
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGTERM], ids=lambda blow: blow.name)
 def test_an_interrupted_demo_stops_all_it_started(place: Place, spawn: Spawn, blow: signal.Signals) -> None:
     run = spawn(*place.words("--again"))
@@ -209,6 +210,7 @@ def test_a_demo_killed_mid_way_leaves_nothing_and_the_next_one_finishes_its_work
     assert_shows_results(after, place)
 
 
+@pytest.mark.faults_only
 def test_a_demo_ends_when_the_process_that_started_it_is_killed(place: Place, spawn: Spawn) -> None:
     words = shlex.join(str(word) for word in (TUSSIS, *place.words("--keep")))
     shell = spawn("-c", f"{words}; true", program="/bin/sh")
@@ -220,6 +222,7 @@ def test_a_demo_ends_when_the_process_that_started_it_is_killed(place: Place, sp
     assert_gone(shell, place, processes)
 
 
+@pytest.mark.faults_only
 def test_a_worker_that_dies_ends_the_demo_with_one_line(place: Place, spawn: Spawn) -> None:
     run = spawn(*place.words("--again"))
     run.wait_for_line("enqueue  ", RUN_S)
@@ -273,6 +276,7 @@ def test_mistakes_are_told_in_one_line_before_anything_starts(spawn: Spawn, tmp_
     assert not (data / "servers").exists()
 
 
+@pytest.mark.faults_only
 @pytest.mark.skipif(os.geteuid() != 0, reason="who is no root runs every other test as an ordinary user")
 def test_an_ordinary_user_runs_it_where_he_may_write(spawn: Spawn) -> None:
     setpriv = shutil.which("setpriv")

@@ -19,7 +19,7 @@ from tests.support.servers import server_folder
 from tests.support.sounds import wav
 from tests.support.waiting import PATIENCE, wait_until
 from tussis.worker.embedded.ports import is_free
-from tussis.worker.up.events import told_of
+from tussis.worker.up.events import parse_line
 
 #: Seconds, on a busy machine.
 READY_S = 180.0
@@ -134,5 +134,5 @@ def test_up_serves_says_what_happens_refuses_a_second_one_and_leaves_nothing(spa
     ],
 )
 def test_a_log_line_becomes_a_line_for_people(line: str, text: str | None) -> None:
-    told = told_of(line)
+    told = parse_line(line)
     assert (told.text if told else None) == text

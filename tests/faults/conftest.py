@@ -1,11 +1,17 @@
-"""The scenarios of the fault tests, the table at the end, and the line with the total."""
+"""The scenarios of the fault tests, the table at the end, and the line with the total.
+
+Every test of this folder is marked `faults_only`: it runs in `make faults`, not in `make test`.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 from typing import Final
 
 import pytest
+
+_FOLDER: Final = Path(__file__).parent
 
 SCENARIOS: Final = {
     1: "kill -9 of a child mid-task: run again within 10 s",
@@ -71,8 +77,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Collector(results))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest chooses by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.path.is_relative_to(_FOLDER):
+            item.add_marker(pytest.mark.faults_only)
         marker = item.get_closest_marker("scenario")
         if marker is not None:
             item.user_properties.append(("scenario", marker.args[0]))

@@ -24,7 +24,6 @@ def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
 
 
 @pytest.mark.scenario(6)
-@pytest.mark.faults_only
 def test_an_idle_worker_consumes_again_within_15_s(deployment: Deployment) -> None:
     worker = deployment.worker(concurrency=1)
     deployment.enqueue("before.wav", wav(0.5, seed=1))
@@ -53,7 +52,6 @@ def test_a_partly_busy_worker_survives_the_broker_s_restart(deployment: Deployme
 
 
 @pytest.mark.scenario(8)
-@pytest.mark.faults_only
 def test_dropped_connections_while_busy_leave_one_result(
     deployment: Deployment, starts_file: Path, broker_url: str
 ) -> None:
@@ -69,7 +67,6 @@ def test_dropped_connections_while_busy_leave_one_result(
 
 
 @pytest.mark.scenario(9)
-@pytest.mark.faults_only
 def test_a_half_open_connection_is_noticed(deployment: Deployment, broker_url: str) -> None:
     parts = urlsplit(broker_url)
     assert parts.hostname is not None

@@ -76,7 +76,6 @@ def test_an_idle_and_a_busy_worker_go_on_after_a_failover(deployment: Deployment
 
 
 @pytest.mark.scenario(27)
-@pytest.mark.faults_only
 def test_a_worker_waits_while_the_address_leads_to_a_replica(deployment: Deployment, pair: Pair) -> None:
     """The address is switched before the replica is promoted: for a while every new connection goes to a replica."""
     on_the_pair(deployment, pair)

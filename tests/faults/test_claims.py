@@ -47,7 +47,6 @@ def outcomes(deployment: Deployment, job: Job) -> list[AttemptOutcome | None]:
 
 
 @pytest.mark.scenario(21)
-@pytest.mark.faults_only
 def test_a_job_that_is_pushed_many_times_is_one_attempt(
     deployment: Deployment, broker_url: str, starts_file: Path
 ) -> None:
@@ -77,7 +76,6 @@ def test_jobs_that_ask_one_question_at_once_are_one_attempt(deployment: Deployme
 
 
 @pytest.mark.scenario(21)
-@pytest.mark.faults_only
 def test_a_message_that_is_taken_from_a_living_worker_counts_nowhere(
     deployment: Deployment, broker_url: str, starts_file: Path
 ) -> None:
@@ -109,7 +107,7 @@ def stopped_in_turn(deployment: Deployment, starts_file: Path, count: int) -> No
 
 
 @pytest.mark.scenario(22)
-@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.faults_only)])
+@pytest.mark.parametrize("count", [1, 2])
 def test_workers_that_are_stopped_in_a_recording_make_it_no_crash(
     deployment: Deployment, starts_file: Path, count: int
 ) -> None:
@@ -122,7 +120,6 @@ def test_workers_that_are_stopped_in_a_recording_make_it_no_crash(
 
 
 @pytest.mark.scenario(22)
-@pytest.mark.faults_only
 def test_a_stop_in_a_recording_while_the_database_is_away_is_no_crash(
     deployment: Deployment, starts_file: Path
 ) -> None:
@@ -159,7 +156,7 @@ def test_a_stop_breaks_a_slow_download_off(deployment: Deployment) -> None:
 
 
 @pytest.mark.scenario(23)
-@pytest.mark.parametrize("fault", ["no-memory", pytest.param("no-torch-memory", marks=pytest.mark.faults_only)])
+@pytest.mark.parametrize("fault", ["no-memory", "no-torch-memory"])
 def test_a_recording_without_enough_memory_costs_its_child_and_nothing_else(
     deployment: Deployment, starts_file: Path, fault: str
 ) -> None:
@@ -184,7 +181,6 @@ def stopped_while_the_letter_waits(deployment: Deployment, worker: Running) -> N
 
 
 @pytest.mark.scenario(31)
-@pytest.mark.faults_only
 def test_a_dead_letter_outlives_a_stop_while_the_database_is_away(deployment: Deployment, broker_url: str) -> None:
     worker = deployment.worker(concurrency=1)
     deployment.servers.postgres.stop()

@@ -25,7 +25,6 @@ def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
 
 
 @pytest.mark.scenario(30)
-@pytest.mark.faults_only
 def test_a_broker_s_clock_that_was_set_back_multiplies_no_message(deployment: Deployment, starts_file: Path) -> None:
     """For several looks of the reconciler, the next message appears pushed an hour after the ones behind it."""
     client: Any = connect(deployment.environment["TUSSIS_BROKER_URL"])
@@ -45,7 +44,6 @@ def test_a_broker_s_clock_that_was_set_back_multiplies_no_message(deployment: De
 
 
 @pytest.mark.scenario(30)
-@pytest.mark.faults_only
 @pytest.mark.parametrize("off_s", [-3600, 3600])
 def test_a_worker_whose_clock_is_off_keeps_its_messages_and_leaves_others_theirs(
     deployment: Deployment, starts_file: Path, off_s: int

@@ -79,7 +79,6 @@ def test_a_killed_child_s_recording_runs_again_within_10_s(deployment: Deploymen
 
 
 @pytest.mark.scenario(2)
-@pytest.mark.faults_only
 def test_a_killed_worker_s_recording_runs_on_another(deployment: Deployment, starts_file: Path) -> None:
     first = deployment.worker(concurrency=1, faulty=True, visibility_timeout_s=VISIBILITY_S)
     second = deployment.worker(concurrency=1, faulty=True, visibility_timeout_s=VISIBILITY_S)
@@ -96,7 +95,6 @@ def test_a_killed_worker_s_recording_runs_on_another(deployment: Deployment, sta
 
 
 @pytest.mark.scenario(3)
-@pytest.mark.faults_only
 def test_a_long_task_starts_once(deployment: Deployment, starts_file: Path) -> None:
     deployment.enqueue("slow.wav", with_fault("slow-16", wav(1.0)))
     for _ in range(2):
@@ -109,7 +107,6 @@ def test_a_long_task_starts_once(deployment: Deployment, starts_file: Path) -> N
 
 
 @pytest.mark.scenario(4)
-@pytest.mark.faults_only
 def test_a_message_popped_by_a_stopped_worker_comes_back(deployment: Deployment) -> None:
     worker = deployment.worker(concurrency=1)
     stop_with_a_message(deployment, worker)
@@ -121,7 +118,6 @@ def test_a_message_popped_by_a_stopped_worker_comes_back(deployment: Deployment)
 
 
 @pytest.mark.scenario(5)
-@pytest.mark.faults_only
 @pytest.mark.timeout(600)
 def test_a_storm_of_kills_loses_and_doubles_nothing(deployment: Deployment) -> None:
     rng = random.Random(5)
@@ -160,7 +156,7 @@ def test_a_kill_between_commit_and_acknowledgement_changes_nothing(
 
 
 @pytest.mark.scenario(14)
-@pytest.mark.parametrize("max_attempts", [1, pytest.param(3, marks=pytest.mark.faults_only)])
+@pytest.mark.parametrize("max_attempts", [1, 3])
 def test_a_recording_that_crashes_the_process_fails_and_its_neighbours_finish(
     deployment: Deployment, starts_file: Path, max_attempts: int
 ) -> None:
@@ -178,7 +174,6 @@ def test_a_recording_that_crashes_the_process_fails_and_its_neighbours_finish(
 
 
 @pytest.mark.scenario(15)
-@pytest.mark.faults_only
 def test_a_recording_whose_process_is_killed_for_memory_fails(deployment: Deployment, starts_file: Path) -> None:
     deployment.enqueue("good.wav", wav(0.5))
     poison = deployment.enqueue("poison.wav", with_fault("memory"))
@@ -190,7 +185,6 @@ def test_a_recording_whose_process_is_killed_for_memory_fails(deployment: Deploy
 
 
 @pytest.mark.scenario(16)
-@pytest.mark.faults_only
 def test_a_hung_native_call_is_ended_and_fails(deployment: Deployment, starts_file: Path) -> None:
     good = deployment.enqueue("good.wav", wav(0.5))
     hung = deployment.enqueue("hung.wav", with_fault("hang"))

@@ -38,7 +38,6 @@ def test_a_restart_before_the_commit_repeats_no_inference(deployment: Deployment
 
 
 @pytest.mark.scenario(12)
-@pytest.mark.faults_only
 def test_a_database_away_for_long_costs_nothing(deployment: Deployment) -> None:
     jobs = [deployment.enqueue(f"{number}.wav", wav(0.3, seed=number)) for number in range(200)]
     worker = deployment.worker(concurrency=2, retry_total_s=2, retry_base_s=0.5, visibility_timeout_s=5)
@@ -58,7 +57,6 @@ def test_a_database_away_for_long_costs_nothing(deployment: Deployment) -> None:
 
 
 @pytest.mark.scenario(12)
-@pytest.mark.faults_only
 def test_a_stop_while_the_database_is_away_counts_towards_nothing(deployment: Deployment, starts_file: Path) -> None:
     job = deployment.enqueue("slow.wav", with_fault("slow-3", wav(0.5)))
     worker = deployment.worker(concurrency=1, faulty=True, visibility_timeout_s=60)
@@ -76,7 +74,6 @@ def test_a_stop_while_the_database_is_away_counts_towards_nothing(deployment: De
 
 
 @pytest.mark.scenario(12)
-@pytest.mark.faults_only
 def test_a_child_that_dies_while_the_database_is_away_is_replaced(deployment: Deployment) -> None:
     deployment.enqueue("before.wav", wav(0.5, seed=1))
     worker = deployment.worker(concurrency=1)
@@ -93,7 +90,7 @@ def test_a_child_that_dies_while_the_database_is_away_is_replaced(deployment: De
 
 
 @pytest.mark.scenario(17)
-@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.faults_only)], ids=["fast", "slow"])
+@pytest.mark.parametrize("slow", [False, True], ids=["fast", "slow"])
 def test_storage_faults_are_waited_out_and_a_missing_object_is_not(deployment: Deployment, slow: bool) -> None:
     faults = {
         "unavailable.wav": S3Fault.UNAVAILABLE,
@@ -124,7 +121,6 @@ def test_storage_faults_are_waited_out_and_a_missing_object_is_not(deployment: D
 
 
 @pytest.mark.scenario(17)
-@pytest.mark.faults_only
 def test_credentials_that_expire_pause_the_worker_and_fail_nothing(deployment: Deployment) -> None:
     with S3Proxy(deployment.servers.endpoints.s3_endpoint_url) as proxy:
         deployment.environment["TUSSIS_S3_ENDPOINT_URL"] = proxy.url
@@ -143,7 +139,6 @@ def test_credentials_that_expire_pause_the_worker_and_fail_nothing(deployment: D
 
 
 @pytest.mark.scenario(17)
-@pytest.mark.faults_only
 def test_access_denied_for_one_is_deferred_and_for_twenty_in_a_row_pauses(deployment: Deployment) -> None:
     with S3Proxy(deployment.servers.endpoints.s3_endpoint_url) as proxy:
         deployment.environment["TUSSIS_S3_ENDPOINT_URL"] = proxy.url
@@ -207,7 +202,6 @@ def test_a_body_cut_with_a_length_of_its_own_becomes_no_answer(deployment: Deplo
     assert "do not have the checksum" in (deployment.analysis(always).error_message or "")
 
 
-@pytest.mark.faults_only
 def test_transient_faults_past_the_limit_become_a_failure(deployment: Deployment) -> None:
     with S3Proxy(deployment.servers.endpoints.s3_endpoint_url) as proxy:
         deployment.environment["TUSSIS_S3_ENDPOINT_URL"] = proxy.url

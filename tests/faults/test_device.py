@@ -28,7 +28,6 @@ def starts_file(deployment: Deployment, tmp_path: Path) -> Path:
     return file
 
 
-@pytest.mark.faults_only
 def test_a_crash_with_three_in_the_run_counts_against_none(deployment: Deployment, starts_file: Path) -> None:
     """Given three recordings in one run, when the device process is killed, then all three get results."""
     worker = trial(deployment, concurrency=3, batch_wait_ms=1000, max_attempts=1)
@@ -53,7 +52,7 @@ def test_a_crash_with_three_in_the_run_counts_against_none(deployment: Deploymen
     assert {one[1] for one in vanished} == {(AttemptOutcome.SUCCEEDED, True)}
 
 
-@pytest.mark.parametrize("max_attempts", [1, pytest.param(3, marks=pytest.mark.faults_only)])
+@pytest.mark.parametrize("max_attempts", [1, 3])
 def test_a_recording_that_crashes_the_device_process_fails_alone(
     deployment: Deployment, starts_file: Path, max_attempts: int
 ) -> None:
@@ -72,8 +71,7 @@ def test_a_recording_that_crashes_the_device_process_fails_alone(
     assert all(deployment.analysis(job).state == "succeeded" for job in good)
 
 
-@pytest.mark.faults_only
-def test_a_recording_that_crashes_a_carrier_leaves_the_device_process_alone(deployment: Deployment) -> None:
+def test_a_recording_that_crashes_a_child_leaves_the_device_process_alone(deployment: Deployment) -> None:
     good = [deployment.enqueue(f"{n}.wav", wav(1.0, seed=n)) for n in range(3)]
     poison = deployment.enqueue("poison.wav", with_fault("segfault", wav(1.0)))
     worker = trial(deployment, concurrency=2, max_attempts=1)
@@ -84,7 +82,6 @@ def test_a_recording_that_crashes_a_carrier_leaves_the_device_process_alone(depl
     assert len(device_pids(worker)) == 1
 
 
-@pytest.mark.faults_only
 def test_a_run_that_hangs_is_ended_with_its_stacks(deployment: Deployment, starts_file: Path) -> None:
     """Given a run that holds the GIL forever, then the run ends at the deadline, and other recordings finish."""
     good = deployment.enqueue("good.wav", wav(1.0))
@@ -98,7 +95,6 @@ def test_a_run_that_hangs_is_ended_with_its_stacks(deployment: Deployment, start
     assert met(starts_file) == ["device-hang"] * 2
 
 
-@pytest.mark.faults_only
 def test_a_failed_run_is_the_failure_of_one(deployment: Deployment, starts_file: Path) -> None:
     """Given a run that fails, then each of its recordings runs alone. A device that keeps failing is replaced."""
     good = [deployment.enqueue(f"{n}.wav", wav(1.0, seed=n)) for n in range(4)]
@@ -119,12 +115,11 @@ def test_a_failed_run_is_the_failure_of_one(deployment: Deployment, starts_file:
     worker.wait_for_event("device_broken", DRAINED_S)
 
 
-#: A carrier notices these at once. With the other ones it waits 30 s for the rest of a message.
+#: A child notices these at once. With the other ones it waits 30 s for the rest of a message.
 _SEEN_AT_ONCE = [name for name in DISTURBANCES if not name.startswith("stop")]
 _WAITED_FOR = [name for name in DISTURBANCES if name.startswith("stop")]
 
 
-@pytest.mark.faults_only
 @pytest.mark.scenario(35)
 @pytest.mark.parametrize("chosen", [_SEEN_AT_ONCE, _WAITED_FOR], ids=["at-once", "waited-for"])
 def test_disturbed_connections_to_the_device_process_change_no_answer(
@@ -161,7 +156,6 @@ def test_disturbed_connections_to_the_device_process_change_no_answer(
         assert rows[0] == pytest.approx(rows[1], abs=1e-4)
 
 
-@pytest.mark.faults_only
 def test_a_run_that_lacks_memory_is_repeated_in_smaller_ones(deployment: Deployment, starts_file: Path) -> None:
     """Given memory for one recording per run, and one that never fits, then that one is deferred and fails at last."""
     worker = trial(

@@ -31,7 +31,6 @@ def lives(pid: int) -> bool:
 
 
 @pytest.mark.scenario(18)
-@pytest.mark.faults_only
 def test_unreadable_messages_are_visible_and_the_queue_moves_on(deployment: Deployment, broker_url: str) -> None:
     client = redis.Redis.from_url(broker_url)
     first = deployment.enqueue("first.wav", wav(0.5, seed=1))
@@ -90,7 +89,6 @@ def told(deployment: Deployment, job_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.scenario(19)
-@pytest.mark.faults_only
 def test_rolling_restarts_under_load_lose_nothing(deployment: Deployment) -> None:
     for number in range(120):
         deployment.enqueue(f"{number}.wav", with_fault("slow-0.5", wav(0.5, seed=number)))
@@ -108,7 +106,6 @@ def test_rolling_restarts_under_load_lose_nothing(deployment: Deployment) -> Non
 
 
 @pytest.mark.scenario(19)
-@pytest.mark.faults_only
 def test_a_recording_that_outlasts_the_grace_period_is_run_by_another(deployment: Deployment, tmp_path: Path) -> None:
     starts_file = tmp_path / "starts"
     deployment.environment[STARTS_FILE] = str(starts_file)

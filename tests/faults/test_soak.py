@@ -11,7 +11,6 @@ from tests.support.processes import Spawn
 from tests.support.servers import server_folder
 
 
-@pytest.mark.faults_only
 @pytest.mark.timeout(500)
 def test_a_short_soak_adds_up(spawn: Spawn, tiny_model: Path) -> None:
     with server_folder() as folder:

@@ -99,7 +99,6 @@ def test_what_enqueue_returned_for_survives_kill_9_of_the_broker(deployment: Dep
 
 
 @pytest.mark.scenario(11)
-@pytest.mark.faults_only
 def test_with_everysec_the_loss_is_reported_by_one_sweep_and_all_end(deployment: Deployment, broker_url: str) -> None:
     """After kill -9 the kernel still has what the broker wrote. The test cuts off what a power failure loses."""
     jobs = upload(deployment, 40)

@@ -35,7 +35,7 @@ TOLERANCE = 1e-3
 
 @pytest.fixture(scope="module")
 def engine(random_resnet: Path) -> Engine:
-    told = arguments(random_resnet, provider=Provider.CUDA, carriers=8, batch_segments=256)
+    told = arguments(random_resnet, provider=Provider.CUDA, children=8, batch_segments=256)
     engine = Engine.load(told)
     engine.warm_up(told)
     return engine

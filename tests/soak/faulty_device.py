@@ -1,8 +1,8 @@
 """A device process with faults on demand: the real process, with its engine's run wrapped.
 
-The carrier of a faulty worker writes the fault into the first samples of a recording. This process reads it, injects
+The child of a faulty worker writes the fault into the first samples of a recording. This process reads it, injects
 the fault, and sets these samples to zero. With ``DISTURBED`` set, it also changes every third reply with scores to the
-carriers.
+children.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _encoded(reply: Reply) -> bytes:
 
 
 def _shifted(payload: bytes) -> bytes:
-    """Return scores that belong to another recording. A carrier that accepts them stores a wrong answer."""
+    """Return scores that belong to another recording. A child that accepts them stores a wrong answer."""
     values = np.frombuffer(payload, dtype=np.float32).copy()
     values[0] = 1 - values[0]
     return values.tobytes()

@@ -18,7 +18,7 @@ from tests.support.sounds import wav
 from tests.support.tables import code, table
 from tests.support.trials import DRAINED_S, device_pids, trial
 
-#: Long enough for all carriers to have their recordings with the device process, while a run is going on.
+#: Long enough for all children to have their recordings with the device process, while a run is going on.
 COMPANY_S = 3.0
 
 
@@ -71,6 +71,7 @@ def test_a_model_that_looks_at_its_neighbours_ends_the_worker_with_one_line(
     assert "with the others in its run" in line
 
 
+@pytest.mark.faults_only
 def test_a_device_process_that_cannot_start_again_ends_the_worker_with_the_reason(
     deployment: Deployment, tmp_path: Path
 ) -> None:

@@ -26,7 +26,7 @@ from tussis.worker.parent.app import build_app
 from tussis.worker.parent.housekeeper import Housekeeper
 from tussis.worker.parent.reconciler import Reconciler
 from tussis.worker.parent.transport_scripts import OVERDUE_SCRIPT
-from tussis.worker.pipeline.child import Start
+from tussis.worker.pipeline.child import ChildSetup
 from tussis.worker.status.rundir import RunDir
 
 LIST = list_key("tussis.any", 5)
@@ -61,7 +61,9 @@ def a_channel(url: str) -> Any:
 
 def a_keeper(url: str, folder: Path) -> Housekeeper:
     run_dir = RunDir(folder)
-    return Housekeeper(Start(load_settings(broker_url=url), Device.CPU, "cpu@here", folder / "model.onnx", 1, run_dir))
+    return Housekeeper(
+        ChildSetup(load_settings(broker_url=url), Device.CPU, "cpu@here", folder / "model.onnx", 1, run_dir)
+    )
 
 
 def take(channel: Any, client: Any) -> str:

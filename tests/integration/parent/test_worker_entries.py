@@ -13,7 +13,7 @@ from tussis.shared.queues import WORKERS_KEY, Device
 from tussis.shared.settings import load_settings
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.parent.housekeeper import Housekeeper
-from tussis.worker.pipeline.child import Start
+from tussis.worker.pipeline.child import ChildSetup
 from tussis.worker.status.rundir import RunDir
 
 
@@ -21,11 +21,11 @@ def test_entries_of_workers_that_were_killed_do_not_pile_up(broker_url: str, tmp
     client = connect(broker_url)
     for name, age_s in (("killed yesterday", 86_400), ("silent for a while", 600), ("speaks", 1)):
         client.hset(WORKERS_KEY, name, json.dumps({"seen_at": time.time() - age_s}))
-    order = Start(
+    setup = ChildSetup(
         load_settings(broker_url=broker_url), Device.CPU, "cpu@here", tmp_path / "model.onnx", 1, RunDir(tmp_path)
     )
 
-    Housekeeper(order)._registry.forget_silent_workers()
+    Housekeeper(setup)._registry.forget_silent_workers()
 
     assert set(client.hkeys(WORKERS_KEY)) == {b"silent for a while", b"speaks"}
     client.close()

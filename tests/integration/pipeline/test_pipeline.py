@@ -196,6 +196,7 @@ def test_priorities_are_kept_over_the_worker_s_queues(deployment: Deployment) ->
     deployment.ledger.close(gpu_only)
 
 
+@pytest.mark.faults_only
 def test_a_child_killed_under_load_comes_back(deployment: Deployment) -> None:
     for number in range(30):
         deployment.enqueue(f"{number}.wav", wav(1.0, seed=number))

@@ -84,6 +84,7 @@ def test_before_the_model_is_loaded_it_is_live_and_not_ready(deployment: Deploym
     wait_until(lambda: one(probes.ready(tmp_path)) == "", SOON_S, "readiness")
 
 
+@pytest.mark.faults_only
 def test_an_event_loop_that_hangs_is_not_alive_although_a_thread_beats(deployment: Deployment, tmp_path: Path) -> None:
     stuck = tmp_path / "stuck"
     deployment.environment[faulty_worker.STUCK_LOOP] = str(stuck)
@@ -99,6 +100,7 @@ def test_an_event_loop_that_hangs_is_not_alive_although_a_thread_beats(deploymen
     wait_until(ahead, SOON_S, "notes of the thread, and no beat")
 
 
+@pytest.mark.faults_only
 def test_a_loop_that_turns_and_takes_nothing_is_not_alive(deployment: Deployment, tmp_path: Path) -> None:
     """Given a worker that stops taking messages, when messages wait and children are free, then it is not live."""
     deaf = tmp_path / "deaf"
@@ -113,6 +115,7 @@ def test_a_loop_that_turns_and_takes_nothing_is_not_alive(deployment: Deployment
     wait_until(lambda: one(probes.live(tmp_path, silence_s=2)) == "", SOON_S, "life")
 
 
+@pytest.mark.faults_only
 def test_servers_that_are_away_leave_it_alive_and_not_ready(deployment: Deployment, tmp_path: Path) -> None:
     deployment.worker(concurrency=1)
     deployment.servers.postgres.kill()
@@ -137,6 +140,7 @@ def run_dir(tmp_path: Path) -> RunDir:
     return folder
 
 
+@pytest.mark.faults_only
 def test_a_consumer_that_does_not_come_back_to_its_broker_is_not_alive(
     run_dir: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,7 +179,7 @@ def told(row: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-#: Question -> its answer on the filled database, computed from the fixture.
+#: AnalysisCriteria -> its answer on the filled database, computed from the fixture.
 ANSWERS: dict[int, list[tuple[Any, ...]]] = {
     1: [
         ("s3://recordings/north/1.wav", 0.95, 4.0),

@@ -24,7 +24,7 @@ from tussis.shared.messages import Job, job_id_for
 from tussis.shared.queues import Device, list_key
 from tussis.shared.s3 import ListedObject
 from tussis.shared.states import AnalysisState, AttemptOutcome
-from tussis.shared.store.known import Question, known_statement
+from tussis.shared.store.known import AnalysisCriteria, known_statement
 from tussis.shared.store.records import Claimed, ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
@@ -34,10 +34,10 @@ from tussis.worker.sweep.sweep import PAGE, Counts, Sweep, SweepRequest, SweptPa
 
 BUCKET = "recordings"
 ETAG = "e1"
-SERVED = Question(sha256="a" * 64, profile="documented")
+SERVED = AnalysisCriteria(sha256="a" * 64, profile="documented")
 ORDER = SweepRequest(
     prefix=ObjectAddress(BUCKET, ""),
-    question=SERVED,
+    criteria=SERVED,
     model=None,
     profile=None,
     priority=9,
@@ -154,19 +154,19 @@ def test_failures_are_enqueued_on_demand_and_discarded_ones_never(
     ("question", "answered"),
     [
         (SERVED, ["mine"]),
-        (Question(sha256="b" * 64), ["other", "other-failed"]),
-        (Question(sha256="c" * 64), []),
-        (Question(), ["mine", "other", "other-failed", "not-served"]),
-        (Question(model="other"), ["other", "other-failed"]),
-        (Question(model="other@7"), ["other", "other-failed"]),
-        (Question(model="other@8"), []),
-        (Question(model="third@1"), ["not-served"]),
-        (Question(profile="legacy"), ["mine-legacy"]),
+        (AnalysisCriteria(sha256="b" * 64), ["other", "other-failed"]),
+        (AnalysisCriteria(sha256="c" * 64), []),
+        (AnalysisCriteria(), ["mine", "other", "other-failed", "not-served"]),
+        (AnalysisCriteria(model="other"), ["other", "other-failed"]),
+        (AnalysisCriteria(model="other@7"), ["other", "other-failed"]),
+        (AnalysisCriteria(model="other@8"), []),
+        (AnalysisCriteria(model="third@1"), ["not-served"]),
+        (AnalysisCriteria(profile="legacy"), ["mine-legacy"]),
     ],
     ids=str,
 )
 def test_what_counts_as_an_answer(
-    store: Store, ledger: Ledger, served: ModelFacts, question: Question, answered: list[str]
+    store: Store, ledger: Ledger, served: ModelFacts, criteria: AnalysisCriteria, answered: list[str]
 ) -> None:
     other = model_facts(name="other", version="7", sha256="b" * 64)
     store.complete(begin(store, served, "mine"), a_result())
@@ -182,7 +182,7 @@ def test_what_counts_as_an_answer(
     store.complete(claimed(store.claim(a_claim(job, served, profile="legacy", profile_overridden=True))), a_result())
 
     keys = {"mine", "other", "other-failed", "not-served", "mine-legacy"}
-    steps, _ = sweep(store, ledger, listed(*keys), replace(ORDER, question=question, dry_run=True))
+    steps, _ = sweep(store, ledger, listed(*keys), replace(ORDER, criteria=criteria, dry_run=True))
 
     assert {uri.rpartition("/")[2] for uri in uris(steps)} == keys - set(answered)
 

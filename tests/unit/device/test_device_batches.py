@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tussis.shared.dsp.constants import HOP_SAMPLES, SEGMENT_SAMPLES
-from tussis.worker.device.batches import Limits, Queued, Waiting, choose
+from tussis.worker.device.batches import Queued, RunLimits, Waiting, choose
 from tussis.worker.device.wire import Request, Wave
 
-LIMITS = Limits(segments=64, wait_s=60.0)
+LIMITS = RunLimits(segments=64, wait_s=60.0)
 
 
 def queued(segments: int, *, exclusive: bool = False, profile: str = "documented", owner: Any = None) -> Queued:
@@ -52,12 +52,12 @@ def test_profiles_do_not_mix() -> None:
 
 def test_a_graph_of_one_recording_gets_one() -> None:
     waiting = [queued(4), queued(4)]
-    assert choose(waiting, Limits(segments=64, wait_s=0, recordings=1)) == (waiting[:1], True)
+    assert choose(waiting, RunLimits(segments=64, wait_s=0, recordings=1)) == (waiting[:1], True)
 
 
 def test_a_graph_of_fixed_segments_pads_everybody_alike() -> None:
     waiting = [queued(count) for count in (1, 32, 5)]
-    batch, full = choose(waiting, Limits(segments=64, wait_s=0, fixed_segments=32))
+    batch, full = choose(waiting, RunLimits(segments=64, wait_s=0, fixed_segments=32))
     assert (batch, full) == ([waiting[0], waiting[2]], True)
 
 
@@ -80,7 +80,7 @@ def test_a_full_run_does_not_wait_for_others() -> None:
 
 def test_the_oldest_waits_no_longer_than_the_limit() -> None:
     """Given company that never comes, when the limit is over, then the run goes without it."""
-    waiting = Waiting(Limits(segments=64, wait_s=0.02), lambda: 2)
+    waiting = Waiting(RunLimits(segments=64, wait_s=0.02), lambda: 2)
     waiting.add(queued(4))
     began = time.monotonic()
     assert len(waiting.take()) == 1
@@ -100,9 +100,9 @@ def test_company_that_comes_within_the_limit_shares_the_run() -> None:
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_a_carrier_that_is_gone_gets_no_run(closed: bool) -> None:
+def test_a_child_that_is_gone_gets_no_run(closed: bool) -> None:
     owner = object()
-    waiting = Waiting(Limits(segments=64, wait_s=0), lambda: 1)
+    waiting = Waiting(RunLimits(segments=64, wait_s=0), lambda: 1)
     waiting.add(queued(4, owner=owner))
     waiting.drop(owner)
     other = queued(4)

@@ -34,7 +34,7 @@ def arguments(model: Path, **changes: object) -> DeviceArguments:
         provider=Provider.CPU,
         device_index=0,
         threads=1,
-        carriers=3,
+        children=3,
         batch_segments=64,
         batch_wait_ms=2.0,
         deadline_s=60.0,

@@ -1,4 +1,4 @@
-"""A carrier against a device process that misbehaves: it gets its own answer or a typed error, never another answer.
+"""A child against a device process that misbehaves: it gets its own answer or a typed error, never another answer.
 
 The device here is a thread that sends what a test prescribes; tests/faults/test_device.py has the real one.
 """
@@ -118,10 +118,10 @@ def run_dir(tmp_path: Path) -> Iterator[RunDir]:
 
 
 @pytest.fixture
-def carrier(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeviceScorer]:
+def child(run_dir: RunDir, monkeypatch: pytest.MonkeyPatch) -> Iterator[DeviceScorer]:
     """One with short pauses."""
     hasten(monkeypatch)
-    made = carrier_of(run_dir)
+    made = scorer_of(run_dir)
     yield made
     made.close()
 
@@ -132,7 +132,7 @@ def hasten(patch: pytest.MonkeyPatch, answer_s: float = 60.0) -> None:
     patch.setattr(wire, "LOOK_S", 0.001)
 
 
-def carrier_of(run_dir: RunDir) -> DeviceScorer:
+def scorer_of(run_dir: RunDir) -> DeviceScorer:
     return DeviceScorer(None, run_dir, grace_s=0.0)  # type: ignore[arg-type]
 
 
@@ -142,17 +142,17 @@ def assert_own(scores: Scores, wave: Wave) -> None:
         np.testing.assert_array_equal(getattr(scores, name), getattr(expected, name))
 
 
-def test_one_connection_serves_recording_after_recording(carrier: DeviceScorer, run_dir: RunDir) -> None:
+def test_one_connection_serves_recording_after_recording(child: DeviceScorer, run_dir: RunDir) -> None:
     with device(run_dir.path, good) as made:
         for seed in range(4):
             wave = noise(1 + seed, seed)
-            assert_own(carrier.score(wave, exclusive=False), wave)
+            assert_own(child.score(wave, exclusive=False), wave)
         assert made.connections == 1
 
 
 @pytest.mark.parametrize(("kind", "error"), [(Kind.FAILED, InferenceFailed), (Kind.SHORT, OutOfMemory)])
 def test_a_reply_that_is_an_error_is_raised_and_the_connection_stays(
-    carrier: DeviceScorer, run_dir: RunDir, kind: Kind, error: type[Exception]
+    child: DeviceScorer, run_dir: RunDir, kind: Kind, error: type[Exception]
 ) -> None:
     def fails(request: Request, _: list[Request]) -> Sequence[bytes]:
         return [begun(request), reply_bytes(Reply(request.id, kind, b"why \xff"))]
@@ -160,15 +160,15 @@ def test_a_reply_that_is_an_error_is_raised_and_the_connection_stays(
     wave = noise(2, 1)
     with device(run_dir.path, fails, good) as made:
         with pytest.raises(error, match="why"):
-            carrier.score(wave, exclusive=False)
-        assert_own(carrier.score(wave, exclusive=False), wave)
+            child.score(wave, exclusive=False)
+        assert_own(child.score(wave, exclusive=False), wave)
         assert made.connections == 1
 
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, SystemExit, MemoryError, RuntimeError, Stopping])
 @pytest.mark.parametrize(("place", "calls"), [("send_request", 1), ("receive_reply", 1), ("receive_reply", 2)])
 def test_whatever_interrupts_a_recording_the_next_one_gets_its_own_answer(
-    carrier: DeviceScorer,
+    child: DeviceScorer,
     run_dir: RunDir,
     monkeypatch: pytest.MonkeyPatch,
     raised: type[BaseException],
@@ -190,13 +190,13 @@ def test_whatever_interrupts_a_recording_the_next_one_gets_its_own_answer(
     with device(run_dir.path, good) as made:
         monkeypatch.setattr(wire, place, interrupted)
         with pytest.raises(raised):
-            carrier.score(first, exclusive=False)
-        assert_own(carrier.score(second, exclusive=False), second)
+            child.score(first, exclusive=False)
+        assert_own(child.score(second, exclusive=False), second)
         wait_until(lambda: made.ended == 1, 60, "the first connection's end")
         assert made.connections == 2
 
 
-def test_a_stop_interrupts_a_wait_for_a_reply(carrier: DeviceScorer, run_dir: RunDir) -> None:
+def test_a_stop_interrupts_a_wait_for_a_reply(child: DeviceScorer, run_dir: RunDir) -> None:
     """Given a device process that never replies, when the worker stops, then the recording is handed back."""
     with device(run_dir.path, lambda request, _: []) as made:
 
@@ -206,38 +206,38 @@ def test_a_stop_interrupts_a_wait_for_a_reply(carrier: DeviceScorer, run_dir: Ru
 
         threading.Thread(target=stop).start()
         with pytest.raises(Stopping):
-            carrier.score(noise(1, 1), exclusive=False)
+            child.score(noise(1, 1), exclusive=False)
 
 
-def test_a_device_process_that_hangs_up_for_ever_is_given_up(carrier: DeviceScorer, run_dir: RunDir) -> None:
+def test_a_device_process_that_hangs_up_for_ever_is_given_up(child: DeviceScorer, run_dir: RunDir) -> None:
     """Given a device process that closes every connection at once, then the tries are bounded, with a pause between."""
     with (
         device(run_dir.path, lambda request, _: [None]) as made,
         pytest.raises(DeviceReplyLost, match=r"in 5 tries: .*closed"),
     ):
-        carrier.score(noise(1, 1), exclusive=False)
+        child.score(noise(1, 1), exclusive=False)
     assert made.connections == 5
 
 
 def test_a_run_whose_connection_breaks_is_repeated_while_its_process_lives(
-    carrier: DeviceScorer, run_dir: RunDir
+    child: DeviceScorer, run_dir: RunDir
 ) -> None:
     wave = noise(2, 1)
     with device(run_dir.path, lambda request, _: [begun(request), None], good) as made:
-        assert_own(carrier.score(wave, exclusive=True), wave)
+        assert_own(child.score(wave, exclusive=True), wave)
     assert made.connections >= 2
 
 
 def test_a_silent_device_process_is_given_up(
-    carrier: DeviceScorer, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+    child: DeviceScorer, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scorer, "_ANSWER_S", 0.05)
     with device(run_dir.path, lambda request, _: []), pytest.raises(DeviceReplyLost, match="timeout after"):
-        carrier.score(noise(1, 1), exclusive=False)
+        child.score(noise(1, 1), exclusive=False)
 
 
 def test_a_flood_of_replies_that_end_nothing_is_given_up(
-    carrier: DeviceScorer, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
+    child: DeviceScorer, run_dir: RunDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scorer, "_ANSWER_S", 0.05)
 
@@ -246,7 +246,7 @@ def test_a_flood_of_replies_that_end_nothing_is_given_up(
 
     began = time.monotonic()
     with device(run_dir.path, flood), pytest.raises(DeviceReplyLost):
-        carrier.score(noise(1, 1), exclusive=False)
+        child.score(noise(1, 1), exclusive=False)
     assert time.monotonic() - began < 60
 
 
@@ -309,14 +309,14 @@ def test_whatever_the_device_process_sends_a_recording_gets_its_own_answer_or_a_
         patch.setattr(wire, "REST_S", 0.02)
         run_dir = RunDir(Path(folder) / "tussis-1")
         run_dir.create()
-        carrier = carrier_of(run_dir)
+        child = scorer_of(run_dir)
         with device(run_dir.path, *chosen, good):
             for seed, segments in enumerate(lengths):
                 wave = noise(segments, seed)
                 try:
-                    scores = carrier.score(wave, exclusive=False)
+                    scores = child.score(wave, exclusive=False)
                 except DeviceReplyLost:
                     continue
                 assert_own(scores, wave)
-        carrier.close()
+        child.close()
         run_dir.remove()

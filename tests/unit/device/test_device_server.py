@@ -1,4 +1,4 @@
-"""The device process's server against carriers that misbehave, and runs that lack memory. The engine is a stand-in."""
+"""The device process's server against children that misbehave, and runs that lack memory. The engine is a stand-in."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_half_a_request_is_waited_for_no_longer_than_the_limit(
     assert_served(served.connect(), 1)
 
 
-def test_a_carrier_that_goes_away_in_the_middle_leaves_the_others(serve: Serve) -> None:
+def test_a_child_that_goes_away_in_the_middle_leaves_the_others(serve: Serve) -> None:
     served = serve(StandIn())
     for sends in (_half_a_header, _half_a_request):
         gone = served.connect()
@@ -157,7 +157,7 @@ def test_a_carrier_that_goes_away_in_the_middle_leaves_the_others(serve: Serve) 
     waiting = served.connect()
     wire.send_request(waiting, request(7))
     waiting.close()
-    wait_until(lambda: not served.server._carriers, SOON_S, "every end to be seen")
+    wait_until(lambda: not served.server._children, SOON_S, "every end to be seen")
     assert_served(served.connect(), 1)
 
 
@@ -170,7 +170,7 @@ def test_one_that_says_nothing_delays_the_others_by_the_batch_s_wait_only(serve:
 
 
 def test_two_requests_at_once_are_refused_and_run_for_nobody_else(serve: Serve) -> None:
-    """Given a carrier that does not wait for its reply, then its connection is closed, and others are served."""
+    """Given a child that does not wait for its reply, then its connection is closed, and others are served."""
     release = threading.Event()
 
     def slow(waves: Sequence[Wave]) -> None:
@@ -182,27 +182,27 @@ def test_two_requests_at_once_are_refused_and_run_for_nobody_else(serve: Serve) 
     wire.send_request(bad, request(1))
     wait_until(lambda: engine.runs, SOON_S, "the run")
     wire.send_request(bad, request(2))
-    wait_until(lambda: not served.server._carriers, SOON_S, "its end")
+    wait_until(lambda: not served.server._children, SOON_S, "its end")
     release.set()
     assert_served(served.connect(), 3)
     assert engine.runs == [1, 1]
 
 
-def test_a_carrier_that_never_reads_delays_nobody(serve: Serve) -> None:
-    """Given a carrier that reads none of its replies, when its buffer is full, then it is left at once."""
+def test_a_child_that_never_reads_delays_nobody(serve: Serve) -> None:
+    """Given a child that reads none of its replies, when its buffer is full, then it is left at once."""
     message = "x" * wire.MAX_PAYLOAD
     served = serve(StandIn(lambda waves: RunFailed(message) if waves[0].segments == 2 else None), wait_s=0.0)
     deaf, good = served.connect(), served.connect()
     began = 0.0
     replies = 0
-    while len(served.server._carriers) == 2:
+    while len(served.server._children) == 2:
         began = time.monotonic()
         replies += 1
         assert replies < 1000
         before = _unread(deaf)
         wire.send_request(deaf, request(replies, segments=2))
         wait_until(
-            lambda: _unread(deaf) > before + len(message) or len(served.server._carriers) < 2,  # noqa: B023
+            lambda: _unread(deaf) > before + len(message) or len(served.server._children) < 2,  # noqa: B023
             SOON_S,
             "its reply, or its end",
         )
@@ -220,7 +220,7 @@ def _unread(connection: socket.socket) -> int:
 
 
 def batch(served: Served, requests: Sequence[Request]) -> list[socket.socket]:
-    """All of them in one run: each one's carrier is there before the first request."""
+    """All of them in one run: each one's child is there before the first request."""
     connections = [served.connect() for _ in requests]
     for connection, one in zip(connections, requests, strict=True):
         wire.send_request(connection, one)
@@ -306,7 +306,7 @@ def test_a_run_that_fails_is_repeated_one_by_one(serve: Serve) -> None:
 
 
 def test_a_listener_without_descriptors_goes_on(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given accepts that fail for a lack that passes, then the next carriers are served."""
+    """Given accepts that fail for a lack that passes, then the next children are served."""
     monkeypatch.setattr(server_module, "_ACCEPT_PAUSE_S", 0.001)
     served = serve(StandIn())
     ours, theirs = socket.socketpair()
@@ -327,7 +327,7 @@ def test_a_listener_without_descriptors_goes_on(serve: Serve, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("lack", ["thread", "descriptor", "memory"])
-def test_a_carrier_for_which_something_is_lacking_is_hung_up_on(
+def test_a_child_for_which_something_is_lacking_is_hung_up_on(
     serve: Serve, lack: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served = serve(StandIn())

@@ -1,4 +1,4 @@
-"""The protocol between carriers and the device process: what is sent arrives, and everything else is a typed error."""
+"""The protocol between children and the device process: what is sent arrives, and everything else is a typed error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def reply_bytes(reply: Reply) -> bytes:
 
 
 def read_all(stream: bytes) -> tuple[list[Reply], Exception]:
-    """The replies that a carrier reads from a stream, which then ends, and the error at its end."""
+    """The replies that a child reads from a stream, which then ends, and the error at its end."""
     one, other = socket.socketpair()
     with one, other:
         one.sendall(stream)
@@ -220,7 +220,7 @@ def test_a_length_beyond_any_reply_is_refused_unread(pair: Pair) -> None:
 
 
 def test_a_reply_that_nobody_reads_is_not_waited_for(pair: Pair) -> None:
-    """Given a carrier that never reads, when its socket is full, then a reply fails at once."""
+    """Given a child that never reads, when its socket is full, then a reply fails at once."""
     pair[0].setblocking(False)
 
     def send_often() -> None:
@@ -232,7 +232,7 @@ def test_a_reply_that_nobody_reads_is_not_waited_for(pair: Pair) -> None:
 
 
 def test_a_wait_can_be_interrupted(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Given a device process that neither takes nor sends, then a carrier looks round all the while."""
+    """Given a device process that neither takes nor sends, then a child looks round all the while."""
     monkeypatch.setattr(wire, "LOOK_S", 0.001)
 
     class Enough(Exception):

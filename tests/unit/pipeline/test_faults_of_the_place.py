@@ -30,7 +30,7 @@ from tussis.worker.outcome import Failed, HandedBack, Stopping
 from tussis.worker.parent.housekeeper import Housekeeper
 from tussis.worker.pipeline import failure_policy, object_bytes, objects, process
 from tussis.worker.pipeline.access import DENIED_IN_A_ROW
-from tussis.worker.pipeline.child import Start
+from tussis.worker.pipeline.child import ChildSetup
 from tussis.worker.pipeline.context import WorkerContext
 from tussis.worker.pipeline.dead_letters import dead_letter
 from tussis.worker.pipeline.watchdog import Stages
@@ -149,15 +149,15 @@ def test_a_dead_letter_keeps_whatever_was_sent(run_dir: RunDir) -> None:
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyError("odd"), DatabaseUnavailable()])
 def test_a_duty_of_the_keeper_that_fails_ends_no_other(run_dir: RunDir, error: Exception) -> None:
-    keeper = Housekeeper(Start(SETTINGS, Device.CPU, "one", Path("cough.onnx"), 1, run_dir))
+    housekeeper = Housekeeper(ChildSetup(SETTINGS, Device.CPU, "one", Path("cough.onnx"), 1, run_dir))
     done: list[str] = []
 
     def fail(what: str) -> None:
         done.append(what)
         raise error
 
-    keeper._do(fail, "first")
-    keeper._do(done.append, "second")
+    housekeeper._do(fail, "first")
+    housekeeper._do(done.append, "second")
     assert done == ["first", "second"]
 
 

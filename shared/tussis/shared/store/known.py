@@ -18,7 +18,7 @@ from tussis.shared.store.transitions import REOPENING
 #: Added to stored times: a message that reopens a failure must be newer, or it would count as a redelivery.
 TICK = timedelta(milliseconds=1)
 
-# If several analyses match a question (``again``, any model), the one with the lowest rank counts.
+# If several analyses meet the criteria (``again``, any model), the one with the lowest rank counts.
 _RANK = {
     AnalysisState.SUCCEEDED: 0,
     AnalysisState.DISCARDED: 1,
@@ -39,7 +39,7 @@ _NEWER = func.greatest(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class AnalysisCriteria:
     """Which analyses of an object match.
 
     The model is the file with this ``sha256``, or ``model`` (name or name@version), or any model if both are None.
@@ -54,7 +54,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Known:
-    """The analysis of an object that matches the question.
+    """The analysis of an object that meets the criteria.
 
     A message that reopens a failure must be enqueued at ``newer_than`` or later.
     """
@@ -70,11 +70,11 @@ class Known:
 
 
 def known(
-    connection: Connection, bucket: str, objects: Sequence[tuple[str, str]], question: Question
+    connection: Connection, bucket: str, objects: Sequence[tuple[str, str]], criteria: AnalysisCriteria
 ) -> dict[tuple[str, str], Known]:
     """(key, entity tag) -> its analysis, in one query. Objects without a matching analysis are omitted."""
     rows = connection.execute(
-        known_statement(bucket, question), {"keys": [key for key, _ in objects], "etags": [etag for _, etag in objects]}
+        known_statement(bucket, criteria), {"keys": [key for key, _ in objects], "etags": [etag for _, etag in objects]}
     ).all()
     found: dict[tuple[str, str], Known] = {}
     for row in rows:
@@ -85,7 +85,7 @@ def known(
     return found
 
 
-def known_statement(bucket: str, question: Question) -> Select[Any]:
+def known_statement(bucket: str, criteria: AnalysisCriteria) -> Select[Any]:
     """The query of :func:`known`. Its parameters ``keys`` and ``etags`` are arrays of equal length."""
     return (
         select(
@@ -106,25 +106,25 @@ def known_statement(bucket: str, question: Question) -> Select[Any]:
         )
         .join(analyses, analyses.c.recording_id == recordings.c.id)
         .outerjoin(models, models.c.id == analyses.c.model_id)
-        .where(*_conditions(question))
+        .where(*_conditions(criteria))
     )
 
 
-def _conditions(question: Question) -> list[ColumnElement[bool]]:
-    if question.profile is None:
+def _conditions(criteria: AnalysisCriteria) -> list[ColumnElement[bool]]:
+    if criteria.profile is None:
         profile: ColumnElement[bool] = analyses.c.profile_overridden.is_(False)
     else:
-        profile = analyses.c.profile == question.profile
-    return [analyses.c.coverage == question.coverage, profile, _model(question)]
+        profile = analyses.c.profile == criteria.profile
+    return [analyses.c.coverage == criteria.coverage, profile, _model(criteria)]
 
 
-def _model(question: Question) -> ColumnElement[bool]:
-    if question.sha256 is not None:
-        return models.c.sha256 == question.sha256
-    if question.model is None:
+def _model(criteria: AnalysisCriteria) -> ColumnElement[bool]:
+    if criteria.sha256 is not None:
+        return models.c.sha256 == criteria.sha256
+    if criteria.model is None:
         return true()
-    name, _, version = question.model.partition("@")
+    name, _, version = criteria.model.partition("@")
     named = models.c.name == name
     if version:
         named = named & (models.c.version == version)
-    return or_(named, analyses.c.model_requested == question.model)
+    return or_(named, analyses.c.model_requested == criteria.model)

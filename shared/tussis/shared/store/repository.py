@@ -22,7 +22,7 @@ from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import claims, endings, failures, leases, queries, refusals, served_models
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
 from tussis.shared.store.faults import database_errors
-from tussis.shared.store.known import Known, Question, known
+from tussis.shared.store.known import AnalysisCriteria, Known, known
 from tussis.shared.store.records import (
     Analysis,
     Attempt,
@@ -224,11 +224,11 @@ class Store:
             return queries.attempts_of(connection, analysis_id)
 
     def known(
-        self, bucket: str, objects: Sequence[tuple[str, str]], question: Question
+        self, bucket: str, objects: Sequence[tuple[str, str]], criteria: AnalysisCriteria
     ) -> dict[tuple[str, str], Known]:
-        """(key, entity tag) -> its analysis that matches the question. Objects without one are omitted."""
+        """(key, entity tag) -> its analysis that meets the criteria. Objects without one are omitted."""
         with database_errors(self.place), self._engine.connect() as connection:
-            return known(connection, bucket, objects, question)
+            return known(connection, bucket, objects, criteria)
 
     def analysis(self, analysis_id: int) -> Analysis | None:
         """One analysis in any state; None if no analysis has this id."""

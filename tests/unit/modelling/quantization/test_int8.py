@@ -20,17 +20,17 @@ from tussis.worker.detector.probe import TOLERANCE, probe
 from tussis.worker.detector.session import open_session
 from tussis.worker.modelling.quantization.equalise import equalise
 from tussis.worker.modelling.quantization.float16 import to_float16
-from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplified
+from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplify
 from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.modelling.quantization.ranges import ranges_over
-from tussis.worker.modelling.quantization.search import by_sensitivity, candidates, opened
+from tussis.worker.modelling.quantization.search import by_sensitivity, candidates, open_detector
 
 MANIFEST = Manifest("small", "1", "0" * 64, "documented", 0.5, "")
 RECORDINGS = [images(1, 2, seed) for seed in range(4)]
 
 
 def calibrated(data: bytes) -> Calibrated:
-    model = simplified(data, "small")
+    model = simplify(data, "small")
     backbone = backbone_of(model, "small")
     nodes = in_eight_bits(model, backbone)
     ranges = ranges_over(model, nodes, RECORDINGS, threads=1, where="small")
@@ -114,7 +114,7 @@ def test_nodes_without_names_are_quantised_too(small: Calibrated) -> None:
 
 
 def test_equalising_changes_no_answer_and_evens_the_channels() -> None:
-    model = simplified(convolutional_bytes(), "small")
+    model = simplify(convolutional_bytes(), "small")
     backbone = backbone_of(model, "small")
     ranges = ranges_over(model, in_eight_bits(model, backbone), RECORDINGS, threads=1, where="small")
 
@@ -130,7 +130,7 @@ def test_equalising_changes_no_answer_and_evens_the_channels() -> None:
 
 
 def test_ranges_hold_every_recording() -> None:
-    model = simplified(convolutional_bytes(), "small")
+    model = simplify(convolutional_bytes(), "small")
     nodes = in_eight_bits(model, backbone_of(model, "small"))
     alone = [ranges_over(model, nodes, [each], threads=1, where="small") for each in RECORDINGS]
 
@@ -144,7 +144,7 @@ def test_ranges_hold_every_recording() -> None:
 @pytest.mark.parametrize("kind", ["int8", "float16"])
 def test_neighbours_and_padding_change_nothing(small: Calibrated, kind: str) -> None:
     data = small.quantised() if kind == "int8" else to_float16(small.model, small.backbone)
-    detector = opened(data, MANIFEST)
+    detector = open_detector(data, MANIFEST)
 
     found = probe(detector)
 
@@ -170,7 +170,7 @@ def test_float16_keeps_its_inputs_its_outputs_and_the_attention_in_float32(small
 
 
 def test_the_search_leaves_out_the_most_sensitive_first_and_never_more_than_half(small: Calibrated) -> None:
-    parent = opened(convolutional_bytes(), MANIFEST)
+    parent = open_detector(convolutional_bytes(), MANIFEST)
 
     tried = list(candidates(small, parent, RECORDINGS))
 
@@ -184,7 +184,7 @@ def test_the_search_leaves_out_the_most_sensitive_first_and_never_more_than_half
 
 
 def test_a_model_without_convolutions_is_refused() -> None:
-    model = simplified(tiny_bytes(), "tiny.onnx")
+    model = simplify(tiny_bytes(), "tiny.onnx")
 
     with pytest.raises(ModelRefused, match=r"tiny\.onnx has no convolution"):
         backbone_of(model, "tiny.onnx")
@@ -192,6 +192,6 @@ def test_a_model_without_convolutions_is_refused() -> None:
 
 def test_a_model_that_was_made_smaller_already_is_refused(small: Calibrated) -> None:
     with pytest.raises(ModelRefused, match="already quantised: give the float32 model"):
-        simplified(small.quantised(), "small-int8.onnx")
+        simplify(small.quantised(), "small-int8.onnx")
     with pytest.raises(ModelRefused, match="float16 weights: give the float32 model"):
-        simplified(to_float16(small.model, small.backbone), "small-float16.onnx")
+        simplify(to_float16(small.model, small.backbone), "small-float16.onnx")

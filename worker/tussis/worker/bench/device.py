@@ -116,7 +116,7 @@ def _arguments(measurement: DeviceMeasurement) -> DeviceArguments:
         provider=measurement.on.provider,
         device_index=measurement.on.index,
         threads=1,
-        carriers=measurement.children,
+        children=measurement.children,
         batch_segments=measurement.batch_segments,
         batch_wait_ms=2.0,
         deadline_s=120.0,

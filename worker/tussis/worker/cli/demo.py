@@ -67,10 +67,10 @@ def demo(
       tussis demo --audio ~/recordings
       tussis demo --keep
     """
-    from tussis.worker.demo.run import Wishes, run
+    from tussis.worker.demo.run import DemoRequest, run
     from tussis.worker.local.screen import Screen
 
-    wishes = Wishes(
+    request = DemoRequest(
         data=data,
         # `make demo` passes the option always, empty when no folder is given.
         audio=Path(audio).expanduser() if audio else None,
@@ -80,4 +80,4 @@ def demo(
         again=again,
         keep=keep,
     )
-    ctx.exit(run(wishes, Screen()))
+    ctx.exit(run(request, Screen()))

@@ -16,7 +16,7 @@ from tussis.shared.text import printable
 
 if TYPE_CHECKING:
     from tussis.shared.settings import Settings
-    from tussis.shared.store.known import Question
+    from tussis.shared.store.known import AnalysisCriteria
     from tussis.shared.store.repository import Store
     from tussis.worker.sweep.sweep import Counts, SweptPage
 
@@ -116,7 +116,7 @@ def sweep(
     url = settings.need_broker()
     request = SweepRequest(
         prefix=address,
-        question=_question(settings, model, any_model, profile),
+        criteria=_criteria(settings, model, any_model, profile),
         model=model,
         profile=profile,
         priority=priority,
@@ -127,7 +127,7 @@ def sweep(
     )
     identity = {
         "prefix": address.uri,
-        "model": model or request.question.sha256,
+        "model": model or request.criteria.sha256,
         "profile": profile,
         "retry": retry_failed,
     }
@@ -170,18 +170,18 @@ def _check_model(model: str | None, store: Store) -> None:
     raise click.BadParameter(f"no worker has served the model {model!r}: {hint}", param_hint="--model")
 
 
-def _question(settings: Settings, model: str | None, any_model: bool, profile: str | None) -> Question:
+def _criteria(settings: Settings, model: str | None, any_model: bool, profile: str | None) -> AnalysisCriteria:
     """Which analyses count as answers. Raises :class:`SettingsInvalid` and :class:`ModelRefused`."""
     from tussis.shared.s3 import s3_client
-    from tussis.shared.store.known import Question
+    from tussis.shared.store.known import AnalysisCriteria
     from tussis.worker.detector.manifest import read_manifest
     from tussis.worker.detector.source import resolve_model
 
     if model is not None or any_model:
-        return Question(model=model, profile=profile)
+        return AnalysisCriteria(model=model, profile=profile)
     path = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
     manifest = read_manifest(path)
-    return Question(sha256=manifest.sha256, profile=profile or manifest.profile)
+    return AnalysisCriteria(sha256=manifest.sha256, profile=profile or manifest.profile)
 
 
 class _SweepOutput:

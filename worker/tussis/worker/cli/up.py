@@ -51,6 +51,6 @@ def up(ctx: click.Context, workers: int, data: Path, model: Path | None, concurr
       tussis results
     """
     from tussis.worker.local.screen import Screen
-    from tussis.worker.up.run import Wishes, run
+    from tussis.worker.up.run import UpRequest, run
 
-    ctx.exit(run(Wishes(data=data, workers=workers, children=concurrency, model=model), Screen()))
+    ctx.exit(run(UpRequest(data=data, workers=workers, children=concurrency, model=model), Screen()))

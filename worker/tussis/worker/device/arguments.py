@@ -44,7 +44,7 @@ class DeviceArguments:
     device_index: int
     threads: int
     """Number of onnxruntime's threads on the CPU."""
-    carriers: int
+    children: int
     """Number of the worker's children, which is the most recordings that wait at a time."""
     batch_segments: int
     """Most segments of one run, padding included."""

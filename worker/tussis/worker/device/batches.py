@@ -40,8 +40,8 @@ class Queued:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Limits of one run."""
+class RunLimits:
+    """Limits of one run of the model."""
 
     segments: int
     """Most segments, padding included; not less than those of one recording."""
@@ -57,7 +57,7 @@ class Limits:
         return self.fixed_segments or segments
 
 
-def choose(waiting: Sequence[Queued], limits: Limits) -> tuple[list[Queued], bool]:
+def choose(waiting: Sequence[Queued], limits: RunLimits) -> tuple[list[Queued], bool]:
     """Choose the next run from the waiting requests, oldest first. Also return whether the run is full.
 
     The oldest request is always in the run, so that no request waits for ever. An exclusive request gets its own run.
@@ -89,7 +89,7 @@ class Waiting:
     ``owners`` returns the number of owners. When all of them have a request here, no other request can come.
     """
 
-    def __init__(self, limits: Limits, owners: Callable[[], int]) -> None:
+    def __init__(self, limits: RunLimits, owners: Callable[[], int]) -> None:
         self._limits = limits
         self._owners = owners
         self._requests: list[Queued] = []

@@ -173,7 +173,7 @@ def cuda_execution(arguments: DeviceArguments, stream: int) -> list[Execution]:
         return [cuda, host]
     folder = Path(arguments.cache_dir) / "tensorrt"
     folder.mkdir(parents=True, exist_ok=True)
-    recordings = max(2, arguments.carriers)
+    recordings = max(2, arguments.children)
 
     def shapes(batch: int, segments: int) -> str:
         return f"{SPECTROGRAMS}:{batch}x{segments}x3x{IMAGE_SIZE}x{IMAGE_SIZE},{SEGMENT_MASK}:{batch}x{segments}"

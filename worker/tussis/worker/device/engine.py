@@ -80,7 +80,7 @@ class Engine:
         try:
             single = self._answered([short])[0]
             if not self.graph.fixed_batch:
-                fullest = max(2, min(arguments.carriers, arguments.batch_segments // MAX_SEGMENTS))
+                fullest = max(2, min(arguments.children, arguments.batch_segments // MAX_SEGMENTS))
                 among = self._answered([short, *[longest] * (fullest - 1)])[0]
                 shift = _shift(single, among)
                 if shift > NEIGHBOUR_TOLERANCE:

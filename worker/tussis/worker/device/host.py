@@ -73,7 +73,7 @@ class DeviceHost:
 
     @property
     def ready(self) -> bool:
-        """Whether the process can serve carriers."""
+        """Whether the process can serve children."""
         return self._process is not None and self._was_ready and self._killed is None
 
     @property

@@ -49,14 +49,14 @@ def main() -> None:
         life.say("loading" if short else "refused", str(error))
         os._exit(SHORT if short else 0)
     except BaseException as error:
-        # An error that ends this thread ends the process at once. The carriers' connections are closed then.
+        # An error that ends this thread ends the process at once. The children's connections are closed then.
         _log.error("device_ended", reason=f"{type(error).__name__}: {error}", exc_info=True)
         sys.stderr.flush()
         os._exit(1)
 
 
 def serve(arguments: DeviceArguments, run_dir: RunDir, life: Life) -> None:
-    """Load the model and serve carriers. Raises operator's errors, only before the process is ready."""
+    """Load the model and serve children. Raises operator's errors, only before the process is ready."""
     began = time.monotonic()
     if arguments.provider is Provider.CPU:
         _log.warning("device_trial", reason="the device process computes on the CPU, which is for trials only")
@@ -69,7 +69,7 @@ def serve(arguments: DeviceArguments, run_dir: RunDir, life: Life) -> None:
     from tussis.worker.device.server import Server
     from tussis.worker.status.metrics import FILES
 
-    # On a GPU torch does not need CPU threads. In a trial its threads would spin on cores that the carriers need: on a
+    # On a GPU torch does not need CPU threads. In a trial its threads would spin on cores that the children need: on a
     # busy machine that took 20 times the CPU time.
     torch.set_num_threads(1)
     engine = Engine.load(arguments)

@@ -1,4 +1,4 @@
-"""A carrier's end of the connection: sends segments, receives scores, and handles a broken connection."""
+"""A child's end of the connection: sends segments, receives scores, and handles a broken connection."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tussis.worker.device.wire import LOOK_S, Garbled, Gone, Kind, Reply, Reques
 from tussis.worker.outcome import Stopping
 from tussis.worker.status.rundir import RunDir
 
-_log = logs.get("carrier")
+_log = logs.get("scorer")
 
 #: Connections on which one recording is tried before its attempt ends with a transient error.
 _TRIES: Final = 5
@@ -37,7 +37,7 @@ class DeviceScorer:
     After any exception it is closed, so that no later request reads an old reply.
 
     While there is no device process the scorer waits, as for a database. When the device process ends during a run with
-    this recording, the carrier exits at once. The claim counts that as a crash if no other recording shared the run.
+    this recording, the child exits at once. The claim counts that as a crash if no other recording shared the run.
     """
 
     remote = True

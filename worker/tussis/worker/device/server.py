@@ -1,4 +1,4 @@
-"""The server of the device process: a thread for each carrier reads requests, one thread runs them and replies."""
+"""The server of the device process: a thread for each child reads requests, one thread runs them and replies."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tussis.worker.detector.detector import Scores
 from tussis.worker.detector.session import RunFailed
 from tussis.worker.device import wire
 from tussis.worker.device.arguments import DeviceArguments
-from tussis.worker.device.batches import Limits, Queued, Waiting
-from tussis.worker.device.carriers import Carrier
+from tussis.worker.device.batches import Queued, RunLimits, Waiting
+from tussis.worker.device.child_connection import ChildConnection
 from tussis.worker.device.engine import Engine
 from tussis.worker.device.meter import DeviceMeter
 from tussis.worker.device.wire import Garbled, Gone, Kind
@@ -46,75 +46,75 @@ class _Failed:
 
 
 class Server:
-    """Receives requests from carriers and runs them."""
+    """Receives requests from children and runs them."""
 
     def __init__(self, engine: Engine, arguments: DeviceArguments, meter: DeviceMeter) -> None:
         self._engine = engine
         self._deadline_s = arguments.deadline_s
         self._meter = meter
         graph = engine.graph
-        limits = Limits(
+        limits = RunLimits(
             segments=arguments.batch_segments,
             wait_s=arguments.batch_wait_ms / 1000,
             recordings=1 if graph.fixed_batch else None,
             fixed_segments=graph.fixed_segments,
         )
         self._limits = limits
-        self._carriers: set[Carrier] = set()
+        self._children: set[ChildConnection] = set()
         self._lock = threading.Lock()
-        self._waiting = Waiting(limits, lambda: len(self._carriers))
+        self._waiting = Waiting(limits, lambda: len(self._children))
 
     def accept(self, listener: socket.socket) -> None:
-        """Accept carriers until the process ends."""
+        """Accept children until the process ends."""
         while True:
             try:
                 connection, _ = listener.accept()
             except OSError as error:
                 if error.errno not in _PASSING:
                     raise
-                _log.warning("carrier_refused", reason=str(error))
+                _log.warning("child_connection_refused", reason=str(error))
                 time.sleep(_ACCEPT_PAUSE_S)
                 continue
             self.attend(connection)
 
     def attend(self, connection: socket.socket) -> None:
-        """Serve one carrier in its own thread. Without a free thread or descriptor, its connection is closed."""
+        """Serve one child in its own thread. Without a free thread or descriptor, its connection is closed."""
         try:
-            carrier = Carrier(connection)
+            child = ChildConnection(connection)
         except OSError as error:
-            _log.warning("carrier_refused", reason=str(error))
+            _log.warning("child_connection_refused", reason=str(error))
             connection.close()
             return
         with self._lock:
-            self._carriers.add(carrier)
+            self._children.add(child)
         try:
-            threading.Thread(target=self._read, args=(carrier,), name="carrier", daemon=True).start()
+            threading.Thread(target=self._read, args=(child,), name="child", daemon=True).start()
         except RuntimeError as error:  # the system's limit on threads, or on memory
-            _log.warning("carrier_refused", reason=str(error))
-            self._remove(carrier)
+            _log.warning("child_connection_refused", reason=str(error))
+            self._remove(child)
 
-    def _read(self, carrier: Carrier) -> None:
+    def _read(self, child: ChildConnection) -> None:
         try:
             while True:
-                request = carrier.read()
+                request = child.read()
                 if request.wave.profile not in PROFILES:
                     raise Garbled(f"unknown profile {request.wave.profile!r}")
-                self._waiting.add(Queued(request, carrier))
+                self._waiting.add(Queued(request, child))
         except Gone:
             pass
         except Garbled as error:
-            _log.error("carrier_garbled", reason=str(error))
+            _log.error("child_connection_garbled", reason=str(error))
         except MemoryError:
-            # The carrier sends it again, a limited number of times.
-            _log.warning("carrier_refused", reason="too little memory for a recording")
+            # The child sends it again, a limited number of times.
+            _log.warning("child_connection_refused", reason="too little memory for a recording")
         finally:
-            self._remove(carrier)
+            self._remove(child)
 
-    def _remove(self, carrier: Carrier) -> None:
+    def _remove(self, child: ChildConnection) -> None:
         with self._lock:
-            self._carriers.discard(carrier)
-        self._waiting.drop(carrier)
-        carrier.close()
+            self._children.discard(child)
+        self._waiting.drop(child)
+        child.close()
 
     def run(self) -> None:
         """Run the waiting requests until :meth:`close` is called or the process ends."""
@@ -126,7 +126,7 @@ class Server:
         self._waiting.close()
 
     def _run_batch(self, batch: Sequence[Queued]) -> None:
-        """Run a batch, in several runs if one run fails, and reply to every carrier in it."""
+        """Run a batch, in several runs if one run fails, and reply to every child in it."""
         answers = self._try(batch)
         if isinstance(answers, _Failed):
             self._failed(batch, answers)

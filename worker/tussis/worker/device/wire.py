@@ -1,6 +1,6 @@
-"""The protocol between carriers and the device process, over a Unix stream socket, one recording at a time.
+"""The protocol between children and the device process, over a Unix stream socket, one recording at a time.
 
-A carrier sends a request: a header and the samples. The device process replies ``begun`` when a run with the recording
+A child sends a request: a header and the samples. The device process replies ``begun`` when a run with the recording
 starts, and then ``scores``, ``failed`` or ``short``. Every reply has the id of its request. Both ends have the same
 version and run on one machine, so numbers are in the machine's byte order.
 
@@ -71,7 +71,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wave:
-    """One recording's segments as a carrier sends them."""
+    """One recording's segments as a child sends them."""
 
     samples: NDArray[np.float32]
     """float32 ((S - 1) * 8000 + 32000,) at 16 kHz, 1 <= S <= 32; neighbours overlap."""
@@ -85,7 +85,7 @@ class Wave:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Request:
-    """A carrier's request for the scores of one recording."""
+    """A child's request for the scores of one recording."""
 
     id: int
     """Random, 64 bits, so that no two requests of a worker have the same id."""
@@ -145,7 +145,7 @@ def send_reply(connection: socket.socket, reply: Reply) -> None:
     """Send a reply without waiting; ``connection`` must be non-blocking.
 
     Raises :class:`Gone`, also when the socket's buffer has too little space. The buffer holds hundreds of replies, and
-    a carrier has one request at a time.
+    a child has one request at a time.
     """
     payload = reply.payload[:MAX_PAYLOAD]
     fields = _REPLY_FIELDS.pack(_REPLY_MAGIC, reply.id, reply.kind, len(payload))
@@ -164,7 +164,7 @@ def receive_reply(connection: socket.socket, ends: float = math.inf, look: Calla
     """Receive the next reply.
 
     Args:
-        connection: a carrier's end of the connection.
+        connection: a child's end of the connection.
         ends: the deadline of the reply's first byte, in seconds of the machine's monotonic clock. The rest has
             :data:`REST_S`.
         look: called every :data:`LOOK_S` while no bytes come; may raise.

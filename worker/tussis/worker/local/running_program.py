@@ -11,7 +11,7 @@ from typing import Final
 from tussis.shared.errors import ServerFailed
 from tussis.worker.embedded.process import Command, StopStep
 from tussis.worker.embedded.servers import Servers
-from tussis.worker.local.surroundings import said_last
+from tussis.worker.local.surroundings import last_error_line
 
 #: Seconds from the start until a program is ready. A worker on an idle machine takes eight.
 READY_TIMEOUT_S: Final = 180.0
@@ -88,7 +88,7 @@ class RunningProgram:
 
     def last_message(self) -> str:
         """Its error message, or its last line."""
-        return said_last(self.lines())
+        return last_error_line(self.lines())
 
     def ask_to_stop(self) -> None:
         """Begin a clean stop without waiting; :meth:`stop` waits for its end."""

@@ -26,7 +26,7 @@ def forget_deployments() -> None:
             del os.environ[name]
 
 
-def said_last(lines: Sequence[str]) -> str:
+def last_error_line(lines: Sequence[str]) -> str:
     """The error message of a failed command: its line that starts with ``tussis:``, else its last line."""
     told = [line for line in lines if line.strip()]
     ours = [line.removeprefix("tussis: ") for line in told if line.startswith("tussis: ")]

@@ -19,7 +19,7 @@ from tussis.worker.status.rundir import RunDir
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-    from tussis.worker.pipeline.child import Start
+    from tussis.worker.pipeline.child import ChildSetup
 
 _log = logs.get("metrics")
 
@@ -33,19 +33,19 @@ class Exposition:
     Raises :class:`SettingsInvalid` when the port cannot be taken.
     """
 
-    def __init__(self, order: Start) -> None:
+    def __init__(self, setup: ChildSetup) -> None:
         # Imported after the meter has set the folder, which prometheus-client reads at import.
         from prometheus_client import CollectorRegistry, start_http_server
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        settings = order.settings
-        self._files = order.run_dir.path / FILES
+        settings = setup.settings
+        self._files = setup.run_dir.path / FILES
         self._reading = threading.Lock()
         registry = CollectorRegistry()
         MultiProcessCollector(registry, str(self._files))
         outer = CollectorRegistry()
         outer.register(_Locked(registry, self._reading))
-        outer.register(_State(order))
+        outer.register(_State(setup))
         host, port = settings.metrics_host, settings.metrics_port
         assert port is not None
         try:
@@ -102,12 +102,12 @@ class _Locked:
 class _State:
     """The state of the broker and the run directory at the time of the scrape."""
 
-    def __init__(self, order: Start) -> None:
-        url = order.settings.need_broker()
+    def __init__(self, setup: ChildSetup) -> None:
+        url = setup.settings.need_broker()
         self._ledger = Ledger(connect(url), redact(url))
-        self._run_dir: RunDir = order.run_dir
-        self._remote = order.remote
-        self._labels = [order.worker, order.device.value, Path(order.model).name]
+        self._run_dir: RunDir = setup.run_dir
+        self._remote = setup.remote
+        self._labels = [setup.worker, setup.device.value, Path(setup.model).name]
 
     def describe(self) -> list[Metric]:
         return []

@@ -25,7 +25,7 @@ from tussis.worker.parent.registry import FORGET_AFTER_S, REPORT_INTERVAL_S, Wor
 from tussis.worker.parent.starving import Starving
 from tussis.worker.parent.stop import BoundedStop
 from tussis.worker.parent.transport_scripts import BEAT_SCRIPT
-from tussis.worker.pipeline.child import Start
+from tussis.worker.pipeline.child import ChildSetup
 from tussis.worker.status.rundir import ParentStatus
 
 _log = logs.get("housekeeper")
@@ -46,25 +46,25 @@ class Housekeeper:
 
     def __init__(
         self,
-        order: Start,
+        setup: ChildSetup,
         exposition: Exposition | None = None,
         device: DeviceHost | None = None,
         before_kill: Callable[[], object] = lambda: None,
     ) -> None:
         """``before_kill`` is called before children are killed."""
-        self._order = order
+        self._setup = setup
         self._exposition = exposition
         self._device = device
-        self._run_dir = order.run_dir
-        url = order.settings.need_broker()
+        self._run_dir = setup.run_dir
+        url = setup.settings.need_broker()
         self._client = connect(url)
         self._where = redact(url)
         self._beat_script = self._client.register_script(BEAT_SCRIPT)
-        self._reconciler = Reconciler(self._client, LedgerRepair(self._client, self._where), order.worker)
-        self._registry = WorkerRegistry(self._client, self._where, order.worker, order.device, str(order.model))
-        soft_shutdown_s = order.settings.soft_shutdown_s
-        self._stop = BoundedStop(order.run_dir, soft_shutdown_s, before_kill, self._registry.sign_off)
-        self._beats = Beats(age_limit_s(order.settings))
+        self._reconciler = Reconciler(self._client, LedgerRepair(self._client, self._where), setup.worker)
+        self._registry = WorkerRegistry(self._client, self._where, setup.worker, setup.device, str(setup.model))
+        soft_shutdown_s = setup.settings.soft_shutdown_s
+        self._stop = BoundedStop(setup.run_dir, soft_shutdown_s, before_kill, self._registry.sign_off)
+        self._beats = Beats(age_limit_s(setup.settings))
         self._starving = Starving()
         self._broker_since: float | None = None
         self._due: dict[str, float] = {}
@@ -76,7 +76,7 @@ class Housekeeper:
     def start(self, worker: Any) -> None:
         """Wait for the children, then start the thread. Raises :class:`NotReady`."""
         try:
-            wait_for_children(worker, self._run_dir, self._order.model, self._device)
+            wait_for_children(worker, self._run_dir, self._setup.model, self._device)
         except NotReady as error:
             self.problem = error
             raise
@@ -87,11 +87,11 @@ class Housekeeper:
         """Log that the worker is ready: all children have warmed up, and the consumer takes messages."""
         _log.info(
             "worker_ready",
-            worker=self._order.worker,
-            device=self._order.device.value,
+            worker=self._setup.worker,
+            device=self._setup.device.value,
             children=len(child_pids(worker)),
             queues=[queue.name for queue in worker.app.conf.task_queues],
-            model=str(self._order.model),
+            model=str(self._setup.model),
         )
 
     def close(self) -> None:
@@ -102,7 +102,7 @@ class Housekeeper:
         self._registry.sign_off()
 
     def _run(self, worker: Any) -> None:
-        beat_every_s = self._order.settings.visibility_timeout_s / _BEATS_PER_TIMEOUT
+        beat_every_s = self._setup.settings.visibility_timeout_s / _BEATS_PER_TIMEOUT
         last = time.monotonic()
         while not self._over.wait(_ROUND_S):
             now = time.monotonic()

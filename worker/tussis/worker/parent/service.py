@@ -35,7 +35,7 @@ from tussis.worker.parent.leases import Leases
 from tussis.worker.parent.request import ChildEnds
 from tussis.worker.parent.server_checks import warn_of_servers
 from tussis.worker.pipeline import child
-from tussis.worker.pipeline.child import Start
+from tussis.worker.pipeline.child import ChildSetup
 from tussis.worker.status.metrics import FILES, NoMeter, prometheus_meter
 from tussis.worker.status.rundir import Phase, RunDir, remove_leftovers
 
@@ -61,16 +61,16 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
         meter = prometheus_meter(run_dir.path / FILES) if metered else NoMeter()
         threads = max(1, cores // children)
         choice = _choose(settings, model, threads) if on is None else None
-        order = Start(settings, device, name, model, threads, run_dir, meter, choice, remote=on is not None)
-        exposition = Exposition(order) if metered else None
-        host = None if on is None else _device_host(order, on, exposition)
+        setup = ChildSetup(settings, device, name, model, threads, run_dir, meter, choice, remote=on is not None)
+        exposition = Exposition(setup) if metered else None
+        host = None if on is None else _device_host(setup, on, exposition)
         leases = Leases(settings, run_dir)
-        housekeeper = Housekeeper(order, exposition, host, leases.hand_back)
+        housekeeper = Housekeeper(setup, exposition, host, leases.hand_back)
         try:
             if host is not None:
                 # The device process loads while the children start. It is not one of them.
                 host.start()
-            return _serve(order, housekeeper, leases, children)
+            return _serve(setup, housekeeper, leases, children)
         finally:
             housekeeper.close()
             leases.close()
@@ -108,34 +108,34 @@ def _choose(settings: Settings, model: Path, threads: int) -> Choice | None:
     return decide_in_own_process(model, intra_op_threads=threads, cache_dir=settings.model_cache_dir)
 
 
-def _device_host(order: Start, on: OnDevice, exposition: Exposition | None) -> DeviceHost:
-    settings = order.settings
+def _device_host(setup: ChildSetup, on: OnDevice, exposition: Exposition | None) -> DeviceHost:
+    settings = setup.settings
     arguments = DeviceArguments(
-        model=str(order.model),
-        sha256=read_manifest(order.model).sha256,
+        model=str(setup.model),
+        sha256=read_manifest(setup.model).sha256,
         provider=on.provider,
         device_index=on.index,
         # A run on a GPU hardly uses the CPU.
         threads=available_cores() if on.provider is Provider.CPU else 1,
-        carriers=settings.concurrency,
+        children=settings.concurrency,
         batch_segments=settings.batch_segments,
         batch_wait_ms=settings.batch_wait_ms,
         deadline_s=settings.inference_timeout_s,
-        run_dir=str(order.run_dir.path),
+        run_dir=str(setup.run_dir.path),
         cache_dir=str(settings.model_cache_dir),
         metered=exposition is not None,
         lifeline=-1,
         log_format=settings.log_format,
         log_level=settings.log_level,
     )
-    return DeviceHost(arguments, order.run_dir, over=lambda pid: None if exposition is None else exposition.fold(pid))
+    return DeviceHost(arguments, setup.run_dir, over=lambda pid: None if exposition is None else exposition.fold(pid))
 
 
-def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int) -> int:
-    app = build_app(order.settings, order.device, ChildEnds(leases.child_lost, leases.hand_back))
+def _serve(setup: ChildSetup, housekeeper: Housekeeper, leases: Leases, children: int) -> int:
+    app = build_app(setup.settings, setup.device, ChildEnds(leases.child_lost, leases.hand_back))
     # Without a default application, Celery makes one that reads a celeryconfig.py in the current folder.
     app.set_default()
-    if order.settings.log_format == "json":
+    if setup.settings.log_format == "json":
         vars(celery_worker)["safe_say"] = standard_error.say
 
     class Gate(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -148,13 +148,13 @@ def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int
             housekeeper.start(worker)
 
     app.steps["worker"].add(Gate)
-    app.steps["consumer"].add(heartbeat_step(order.run_dir))
+    app.steps["consumer"].add(heartbeat_step(setup.run_dir))
 
     def keep_our_logging(**_: Any) -> None:
         """Do nothing. Celery does not configure logging when this signal has a receiver."""
 
     def start_child(**_: Any) -> None:
-        child.start(order)
+        child.start(setup)
 
     def announce(sender: Any, **_: Any) -> None:
         housekeeper.announce(sender.controller)
@@ -172,7 +172,7 @@ def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int
     # Celery warns root about pickled messages. The worker accepts only JSON.
     warnings.filterwarnings("ignore", category=SecurityWarning)
     worker = app.Worker(
-        hostname=order.worker,
+        hostname=setup.worker,
         concurrency=children,
         pool="prefork",
         optimization="fair",
@@ -186,6 +186,6 @@ def _serve(order: Start, housekeeper: Housekeeper, leases: Leases, children: int
     # Celery's exit code is 1 after Ctrl-C and 0 after SIGTERM. Both are the same orderly stop. A second Ctrl-C or a
     # SIGQUIT is not.
     status = 0 if stopped_by == ["Warm SIGINT"] else int(worker.exitcode or 0)
-    _log.info("worker_stopped", worker=order.worker, status=status)
+    _log.info("worker_stopped", worker=setup.worker, status=status)
     sys.stderr.flush()
     return status

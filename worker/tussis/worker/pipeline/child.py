@@ -43,7 +43,7 @@ OUT_OF_REACH_KIB = 1 << 50
 
 
 @dataclass(frozen=True)
-class Start:
+class ChildSetup:
     """What a child needs to start. The parent makes it before the fork."""
 
     settings: Settings
@@ -56,46 +56,46 @@ class Start:
     choice: Choice | None = None
     """How a child runs the model. None: the original, in onnxruntime."""
     remote: bool = False
-    """The model runs in the worker's device process. The children are carriers."""
+    """The model runs in the worker's device process."""
 
 
-def start(order: Start) -> None:
+def start(setup: ChildSetup) -> None:
     """Load the model and warm up. Report ``ready``, or ``refused`` with the reason, in the run directory."""
     global _context
-    torch.set_num_threads(order.threads)
+    torch.set_num_threads(setup.threads)
     try:
-        _context = _make_context_when_available(order)
+        _context = _make_context_when_available(setup)
     except (OperatorError, TransientError) as error:
-        order.run_dir.report("refused", str(error))
+        setup.run_dir.report("refused", str(error))
         return
     except Exception as error:
         # Without a report to the parent, this process would receive messages and process none of them.
-        order.run_dir.report("refused", f"{type(error).__name__}: {error}")
+        setup.run_dir.report("refused", f"{type(error).__name__}: {error}")
         raise
-    order.run_dir.report("ready", _context.scorer.manifest.label)
-    _log.info("child_ready", pid=os.getpid(), model=_context.scorer.manifest.label, threads=order.threads)
+    setup.run_dir.report("ready", _context.scorer.manifest.label)
+    _log.info("child_ready", pid=os.getpid(), model=_context.scorer.manifest.label, threads=setup.threads)
 
 
-def _make_context_when_available(order: Start) -> WorkerContext:
+def _make_context_when_available(setup: ChildSetup) -> WorkerContext:
     """Make the context. A replacement waits for a server that is not available, because the worker ran before."""
     while True:
         try:
-            return make_context(order)
+            return make_context(setup)
         except TransientError as error:
-            beat = order.run_dir.last_beat()
+            beat = setup.run_dir.last_beat()
             first = beat is None or beat.phase not in (Phase.CONNECTING, Phase.CONSUMING)
-            if first or order.run_dir.stopping_for() is not None:
+            if first or setup.run_dir.stopping_for() is not None:
                 raise
-            order.run_dir.hold(str(error))
+            setup.run_dir.hold(str(error))
             _log.warning("holding", error_class=error.error_class, reason=str(error))
             time.sleep(_START_PAUSE_S)
-            order.run_dir.resume()
+            setup.run_dir.resume()
 
 
-def make_context(order: Start) -> WorkerContext:
+def make_context(setup: ChildSetup) -> WorkerContext:
     """Make the context of a child process. Raises operator's and transient errors."""
-    settings = order.settings
-    scorer = _scorer(order)
+    settings = setup.settings
+    scorer = _scorer(setup)
     store = Store.connect(
         settings.need_database(),
         pool_size=1,
@@ -123,18 +123,18 @@ def make_context(order: Start) -> WorkerContext:
         s3=s3_client(settings),
         scorer=scorer,
         model=facts,
-        worker=order.worker,
-        device=order.device,
-        run_dir=order.run_dir,
-        meter=order.meter,
+        worker=setup.worker,
+        device=setup.device,
+        run_dir=setup.run_dir,
+        meter=setup.meter,
     )
 
 
-def _scorer(order: Start) -> OwnProcess | DeviceScorer:
-    if order.remote:
-        return DeviceScorer(read_manifest(order.model), order.run_dir, order.settings.soft_shutdown_s)
+def _scorer(setup: ChildSetup) -> OwnProcess | DeviceScorer:
+    if setup.remote:
+        return DeviceScorer(read_manifest(setup.model), setup.run_dir, setup.settings.soft_shutdown_s)
     detector = open_chosen(
-        order.model, order.choice, intra_op_threads=order.threads, cache_dir=order.settings.model_cache_dir
+        setup.model, setup.choice, intra_op_threads=setup.threads, cache_dir=setup.settings.model_cache_dir
     )
     scorer = OwnProcess(detector)
     scorer.warm_up()

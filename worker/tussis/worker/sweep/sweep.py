@@ -18,7 +18,7 @@ from tussis.shared.messages import Job, job_id_for
 from tussis.shared.queues import Device
 from tussis.shared.s3 import ListedObject
 from tussis.shared.states import AnalysisState
-from tussis.shared.store.known import Known, Question
+from tussis.shared.store.known import AnalysisCriteria, Known
 from tussis.shared.store.records import ResultFilter
 from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
@@ -34,7 +34,7 @@ class SweepRequest:
     """What to sweep and what to send. ``max_depth`` is the most messages that wait or are in flight."""
 
     prefix: ObjectAddress
-    question: Question
+    criteria: AnalysisCriteria
     model: str | None
     profile: str | None
     priority: int
@@ -136,7 +136,7 @@ class Sweep:
                 refusals.append(error)
         # The broker before the store: a job that ends between the two queries is found in the store.
         still_open = self._ledger.which_open([job.job_id for job in jobs.values()])
-        known = self._store.known(self._request.prefix.bucket, list(jobs), self._request.question)
+        known = self._store.known(self._request.prefix.bucket, list(jobs), self._request.criteria)
         wanted = []
         for which, job in jobs.items():
             if job.job_id in still_open:

@@ -13,7 +13,7 @@ _SILENT = frozenset({"child_ready", "metrics_served", "worker_stopped"})
 
 
 @dataclass(frozen=True)
-class Told:
+class LogLine:
     """An event of a worker's log, as text. ``outcome`` is set when a job ends."""
 
     text: str
@@ -28,7 +28,7 @@ class LogTail:
         self._offset = path.stat().st_size if path.exists() else 0
         self._rest = b""
 
-    def events(self) -> Iterator[Told]:
+    def events(self) -> Iterator[LogLine]:
         """The events written since the last call."""
         try:
             with self._path.open("rb") as log:
@@ -39,17 +39,17 @@ class LogTail:
         self._offset += len(new)
         *lines, self._rest = (self._rest + new).split(b"\n")
         for line in lines:
-            told = told_of(line.decode(errors="replace"))
+            told = parse_line(line.decode(errors="replace"))
             if told is not None:
                 yield told
 
 
-def told_of(line: str) -> Told | None:
+def parse_line(line: str) -> LogLine | None:
     """A line of the log as text for the screen; None for a line that is not shown."""
     try:
         event = json.loads(line)
     except ValueError:
-        return Told(line) if line.startswith("tussis: ") else None
+        return LogLine(line) if line.startswith("tussis: ") else None
     if not isinstance(event, dict):
         return None
     name = event.get("event")
@@ -58,11 +58,11 @@ def told_of(line: str) -> Told | None:
     if name in _SILENT or event.get("level") in ("debug", None):
         return None
     about = event.get("reason") or event.get("message") or event.get("worker") or event.get("uri") or ""
-    return Told(f"{str(name).replace('_', ' ')}: {about}" if about else str(name).replace("_", " "))
+    return LogLine(f"{str(name).replace('_', ' ')}: {about}" if about else str(name).replace("_", " "))
 
 
-def _job(event: dict[str, Any]) -> Told:
+def _job(event: dict[str, Any]) -> LogLine:
     outcome = str(event.get("outcome"))
     why = f" ({event['error_class']})" if event.get("error_class") else ""
     seconds = float(event.get("ms") or 0.0) / 1000
-    return Told(f"{outcome}{why}  {event.get('uri')}  {seconds:.2f} s", outcome)
+    return LogLine(f"{outcome}{why}  {event.get('uri')}  {seconds:.2f} s", outcome)

@@ -24,7 +24,7 @@ from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.bucket import bucket_client
 from tussis.worker.local.environment_file import export_lines, source_command, write_environment
 from tussis.worker.local.interrupts import Interrupted, interrupts
-from tussis.worker.local.model import Choice, choose_model
+from tussis.worker.local.model import ChosenModel, choose_model
 from tussis.worker.local.running_program import stop_all
 from tussis.worker.local.running_worker import RunningWorker, local_run_dir, start_local_worker
 from tussis.worker.local.screen import Screen, count
@@ -38,7 +38,7 @@ _STATUS_S: Final = 1.0
 
 
 @dataclass(frozen=True)
-class Wishes:
+class UpRequest:
     """The options of ``tussis up``. If ``children`` is None, the cores are divided among the workers."""
 
     data: Path
@@ -56,45 +56,45 @@ class Served:
     metrics_port: int
 
 
-def run(wishes: Wishes, screen: Screen) -> int:
+def run(request: UpRequest, screen: Screen) -> int:
     """Serve until a signal ends it; return 0. Always stop every process that it started, also after an error.
 
     Raises :class:`TussisError`.
     """
     forget_deployments()
-    up = Up(wishes, screen)
+    up = Up(request, screen)
     with interrupts() as handled:
         try:
             with ExitStack() as started:
                 try:
-                    with naming_full_disk(wishes.data.absolute()):
+                    with naming_full_disk(request.data.absolute()):
                         up.run(started)
                 finally:
                     # The clean stop follows: a second Ctrl-C must not interrupt it.
                     handled.disarm()
                     screen.line("stopping", "the workers and the servers")
         except Interrupted as interrupt:
-            screen.line("stopped", f"by {interrupt.cause}; the data stays in {wishes.data}")
+            screen.line("stopped", f"by {interrupt.cause}; the data stays in {request.data}")
     return 0
 
 
 class Up:
     """One run of ``tussis up``."""
 
-    def __init__(self, wishes: Wishes, screen: Screen) -> None:
-        self._wishes = wishes
+    def __init__(self, request: UpRequest, screen: Screen) -> None:
+        self._request = request
         self._screen = screen
-        self._data = wishes.data.absolute()
-        self._children = wishes.children or max(1, available_cores() // wishes.workers)
+        self._data = request.data.absolute()
+        self._children = request.children or max(1, available_cores() // request.workers)
         self._ended: dict[str, int] = {}
 
     def run(self, started: ExitStack) -> None:
         """Run all steps. Each started process is registered in ``started``, which stops it."""
-        wishes, screen = self._wishes, self._screen
+        request, screen = self._request, self._screen
         with writing(self._data):
             self._data.mkdir(parents=True, exist_ok=True)
-        if wishes.model is not None:
-            read_manifest(wishes.model)
+        if request.model is not None:
+            read_manifest(request.model)
         with screen.step("servers", "starting PostgreSQL, the broker and the S3 store") as step:
             servers = started.enter_context(Servers(self._data / "servers"))
             step.text = "PostgreSQL, the broker and the S3 store on 127.0.0.1"
@@ -103,21 +103,21 @@ class Up:
             step.text = f"revision {SCHEMA_REVISION}"
         self._make_bucket(servers)
         with screen.step("model", "finding the model, or exporting one with random weights, only once") as step:
-            choice = choose_model(wishes.model, self._data, servers)
-            started.callback(choice.stop)
-            manifest = read_manifest(choice.wait())
-            random = "; RANDOM WEIGHTS: it detects nothing" if choice.random else ""
+            chosen = choose_model(request.model, self._data, servers)
+            started.callback(chosen.stop)
+            manifest = read_manifest(chosen.wait())
+            random = "; RANDOM WEIGHTS: it detects nothing" if chosen.random else ""
             step.text = f"{manifest.label}, profile {manifest.profile}{random}"
         serving: dict[str, Served] = {}
         started.callback(lambda: stop_all([served.worker for served in serving.values()]))
         with screen.step("workers", "starting the workers: each child loads the model") as step:
-            for number in range(1, wishes.workers + 1):
-                serving[f"worker-{number}"] = self._start(servers, choice, f"worker-{number}")
+            for number in range(1, request.workers + 1):
+                serving[f"worker-{number}"] = self._start(servers, chosen, f"worker-{number}")
             for served in serving.values():
                 served.worker.wait_ready()
-            step.text = f"{count(wishes.workers, 'worker')} with {count(self._children, 'process', 'processes')} each"
-        self._tell(servers, choice, serving)
-        self._watch(servers, choice, serving)
+            step.text = f"{count(request.workers, 'worker')} with {count(self._children, 'process', 'processes')} each"
+        self._tell(servers, chosen, serving)
+        self._watch(servers, chosen, serving)
 
     def _make_bucket(self, servers: Servers) -> None:
         client = bucket_client(servers.endpoints)
@@ -125,16 +125,16 @@ class Up:
             if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
                 client.create_bucket(Bucket=BUCKET)
 
-    def _start(self, servers: Servers, choice: Choice, name: str) -> Served:
+    def _start(self, servers: Servers, chosen: ChosenModel, name: str) -> Served:
         (port,) = free_ports(1)
         arguments = ("--metrics-port", str(port))
         tail = LogTail(self._data / f"{name}.log")
-        worker = start_local_worker(servers, self._data, choice.path, self._children, name, arguments)
+        worker = start_local_worker(servers, self._data, chosen.path, self._children, name, arguments)
         return Served(worker, tail, port)
 
-    def _tell(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
+    def _tell(self, servers: Servers, chosen: ChosenModel, serving: dict[str, Served]) -> None:
         """Show the addresses, and write the environment file for shells."""
-        variables = write_environment(self._data, servers.endpoints, choice.path, local_run_dir(self._data))
+        variables = write_environment(self._data, servers.endpoints, chosen.path, local_run_dir(self._data))
         screen = self._screen
         screen.show("")
         for line in export_lines(variables):
@@ -143,11 +143,11 @@ class Up:
         screen.line("bucket", f"s3://{BUCKET}")
         for name, served in serving.items():
             screen.line("metrics", f"http://127.0.0.1:{served.metrics_port}/metrics ({name})")
-        source = source_command(self._wishes.data)
+        source = source_command(self._request.data)
         screen.line("next step", f"in another terminal: {source}; tussis enqueue s3://{BUCKET}/KEY")
         screen.line("running", "until Ctrl-C")
 
-    def _watch(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
+    def _watch(self, servers: Servers, chosen: ChosenModel, serving: dict[str, Served]) -> None:
         url = servers.endpoints.broker_url
         ledger = Ledger(connect(url), redact(url))
         console = self._screen.console
@@ -160,13 +160,13 @@ class Up:
                         if told.outcome is not None:
                             self._ended[told.outcome] = self._ended.get(told.outcome, 0) + 1
                         self._screen.line(name, told.text)
-                self._restart(servers, choice, serving)
+                self._restart(servers, chosen, serving)
                 if status is not None and time.monotonic() > due:
                     due = time.monotonic() + _STATUS_S
                     self._update(status, ledger)
                 time.sleep(_POLL_S)
 
-    def _restart(self, servers: Servers, choice: Choice, serving: dict[str, Served]) -> None:
+    def _restart(self, servers: Servers, chosen: ChosenModel, serving: dict[str, Served]) -> None:
         """Restart ended servers and workers. Raises :class:`ServerFailed` if a worker ended before it was ready."""
         for server in (servers.postgres, servers.broker, servers.s3):
             if not server.running:
@@ -178,7 +178,7 @@ class Up:
             if not served.worker.ready:
                 raise ServerFailed(f"{name} ended: {served.worker.last_message()}; see {served.worker.log}")
             self._screen.line(name, f"it ended: {served.worker.last_message()}; restarting it")
-            serving[name] = self._start(servers, choice, name)
+            serving[name] = self._start(servers, chosen, name)
 
     def _update(self, status: Status, ledger: Ledger) -> None:
         with suppress(TransientError):  # read it again after a second

@@ -38,7 +38,7 @@ class Backbone:
     """All other nodes."""
 
 
-def simplified(data: bytes, where: str) -> Any:
+def simplify(data: bytes, where: str) -> Any:
     """A float32 model as ``onnx.ModelProto`` with constants folded, BatchNorm merged, types inferred and nodes named.
 
     Raises :class:`ModelRefused` for a model that is already quantised or has float16 weights.

@@ -30,11 +30,11 @@ from tussis.worker.detector.probe import Probe, probe
 from tussis.worker.modelling.quantization.equalise import equalise
 from tussis.worker.modelling.quantization.float16 import to_float16
 from tussis.worker.modelling.quantization.gate import MIN_VALIDATION, Answers, Comparison, compare
-from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplified
+from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplify
 from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.modelling.quantization.ranges import ranges_over
 from tussis.worker.modelling.quantization.recordings import Reading, Recording, read
-from tussis.worker.modelling.quantization.search import Candidate, candidates, opened
+from tussis.worker.modelling.quantization.search import Candidate, candidates, open_detector
 from tussis.worker.pipeline.prepare import whole_mask
 
 #: The least number of recordings for the ranges. Too narrow a range costs far more accuracy than too wide a range.
@@ -109,7 +109,7 @@ def quantize(request: QuantizationRequest, progress: Progress) -> Quantised:
     _check_output(request.output)
     work = _Work.of(request, progress)
     for candidate in work.candidates():
-        detector = opened(candidate.data, work.manifest, request.threads)
+        detector = open_detector(candidate.data, work.manifest, request.threads)
         comparison = work.compared(detector)
         if comparison.passes:
             break
@@ -151,11 +151,11 @@ class _Work:
         _check_enough(len(request.validation), MIN_VALIDATION, "validate on")
         if request.target is Target.INT8:
             _check_enough(len(request.calibration), MIN_CALIBRATION, "calibrate on")
-        return cls(request, progress, data, opened(data, manifest, request.threads))
+        return cls(request, progress, data, open_detector(data, manifest, request.threads))
 
     def candidates(self) -> Iterator[Candidate]:
         where = str(self.request.model)
-        model = simplified(self.data, where)
+        model = simplify(self.data, where)
         backbone = backbone_of(model, where)
         if self.request.target is Target.FLOAT16:
             yield Candidate(to_float16(model, backbone), ())
@@ -283,7 +283,7 @@ def segment_ms(parent: bytes, child: bytes, manifest: Manifest) -> tuple[float, 
 
     Raises :class:`ModelRefused` and :class:`InferenceFailed`.
     """
-    detectors = [opened(data, manifest) for data in (parent, child)]
+    detectors = [open_detector(data, manifest) for data in (parent, child)]
     shape = (1, _TIMED_SEGMENTS, 3, IMAGE_SIZE, IMAGE_SIZE)
     spectrograms = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     mask = whole_mask(spectrograms)

@@ -55,13 +55,13 @@ def by_sensitivity(calibrated: Calibrated, parent: Detector, samples: Sequence[N
     moved = {}
     for name in convolutions:
         others = [other for other in convolutions if other != name]
-        alone = opened(calibrated.quantised(others), parent.manifest)
+        alone = open_detector(calibrated.quantised(others), parent.manifest)
         moved[name] = float(np.square(_bag_logits(alone, samples) - expected).mean())
     # Sorting is stable: convolutions with equal shifts stay in the graph's order.
     return tuple(sorted(convolutions, key=lambda name: -moved[name]))
 
 
-def opened(data: bytes, manifest: Manifest, threads: int = 1) -> Detector:
+def open_detector(data: bytes, manifest: Manifest, threads: int = 1) -> Detector:
     """Load a model from its bytes, with the given manifest. Raises :class:`ModelRefused`."""
     return Detector(manifest, open_session(data, manifest.label, intra_op_threads=threads))
 

@@ -15,7 +15,7 @@ from tussis.worker.atomic import replace_file
 from tussis.worker.detector.manifest import read_manifest, read_model, sha256_of, write_manifest
 from tussis.worker.modelling.calibrate import synthetic_images
 from tussis.worker.modelling.quantization.equalise import equalise
-from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplified
+from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplify
 from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.modelling.quantization.ranges import ranges_over
 
@@ -36,7 +36,7 @@ def int8_for_measuring(model: Path, output: Path, *, threads: int = 1) -> Path:
     """
     parent = read_manifest(model)
     data = read_model(model)
-    simple = simplified(data, str(model))
+    simple = simplify(data, str(model))
     backbone = backbone_of(simple, str(model))
     recordings = (sound.numpy()[None] for sound in synthetic_images(_SEED, _SOUNDS))
     ranges = ranges_over(simple, in_eight_bits(simple, backbone), recordings, threads=threads, where=str(model))

@@ -83,7 +83,6 @@ def test_a_disk_that_is_too_small_is_named_at_the_start(disk: Disk, spawn: Spawn
     assert processes_in(data) == []
 
 
-@pytest.mark.faults_only
 def test_a_disk_that_fills_up_while_it_serves_is_named(disk: Disk, spawn: Spawn, tmp_path: Path) -> None:
     data = disk(90) / "data"
     run = spawn("up", "--data", data, "--model", write_tiny(tmp_path), "--concurrency", "1")

@@ -1,4 +1,4 @@
-"""The server's end of a carrier's connection."""
+"""The server's end of a child's connection."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tussis.worker.device.wire import Garbled, Gone, Kind, Reply, Request
 _log = logs.get("device")
 
 
-class Carrier:
-    """One carrier's connection. One thread reads requests; another sends replies and never waits for the carrier."""
+class ChildConnection:
+    """One child's connection. One thread reads requests; another sends replies and never waits for the child."""
 
     def __init__(self, connection: socket.socket) -> None:
         """Takes ownership of ``connection``. Raises OSError when there are no free file descriptors."""
@@ -21,7 +21,7 @@ class Carrier:
         # Python's timeout belongs to the socket object: the reader waits on one object, and the other never waits.
         self._outgoing = connection.dup()
         self._outgoing.setblocking(False)
-        # Held during a reply and during closing, which do not wait. Without it a reply could go to another carrier
+        # Held during a reply and during closing, which do not wait. Without it a reply could go to another child
         # whose connection reuses the file descriptor that is closed here.
         self._lock = threading.Lock()
         self._pending: int | None = None
@@ -39,12 +39,12 @@ class Carrier:
         """Send a reply without waiting. When that fails, the connection is shut down and its reader ends."""
         with self._lock:
             if kind is not Kind.BEGUN:
-                # Before the reply is sent: the carrier may send its next request at once.
+                # Before the reply is sent: the child may send its next request at once.
                 self._pending = None
             try:
                 wire.send_reply(self._outgoing, Reply(request.id, kind, payload))
             except Gone as error:
-                _log.info("carrier_gone", reason=str(error))
+                _log.info("child_connection_lost", reason=str(error))
                 self._shut()
 
     def close(self) -> None:
