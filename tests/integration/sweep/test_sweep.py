@@ -151,7 +151,7 @@ def test_failures_are_enqueued_on_demand_and_discarded_ones_never(
 
 
 @pytest.mark.parametrize(
-    ("question", "answered"),
+    ("criteria", "answered"),
     [
         (SERVED, ["mine"]),
         (AnalysisCriteria(sha256="b" * 64), ["other", "other-failed"]),
