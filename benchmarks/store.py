@@ -13,8 +13,9 @@ from typing import TypeVar
 
 import psutil
 
+from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
-from tussis.shared.store.records import Claimed, ClaimRequest, ModelFacts, Result, SegmentScores
+from tussis.shared.store.records import BagScores, Claimed, ClaimRequest, ModelFacts, Result, SegmentScores
 from tussis.shared.store.repository import Store
 from tussis.worker.bench.crew import Crew, Spent
 from tussis.worker.bench.environment import BUCKET, bench_environment
@@ -130,6 +131,7 @@ def result_of(segments: int) -> Result:
         bag_logit=1.000_000_1,
         decision=True,
         threshold=0.5,
+        bags=BagScores((0.0,), (0.5 * (segments + 3),), (0.731_058_6,), (1.000_000_1,), (segments,)),
         segments=SegmentScores(
             start_s=starts,
             end_s=tuple(start + 2.0 for start in starts),
@@ -139,6 +141,12 @@ def result_of(segments: int) -> Result:
         segments_total=segments,
         analyzed_s=0.5 * (segments + 3),
         truncated=False,
+        events=(CoughEvent(start_s=1.5, end_s=3.0, peak=0.8, mean=0.6, bins=3),),
+        peak_dbfs=-3.173_2,
+        rms_dbfs=-21.731_9,
+        clipped_share=0.0,
+        dc_offset=0.000_173,
+        warnings=(),
         timings_ms={"fetch": 3.683, "decode": 0.476, "preprocess": 8.354, "inference": 84.022},
     )
 

@@ -11,9 +11,11 @@ import psycopg
 import pytest
 
 from tests.support.servers import fresh_database
+from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
 from tussis.shared.store import migrate
 from tussis.shared.store.records import (
+    BagScores,
     Claimed,
     ClaimRequest,
     ModelFacts,
@@ -126,6 +128,11 @@ def a_refusal(job: Job, **changes: Any) -> RefusalRequest:
     return RefusalRequest(**(fields | changes))
 
 
+def one_bag(end_s: float, probability: float, logit: float, segments: int) -> BagScores:
+    """Return the scores of the only bag of a recording."""
+    return BagScores((0.0,), (end_s,), (probability,), (logit,), (segments,))
+
+
 def a_result(count: int = 4, probability: float = 0.8, **changes: Any) -> Result:
     """Return a result of ``count`` segments half a second apart, the bag at ``probability``, with ``changes``."""
     starts = tuple(0.5 * index for index in range(count))
@@ -141,12 +148,21 @@ def a_result(count: int = 4, probability: float = 0.8, **changes: Any) -> Result
         "bag_logit": 1.386,
         "decision": probability > 0.61,
         "threshold": 0.61,
+        "bags": one_bag(
+            0.5 * count, changes.get("bag_probability", probability), changes.get("bag_logit", 1.386), count
+        ),
         "segments": SegmentScores(
             start_s=starts,
             end_s=tuple(start + 2.0 for start in starts),
             probability=tuple((index + 1) / (count + 1) for index in range(count)),
             logit=tuple(0.25 * index - 1.0 for index in range(count)),
         ),
+        "events": (CoughEvent(start_s=0.5, end_s=1.5, peak=0.75, mean=0.5, bins=2),),
+        "peak_dbfs": -3.0,
+        "rms_dbfs": -20.0,
+        "clipped_share": 0.0,
+        "dc_offset": 0.001,
+        "warnings": (),
         "segments_total": count,
         "analyzed_s": 0.5 * count,
         "truncated": False,

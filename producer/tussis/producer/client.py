@@ -91,6 +91,7 @@ class Producer:
         device: str = "any",
         metadata: Mapping[str, Any] | None = None,
         again: bool = False,
+        coverage: str | None = None,
     ) -> str:
         """Enqueue one recording; returns its job id.
 
@@ -100,7 +101,7 @@ class Producer:
         :class:`StorageUnavailable`, :class:`BrokerUnavailable`, :class:`BrokerRefused` and :class:`SettingsInvalid`,
         all within 10 s.
         """
-        request = JobRequest(uri, version_id, etag, model, profile, priority, device, metadata, again)
+        request = JobRequest(uri, version_id, etag, model, profile, priority, device, metadata, again, coverage)
         if self._head and not request.pinned:
             request = self._pins.pin(request)
         job = job_for(request, time.time())

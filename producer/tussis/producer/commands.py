@@ -38,6 +38,11 @@ def _json_object(text: str) -> dict[str, Any]:
 @click.option("--model", metavar="NAME[@VERSION]", help="The model that analyses the recordings.  [the worker's model]")
 @click.option("--profile", metavar="NAME", help="The preprocessing profile.  [the model's profile]")
 @click.option(
+    "--coverage",
+    type=click.Choice(["head", "full"]),
+    help="head: the first 17.5 s; full: the whole recording.  [the model's coverage]",
+)
+@click.option(
     "--priority",
     type=click.IntRange(0, 9),
     default=5,
@@ -70,6 +75,7 @@ def enqueue(
     etag: str | None,
     model: str | None,
     profile: str | None,
+    coverage: str | None,
     priority: int,
     device: str,
     metadata: dict[str, Any] | None,
@@ -96,9 +102,9 @@ def enqueue(
       tussis job JOB_ID
 
     With -, the list is read from standard input, and each line is enqueued as soon as it arrives. A line is a URI or a
-    JSON object. The object has the field "uri", and optionally version_id, etag, model, profile, priority, device,
-    metadata and again. They override the options. A key that contains a newline, or starts or ends with a blank, needs
-    an object:
+    JSON object. The object has the field "uri", and optionally version_id, etag, model, profile, coverage, priority,
+    device, metadata and again. They override the options. A key that contains a newline, or starts or ends with a
+    blank, needs an object:
 
     \b
       {"uri": "s3://clinic/a.wav", "priority": 2, "metadata": {"site": "north"}}
@@ -115,7 +121,7 @@ def enqueue(
     settings = load_settings(broker_url=broker_url, s3_endpoint_url=s3_endpoint_url)
     if not dry_run:
         settings.need_broker()
-    like = JobRequest("", version_id, etag, model, profile, priority, device, metadata, again)
+    like = JobRequest("", version_id, etag, model, profile, priority, device, metadata, again, coverage)
     with (
         Producer(settings=settings, head=not no_head) as producer,
         EnqueueReport(as_json=as_json, quiet=quiet, dry_run=dry_run) as report,

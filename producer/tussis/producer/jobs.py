@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from tussis.shared.coverage import coverage_named
 from tussis.shared.errors import InvalidJob
 from tussis.shared.messages import Job, device_named, job_id_for, normalise_etag, random_id
 from tussis.shared.queues import DEFAULT_PRIORITY
@@ -20,7 +21,8 @@ class JobRequest:
     ``version_id`` or ``etag`` pins its content; without them, the producer gets them from S3. ``model`` is ``name`` or
     ``name@version``. With ``model`` None the worker selects the model, and with ``profile`` None the profile.
     ``priority`` is 0 (first) to 9. ``device`` is ``"any"``, ``"cpu"`` or ``"gpu"``. ``metadata`` is plain JSON and is
-    stored with the recording. ``again`` requests a new analysis even if one exists.
+    stored with the recording. ``again`` requests a new analysis even if one exists. ``coverage`` is ``"head"`` or
+    ``"full"``; None selects the coverage of the model.
     """
 
     uri: str
@@ -32,6 +34,7 @@ class JobRequest:
     device: str = "any"
     metadata: Mapping[str, Any] | None = None
     again: bool = False
+    coverage: str | None = None
 
     @property
     def pinned(self) -> bool:
@@ -66,6 +69,7 @@ def job_for(request: JobRequest, enqueued_at: float) -> Job:
     ``enqueued_at`` is in seconds since the epoch. Raises :class:`InvalidUri` and :class:`InvalidJob`.
     """
     address = parse_s3_uri(request.uri)
+    coverage = None if request.coverage is None else coverage_named(request.coverage)
     etag = normalise_etag(request.etag) if isinstance(request.etag, str) else request.etag
     if request.pinned and not request.again:
         job_id = job_id_for(
@@ -75,6 +79,7 @@ def job_for(request: JobRequest, enqueued_at: float) -> Job:
             etag=etag,
             model=request.model,
             profile=request.profile,
+            coverage=coverage,
         )
     else:
         job_id = random_id()
@@ -90,6 +95,7 @@ def job_for(request: JobRequest, enqueued_at: float) -> Job:
         priority=request.priority,
         device=device_named(request.device),
         again=request.again,
+        coverage=coverage,
         metadata={} if request.metadata is None else _plain(request.metadata),
     )
 

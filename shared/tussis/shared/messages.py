@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
+from tussis.shared.coverage import Coverage, coverage_named
 from tussis.shared.errors import (
     InvalidJob,
     InvalidUri,
@@ -50,6 +51,7 @@ _QUOTED_ETAG = re.compile(r'(?:W/)?"([!#-~]{1,1024})"')
 # An escaped NUL character in JSON. An even number of backslashes before it belongs to other characters.
 _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _DEVICES = f"one of {', '.join(Device)}"
+_COVERAGES = f"one of {', '.join(Coverage)}"
 #: Seconds since the epoch at the end of the year 9999, the last year of Python's datetime.
 _END_OF_TIME = 253_402_300_800
 _TOO_DEEP = f"metadata must have at most {MAX_NESTING} levels of nested lists and objects"
@@ -67,8 +69,9 @@ class Job:
 
     ``enqueued_at`` is in seconds since the epoch. ``version_id`` and ``etag`` (without quotes) select the content. If
     both are None, the worker takes the current content. ``model`` is ``name`` or ``name@version``; None selects the
-    model of the worker. ``again`` adds a new analysis to the existing ones. ``reopen`` runs an analysis again that
-    failed before ``enqueued_at`` (``tussis failures retry`` sets it). Without ``reopen`` such a failure stays.
+    model of the worker. ``coverage`` None selects the coverage of the model. ``again`` adds a new analysis to the
+    existing ones. ``reopen`` runs an analysis again that failed before ``enqueued_at`` (``tussis failures retry`` sets
+    it). Without ``reopen`` such a failure stays.
     """
 
     job_id: str
@@ -84,6 +87,7 @@ class Job:
     again: bool = False
     reopen: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    coverage: Coverage | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -97,8 +101,14 @@ class Job:
         return queue_name(self.device)
 
     def to_json(self) -> str:
-        """The message as compact JSON with all fields. Raises :class:`MessageTooLarge`."""
-        text = _JSON.encode({"v": MESSAGE_VERSION, **vars(self)})
+        """The message as compact JSON with all fields. Raises :class:`MessageTooLarge`.
+
+        Without a coverage there is no such field: workers of the first version do not know it.
+        """
+        fields = {"v": MESSAGE_VERSION, **vars(self)}
+        if self.coverage is None:
+            del fields["coverage"]
+        text = _JSON.encode(fields)
         size = len(text.encode("utf-8"))
         if size > MAX_MESSAGE_BYTES:
             raise MessageTooLarge(
@@ -108,19 +118,29 @@ class Job:
 
 
 def job_id_for(
-    bucket: str, key: str, *, version_id: str | None, etag: str | None, model: str | None, profile: str | None
+    bucket: str,
+    key: str,
+    *,
+    version_id: str | None,
+    etag: str | None,
+    model: str | None,
+    profile: str | None,
+    coverage: str | None = None,
 ) -> str:
     """The deterministic id of a job: UUID version 5 of the canonical string in :data:`JOB_NAMESPACE`.
 
-    The canonical string is ``tussis1`` and the six arguments as netstrings (``<bytes of UTF-8>:<text>,``), so that
-    different arguments never give the same string. None is the empty netstring. Raises :class:`InvalidJob` for an
+    The canonical string is ``tussis1`` and the arguments as netstrings (``<bytes of UTF-8>:<text>,``), so that
+    different arguments never give the same string. None is the empty netstring; a coverage of None is left out, so that
+    a job without one keeps the id that it had before messages had a coverage. Raises :class:`InvalidJob` for an
     argument that is not text.
     """
-    parts = (bucket, key, version_id or "", etag or "", model or "", profile or "")
+    parts = [bucket, key, version_id or "", etag or "", model or "", profile or ""]
+    if coverage:
+        parts.append(coverage)
     try:
         canonical = "tussis1" + "".join([f"{len(part.encode('utf-8'))}:{part}," for part in parts])
     except (AttributeError, UnicodeEncodeError):
-        raise InvalidJob("version_id, etag, model and profile must be text") from None
+        raise InvalidJob("version_id, etag, model, profile and coverage must be text") from None
     return _uuid(hashlib.sha1(JOB_NAMESPACE.bytes + canonical.encode(), usedforsecurity=False).digest(), 5)
 
 
@@ -161,6 +181,8 @@ def parse_message(raw: object) -> Job:
             fields["etag"] = quoted[1]
         if "device" in fields:
             fields["device"] = device_named(fields["device"])
+        if fields.get("coverage") is not None:
+            fields["coverage"] = coverage_named(fields["coverage"])
         priority = fields.get("priority")
         if isinstance(priority, float) and priority.is_integer():  # 5.0 and 5 are the same number in JSON
             fields["priority"] = int(priority)
@@ -292,6 +314,7 @@ def _check(job: Job) -> None:
     _require_match(_PROFILE, job.profile, "profile", "the name of a profile")
     _require(type(job.priority) is int and job.priority in PRIORITIES, "priority", "0 (first) to 9", job.priority)
     _require(isinstance(job.device, Device), "device", _DEVICES, job.device)
+    _require(job.coverage is None or isinstance(job.coverage, Coverage), "coverage", _COVERAGES, job.coverage)
     _require(type(job.again) is bool, "again", "true or false", job.again)
     _require(type(job.reopen) is bool, "reopen", "true or false", job.reopen)
     _require(

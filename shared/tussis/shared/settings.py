@@ -90,8 +90,8 @@ class Settings(BaseSettings):
     )
     metrics_host: str = Field("0.0.0.0", description="address on which the metrics are served")
 
-    max_bytes: int = Field(104_857_600, ge=1, description="largest object that is accepted, bytes")
-    max_duration_s: float = Field(3600.0, gt=0, description="longest recording that is accepted, seconds")
+    max_bytes: int = Field(419_430_400, ge=1, description="largest object that is accepted, bytes")
+    max_duration_s: float = Field(7500.0, gt=0, description="longest recording that is accepted, seconds")
     min_rate_hz: int = Field(4_000, ge=1, description="lowest sample rate that is accepted, Hz")
     max_rate_hz: int = Field(192_000, ge=1, description="highest sample rate that is accepted, Hz")
     max_channels: int = Field(8, ge=1, description="largest number of channels that is accepted")

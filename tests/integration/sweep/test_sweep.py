@@ -40,6 +40,7 @@ ORDER = SweepRequest(
     criteria=SERVED,
     model=None,
     profile=None,
+    coverage=None,
     priority=9,
     device=Device.ANY,
     max_depth=100_000,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tussis.shared.dsp import resampling
 from tussis.shared.dsp.highpass import highpassed
 from tussis.shared.dsp.profiles import profile_named
-from tussis.shared.dsp.resampling import BLOCK_SECONDS, LARGEST_KERNEL, resampled, sparse_resampled
+from tussis.shared.dsp.resampling import BLOCK_SECONDS, LARGEST_KERNEL, BlockResampler, resampled, sparse_resampled
 from tussis.shared.dsp.waveform import unfiltered
 
 COMMON_RATES = [4000, 5512, 6000, 8000, 11025, 12000, 22050, 24000, 32000, 37800, 44100, 48000, 88200, 96000, 176400]
@@ -69,27 +70,36 @@ def test_the_length_is_rounded_up(samples: int, rate: int, expected: int) -> Non
     assert sparse_resampled(torch.ones(samples), rate).shape == (expected,)
 
 
-@settings(derandomize=True, deadline=None)
-@given(st.integers(1, 10_000), st.integers(1, 300))
-def test_spans_cover_everything_once_and_leave_no_short_rest(length: int, size: int) -> None:
-    found = resampling._spans(length, size)
-    assert [first for first, _ in found] == [0, *(end for _, end in found[:-1])]
-    assert found[-1][1] == length
-    if len(found) > 1:
-        assert all(size <= end - first < 2 * size for first, end in found)
-    else:
-        assert length < 2 * size
-
-
 def noise(samples: int) -> torch.Tensor:
     return torch.rand(samples, generator=torch.Generator().manual_seed(samples)) * 2.2 - 0.8
+
+
+@settings(derandomize=True, deadline=None, max_examples=40)
+@given(
+    rate=st.sampled_from([8000, 16000, 22050, 44100, 44101]),
+    pieces=st.lists(st.integers(0, 60_000), min_size=1, max_size=12),
+)
+def test_the_pieces_in_which_a_waveform_arrives_change_no_bit(rate: int, pieces: list[int]) -> None:
+    wave = noise(sum(pieces) + 1)
+    with mock.patch.object(resampling, "BLOCK_SECONDS", 1):
+        whole = list(BlockResampler(rate).add(wave, last=True))
+        resampler = BlockResampler(rate)
+        found = [block for piece in torch.split(wave[1:], pieces) for block in resampler.add(piece, last=False)]
+        found += resampler.add(wave[:0], last=True)
+        expected = list(BlockResampler(rate).add(wave[1:], last=True))
+
+    assert [len(block) for block in found] == [len(block) for block in expected]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert sum(len(block) for block in whole) == -(-wave.shape[0] * 16000 // rate)
+    # No block is short, unless the whole waveform is.
+    assert all(16000 <= len(block) <= 32000 for block in whole) or len(whole) == 1
 
 
 @pytest.mark.parametrize("rest", [0, 1, 77, 7_999])
 @pytest.mark.parametrize("rate", [8000, 11025])
 def test_a_long_recording_is_resampled_in_blocks_without_a_seam(rate: int, rest: int) -> None:
     wave = noise(rate * (2 * BLOCK_SECONDS + 5) + rest)
-    assert len(resampling._spans(wave.shape[0], BLOCK_SECONDS * rate)) == 2
+    assert len(list(BlockResampler(rate).add(wave, last=True))) == 2
     expected = torchaudio.transforms.Resample(rate, 16000)(wave)
     found = resampled(wave, rate)
     assert found.shape == expected.shape

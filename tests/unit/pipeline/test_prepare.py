@@ -56,6 +56,7 @@ def test_a_wav_file_becomes_the_references_tensors(name: str) -> None:
         codec="pcm_s16",
         decoder="soundfile",
         duration_s=samples.shape[1] / 22050,
+        quality=prepared.audio.quality,
     )
 
 

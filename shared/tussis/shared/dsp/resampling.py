@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
 from typing import Final
 
 import torch
@@ -37,29 +38,54 @@ def resampled(wave: Tensor, rate_hz: int) -> Tensor:
     """
     if rate_hz == SAMPLE_RATE:
         return wave
-    source, target = _reduced(rate_hz)
-    if source * target > LARGEST_KERNEL:
+    if _needs_sparse_kernel(rate_hz):
         return sparse_resampled(wave, rate_hz)
-    resampler = _resampler(rate_hz)
-    context_s = 1 + (resampler.width + source) // rate_hz
-    blocks = []
-    # Blocks begin at whole seconds, where the times of input and output samples are equal.
-    for first, end in _spans(wave.shape[0], BLOCK_SECONDS * rate_hz):
-        before = min(first, context_s * rate_hz)
-        block = resampler(wave[first - before : end + context_s * rate_hz])
-        start = before // rate_hz * SAMPLE_RATE
-        blocks.append(block[start : start + -(-(end - first) * target // source)])
-    return torch.cat(blocks)
+    return torch.cat(list(BlockResampler(rate_hz).add(wave, last=True)))
 
 
-def _spans(length: int, size: int) -> list[tuple[int, int]]:
-    """Split ``length`` into consecutive spans (first, end), each at least ``size`` and less than twice ``size`` long.
+class BlockResampler:
+    """Resamples a waveform that arrives in pieces, in blocks of one to two minutes.
 
-    A length below twice ``size`` gives one span. There is never a short last span, because torch may use another
-    algorithm for a short input, whose sums round differently.
+    The blocks do not depend on the pieces: a waveform in one piece gives the same output. There is never a short last
+    block, because torch may use another algorithm for a short input, whose sums round differently.
     """
-    count = max(1, length // size)
-    return [(index * size, length if index == count - 1 else (index + 1) * size) for index in range(count)]
+
+    def __init__(self, rate_hz: int) -> None:
+        self._rate_hz = rate_hz
+        self._source, self._target = _reduced(rate_hz)
+        self._size = BLOCK_SECONDS * rate_hz
+        if rate_hz == SAMPLE_RATE:
+            self._convert: Callable[[Tensor], Tensor] = lambda wave: wave
+            self._context = 0
+        elif _needs_sparse_kernel(rate_hz):
+            self._convert = partial(sparse_resampled, rate_hz=rate_hz)
+            self._context = rate_hz
+        else:
+            resampler = _resampler(rate_hz)
+            self._convert = resampler
+            self._context = (1 + (resampler.width + self._source) // rate_hz) * rate_hz
+        self._held = torch.empty(0)
+        self._before = 0
+        """Number of samples in ``_held`` that are converted already: the context of the next block."""
+
+    def add(self, wave: Tensor, *, last: bool) -> Iterator[Tensor]:
+        """Append samples, float32 (n,); yields the blocks that are complete. ``last``: there are no more samples."""
+        self._held = torch.cat([self._held, wave]) if self._held.shape[0] else wave
+        # Blocks begin at whole seconds, where the times of input and output samples are equal.
+        while (left := self._held.shape[0] - self._before) >= 2 * self._size or (last and left > 0):
+            length = self._size if left >= 2 * self._size else left
+            end = self._before + length
+            block = self._convert(self._held[: end + self._context])
+            start = self._before // self._rate_hz * SAMPLE_RATE
+            yield block[start : start + -(-length * self._target // self._source)]
+            kept = max(0, end - self._context)
+            self._held = self._held[kept:]
+            self._before = end - kept
+
+
+def _needs_sparse_kernel(rate_hz: int) -> bool:
+    source, target = _reduced(rate_hz)
+    return source * target > LARGEST_KERNEL
 
 
 def sparse_resampled(wave: Tensor, rate_hz: int) -> Tensor:

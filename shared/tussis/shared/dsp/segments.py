@@ -14,16 +14,18 @@ from tussis.shared.errors import NoSamples
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """The S segments of a recording, and the part of the recording that they cover."""
+    """The S segments of one bag of a recording, and the part of the recording that they cover."""
 
     padded: Tensor
-    """float32 ((S - 1) * 8000 + 32000,): the waveform up to the end of the last kept segment, padded with zeros."""
+    """float32 ((S - 1) * 8000 + 32000,): the waveform from the start of the first segment to the end of the last one,
+    padded with zeros."""
     start_s: tuple[float, ...]
-    """Start of each segment, seconds. The values are exact multiples of 0.5."""
+    """Start of each segment in the recording, seconds. The values are exact multiples of 0.5."""
     num_segments_total: int
-    """Number of segments before the limit of 32 is applied."""
+    """Number of segments of the whole recording."""
     truncated: bool
-    """Whether the limit left out audio. Audio that the profile's tail rule drops does not count."""
+    """Whether audio follows after the last segment of this bag. Audio that the profile's tail rule drops does not
+    count."""
     duration_s: float
     """Length of the waveform, seconds."""
 
@@ -43,29 +45,34 @@ class Cut:
         return min(self.duration_s, self.end_s[-1])
 
 
-def cut_segments(wave: Tensor, profile: Profile) -> Cut:
-    """Cut a waveform into segments of 2.0 s, one every 0.5 s, at most 32.
+def cut_segments(wave: Tensor, profile: Profile, first: int = 0) -> Cut:
+    """Cut a waveform into segments of 2.0 s, one every 0.5 s, at most 32 from the segment ``first`` on.
 
     Args:
         wave: float32 (m,) at 16 kHz; not changed. The result does not share its memory.
         profile: its tail rule applies to the end of the recording.
+        first: index of the first segment, from 0.
 
     Raises:
         NoSamples: m is 0.
+        IndexError: the waveform has no segment ``first``.
     """
     length = wave.shape[0]
     if length == 0:
         raise NoSamples
     total = segments_total(length, profile.tail)
-    kept = min(total, MAX_SEGMENTS)
-    end = (kept - 1) * HOP_SAMPLES + SEGMENT_SAMPLES
-    padded = torch.zeros(end, dtype=wave.dtype, device=wave.device)
-    padded[:length] = wave[:end]
+    if not 0 <= first < total:
+        raise IndexError(f"no segment {first}: the waveform has {total}")
+    kept = min(total - first, MAX_SEGMENTS)
+    begin = first * HOP_SAMPLES
+    end = begin + (kept - 1) * HOP_SAMPLES + SEGMENT_SAMPLES
+    padded = torch.zeros(end - begin, dtype=wave.dtype, device=wave.device)
+    padded[: max(0, length - begin)] = wave[begin:end]
     return Cut(
         padded=padded,
-        start_s=tuple(index * HOP_SAMPLES / SAMPLE_RATE for index in range(kept)),
+        start_s=tuple(index * HOP_SAMPLES / SAMPLE_RATE for index in range(first, first + kept)),
         num_segments_total=total,
-        truncated=total > kept and length > end,
+        truncated=total > first + kept and length > end,
         duration_s=length / SAMPLE_RATE,
     )
 

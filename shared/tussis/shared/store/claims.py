@@ -59,6 +59,7 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
             "profile": request.profile,
             "profile_overridden": request.profile_overridden,
             "coverage": request.coverage,
+            "coverage_overridden": request.coverage_overridden,
             "forced_by": _forced_by(job),
             "job_id": job.job_id,
             "token": request.token,
@@ -127,6 +128,7 @@ def _begin(connection: Connection, request: ClaimRequest, identity: Identity) ->
         {
             **asdict(identity),
             "profile_overridden": request.profile_overridden,
+            "coverage_overridden": request.coverage_overridden,
             "job_id": request.job.job_id,
             "state": AnalysisState.RUNNING.value,
             "attempt_token": request.token,

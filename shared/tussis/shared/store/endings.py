@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ from tussis.shared.store.schema import analyses
 
 
 def complete(engine: Engine, claimed: Claimed, result: Result) -> bool:
-    """Store bag, segments, state and outcome in one statement. False: the claim is not held and nothing was stored."""
+    """Store all scores, state and outcome in one statement. False: the claim is not held and nothing was stored."""
     return run_statement(engine, COMPLETE, _parameters(claimed, result)) is not None
 
 
@@ -105,7 +106,23 @@ def _parameters(claimed: Claimed, result: Result) -> dict[str, Any]:
         "analyzed_s": float(result.analyzed_s),
         "truncated": result.truncated,
         "timings_ms": json.dumps(dict(result.timings_ms)),
-        "bag_start_s": float(scores.start_s[0]),
+        "events": len(result.events),
+        "cough_seconds": math.fsum(event.end_s - event.start_s for event in result.events),
+        "peak_dbfs": result.peak_dbfs,
+        "rms_dbfs": result.rms_dbfs,
+        "clipped_share": float(result.clipped_share),
+        "dc_offset": float(result.dc_offset),
+        "warnings": list(result.warnings),
+        "bag_start_s": array_of(result.bags.start_s),
+        "bag_end_s": array_of(result.bags.end_s),
+        "bag_probabilities": array_of(result.bags.probability),
+        "bag_logits": array_of(result.bags.logit),
+        "bag_segments": list(result.bags.segments),
+        "event_start_s": array_of(event.start_s for event in result.events),
+        "event_end_s": array_of(event.end_s for event in result.events),
+        "event_peak": array_of(event.peak for event in result.events),
+        "event_mean": array_of(event.mean for event in result.events),
+        "event_bins": [event.bins for event in result.events],
         "start_s": array_of(scores.start_s),
         "end_s": array_of(scores.end_s),
         "probability": array_of(scores.probability),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
+from tussis.shared.coverage import Coverage
 from tussis.shared.messages import Job
 from tussis.shared.states import AnalysisState
 from tussis.shared.store import transitions
@@ -69,6 +70,7 @@ def retry_job(connection: Connection, analysis: Analysis) -> Job:
         model=analysis.model_requested,
         profile=analysis.profile if analysis.profile_overridden and analysis.profile else None,
         again=bool(analysis.forced_by),
+        coverage=Coverage(analysis.coverage) if analysis.coverage_overridden else None,
         reopen=True,
     )
 

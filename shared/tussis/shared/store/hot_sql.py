@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 
+from tussis.shared.dsp.constants import MAX_SEGMENTS
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
 
 
@@ -48,7 +49,7 @@ WITH recording AS (
 analysis AS (
     INSERT INTO analyses (
         recording_id, model_id, state, attempts, attempt_token, started_at, profile, profile_overridden, coverage,
-        forced_by, job_id, threshold, worker, device, enqueued_at
+        coverage_overridden, forced_by, job_id, threshold, worker, device, enqueued_at
     )
     SELECT
         recording.id,
@@ -60,6 +61,7 @@ analysis AS (
         %(profile)s::text,
         %(profile_overridden)s,
         %(coverage)s::text,
+        %(coverage_overridden)s,
         %(forced_by)s::text,
         %(job_id)s::uuid,
         %(threshold)s,
@@ -98,7 +100,7 @@ SELECT id, created_at FROM analysis
 #: Locks the recording before the analysis, in the same order as a claim. ``succeeded`` reads the row of ``described``,
 #: and the later clauses read the row of ``succeeded``. If another claim takes over at the same time, the statement
 #: waits for the transaction of that claim. It then reads the row of the analysis again, finds another token and writes
-#: no result. All segments are one INSERT with four array parameters of any length.
+#: no result. Bags, segments and events are one INSERT each, with array parameters of any length.
 COMPLETE = f"""
 WITH described AS (
     UPDATE recordings SET
@@ -127,6 +129,13 @@ succeeded AS (
         segments_total = %(segments_total)s::integer,
         analyzed_s = %(analyzed_s)s,
         truncated = %(truncated)s,
+        events = %(events)s::integer,
+        cough_seconds = %(cough_seconds)s,
+        peak_dbfs = %(peak_dbfs)s::double precision,
+        rms_dbfs = %(rms_dbfs)s::double precision,
+        clipped_share = %(clipped_share)s,
+        dc_offset = %(dc_offset)s,
+        warnings = %(warnings)s::text[],
         decoder = %(decoder)s::text,
         timings_ms = %(timings_ms)s::jsonb,
         error_class = NULL,
@@ -143,13 +152,19 @@ bag AS (
     INSERT INTO bags (analysis_id, bag_index, start_s, end_s, probability, logit, segments)
     SELECT
         succeeded.id,
-        0,
-        %(bag_start_s)s,
-        %(analyzed_s)s,
-        %(bag_probability)s,
-        %(bag_logit)s,
-        %(segments)s::integer
-    FROM succeeded
+        scores.number - 1,
+        scores.start_s,
+        scores.end_s,
+        scores.probability,
+        scores.logit,
+        scores.segments
+    FROM succeeded, unnest(
+        %(bag_start_s)s::double precision[],
+        %(bag_end_s)s::double precision[],
+        %(bag_probabilities)s::double precision[],
+        %(bag_logits)s::double precision[],
+        %(bag_segments)s::integer[]
+    ) WITH ORDINALITY AS scores (start_s, end_s, probability, logit, segments, number)
 ),
 scored AS (
     INSERT INTO segments (
@@ -157,8 +172,8 @@ scored AS (
     )
     SELECT
         succeeded.id,
-        0,
-        scores.number - 1,
+        (scores.number - 1) / {MAX_SEGMENTS},
+        (scores.number - 1) %% {MAX_SEGMENTS},
         succeeded.created_at,
         scores.start_s,
         scores.end_s,
@@ -170,6 +185,27 @@ scored AS (
         %(probability)s::double precision[],
         %(logit)s::double precision[]
     ) WITH ORDINALITY AS scores (start_s, end_s, probability, logit, number)
+),
+coughed AS (
+    INSERT INTO events (analysis_id, event_index, start_s, end_s, peak, mean, bins)
+    SELECT
+        succeeded.id,
+        found.number - 1,
+        found.start_s,
+        found.end_s,
+        found.peak,
+        found.mean,
+        found.bins
+    FROM succeeded, unnest(
+        %(event_start_s)s::double precision[],
+        %(event_end_s)s::double precision[],
+        %(event_peak)s::double precision[],
+        %(event_mean)s::double precision[],
+        %(event_bins)s::integer[]
+    ) WITH ORDINALITY AS found (start_s, end_s, peak, mean, bins, number)
+),
+finished AS (
+    DELETE FROM bag_progress USING succeeded WHERE bag_progress.analysis_id = succeeded.id
 ),
 ended AS (
     UPDATE attempts SET ended_at = now(), outcome = {_ATTEMPT_SUCCEEDED}

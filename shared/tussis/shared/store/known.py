@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
 from tussis.shared.states import AnalysisState
-from tussis.shared.store.schema import COVERAGE_HEAD, analyses, jobs, models, recordings
+from tussis.shared.store.schema import analyses, jobs, models, recordings
 from tussis.shared.store.transitions import REOPENING
 
 #: Added to stored times: a message that reopens a failure must be newer, or it would count as a redelivery.
@@ -43,13 +43,13 @@ class AnalysisCriteria:
     """Which analyses of an object match.
 
     The model is the file with this ``sha256``, or ``model`` (name or name@version), or any model if both are None.
-    ``profile`` None is the profile of the model.
+    ``profile`` None is the profile of the model, and ``coverage`` None is its coverage.
     """
 
     sha256: str | None = None
     model: str | None = None
     profile: str | None = None
-    coverage: str = COVERAGE_HEAD
+    coverage: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,11 @@ def _conditions(criteria: AnalysisCriteria) -> list[ColumnElement[bool]]:
         profile: ColumnElement[bool] = analyses.c.profile_overridden.is_(False)
     else:
         profile = analyses.c.profile == criteria.profile
-    return [analyses.c.coverage == criteria.coverage, profile, _model(criteria)]
+    if criteria.coverage is None:
+        coverage: ColumnElement[bool] = analyses.c.coverage_overridden.is_(False)
+    else:
+        coverage = analyses.c.coverage == criteria.coverage
+    return [coverage, profile, _model(criteria)]
 
 
 def _model(criteria: AnalysisCriteria) -> ColumnElement[bool]:

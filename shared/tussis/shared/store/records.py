@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from tussis.shared.coverage import Coverage
+from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
 from tussis.shared.states import AnalysisState, AttemptOutcome
-from tussis.shared.store.schema import COVERAGE_HEAD
 
 # --- into the store ---------------------------------------------------------------------------------------
 
@@ -33,12 +34,12 @@ class ModelFacts:
 class ClaimRequest:
     """A worker's request to claim the analysis of a job, after it has read the object's entity tag (``etag``).
 
-    ``model`` is the model that the worker has loaded. ``profile_overridden``: the job names a profile other than that
-    of the manifest. ``exclusive``: no other recording shares the run of this attempt. If it is false, the attempt is
-    exclusive only if :attr:`Claimed.vanished` is above 0, and the store then records it as exclusive. ``token``
-    identifies the attempt. A repeated request with the same token, after the reply to the first one was lost, gets the
-    same claim. ``lease_s``: seconds until the claim expires unless it is renewed. ``handed_back`` is the token of an
-    earlier attempt that was handed back while the store was unavailable.
+    ``model`` is the model that the worker has loaded. ``profile_overridden`` and ``coverage_overridden``: the job names
+    a profile or a coverage other than that of the manifest. ``exclusive``: no other recording shares the run of this
+    attempt. If it is false, the attempt is exclusive only if :attr:`Claimed.vanished` is above 0, and the store then
+    records it as exclusive. ``token`` identifies the attempt. A repeated request with the same token, after the reply
+    to the first one was lost, gets the same claim. ``lease_s``: seconds until the claim expires unless it is renewed.
+    ``handed_back`` is the token of an earlier attempt that was handed back while the store was unavailable.
     """
 
     job: Job
@@ -54,14 +55,15 @@ class ClaimRequest:
     max_attempts: int
     exclusive: bool
     lease_s: float
-    coverage: str = COVERAGE_HEAD
+    coverage: str = Coverage.HEAD
+    coverage_overridden: bool = False
     token: uuid.UUID = field(default_factory=uuid.uuid4)
     handed_back: uuid.UUID | None = None
 
 
 @dataclass(frozen=True)
 class SegmentScores:
-    """Scores of the segments of one bag, in order: four sequences of equal length, at least 1.
+    """Scores of the segments of a recording, in order: four sequences of equal length, at least 1.
 
     ``start_s`` and ``end_s`` are seconds from the first sample of the recording. ``probability`` is 0 to 1. ``logit``
     is a float that is not NaN (infinite if the probability is 0 or 1).
@@ -83,12 +85,41 @@ class SegmentScores:
         return len(self.start_s)
 
 
+@dataclass(frozen=True)
+class BagScores:
+    """Scores of the bags of a recording, in order: five sequences of equal length, at least 1.
+
+    ``start_s`` and ``end_s`` are seconds from the first sample, without padding. ``segments`` is the number of segments
+    of each bag: 32, except in the last one.
+    """
+
+    start_s: Sequence[float]
+    end_s: Sequence[float]
+    probability: Sequence[float]
+    logit: Sequence[float]
+    segments: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.start_s)
+
+
+@dataclass(frozen=True)
+class BagProgress:
+    """The finished bags of an analysis without a result. ``scores`` are in a format that only the worker reads."""
+
+    bags_total: int
+    bags_done: int
+    scores: bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """A result: the properties of the recording and the scores of the model.
 
-    ``decision`` must equal ``bag_probability > threshold`` in float64 (Python's floats); otherwise ValueError is
-    raised. ``timings_ms`` maps the name of a stage to milliseconds.
+    ``bags`` are all bags, and ``segments`` the segments of all bags. ``bag_probability`` is the highest one of the
+    bags. ``peak_dbfs`` and ``rms_dbfs`` are None if every sample is 0. ``decision`` must equal ``bag_probability >
+    threshold`` in float64 (Python's floats); otherwise ValueError is raised. ``timings_ms`` maps the name of a stage to
+    milliseconds.
     """
 
     size_bytes: int
@@ -102,10 +133,17 @@ class Result:
     bag_logit: float
     decision: bool
     threshold: float
+    bags: BagScores
     segments: SegmentScores
     segments_total: int
     analyzed_s: float
     truncated: bool
+    events: Sequence[CoughEvent]
+    peak_dbfs: float | None
+    rms_dbfs: float | None
+    clipped_share: float
+    dc_offset: float
+    warnings: Sequence[str]
     timings_ms: Mapping[str, float]
 
     def __post_init__(self) -> None:
@@ -114,6 +152,8 @@ class Result:
                 f"decision {self.decision} contradicts bag probability {self.bag_probability!r} and "
                 f"threshold {self.threshold!r}"
             )
+        if self.bag_probability != max(self.bags.probability) or sum(self.bags.segments) != len(self.segments):
+            raise ValueError("the bags contradict the bag probability or the number of segments")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +175,8 @@ class RefusalRequest:
     version_id: str | None = None
     model: ModelFacts | None = None
     model_requested: str | None = None
-    coverage: str = COVERAGE_HEAD
+    coverage: str = Coverage.HEAD
+    coverage_overridden: bool = False
 
 
 # --- answers to a claim -----------------------------------------------------------------------------------
@@ -205,12 +246,20 @@ class Analysis:
     profile: str
     profile_overridden: bool
     coverage: str
+    coverage_overridden: bool
     forced_by: str
     segments: int | None
     segments_total: int | None
     duration_s: float | None
     analyzed_s: float | None
     truncated: bool | None
+    events: int | None
+    cough_seconds: float | None
+    peak_dbfs: float | None
+    rms_dbfs: float | None
+    clipped_share: float | None
+    dc_offset: float | None
+    warnings: Sequence[str] | None
     size_bytes: int | None
     rate_hz: int | None
     channels: int | None

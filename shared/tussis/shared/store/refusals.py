@@ -75,6 +75,7 @@ def _refused(connection: Connection, request: RefusalRequest, identity: Identity
         .values(
             **asdict(identity),
             profile_overridden=request.profile_overridden,
+            coverage_overridden=request.coverage_overridden,
             job_id=request.job.job_id,
             state=AnalysisState.FAILED.value,
             attempt_token=token,

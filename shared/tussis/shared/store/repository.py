@@ -19,13 +19,14 @@ from sqlalchemy import column as sql_column
 from tussis.shared.errors import SchemaMismatch
 from tussis.shared.messages import Job
 from tussis.shared.states import AttemptOutcome
-from tussis.shared.store import claims, endings, failures, leases, queries, refusals, served_models
+from tussis.shared.store import claims, endings, failures, leases, progress, queries, refusals, served_models
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
 from tussis.shared.store.faults import database_errors
 from tussis.shared.store.known import AnalysisCriteria, Known, known
 from tussis.shared.store.records import (
     Analysis,
     Attempt,
+    BagProgress,
     Claimed,
     ClaimRequest,
     Counts,
@@ -142,6 +143,16 @@ class Store:
         """End attempts as handed back by the worker, not as crashed; returns the number that held their claim."""
         with database_errors(self.place), self._engine.begin() as connection:
             return leases.hand_back(connection, tokens, error_class, message)
+
+    def bag_progress(self, analysis_id: int) -> BagProgress | None:
+        """The finished bags that an earlier attempt saved; None if there are none."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return progress.find(connection, analysis_id)
+
+    def save_bag_progress(self, claimed: Claimed, done: BagProgress) -> bool:
+        """Save the finished bags of a long recording for the next attempt. False: the claim was taken over."""
+        with database_errors(self.place), self._engine.begin() as connection:
+            return progress.save(connection, claimed, done)
 
     def complete(self, claimed: Claimed, result: Result) -> bool:
         """Store the complete result. False: the claim was taken over and no result was stored.

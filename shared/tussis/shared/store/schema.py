@@ -29,16 +29,14 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
+from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
 
 from tussis.shared.states import AnalysisState, AttemptOutcome
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 #: Alembic's table. It has a name of its own because the database can also hold the migrations of another system.
 VERSION_TABLE = "tussis_revision"
-#: Coverage of an analysis: the first 32 segments, in one bag.
-COVERAGE_HEAD = "head"
 
 metadata = MetaData(
     naming_convention={
@@ -162,7 +160,9 @@ analyses = Table(
         "coverage",
         Text,
         nullable=False,
-        comment="part of the recording that was analysed; head: the first 32 segments, in one bag",
+        comment=(
+            "part of the recording that was analysed; head: the first 32 segments, in one bag; full: all, in bags of 32"
+        ),
     ),
     Column(
         "forced_by",
@@ -184,12 +184,20 @@ analyses = Table(
         nullable=False,
         comment="token of the newest attempt; only the attempt with this token can complete the analysis",
     ),
-    Column("bag_probability", Double, comment="probability that the recording contains a cough, 0 to 1"),
+    Column(
+        "bag_probability",
+        Double,
+        comment="probability that the recording contains a cough, 0 to 1: the highest one of its bags",
+    ),
     Column("bag_logit", Double, comment="logit of bag_probability (natural logarithm of the odds)"),
     Column("decision", Boolean, comment="true: cough (bag_probability > threshold); false: no cough"),
     Column("threshold", Double, comment="threshold used for the decision"),
     Column("segments", Integer, comment="number of analysed segments"),
-    Column("segments_total", Integer, comment="number of segments before the limit of 32"),
+    Column(
+        "segments_total",
+        Integer,
+        comment="number of segments of the whole recording; coverage head analyses the first 32",
+    ),
     Column("analyzed_s", Double, comment="length of the analysed audio in seconds, from the start of the recording"),
     Column("truncated", Boolean, comment="true if the recording has audio after the last analysed segment"),
     Column(
@@ -222,6 +230,32 @@ analyses = Table(
     ),
     Column("started_at", _Time, nullable=False, comment="start of the newest attempt"),
     Column("finished_at", _Time, comment="time at which the analysis succeeded or failed; null if it is open"),
+    Column(
+        "coverage_overridden",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="true if the job requested another coverage than the manifest; the view current omits such rows",
+    ),
+    Column("events", Integer, comment="number of cough events; the table events has them"),
+    Column("cough_seconds", Double, comment="length of all cough events together, in seconds"),
+    Column(
+        "peak_dbfs",
+        Double,
+        comment="largest absolute sample in decibels below full scale; null if every sample is 0",
+    ),
+    Column(
+        "rms_dbfs",
+        Double,
+        comment="root mean square of the samples in decibels below full scale; null if every sample is 0",
+    ),
+    Column("clipped_share", Double, comment="share of clipped samples, 0 to 1"),
+    Column("dc_offset", Double, comment="largest absolute mean of a channel; full scale is 1"),
+    Column(
+        "warnings",
+        ARRAY(Text),
+        comment="properties of the recording that make the result doubtful; empty if there are none",
+    ),
     # One analysis for each combination. NULL in model_id counts as a value.
     UniqueConstraint(
         "recording_id",
@@ -259,6 +293,8 @@ analyses = Table(
         "analyzed_s, truncated) = 0",
         name="scores_only_of_success",
     ),
+    CheckConstraint("clipped_share BETWEEN 0 AND 1", name="clipped_share"),
+    CheckConstraint("events >= 0 AND cough_seconds >= 0 AND cough_seconds < 'Infinity'", name="events"),
     Index(None, "created_at", "id"),
     # `tussis status` counts with an index-only scan of this index.
     Index(None, "state", "decision", "error_class"),
@@ -376,7 +412,9 @@ bags = Table(
     CheckConstraint("probability BETWEEN 0 AND 1", name="probability"),
     CheckConstraint("logit <> 'NaN'", name="logit"),
     CheckConstraint("segments >= 1", name="segments"),
-    comment="One row for each bag: consecutive segments that the model scores together. Coverage head has one bag.",
+    comment=(
+        "One row for each bag: up to 32 consecutive segments that the model scores together. Coverage head has one bag."
+    ),
 )
 
 segments = Table(
@@ -407,6 +445,58 @@ segments = Table(
     CheckConstraint("probability BETWEEN 0 AND 1", name="probability"),
     CheckConstraint("logit <> 'NaN'", name="logit"),
     comment="One row for each segment of two seconds in a succeeded analysis.",
+    # One partition for each month, and one for all other rows. Migrations and `tussis migrate` make the partitions.
+    postgresql_partition_by="RANGE (analysis_created_at)",
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column(
+        "analysis_id",
+        BigInteger,
+        ForeignKey(analyses.c.id, ondelete="CASCADE"),
+        nullable=False,
+        comment="analyses.id",
+    ),
+    Column("event_index", Integer, nullable=False, comment="index of the event; the first is 0"),
+    Column("start_s", Double, nullable=False, comment="start of the event in the recording, in seconds"),
+    Column("end_s", Double, nullable=False, comment="end of the event in the recording, in seconds"),
+    Column("peak", Double, nullable=False, comment="highest probability of a bin of the event, 0 to 1"),
+    Column("mean", Double, nullable=False, comment="mean probability of the bins of the event, 0 to 1"),
+    Column("bins", Integer, nullable=False, comment="number of bins of half a second"),
+    PrimaryKeyConstraint("analysis_id", "event_index"),
+    CheckConstraint("event_index >= 0", name="event_index"),
+    CheckConstraint("0 <= start_s AND start_s < end_s AND end_s < 'Infinity'", name="span"),
+    CheckConstraint("0 <= mean AND mean <= peak AND peak <= 1", name="probability"),
+    CheckConstraint("bins >= 1", name="bins"),
+    comment="One row for each cough event: a bout of one or more coughs. docs/cough-events.md has the rule.",
+)
+
+bag_progress = Table(
+    "bag_progress",
+    metadata,
+    Column(
+        "analysis_id",
+        BigInteger,
+        ForeignKey(analyses.c.id, ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+        comment="analyses.id",
+    ),
+    Column("bags_total", Integer, nullable=False, comment="number of bags of the recording"),
+    Column("bags_done", Integer, nullable=False, comment="number of finished bags, from the start of the recording"),
+    Column(
+        "scores",
+        BYTEA,
+        nullable=False,
+        comment="scores of the finished bags; the next attempt continues after them",
+    ),
+    Column(
+        "updated_at", _Time, nullable=False, server_default=func.now(), comment="time at which the row last changed"
+    ),
+    CheckConstraint("0 <= bags_done AND bags_done <= bags_total", name="bags"),
+    comment="One row for each long analysis that has no result yet: its finished bags.",
 )
 
 dead_letters = Table(

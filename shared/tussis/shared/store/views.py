@@ -50,11 +50,20 @@ SELECT DISTINCT ON (recordings.bucket, recordings.key)
     recordings.metadata,
     analyses.job_id,
     analyses.id AS analysis_id,
-    recordings.id AS recording_id
+    recordings.id AS recording_id,
+    analyses.events,
+    analyses.cough_seconds,
+    analyses.peak_dbfs,
+    analyses.rms_dbfs,
+    analyses.clipped_share,
+    analyses.dc_offset,
+    analyses.warnings
 FROM analyses
 JOIN recordings ON recordings.id = analyses.recording_id
 LEFT JOIN models ON models.id = analyses.model_id
-WHERE analyses.state IN ('succeeded', 'failed', 'discarded') AND NOT analyses.profile_overridden
+WHERE analyses.state IN ('succeeded', 'failed', 'discarded')
+    AND NOT analyses.profile_overridden
+    AND NOT analyses.coverage_overridden
 ORDER BY
     recordings.bucket,
     recordings.key,
@@ -85,6 +94,9 @@ FROM current
 JOIN segments ON segments.analysis_id = current.analysis_id AND segments.analysis_created_at = current.created_at
 """
 
+#: Columns of the view ``current`` with the comments that they have in the table ``analyses``.
+_MEASURES = ("events", "cough_seconds", "peak_dbfs", "rms_dbfs", "clipped_share", "dc_offset", "warnings")
+
 
 @dataclass(frozen=True)
 class View:
@@ -105,8 +117,8 @@ VIEWS: dict[str, View] = {
     "current": View(
         _CURRENT,
         "One row for each bucket and key: the newest result or failure. Analyses whose job requested another profile "
-        "than the manifest are omitted. A failure of the job and not of the object (object_changed, model_not_served, "
-        "job_moved) is shown only if the object has no other result or failure.",
+        "or coverage than the manifest are omitted. A failure of the job and not of the object (object_changed, "
+        "model_not_served, job_moved) is shown only if the object has no other result or failure.",
         {
             "uri": "s3://bucket/key",
             "bucket": "S3 bucket",
@@ -115,14 +127,14 @@ VIEWS: dict[str, View] = {
             "version_id": "S3 version id; null if the bucket has no versions or the version is unknown",
             "state": "succeeded, failed or discarded",
             "decision": "true: cough; false: no cough; null: no result",
-            "bag_probability": "probability that the recording contains a cough, 0 to 1",
+            "bag_probability": "probability that the recording contains a cough, 0 to 1: the highest one of its bags",
             "bag_logit": "logit of bag_probability (natural logarithm of the odds)",
             "threshold": "threshold used for the decision; cough if bag_probability is above it",
             "model": "name@version; in a failed row, the requested model if the worker does not serve it",
             "profile": "preprocessing profile",
-            "coverage": "part of the recording that was analysed; head: the first 32 segments",
+            "coverage": "part of the recording that was analysed; head: the first 32 segments; full: all segments",
             "segments": "number of analysed segments",
-            "segments_total": "number of segments before the limit of 32",
+            "segments_total": "number of segments of the whole recording; coverage head analyses the first 32",
             "duration_s": "duration of the recording in seconds",
             "analyzed_s": "length of the analysed audio in seconds, from the start of the recording",
             "truncated": "true if the recording has audio after the last analysed segment",
@@ -143,6 +155,7 @@ VIEWS: dict[str, View] = {
             "job_id": "id of the job that last claimed this analysis",
             "analysis_id": "analyses.id",
             "recording_id": "recordings.id",
+            **{name: analyses.c[name].comment or "" for name in _MEASURES},
         },
     ),
     "current_segments": View(
@@ -152,7 +165,7 @@ VIEWS: dict[str, View] = {
             "uri": "s3://bucket/key",
             "bucket": "S3 bucket",
             "key": "S3 object key",
-            "bag_index": "index of the bag; 0, because coverage head has one bag",
+            "bag_index": "index of the bag; the first is 0, and every bag but the last has 32 segments",
             "segment_index": "index of the segment in its bag; the first is 0",
             "start_s": "start of the segment in the recording, in seconds",
             "end_s": "end of the segment in seconds, including padding after the end of the recording",

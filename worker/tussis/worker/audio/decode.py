@@ -7,13 +7,13 @@ from tussis.worker.audio.headers import read_header
 from tussis.worker.audio.legacy import decode_with_pydub
 from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.pyav_decoder import decode_stream
-from tussis.worker.audio.samples import Audio
+from tussis.worker.audio.samples import Audio, Tick
 from tussis.worker.audio.sniff import sniff
 from tussis.worker.audio.soundfile_decoder import decode_uncompressed
 from tussis.worker.audio.unfinished import finished
 
 
-def decode(data: bytes, limits: Limits, decoder: Decoder = Decoder.NATIVE) -> Audio:
+def decode(data: bytes, limits: Limits, decoder: Decoder = Decoder.NATIVE, tick: Tick = lambda: None) -> Audio:
     """Decode a recording.
 
     No content of ``data`` can open a file or a connection. ``Decoder.PYDUB`` runs an ``ffmpeg`` process, which cannot
@@ -25,9 +25,11 @@ def decode(data: bytes, limits: Limits, decoder: Decoder = Decoder.NATIVE) -> Au
         limits: the largest recording that is accepted.
         decoder: the profile's decoder. ``NATIVE`` returns float samples of all channels. ``PYDUB`` returns the input
             of the ``legacy`` profile: mixed to one channel as integers and scaled by their width.
+        tick: called after every minute of decoded audio. It may raise, to end the decoding.
 
     Returns:
-        The samples, float32 (channels, n) with full scale 1.0, and a description of their source.
+        The samples, float32 (channels, n) with full scale 1.0, and a description of their source. A recording of more
+        than ``limits.whole_bytes`` of samples is mixed and resampled while it is decoded: see :class:`Audio`.
 
     Raises:
         ObjectTooLarge: the object is larger than ``limits.max_bytes``.
@@ -40,10 +42,12 @@ def decode(data: bytes, limits: Limits, decoder: Decoder = Decoder.NATIVE) -> Au
         limits.check_layout(header.rate_hz, header.channels)
         if header.frames is not None:
             limits.check_length(header.frames, header.rate_hz, header.channels)
+            if decoder is Decoder.PYDUB:
+                limits.check_whole(header.frames, header.channels)
         if header.uncompressed:
             data = finished(data, sniffed.container, sniffed.offset)
     if decoder is Decoder.PYDUB:
         return decode_with_pydub(data, sniffed, header, limits)
     if header is not None and header.uncompressed:
-        return decode_uncompressed(data[sniffed.offset :], sniffed.container, limits)
-    return decode_stream(data, sniffed, limits)
+        return decode_uncompressed(data[sniffed.offset :], sniffed.container, limits, tick)
+    return decode_stream(data, sniffed, limits, tick)

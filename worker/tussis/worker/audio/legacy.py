@@ -36,10 +36,11 @@ from tussis.worker.audio.frames import own_layout
 from tussis.worker.audio.headers import Header
 from tussis.worker.audio.limits import BYTES_A_SAMPLE, Limits
 from tussis.worker.audio.pyav_decoder import check_decoder, decoder_name, open_container
+from tussis.worker.audio.quality import QualityMeter
 from tussis.worker.audio.samples import Audio
 from tussis.worker.audio.sniff import Container, Sniffed
 from tussis.worker.audio.soundfile_decoder import decode_uncompressed
-from tussis.worker.audio.table import DEMUXERS, FFMPEG_DECODERS, PYDUB
+from tussis.worker.audio.table import DEMUXERS, FFMPEG_DECODERS, PYDUB, is_lossless
 
 with warnings.catch_warnings():
     # pydub warns when no ffmpeg is on the path, and none is needed there. Python 3.11 warns that audioop is deprecated.
@@ -84,6 +85,7 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
     rate, channels = segment.frame_rate, segment.channels
     limits.check_layout(rate, channels)
     limits.check_length(int(segment.frame_count()), rate, channels)
+    limits.check_whole(int(segment.frame_count()), channels)
     try:
         mono = segment.set_channels(1)
         integers = np.asarray(mono.get_array_of_samples())
@@ -101,7 +103,20 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
     if integers.size == 0:
         raise NoSamples
     samples = scale_integers(integers, mono.sample_width)[np.newaxis, :]
-    return Audio(samples, rate, channels, sniffed.container.value, codec, PYDUB, integers.size / rate)
+    meter = QualityMeter(1, lossless=is_lossless(codec))
+    meter.add(samples)
+    duration_s = integers.size / rate
+    return Audio(
+        samples=samples,
+        rate_hz=rate,
+        channels=channels,
+        container=sniffed.container.value,
+        codec=codec,
+        decoder=PYDUB,
+        duration_s=duration_s,
+        peak=meter.peak,
+        quality=meter.quality(duration_s=duration_s, incomplete=False),
+    )
 
 
 def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegment, str]:
@@ -162,7 +177,7 @@ def ffmpeg_wav(
     Raises:
         DiskFull, NotInstalled, CorruptAudio.
     """
-    most_bytes = limits.max_decoded_bytes // BYTES_A_SAMPLE * _WAV_BYTES_A_SAMPLE + _WAV_HEADER_ROOM
+    most_bytes = limits.whole_bytes // BYTES_A_SAMPLE * _WAV_BYTES_A_SAMPLE + _WAV_HEADER_ROOM
     try:
         with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
             source.write(data)

@@ -2,13 +2,16 @@
 
 The defaults and their reasons:
 
-* 100 MiB: 18 minutes of 16-bit 48 kHz mono WAV, the largest format that phones and browsers send.
-* One hour: a longer upload is a file sent by mistake. At most 17.5 s of a recording are analysed.
+* 400 MiB: two hours of 16-bit 16 kHz WAV (220 MiB) or of any compressed format. A child holds the bytes and, after
+  decoding, 64 kB for each second: together at most 1 GB.
+* Two hours and five minutes: a night is recorded in pieces. Encoders add some padding to two hours.
 * 4 to 192 kHz: a lower rate keeps nothing of a cough. Higher rates come from ultrasound recorders (bats, AudioMoth:
   250, 384 and 500 kHz), whose files are many times larger for the same cough.
 * 8 channels: 7.1. Telephony and browsers send one or two.
-* 256 MiB of samples: an hour of 16 kHz mono, 23 minutes of 48 kHz mono. A few kilobytes of losslessly compressed
-  silence can decode to an hour of eight channels at 192 kHz, which is 22 GB.
+* 4 GiB of samples: two hours of stereo at 48 kHz have 2.6. They are never in memory at once. A few kilobytes of
+  losslessly compressed silence can decode to an hour of eight channels at 192 kHz, which is 22 GB.
+* 256 MiB of samples are decoded whole: an hour of 16 kHz mono, 23 minutes of 48 kHz mono. Longer recordings are mixed
+  and resampled while they are decoded.
 """
 
 from __future__ import annotations
@@ -33,15 +36,18 @@ BYTES_A_SAMPLE: Final = 4
 class Limits:
     """The smallest and largest values that are accepted. Every value is inclusive."""
 
-    max_bytes: int = 100 * 2**20
+    max_bytes: int = 400 * 2**20
     """Bytes of the object."""
-    max_duration_s: float = 3_600.0
+    max_duration_s: float = 7_500.0
     """Seconds of audio."""
     min_rate_hz: int = 4_000
     max_rate_hz: int = 192_000
     max_channels: int = 8
-    max_decoded_bytes: int = 256 * 2**20
-    """Bytes of all channels' samples as float32. Decoding needs up to twice as much memory."""
+    max_decoded_bytes: int = 4 * 2**30
+    """Bytes of all channels' samples as float32."""
+    whole_bytes: int = 256 * 2**20
+    """Bytes of all channels' samples as float32 up to which a recording is decoded whole. That needs up to twice as
+    much memory. The profile ``legacy`` refuses longer recordings."""
 
     def check_size(self, size: int) -> None:
         """Raise :class:`EmptyObject` or :class:`ObjectTooLarge` for an object of ``size`` bytes."""
@@ -67,6 +73,14 @@ class Limits:
             )
         if channels > self.max_channels:
             raise TooManyChannels(f"the audio has {channels} channels, over the limit of {self.max_channels}")
+
+    def check_whole(self, frames: int, channels: int) -> None:
+        """Raise :class:`TooLong` when a profile that decodes recordings whole would need too much memory."""
+        if frames * channels * BYTES_A_SAMPLE > self.whole_bytes:
+            raise TooLong(
+                f"the profile legacy decodes a recording whole, and this one has more than the limit of "
+                f"{self.whole_bytes} bytes of samples ({channels} channels): use another profile"
+            )
 
     def check_length(self, frames: int, rate_hz: int, channels: int) -> None:
         """Raise :class:`TooLong` when ``frames``, samples a channel stated or decoded so far, exceed a limit."""

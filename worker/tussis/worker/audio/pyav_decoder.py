@@ -11,7 +11,6 @@ from typing import Final
 
 import av
 import av.logging
-import numpy as np
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.stream import AudioStream
 from av.container import InputContainer
@@ -20,7 +19,7 @@ from tussis.shared.errors import AudioError, CodecUnsupportedByProfile, CorruptA
 from tussis.worker.audio import mp4, mpeg
 from tussis.worker.audio.frames import Frames, one_layout, own_layout, planar
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audio.samples import Audio, Gathered
+from tussis.worker.audio.samples import Audio, Gathered, Source, Tick
 from tussis.worker.audio.sniff import Container, Sniffed
 from tussis.worker.audio.table import DEMUXERS, FFMPEG_DECODERS, PYAV
 
@@ -101,7 +100,7 @@ def check_decoder(stream: AudioStream) -> None:
         raise CodecUnsupportedByProfile(f"the codec {name or 'unknown'} is not supported")
 
 
-def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits) -> Audio:
+def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits, tick: Tick = lambda: None) -> Audio:
     """Decode all channels of the best audio stream, or of the first other stream that is not silent if the best one is.
 
     Screen recorders write two tracks: one of the computer's own sound, which is usually silent, and one of the
@@ -120,7 +119,7 @@ def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits) -> Audio:
             if stream.index != best.index and decoder_name(stream) in FFMPEG_DECODERS
         ]
         try:
-            audio = _decoded(container, best, sniffed, limits)
+            audio = _decoded(container, best, sniffed, limits, tick)
         except NoSamples:
             if not others:
                 raise
@@ -128,7 +127,7 @@ def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits) -> Audio:
     if others and (audio is None or _is_silent(audio)):
         for index in others[:_MAX_OTHER_STREAMS]:
             with open_container(data, sniffed) as container:
-                other = _sounding(container, index, sniffed, limits)
+                other = _sounding(container, index, sniffed, limits, tick)
             if other is not None:
                 return other
     if audio is None:
@@ -136,23 +135,23 @@ def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits) -> Audio:
     return audio
 
 
-def _sounding(container: InputContainer, index: int, sniffed: Sniffed, limits: Limits) -> Audio | None:
+def _sounding(container: InputContainer, index: int, sniffed: Sniffed, limits: Limits, tick: Tick) -> Audio | None:
     """The stream with this index; None when it is also silent or refused. The best stream's result is kept then."""
     stream = container.streams[index]
     if not isinstance(stream, AudioStream):
         return None
     try:
-        audio = _decoded(container, stream, sniffed, limits)
+        audio = _decoded(container, stream, sniffed, limits, tick)
     except AudioError:
         return None
     return None if _is_silent(audio) else audio
 
 
 def _is_silent(audio: Audio) -> bool:
-    return bool(np.abs(audio.samples).max() <= _SILENCE)
+    return audio.peak <= _SILENCE
 
 
-def _decoded(container: InputContainer, stream: AudioStream, sniffed: Sniffed, limits: Limits) -> Audio:
+def _decoded(container: InputContainer, stream: AudioStream, sniffed: Sniffed, limits: Limits, tick: Tick) -> Audio:
     codec = FFMPEG_DECODERS[stream.codec_context.name]
     own_layout(stream.codec_context)
     stream.codec_context.options = dict(_STREAM_OPTIONS)
@@ -161,16 +160,14 @@ def _decoded(container: InputContainer, stream: AudioStream, sniffed: Sniffed, l
         stream.codec_context.options["err_detect"] = "crccheck+explode"
     frames = Frames(container, stream)
     gathered: Gathered | None = None
-    rate = channels = 0
     try:
         for frame in one_layout(frames):
             if gathered is None:
-                rate, channels = frame.sample_rate, frame.layout.nb_channels
-                gathered = Gathered(limits, rate, channels)
+                source = Source(sniffed.container.value, codec, PYAV)
+                gathered = Gathered(limits, frame.sample_rate, frame.layout.nb_channels, source, tick)
             gathered.add(planar(frame))
     except av.FFmpegError as error:
         raise CorruptAudio(f"FFmpeg cannot decode this {codec} stream: {error.strerror}") from None
     if gathered is None:
         raise (CorruptAudio if frames.damaged else NoSamples)
-    samples = gathered.samples()
-    return Audio(samples, rate, channels, sniffed.container.value, codec, PYAV, samples.shape[1] / rate)
+    return gathered.audio(incomplete=frames.damaged)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tussis.shared.errors import NonFiniteSamples, NoSamples
-from tussis.worker.audio.limits import Limits
+from tussis.shared.dsp.streaming import StreamedWaveform
+from tussis.shared.errors import NoSamples
+from tussis.worker.audio.limits import BYTES_A_SAMPLE, Limits
+from tussis.worker.audio.quality import Quality, QualityMeter
+from tussis.worker.audio.table import is_lossless
 
-_CHECK_BLOCK: Final = 2**20
-"""Samples checked for NaN and infinity at a time. This limits the memory that the check needs."""
+TICK_SECONDS: Final = 60
+"""Seconds of decoded audio between two calls of the ``tick`` of :func:`~tussis.worker.audio.decode.decode`."""
+
+Tick = Callable[[], None]
+"""Called during the decoding of a long recording. It may raise, to end the decoding."""
+
+
+class Source(NamedTuple):
+    """Where the samples of a recording come from: three fields of :class:`Audio`."""
+
+    container: str
+    codec: str
+    decoder: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,7 +35,8 @@ class Audio:
     """One decoded recording."""
 
     samples: npt.NDArray[np.float32]
-    """float32 (channels, n), contiguous, full scale 1.0; (1, n) from the decoder of ``legacy``."""
+    """float32 (channels, n), contiguous, full scale 1.0; (1, n) from the decoder of ``legacy``. If ``streamed``:
+    (1, m), mixed and resampled to 16 kHz, not normalised."""
     rate_hz: int
     channels: int
     """Channels of the source."""
@@ -32,13 +48,18 @@ class Audio:
     """The library that turned the bytes into samples: ``soundfile``, ``pyav`` or ``pydub``."""
     duration_s: float
     """Seconds of decoded audio. The header of a damaged or cut file may state more."""
+    peak: float
+    """Largest absolute decoded sample over all channels."""
+    quality: Quality
+    streamed: bool = False
+    """Whether the recording was too long to be decoded whole: more than ``Limits.whole_bytes``."""
 
 
 def full_scale(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Scale samples of any width to float32: ``int / 2^(bits-1)``; unsigned 8-bit samples are centred first.
 
     Floats keep their values, also above 1.0. A float64 outside the range of float32 becomes an infinity, for which
-    :func:`check_finite` raises an error.
+    :class:`~tussis.worker.audio.quality.QualityMeter` raises an error.
     """
     if samples.dtype == np.uint8:
         return (samples.astype(np.float32) - np.float32(128)) / np.float32(128)
@@ -49,36 +70,65 @@ def full_scale(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return samples.astype(np.float32, copy=False)
 
 
-def check_finite(samples: npt.NDArray[np.float32]) -> None:
-    """Raise :class:`NonFiniteSamples` when (channels, n) samples hold NaN or infinity."""
-    for start in range(0, samples.shape[1], _CHECK_BLOCK):
-        if not np.isfinite(samples[:, start : start + _CHECK_BLOCK]).all():
-            raise NonFiniteSamples
-
-
 class Gathered:
-    """Collects blocks of samples during decoding. Checks the limits at every block."""
+    """Collects blocks of samples during decoding. Checks the limits and measures the quality at every block.
 
-    def __init__(self, limits: Limits, rate_hz: int, channels: int) -> None:
+    Up to ``limits.whole_bytes`` of samples are kept as they are. If there are more, they are mixed and resampled from
+    then on, the blocks before included, so that a recording of two hours needs half a gigabyte.
+    """
+
+    def __init__(self, limits: Limits, rate_hz: int, channels: int, source: Source, tick: Tick) -> None:
         """Raises what :meth:`Limits.check_layout` raises."""
         limits.check_layout(rate_hz, channels)
         self._limits = limits
         self._rate_hz = rate_hz
         self._channels = channels
+        self._source = source
+        self._tick = tick
+        self._next_tick = TICK_SECONDS * rate_hz
+        self._meter = QualityMeter(channels, lossless=is_lossless(source.codec))
         self._blocks: list[npt.NDArray[np.float32]] = []
+        self._streamed: StreamedWaveform | None = None
         self._frames = 0
 
     def add(self, block: npt.NDArray[np.float32]) -> None:
-        """Append (channels, n) samples. Raises :class:`TooLong` when a limit is exceeded."""
+        """Append (channels, n) samples. Raises :class:`TooLong` when a limit is exceeded, :class:`NonFiniteSamples`."""
         self._frames += block.shape[1]
         self._limits.check_length(self._frames, self._rate_hz, self._channels)
-        self._blocks.append(block)
+        self._meter.add(block)
+        if self._streamed is not None:
+            self._streamed.add(block)
+        else:
+            self._blocks.append(block)
+            if self._frames * self._channels * BYTES_A_SAMPLE > self._limits.whole_bytes:
+                self._streamed = StreamedWaveform(self._rate_hz)
+                for held in self._blocks:
+                    self._streamed.add(held)
+                self._blocks.clear()
+        if self._frames >= self._next_tick:
+            self._next_tick = self._frames + TICK_SECONDS * self._rate_hz
+            self._tick()
 
-    def samples(self) -> npt.NDArray[np.float32]:
-        """All samples, float32 (channels, n), contiguous. Raises :class:`NoSamples`, :class:`NonFiniteSamples`."""
+    def audio(self, *, incomplete: bool) -> Audio:
+        """The recording. ``incomplete``: audio is missing. Raises :class:`NoSamples`, :class:`NonFiniteSamples`."""
         if self._frames == 0:
             raise NoSamples
-        samples = np.ascontiguousarray(np.concatenate(self._blocks, axis=1))
-        self._blocks.clear()
-        check_finite(samples)
-        return samples
+        duration_s = self._frames / self._rate_hz
+        quality = self._meter.quality(duration_s=duration_s, incomplete=incomplete)
+        if self._streamed is None:
+            samples = np.ascontiguousarray(np.concatenate(self._blocks, axis=1))
+            self._blocks.clear()
+        else:
+            samples = self._streamed.finish()[np.newaxis]
+        return Audio(
+            samples=samples,
+            rate_hz=self._rate_hz,
+            channels=self._channels,
+            container=self._source.container,
+            codec=self._source.codec,
+            decoder=self._source.decoder,
+            duration_s=duration_s,
+            peak=self._meter.peak,
+            quality=quality,
+            streamed=self._streamed is not None,
+        )

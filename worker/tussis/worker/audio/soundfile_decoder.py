@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 from typing import Final
 
-import numpy as np
 import soundfile
 
-from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio, NoSamples
+from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audio.samples import Audio, check_finite
+from tussis.worker.audio.samples import Audio, Gathered, Source, Tick
 from tussis.worker.audio.sniff import Container
 from tussis.worker.audio.table import SOUNDFILE, SOUNDFILE_SUBTYPES
 
@@ -29,11 +28,13 @@ class _Memory(io.BytesIO):
         return super().seek(min(max(base + offset, 0), 2**62))
 
 
-def decode_uncompressed(data: bytes, container: Container, limits: Limits) -> Audio:
+def decode_uncompressed(
+    data: bytes, container: Container, limits: Limits, tick: Tick = lambda: None, *, incomplete: bool = False
+) -> Audio:
     """Decode integers, floats, A-law or mu-law in WAV, RF64, W64, AIFF, AU or CAF.
 
     A file that ends early is decoded up to its last whole frame. The header's lengths cannot reserve more memory than
-    the object's size allows.
+    the object's size allows. ``incomplete``: the caller has found out that the file ends early.
 
     Raises:
         CorruptAudio, CodecUnsupportedByProfile, NoSamples, NonFiniteSamples, UnsupportedRate, TooManyChannels,
@@ -45,22 +46,17 @@ def decode_uncompressed(data: bytes, container: Container, limits: Limits) -> Au
             if codec is None:
                 raise CodecUnsupportedByProfile(f"{source.subtype} samples in {container} are not supported")
             rate, channels = source.samplerate, source.channels
-            limits.check_layout(rate, channels)
+            gathered = Gathered(limits, rate, channels, Source(container.value, codec, SOUNDFILE), tick)
             # Every sample takes at least a byte, so the object's size limits the number of frames.
             frames = min(source.frames, len(data) // channels)
             limits.check_length(frames, rate, channels)
-            samples = np.empty((channels, frames), np.float32)
             done = 0
             while done < frames:
                 block = source.read(min(_BLOCK, frames - done), dtype="float32", always_2d=True)
                 if len(block) == 0:
                     break
-                samples[:, done : done + len(block)] = block.T
+                gathered.add(block.T)
                 done += len(block)
     except soundfile.LibsndfileError as error:
         raise CorruptAudio(f"libsndfile cannot read this {container} file: {error.error_string}") from None
-    if done == 0:
-        raise NoSamples
-    samples = np.ascontiguousarray(samples[:, :done])
-    check_finite(samples)
-    return Audio(samples, rate, channels, container.value, codec, SOUNDFILE, done / rate)
+    return gathered.audio(incomplete=incomplete or done < frames)

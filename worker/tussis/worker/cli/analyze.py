@@ -17,6 +17,11 @@ from tussis.shared.text import printable, probability
 )
 @click.option("--profile", help="Preprocessing profile.  [default: the profile in the model's manifest]")
 @click.option(
+    "--coverage",
+    type=click.Choice(["head", "full"]),
+    help="head: the first 17.5 s; full: the whole recording.  [default: the coverage in the model's manifest]",
+)
+@click.option(
     "--tuned",
     is_flag=True,
     help="Use the graph that a CPU worker chooses. The choice takes some seconds once.  [default: the original graph]",
@@ -28,6 +33,7 @@ def analyze(
     sources: tuple[str, ...],
     model: str | None,
     profile: str | None,
+    coverage: str | None,
     tuned: bool,
     as_json: bool,
 ) -> None:
@@ -59,7 +65,7 @@ def analyze(
         logs.configure("console", "warning")
         choice = decide(path, intra_op_threads=threads, cache_dir=settings.model_cache_dir)
     detector = open_chosen(path, choice, intra_op_threads=threads, cache_dir=settings.model_cache_dir)
-    analyzer = Analyzer.of(detector, profile, settings, lambda: s3_client(settings))
+    analyzer = Analyzer.of(detector, profile, coverage, settings, lambda: s3_client(settings))
     failed = False
     for source in sources:
         try:

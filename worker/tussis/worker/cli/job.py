@@ -13,7 +13,7 @@ from tussis.shared.text import printable, probability
 
 if TYPE_CHECKING:
     from tussis.shared.messages import Job
-    from tussis.shared.store.records import DeadLetter, JobAnswer
+    from tussis.shared.store.records import BagProgress, DeadLetter, JobAnswer
 
 
 @click.command()
@@ -46,6 +46,7 @@ def job(job_id: str, as_json: bool) -> None:
         store.verify_schema()
         answer = store.job(job_id)
         letter = None if opened or answer else store.dead_letter_of(job_id)
+        progress = None if answer is None else store.bag_progress(answer.analysis.id)
     finally:
         store.close()
     if letter is not None:
@@ -53,7 +54,7 @@ def job(job_id: str, as_json: bool) -> None:
     elif opened is None and answer is None:
         raise JobUnknown(f"no open job, result or failure has the job id {shown(job_id)}: check the id")
     else:
-        report = describe(job_id, opened, due, answer)
+        report = describe(job_id, opened, due, answer, progress)
     if as_json:
         click.echo(json.dumps(report))
     else:
@@ -72,7 +73,13 @@ def unreadable(job_id: str, letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnswer | None) -> dict[str, Any]:
+def describe(
+    job_id: str,
+    opened: Job | None,
+    due: float | None,
+    answer: JobAnswer | None,
+    progress: BagProgress | None = None,
+) -> dict[str, Any]:
     """A job as JSON. ``state`` is open, running, waiting, succeeded, failed or discarded."""
     from tussis.shared.states import AnalysisState
     from tussis.shared.store.records import finite
@@ -106,7 +113,10 @@ def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnsw
         "attempts": analysis.attempts,
         "model": analysis.model,
         "profile": analysis.profile,
+        "coverage": analysis.coverage,
     }
+    if progress is not None:
+        report["progress"] = {"bags_done": progress.bags_done, "bags_total": progress.bags_total}
     if analysis.error_class is not None:
         report["error"] = {"class": analysis.error_class, "message": analysis.error_message}
     if analysis.bag_probability is not None:
@@ -117,9 +127,17 @@ def describe(job_id: str, opened: Job | None, due: float | None, answer: JobAnsw
             "duration_s": analysis.duration_s,
             "analyzed_s": analysis.analyzed_s,
             "truncated": analysis.truncated,
+            "events": analysis.events,
+            "cough_seconds": analysis.cough_seconds,
+            "peak_dbfs": analysis.peak_dbfs,
+            "rms_dbfs": analysis.rms_dbfs,
+            "clipped_share": analysis.clipped_share,
+            "dc_offset": analysis.dc_offset,
+            "warnings": list(analysis.warnings or ()),
             "finished_at": None if analysis.finished_at is None else analysis.finished_at.isoformat(),
             "segments": [
                 {
+                    "bag_index": segment.bag_index,
                     "index": segment.index,
                     "start_s": segment.start_s,
                     "end_s": segment.end_s,
@@ -139,13 +157,13 @@ def _print(report: dict[str, Any]) -> None:
         report["bag_probability"] = probability(report["bag_probability"], report["threshold"])
     width = max(len(name) for name in report)
     for name, value in report.items():
-        if value is not None:
+        if value is not None and value != []:
             click.echo(f"{name:<{width}}  {_shown(name, value)}")
     if error is not None:
         click.echo(printable(f"{'error':<{width}}  {error['class']}: {error['message']}"))
-    for segment in segments:
+    for number, segment in enumerate(segments):
         click.echo(
-            f"  segment {segment['index']:>2}  {segment['start_s']:>5.1f} to {segment['end_s']:>5.1f} s"
+            f"  segment {number:>2}  {segment['start_s']:>5.1f} to {segment['end_s']:>5.1f} s"
             f"  probability {probability(segment['probability'])}"
         )
 
@@ -153,8 +171,20 @@ def _print(report: dict[str, Any]) -> None:
 def _shown(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):  # the progress
+        return f"{value['bags_done']} of {value['bags_total']} bags"
+    if isinstance(value, list):  # the warnings
+        return ", ".join(value)
+    if isinstance(value, float) and name.endswith("_dbfs"):
+        return f"{value:.1f}"
+    if isinstance(value, float) and name in ("clipped_share", "dc_offset"):
+        return f"{value:.4f}"
     # Seconds to the millisecond; a threshold as it is, since the answer depends on each of its digits.
-    return str(round(value, 3)) if isinstance(value, float) and name.endswith("_s") else printable(str(value))
+    return (
+        str(round(value, 3))
+        if isinstance(value, float) and name.endswith(("_s", "_seconds"))
+        else printable(str(value))
+    )
 
 
 def _iso(seconds: float) -> str:

@@ -35,9 +35,25 @@ def models() -> None:
 @click.option(
     "--threshold", required=True, type=float, help="The decision is cough if the bag probability is above it."
 )
+@click.option(
+    "--coverage",
+    type=click.Choice(["head", "full"]),
+    default="full",
+    show_default=True,
+    help="Coverage of a job that names none: head is the first 17.5 s, full is the whole recording.",
+)
 @click.option("--provenance", default="", help="Origin of the weights, as free text.")
 @click.option("--force", is_flag=True, help="Replace an existing manifest.")
-def init(model: Path, name: str, version: str, profile: str, threshold: float, provenance: str, force: bool) -> None:
+def init(
+    model: Path,
+    name: str,
+    version: str,
+    profile: str,
+    threshold: float,
+    coverage: str,
+    provenance: str,
+    force: bool,
+) -> None:
     """Write the manifest beside the ONNX file MODEL.
 
     Use it for a model of your own, before a worker serves it. The file is checked against the contract first. The
@@ -52,7 +68,7 @@ def init(model: Path, name: str, version: str, profile: str, threshold: float, p
 
     path = manifest_path(model)
     data = read_model(model)
-    manifest = Manifest(name, version, sha256_of(data), profile, threshold, provenance)
+    manifest = Manifest(name, version, sha256_of(data), profile, threshold, provenance, coverage=coverage)
     _check_replaceable(path, force)
     open_session(data, str(model), intra_op_threads=1)
     write_manifest(model, manifest)
@@ -180,7 +196,7 @@ def _manifest_of_options(
     if name is not None and version is not None and profile is not None and threshold is not None:
         from tussis.worker.detector.manifest import Manifest
 
-        return Manifest(name, version, "0" * 64, profile, threshold, provenance or "")
+        return Manifest(name, version, "0" * 64, profile, threshold, provenance or "", coverage="full")
     if any(value is not None for value in (name, version, profile, threshold, provenance)):
         raise click.UsageError("Give --name, --version, --profile and --threshold together, or none of them.")
     return None
@@ -197,6 +213,7 @@ def _show(manifest: Manifest) -> None:
     _line("sha256", manifest.sha256)
     _line("profile", manifest.profile)
     _line("threshold", str(manifest.threshold))
+    _line("coverage", manifest.coverage)
     _line("provenance", manifest.provenance or "not stated")
     if manifest.parent is not None:
         _line("made from", manifest.parent)

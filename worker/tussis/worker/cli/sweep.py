@@ -48,6 +48,7 @@ _EVERY_S, _EVERY_S_LOGGED = 0.2, 60.0
 )
 @click.option("--any-model", is_flag=True, help="Count the results of every model.")
 @click.option("--profile", metavar="NAME", help="Preprocessing profile.  [default: the model's]")
+@click.option("--coverage", type=click.Choice(["head", "full"]), help="Coverage.  [default: the model's]")
 @click.option(
     "--priority",
     type=click.IntRange(0, 9),
@@ -72,6 +73,7 @@ def sweep(
     model: str | None,
     any_model: bool,
     profile: str | None,
+    coverage: str | None,
     priority: int,
     device: str,
     as_json: bool,
@@ -98,6 +100,7 @@ def sweep(
     if dry_run and resume:
         raise click.UsageError("--dry-run saves no progress: omit --resume.")
     from tussis.shared.broker import connect, redact
+    from tussis.shared.coverage import Coverage
     from tussis.shared.dsp.profiles import profile_named
     from tussis.shared.errors import ObjectMissing
     from tussis.shared.ledger import Ledger
@@ -116,9 +119,10 @@ def sweep(
     url = settings.need_broker()
     request = SweepRequest(
         prefix=address,
-        criteria=_criteria(settings, model, any_model, profile),
+        criteria=_criteria(settings, model, any_model, profile, coverage),
         model=model,
         profile=profile,
+        coverage=None if coverage is None else Coverage(coverage),
         priority=priority,
         device=Device(device),
         max_depth=max_depth,
@@ -129,6 +133,7 @@ def sweep(
         "prefix": address.uri,
         "model": model or request.criteria.sha256,
         "profile": profile,
+        "coverage": coverage,
         "retry": retry_failed,
     }
     progress = None if resume is None else read_progress(resume, identity)
@@ -170,7 +175,9 @@ def _check_model(model: str | None, store: Store) -> None:
     raise click.BadParameter(f"no worker has served the model {model!r}: {hint}", param_hint="--model")
 
 
-def _criteria(settings: Settings, model: str | None, any_model: bool, profile: str | None) -> AnalysisCriteria:
+def _criteria(
+    settings: Settings, model: str | None, any_model: bool, profile: str | None, coverage: str | None
+) -> AnalysisCriteria:
     """Which analyses count as answers. Raises :class:`SettingsInvalid` and :class:`ModelRefused`."""
     from tussis.shared.s3 import s3_client
     from tussis.shared.store.known import AnalysisCriteria
@@ -178,10 +185,12 @@ def _criteria(settings: Settings, model: str | None, any_model: bool, profile: s
     from tussis.worker.detector.source import resolve_model
 
     if model is not None or any_model:
-        return AnalysisCriteria(model=model, profile=profile)
+        return AnalysisCriteria(model=model, profile=profile, coverage=coverage)
     path = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
     manifest = read_manifest(path)
-    return AnalysisCriteria(sha256=manifest.sha256, profile=profile or manifest.profile)
+    return AnalysisCriteria(
+        sha256=manifest.sha256, profile=profile or manifest.profile, coverage=coverage or manifest.coverage
+    )
 
 
 class _SweepOutput:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from tussis.shared.coverage import Coverage
 from tussis.shared.dsp.profiles import profile_named
 from tussis.shared.errors import ModelRefused, OutputUnwritable, UnknownProfile
 from tussis.worker.atomic import replace_file
@@ -24,7 +25,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _VERSION: Final = re.compile(r"[A-Za-z0-9._+-]{1,100}")
 _PARENT: Final = re.compile(_NAME.pattern + "@" + _VERSION.pattern)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-#: A manifest has seven short fields. A larger file is not a manifest.
+#: A manifest has eight short fields. A larger file is not a manifest.
 _MAX_BYTES: Final = 65_536
 _SUFFIX: Final = ".onnx"
 
@@ -50,6 +51,9 @@ class Manifest:
     """Where the weights come from, as free text. May be empty."""
     parent: str | None = None
     """``name@version`` of the model that this one was made from, for instance by quantisation. None: no such model."""
+    coverage: str = Coverage.HEAD.value
+    """Coverage of an analysis whose job names none: ``head`` or ``full``. A manifest without the field means ``head``,
+    as before there was a choice."""
 
     def __post_init__(self) -> None:
         _check_text("name", self.name, _NAME, "letters, digits, dots, dashes and underscores, at most 100")
@@ -70,6 +74,8 @@ class Manifest:
             raise ModelRefused(f'"provenance" is {self.provenance!r}: write where the weights come from, or ""')
         if self.parent is not None:
             _check_text("parent", self.parent, _PARENT, "NAME@VERSION of the model this one was made from, or null")
+        if self.coverage not in list(Coverage):
+            raise ModelRefused(f'"coverage" is {self.coverage!r}: write {" or ".join(Coverage)}')
 
     @property
     def label(self) -> str:
@@ -129,7 +135,7 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
     unknown = sorted(set(document) - known)
     if unknown:
         raise ModelRefused(f"{where}: unknown field {_quoted(unknown)}: a manifest has {_quoted(sorted(known))}")
-    missing = sorted(known - {"parent"} - set(document))
+    missing = sorted(known - {"parent", "coverage"} - set(document))
     if missing:
         raise ModelRefused(f"{where}: {_quoted(missing)} missing: add it, or use `tussis models init --force`")
     try:

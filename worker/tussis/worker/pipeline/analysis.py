@@ -2,43 +2,54 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tussis.shared.coverage import Coverage
 from tussis.shared.dsp.profiles import Profile, profile_named
-from tussis.shared.dsp.segments import Cut
+from tussis.shared.dsp.recording import Waveform
+from tussis.shared.events import find_events
 from tussis.shared.s3 import head_object
 from tussis.shared.settings import Settings
 from tussis.shared.uris import parse_s3_uri
-from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
-from tussis.worker.detector.detector import Detector, Scores
+from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.tuning.mel_detector import MelDetector
 from tussis.worker.local_files import read_capped
 from tussis.worker.pipeline.object_bytes import ObjectVersion
 from tussis.worker.pipeline.objects import fetch
-from tussis.worker.pipeline.prepare import AudioFacts, cut_audio, limits_of
+from tussis.worker.pipeline.prepare import AudioFacts, limits_of, read_recording
+from tussis.worker.pipeline.scored import ScoredBags, analyzed_s, duration_s, is_truncated
 from tussis.worker.pipeline.scoring import OwnProcess
 
 
 @dataclass(frozen=True)
 class Analyzer:
-    """A loaded model with a profile. ``client`` returns the S3 client, for ``s3://`` sources."""
+    """A loaded model with a profile and a coverage. ``client`` returns the S3 client, for ``s3://`` sources."""
 
     detector: Detector | MelDetector
     profile: Profile
+    coverage: Coverage
     limits: Limits
     client: Any
     download_timeout_s: float
     verify_md5: bool
 
     @classmethod
-    def of(cls, detector: Detector | MelDetector, profile: str | None, settings: Settings, client: Any) -> Analyzer:
-        """Make an analyzer with ``profile``, or with the manifest's if that is None. Raises :class:`UnknownProfile`."""
+    def of(
+        cls,
+        detector: Detector | MelDetector,
+        profile: str | None,
+        coverage: str | None,
+        settings: Settings,
+        client: Any,
+    ) -> Analyzer:
+        """Make an analyzer. A profile or a coverage of None is the manifest's. Raises :class:`UnknownProfile`."""
         return cls(
             detector,
             profile_named(profile or detector.manifest.profile),
+            Coverage(coverage or detector.manifest.coverage),
             limits_of(settings),
             client,
             settings.download_timeout_s,
@@ -50,11 +61,12 @@ class Analyzer:
 
         Raises the audio errors, :class:`FileUnreadable`, :class:`InferenceFailed` and the storage errors.
         """
-        audio = decode(self._read(source), self.limits, self.profile.decoder)
-        cut = cut_audio(audio, self.profile)
+        audio, waveform = read_recording(self._read(source), self.profile, self.limits)
         scorer = OwnProcess(self.detector)
-        scores = scorer.score(scorer.inputs(cut, self.profile), exclusive=True)
-        return self._told(source, AudioFacts.of(audio), cut, scores)
+        scored = ScoredBags.of(waveform, self.coverage)
+        while not scored.complete:
+            scored.add(scorer.score(scorer.inputs(waveform.bag(len(scored)), self.profile), exclusive=True))
+        return self._answer(source, audio, waveform, scored)
 
     def _read(self, source: str) -> bytes:
         if source.startswith("s3://"):
@@ -71,10 +83,12 @@ class Analyzer:
             )
         return read_capped(Path(source), self.limits.max_bytes)
 
-    def _told(self, source: str, audio: AudioFacts, cut: Cut, scores: Scores) -> dict[str, Any]:
+    def _answer(self, source: str, audio: AudioFacts, waveform: Waveform, scored: ScoredBags) -> dict[str, Any]:
         manifest = self.detector.manifest
-        bag_probability = float(scores.bag_probability[0])
-        rows = zip(cut.start_s, cut.end_s, scores.segment_probabilities[0].tolist(), strict=True)
+        bag_probability = scored.bag_probability[scored.highest]
+        segments = scored.segment_scores()
+        rows = zip(segments.start_s, segments.end_s, segments.probability, strict=True)
+        events = find_events(segments.start_s, segments.probability, duration_s(waveform))
         return {
             "uri": source,
             "bag_probability": bag_probability,
@@ -84,9 +98,12 @@ class Analyzer:
                 {"index": index, "start_s": start, "end_s": end, "probability": probability}
                 for index, (start, end, probability) in enumerate(rows)
             ],
+            "events": [asdict(event) for event in events],
             "profile": self.profile.name,
+            "coverage": self.coverage.value,
             "model": manifest.label,
             "duration_s": audio.duration_s,
-            "analyzed_s": cut.analyzed_s,
-            "truncated": cut.truncated,
+            "analyzed_s": analyzed_s(scored, waveform),
+            "truncated": is_truncated(scored, waveform),
+            "quality": asdict(audio.quality),
         }

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from tussis.shared.coverage import Coverage
 from tussis.shared.dsp.profiles import Profile, profile_named
 from tussis.shared.errors import (
     ModelNotServed,
@@ -26,12 +27,15 @@ from tussis.worker.status.rundir import RunDir
 
 
 @dataclass(frozen=True)
-class JobProfile:
-    """The profile for a job."""
+class JobRules:
+    """The profile and the coverage for a job."""
 
     profile: Profile
-    overridden: bool
+    profile_overridden: bool
     """The job names another profile than the model's manifest."""
+    coverage: Coverage
+    coverage_overridden: bool
+    """The job names another coverage than the model's manifest."""
 
 
 @dataclass
@@ -55,8 +59,8 @@ class WorkerContext:
         """The limits for a recording."""
         return limits_of(self.settings)
 
-    def profile_of(self, job: Job) -> JobProfile:
-        """Choose the profile: the job's, or the manifest's if the job has none.
+    def rules_of(self, job: Job) -> JobRules:
+        """Choose profile and coverage: the job's, or the manifest's if the job has none.
 
         Raises :class:`ModelNotServed` when the job names another model, and :class:`UnknownProfile`.
         """
@@ -66,7 +70,13 @@ class WorkerContext:
                 f"the job names model {job.model!r}, and this worker serves {manifest.name}@{manifest.version}"
             )
         profile = profile_named(job.profile or manifest.profile)
-        return JobProfile(profile, overridden=profile.name != manifest.profile)
+        coverage = job.coverage or Coverage(manifest.coverage)
+        return JobRules(
+            profile,
+            profile_overridden=profile.name != manifest.profile,
+            coverage=coverage,
+            coverage_overridden=coverage != manifest.coverage,
+        )
 
     def check_stop(self) -> None:
         """Raise :class:`Stopping` when the worker stops and its grace period is over."""

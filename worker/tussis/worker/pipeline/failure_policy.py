@@ -195,13 +195,16 @@ def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stage
         return Failed(claim.analysis_id, error.error_class) if written else Superseded(claim.analysis_id)
     # Only ModelNotServed leaves the failure without a model.
     served = not isinstance(error, ModelNotServed)
-    profile = job.profile or context.scorer.manifest.profile
+    manifest = context.scorer.manifest
+    profile, coverage = job.profile or manifest.profile, job.coverage or manifest.coverage
     refusal = records.RefusalRequest(
         job=job,
         etag=job.etag or "",
         version_id=job.version_id,
         profile=profile,
-        profile_overridden=profile != context.scorer.manifest.profile,
+        profile_overridden=profile != manifest.profile,
+        coverage=coverage,
+        coverage_overridden=coverage != manifest.coverage,
         model=context.model if served else None,
         model_requested=None if served else job.model,
         error_class=error.error_class,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,9 @@ from tussis.worker.pipeline.object_bytes import ObjectVersion, check, decoded
 #: bytes are there. A read therefore requests as many bytes as came in one second so far: a slow download then exceeds
 #: the deadline here, before the watchdog ends the process.
 _LEAST, _MOST = 1 << 12, 1 << 16
+
+#: A larger object has a longer deadline, in proportion: ``TUSSIS_DOWNLOAD_TIMEOUT_S`` for each 100 MiB.
+DEADLINE_BYTES = 100 * 2**20
 
 
 def resolve(s3: Any, job: Job) -> ObjectVersion:
@@ -39,8 +43,8 @@ def fetch(
 ) -> bytes:
     """The bytes of the object, checked. An object with ``Content-Encoding: gzip`` is decompressed.
 
-    ``deadline_s`` limits the whole download, in seconds. ``verify_md5`` is ``TUSSIS_VERIFY_MD5``. ``between_reads`` may
-    raise to stop the download.
+    ``deadline_s`` limits the whole download, in seconds; it grows with an object of more than ``DEADLINE_BYTES``.
+    ``verify_md5`` is ``TUSSIS_VERIFY_MD5``. ``between_reads`` may raise to stop the download.
 
     Raises :class:`ObjectMissing`, :class:`ObjectChanged` (the entity tag has changed), :class:`ObjectTooLarge` (the
     object or its decompressed content has more than ``max_bytes``), :class:`DownloadCut`, :class:`DownloadSlow`,
@@ -95,25 +99,29 @@ def _read(
 ) -> bytes:
     """The whole body. Without ``Content-Length`` (chunked, or an HTTP/1.0 gateway) it is read until it ends."""
     size: int | None = answer.get("ContentLength")
+    deadline_s *= 1 if size is None else max(1, size / DEADLINE_BYTES)
     if size is not None and size > max_bytes:
         raise ObjectTooLarge(f"{uri} has {size} bytes, the limit is {max_bytes} (TUSSIS_MAX_BYTES)")
-    data = bytearray()
+    # Its value is returned without a copy, which would need the memory of a long recording twice.
+    data = io.BytesIO()
+    received = 0
     while True:
         between_reads()
         elapsed = time.monotonic() - began
-        if elapsed > deadline_s and len(data) != size:
+        if elapsed > deadline_s and received != size:
             of = "" if size is None else f" of {size}"
             raise DownloadSlow(
-                f"{uri}: received {len(data)}{of} bytes in {deadline_s:g} s, the limit (TUSSIS_DOWNLOAD_TIMEOUT_S)"
+                f"{uri}: received {received}{of} bytes in {deadline_s:g} s, the limit (TUSSIS_DOWNLOAD_TIMEOUT_S)"
             )
-        amount = _LEAST if elapsed <= 0 else min(max(int(len(data) / elapsed), _LEAST), _MOST)
+        amount = _LEAST if elapsed <= 0 else min(max(int(received / elapsed), _LEAST), _MOST)
         # botocore compares the checksum in the read after the last byte.
         chunk = answer["Body"].read(amount)
         if not chunk:
             break
-        data += chunk
-        if len(data) > max_bytes:
+        data.write(chunk)
+        received += len(chunk)
+        if received > max_bytes:
             raise ObjectTooLarge(f"{uri} has more than {max_bytes} bytes, the limit (TUSSIS_MAX_BYTES)")
-    if size is not None and len(data) != size:
-        raise DownloadCut(f"{uri}: the download ended after {len(data)} of {size} bytes")
-    return bytes(data)
+    if size is not None and received != size:
+        raise DownloadCut(f"{uri}: the download ended after {received} of {size} bytes")
+    return data.getvalue()

@@ -14,12 +14,15 @@ import torch
 
 from tussis.shared.dsp.images import images
 from tussis.shared.dsp.profiles import Profile
-from tussis.shared.dsp.recording import cut_recording
+from tussis.shared.dsp.recording import Waveform
 from tussis.shared.dsp.segments import Cut
+from tussis.shared.dsp.waveform import unfiltered
+from tussis.shared.errors import NonFiniteSamples
 from tussis.shared.settings import Settings
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audio.samples import Audio
+from tussis.worker.audio.quality import Quality
+from tussis.worker.audio.samples import Audio, Tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class AudioFacts:
     decoder: str
     duration_s: float
     """Seconds decoded, at the source's rate."""
+    quality: Quality
 
     @classmethod
     def of(cls, audio: Audio) -> AudioFacts:
@@ -46,6 +50,7 @@ class AudioFacts:
             codec=audio.codec,
             decoder=audio.decoder,
             duration_s=audio.duration_s,
+            quality=audio.quality,
         )
 
 
@@ -94,13 +99,34 @@ def limits_of(settings: Settings) -> Limits:
     )
 
 
-def cut_audio(audio: Audio, profile: Profile) -> Cut:
-    """The segments of a recording at 16 kHz. The decoded samples are not changed.
+def read_recording(
+    data: bytes, profile: Profile, limits: Limits, tick: Tick = lambda: None
+) -> tuple[AudioFacts, Waveform]:
+    """Decode a recording, and mix and resample it. ``tick`` is called after every minute of decoded audio.
 
-    Read-only samples are copied: torch has no read-only tensors, and warns.
+    Raises the errors of :func:`~tussis.worker.audio.decode.decode`.
     """
-    samples = np.require(audio.samples, dtype=np.float32, requirements=["C", "W"])
-    return cut_recording(torch.from_numpy(samples), audio.rate_hz, profile)
+    audio = decode(data, limits, profile.decoder, tick)
+    return AudioFacts.of(audio), waveform_of(audio, profile)
+
+
+def waveform_of(audio: Audio, profile: Profile) -> Waveform:
+    """A decoded recording as one channel at 16 kHz. The decoded samples are not changed.
+
+    Raises :class:`NonFiniteSamples` when the sum of the channels is too large for float32.
+    """
+    # Read-only samples are copied: torch has no read-only tensors, and warns.
+    samples = torch.from_numpy(np.require(audio.samples, dtype=np.float32, requirements=["C", "W"]))
+    if not audio.streamed:
+        return Waveform(unfiltered(samples, audio.rate_hz, profile), profile)
+    if not torch.isfinite(samples.sum()):
+        raise NonFiniteSamples
+    return Waveform(samples[0], profile, divisor=audio.peak or 1.0)
+
+
+def cut_audio(audio: Audio, profile: Profile) -> Cut:
+    """The segments of the first bag of a recording. The decoded samples are not changed."""
+    return waveform_of(audio, profile).bag(0)
 
 
 def batch_of_one(stack: torch.Tensor) -> npt.NDArray[np.float32]:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
-from tussis.shared.dsp.segments import Cut
-from tussis.shared.errors import (
-    WorkerCrashed,
-)
+from tussis.shared.dsp.recording import Waveform
+from tussis.shared.errors import WorkerCrashed
+from tussis.shared.events import find_events
 from tussis.shared.messages import Job
 from tussis.shared.store import records
 from tussis.shared.store.records import Claimed
 from tussis.worker import logs
-from tussis.worker.audio.decode import decode
-from tussis.worker.audio.samples import Audio
-from tussis.worker.detector.detector import Scores
 from tussis.worker.outcome import Failed, Outcome, Settled, Succeeded, Superseded
 from tussis.worker.pipeline import objects
-from tussis.worker.pipeline.context import JobProfile, WorkerContext
+from tussis.worker.pipeline.bags import score_bags
+from tussis.worker.pipeline.context import JobRules, WorkerContext
 from tussis.worker.pipeline.failure_policy import end_attempt, held_elsewhere, retry_while_unavailable
 from tussis.worker.pipeline.object_bytes import ObjectVersion
-from tussis.worker.pipeline.prepare import cut_audio
+from tussis.worker.pipeline.prepare import AudioFacts, read_recording
+from tussis.worker.pipeline.scored import ScoredBags, analyzed_s, duration_s, is_truncated
 from tussis.worker.pipeline.watchdog import Stages
 
 _log = logs.get("pipeline")
@@ -33,7 +33,7 @@ _DOWNLOAD_SLACK_S = 30.0
 
 
 def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = None) -> Outcome:
-    """Analyse one job: claim, fetch, decode, segments, images, scores, one transaction.
+    """Analyse one job: claim, fetch, decode, images and scores of each bag, one transaction.
 
     Every error becomes an outcome. A bug in Tussis becomes the failure ``internal``. ``handed_back`` is the token of
     the previous attempt if that attempt was handed back and its release could not be stored.
@@ -42,46 +42,47 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
     stages = Stages(context.meter.stage)
     claim: Claimed | None = None
     try:
-        chosen = context.profile_of(job)
+        rules = context.rules_of(job)
         version = objects.resolve(context.s3, job)
-        request = replace(_claim_request(job, context, chosen, version), handed_back=handed_back)
+        request = replace(_claim_request(job, context, rules, version), handed_back=handed_back)
         context.run_dir.note_attempt(request.token, job.job_id)
         answer = retry_while_unavailable(context, lambda: context.store.claim(request))
         if not isinstance(answer, Claimed):
             return _no_claim(answer)
         claim = answer
-        with stages.stage("fetch", settings.download_timeout_s + _DOWNLOAD_SLACK_S):
+        with stages.stage("fetch", settings.download_timeout_s + _DOWNLOAD_SLACK_S) as set_deadline:
             data = objects.fetch(
                 context.s3,
                 version,
                 max_bytes=settings.max_bytes,
                 deadline_s=settings.download_timeout_s,
-                between_reads=context.check_stop,
+                between_reads=lambda: _goes_on(context, set_deadline),
                 verify_md5=settings.verify_md5,
             )
         context.access.granted(job)
-        with stages.stage("decode", settings.decode_timeout_s):
-            audio = decode(data, context.limits, chosen.profile.decoder)
-        context.check_stop()
-        with stages.stage("preprocess", settings.decode_timeout_s), torch.inference_mode():
-            cut = cut_audio(audio, chosen.profile)
-            inputs = context.scorer.inputs(cut, chosen.profile)
-        context.check_stop()
-        with stages.stage("inference", None if context.scorer.remote else settings.inference_timeout_s):
-            scores = context.scorer.score(inputs, exclusive=claim.vanished > 0)
-        result = _result(context, len(data), audio, cut, scores, stages)
+        size = len(data)
+        with stages.stage("decode", settings.decode_timeout_s) as set_deadline, torch.inference_mode():
+            tick = partial(_goes_on, context, set_deadline)
+            audio, waveform = read_recording(data, rules.profile, context.limits, tick)
+        del data  # the bytes of a long recording
+        scored = score_bags(waveform, rules.coverage, claim, context, stages)
+        result = _result(context, size, audio, waveform, scored, stages)
         with stages.stage("commit", None):
             committed = retry_while_unavailable(context, lambda: context.store.complete(answer, result))
-        return Succeeded(claim.analysis_id, cut.analyzed_s) if committed else Superseded(claim.analysis_id)
+        return Succeeded(claim.analysis_id, result.analyzed_s) if committed else Superseded(claim.analysis_id)
     except Exception as error:
         return end_attempt(job, context, claim, stages, error)
     finally:
         context.run_dir.end_attempt()
 
 
-def _claim_request(
-    job: Job, context: WorkerContext, chosen: JobProfile, version: ObjectVersion
-) -> records.ClaimRequest:
+def _goes_on(context: WorkerContext, set_deadline: Callable[[], None]) -> None:
+    """A part of a stage is done. Raises :class:`Stopping`."""
+    context.check_stop()
+    set_deadline()
+
+
+def _claim_request(job: Job, context: WorkerContext, rules: JobRules, version: ObjectVersion) -> records.ClaimRequest:
     settings = context.settings
     return records.ClaimRequest(
         job=job,
@@ -89,8 +90,10 @@ def _claim_request(
         version_id=version.version_id,
         size_bytes=version.size_bytes,
         model=context.model,
-        profile=chosen.profile.name,
-        profile_overridden=chosen.overridden,
+        profile=rules.profile.name,
+        profile_overridden=rules.profile_overridden,
+        coverage=rules.coverage,
+        coverage_overridden=rules.coverage_overridden,
         threshold=context.scorer.manifest.threshold,
         worker=context.worker,
         device=context.device.value,
@@ -102,10 +105,11 @@ def _claim_request(
 
 
 def _result(
-    context: WorkerContext, size: int, audio: Audio, cut: Cut, scores: Scores, stages: Stages
+    context: WorkerContext, size: int, audio: AudioFacts, waveform: Waveform, scored: ScoredBags, stages: Stages
 ) -> records.Result:
     threshold = context.scorer.manifest.threshold
-    bag_probability = float(scores.bag_probability[0])
+    bag_probability = scored.bag_probability[scored.highest]
+    quality = audio.quality
     return records.Result(
         size_bytes=size,
         duration_s=audio.duration_s,
@@ -115,18 +119,20 @@ def _result(
         container=audio.container,
         decoder=audio.decoder,
         bag_probability=bag_probability,
-        bag_logit=float(scores.bag_logit[0]),
+        bag_logit=scored.bag_logit[scored.highest],
         decision=bag_probability > threshold,
         threshold=threshold,
-        segments=records.SegmentScores(
-            start_s=cut.start_s,
-            end_s=cut.end_s,
-            probability=scores.segment_probabilities[0].tolist(),
-            logit=scores.segment_logits[0].tolist(),
-        ),
-        segments_total=cut.num_segments_total,
-        analyzed_s=cut.analyzed_s,
-        truncated=cut.truncated,
+        bags=scored.bag_scores(duration_s(waveform)),
+        segments=scored.segment_scores(),
+        segments_total=waveform.num_segments_total,
+        analyzed_s=analyzed_s(scored, waveform),
+        truncated=is_truncated(scored, waveform),
+        events=find_events(scored.starts(), scored.probability, duration_s(waveform)),
+        peak_dbfs=quality.peak_dbfs,
+        rms_dbfs=quality.rms_dbfs,
+        clipped_share=quality.clipped_share,
+        dc_offset=quality.dc_offset,
+        warnings=quality.warnings,
         timings_ms=stages.timings_ms,
     )
 

@@ -11,6 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+#: Least seconds between two settings of a deadline.
+_LEAST_S = 1.0
+
 
 class Stages:
     """Measures the stages of one recording and enforces the deadline of each.
@@ -23,16 +26,28 @@ class Stages:
         self._over = over
 
     @contextmanager
-    def stage(self, name: str, deadline_s: float | None) -> Iterator[None]:
+    def stage(self, name: str, deadline_s: float | None) -> Iterator[Callable[[], None]]:
         """Run a stage. After ``deadline_s`` seconds the process prints its stacks and exits with status 1.
 
-        None means no deadline: for waiting for the database, or for a device process with its own deadline.
+        None means no deadline: for waiting for the database, or for a device process with its own deadline. The value
+        is a function that starts the deadline again: a stage of a long recording calls it when a part is done.
         """
         started = time.perf_counter()
-        if deadline_s is not None:
-            faulthandler.dump_traceback_later(deadline_s, exit=True, file=2)  # file 2: sys.stderr may be replaced
+        set_at = time.monotonic()
+
+        def set_deadline() -> None:
+            if deadline_s is not None:
+                faulthandler.dump_traceback_later(deadline_s, exit=True, file=2)  # file 2: sys.stderr may be replaced
+
+        def set_again() -> None:
+            nonlocal set_at
+            if (now := time.monotonic()) - set_at > _LEAST_S:  # it starts a thread
+                set_at = now
+                set_deadline()
+
+        set_deadline()
         try:
-            yield
+            yield set_again
         finally:
             if deadline_s is not None:
                 faulthandler.cancel_dump_traceback_later()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
+from tussis.shared.coverage import Coverage
 from tussis.shared.errors import InvalidJob, InvalidUri, TussisError
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job, job_id_for
@@ -37,6 +38,7 @@ class SweepRequest:
     criteria: AnalysisCriteria
     model: str | None
     profile: str | None
+    coverage: Coverage | None
     priority: int
     device: Device
     max_depth: int
@@ -155,7 +157,13 @@ class Sweep:
         bucket = request.prefix.bucket
         return Job(
             job_id=job_id_for(
-                bucket, listed.key, version_id=None, etag=listed.etag, model=request.model, profile=request.profile
+                bucket,
+                listed.key,
+                version_id=None,
+                etag=listed.etag,
+                model=request.model,
+                profile=request.profile,
+                coverage=request.coverage,
             ),
             bucket=bucket,
             key=listed.key,
@@ -163,6 +171,7 @@ class Sweep:
             enqueued_at=now,
             model=request.model,
             profile=request.profile,
+            coverage=request.coverage,
             priority=request.priority,
             device=request.device,
         )
