@@ -173,4 +173,5 @@ def _decoded(container: InputContainer, stream: AudioStream, sniffed: Sniffed, l
     if gathered is None:
         raise (CorruptAudio if frames.damaged else NoSamples)
     samples = gathered.samples()
-    return Audio(samples, rate, channels, sniffed.container.value, codec, PYAV, samples.shape[1] / rate)
+    duration_s = samples.shape[1] / rate
+    return Audio(samples, rate, channels, sniffed.container.value, codec, PYAV, duration_s, incomplete=frames.damaged)

@@ -35,7 +35,7 @@ CANCELLED: Final = 10 ** (-20 / 10)
 """A smaller share of the power that is left in the mean of the channels gives a warning. Eight unrelated channels keep
 0.125 of it. Two opposite channels keep 0.002 after AAC, and 0 without a codec."""
 DC_OFFSET: Final = 0.02
-"""A larger DC offset gives a warning. Everyday recordings have up to 0.008, which is one step of 8 bits; those of the
+"""A larger DC offset gives a warning, for floats beyond full scale as a share of the peak. Everyday recordings have up to 0.008, which is one step of 8 bits; those of the
 affected telephone lines in the pack have 0.09 or more."""
 SHORT_S: Final = SEGMENT_SECONDS / 2
 """A shorter recording fills less than half of its first segment; the rest is zeros."""
@@ -162,7 +162,7 @@ class QualityMeter:
             QualityWarning.VERY_QUIET: not silent.all() and self._swings.max() < QUIET,
             QualityWarning.ONE_CHANNEL_SILENT: silent.any() and not silent.all(),
             QualityWarning.CHANNELS_CANCEL: not silent.all() and self._remaining_power() < CANCELLED,
-            QualityWarning.DC_OFFSET: dc_offset > DC_OFFSET,
+            QualityWarning.DC_OFFSET: dc_offset > DC_OFFSET * max(1.0, self.peak),
             QualityWarning.TRUNCATED: incomplete,
             QualityWarning.MOSTLY_PADDING: duration_s < SHORT_S,
         }

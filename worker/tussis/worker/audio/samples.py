@@ -32,6 +32,8 @@ class Audio:
     """The library that turned the bytes into samples: ``soundfile``, ``pyav`` or ``pydub``."""
     duration_s: float
     """Seconds of decoded audio. The header of a damaged or cut file may state more."""
+    incomplete: bool = False
+    """Whether audio is missing: the file ended early, or a part of it could not be decoded."""
 
 
 def full_scale(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
