@@ -25,7 +25,7 @@ CLIPPED_RUN: Final = 3
 "Start Threshold"). One or two samples near full scale are the top of a loud but intact wave."""
 CLIPPED_SHARE: Final = 0.001
 """A share of clipped samples from here on gives a warning. Recordings scaled to full scale and not clipped had up to
-0.00004. Overdriven by 6 dB, coughs had 0.011 as 16-bit WAV, and 0.0014 to 0.007 as AAC, MP3 and Opus at 64 kbit/s."""
+0.00004. Overdriven by 6 dB, coughs had 0.0099 as 16-bit WAV, and 0.0014 to 0.007 as AAC, MP3 and Opus at 64 kbit/s."""
 SILENCE: Final = 2.0**-15
 """The largest swing of a silent channel: one step of 16 bits, which an encoder may make from digital silence."""
 QUIET: Final = 10 ** (-50 / 20)
@@ -35,8 +35,8 @@ CANCELLED: Final = 10 ** (-20 / 10)
 """A smaller share of the power that is left in the mean of the channels gives a warning. Eight unrelated channels keep
 0.125 of it. Two opposite channels keep 0.002 after AAC, and 0 without a codec."""
 DC_OFFSET: Final = 0.02
-"""A larger DC offset gives a warning, for floats beyond full scale as a share of the peak. Everyday recordings have up to 0.008, which is one step of 8 bits; those of the
-affected telephone lines in the pack have 0.09 or more."""
+"""A larger DC offset gives a warning, for floats beyond full scale as a share of the peak. Everyday recordings have up
+to 0.008, which is one step of 8 bits. Those of the affected telephone lines in the pack have 0.09 or more."""
 SHORT_S: Final = SEGMENT_SECONDS / 2
 """A shorter recording fills less than half of its first segment; the rest is zeros."""
 
@@ -90,8 +90,8 @@ class QualityMeter:
     A sample is clipped when it is in a run of :data:`CLIPPED_RUN` or more consecutive samples of one channel, all of
     them at :data:`NEAR_FULL_SCALE` or beyond. In a run of stored samples (integers, floats, A-law, mu-law, FLAC, ALAC)
     all samples are equal. So floats beyond full scale are not clipped, nor is the top of a low tone. Lossy codecs
-    change the samples and overshoot: there, a run is of one sign. They hide a part of the clipping: 64 kbit/s leave 10
-    to 60 % of the clipped samples in such runs.
+    change the samples and overshoot: there, a run is of one sign. They hide a part of the clipping: at 64 kbit/s, 5 to
+    65 % of the clipped samples are in such runs.
 
     The profile ``legacy`` decodes to one mixed channel. Its level, clipping and DC offset are those of the mix,
     opposite channels are silent, and ``one_channel_silent`` and ``channels_cancel`` are never found.
