@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tussis.shared.dsp.profiles import Decoder
 from tussis.worker.audio.headers import read_header
 from tussis.worker.audio.legacy import decode_with_pydub
@@ -10,6 +12,7 @@ from tussis.worker.audio.pyav_decoder import decode_stream
 from tussis.worker.audio.samples import Audio, Tick
 from tussis.worker.audio.sniff import sniff
 from tussis.worker.audio.soundfile_decoder import decode_uncompressed
+from tussis.worker.audio.truncation import is_truncated
 from tussis.worker.audio.unfinished import finished
 
 
@@ -38,6 +41,7 @@ def decode(data: bytes, limits: Limits, decoder: Decoder = Decoder.NATIVE, tick:
     limits.check_size(len(data))
     sniffed = sniff(data)
     header = read_header(sniffed.container, data, sniffed.offset)
+    source = data
     if header is not None:
         limits.check_layout(header.rate_hz, header.channels)
         if header.frames is not None:
@@ -45,9 +49,14 @@ def decode(data: bytes, limits: Limits, decoder: Decoder = Decoder.NATIVE, tick:
             if decoder is Decoder.PYDUB:
                 limits.check_whole(header.frames, header.channels)
         if header.uncompressed:
-            data = finished(data, sniffed.container, sniffed.offset)
+            source = finished(data, sniffed.container, sniffed.offset)
     if decoder is Decoder.PYDUB:
-        return decode_with_pydub(data, sniffed, header, limits)
-    if header is not None and header.uncompressed:
-        return decode_uncompressed(data[sniffed.offset :], sniffed.container, limits, tick)
-    return decode_stream(data, sniffed, limits, tick)
+        audio = decode_with_pydub(source, sniffed, header, limits)
+    elif header is not None and header.uncompressed:
+        audio = decode_uncompressed(source[sniffed.offset :], sniffed.container, limits, tick)
+    else:
+        audio = decode_stream(source, sniffed, limits, tick)
+    is_short = header is not None and header.frames is not None and audio.duration_s < header.frames / header.rate_hz
+    return replace(
+        audio, incomplete=audio.incomplete or is_short or is_truncated(data, sniffed.container, sniffed.offset)
+    )

@@ -105,7 +105,6 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
     samples = scale_integers(integers, mono.sample_width)[np.newaxis, :]
     meter = QualityMeter(1, lossless=is_lossless(codec))
     meter.add(samples)
-    duration_s = integers.size / rate
     return Audio(
         samples=samples,
         rate_hz=rate,
@@ -113,9 +112,8 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
         container=sniffed.container.value,
         codec=codec,
         decoder=PYDUB,
-        duration_s=duration_s,
-        peak=meter.peak,
-        quality=meter.quality(duration_s=duration_s, incomplete=False),
+        duration_s=integers.size / rate,
+        meter=meter,
     )
 
 

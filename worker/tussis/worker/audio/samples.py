@@ -48,11 +48,22 @@ class Audio:
     """The library that turned the bytes into samples: ``soundfile``, ``pyav`` or ``pydub``."""
     duration_s: float
     """Seconds of decoded audio. The header of a damaged or cut file may state more."""
-    peak: float
-    """Largest absolute decoded sample over all channels."""
-    quality: Quality
+    meter: QualityMeter
+    """Has measured all decoded samples."""
+    incomplete: bool = False
+    """Whether audio is missing: the file ended early, or a part of it could not be decoded."""
     streamed: bool = False
     """Whether the recording was too long to be decoded whole: more than ``Limits.whole_bytes``."""
+
+    @property
+    def peak(self) -> float:
+        """Largest absolute decoded sample over all channels."""
+        return self.meter.peak
+
+    @property
+    def quality(self) -> Quality:
+        """Levels, clipping, DC offset and warnings."""
+        return self.meter.quality(duration_s=self.duration_s, incomplete=self.incomplete)
 
 
 def full_scale(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -113,8 +124,7 @@ class Gathered:
         """The recording. ``incomplete``: audio is missing. Raises :class:`NoSamples`, :class:`NonFiniteSamples`."""
         if self._frames == 0:
             raise NoSamples
-        duration_s = self._frames / self._rate_hz
-        quality = self._meter.quality(duration_s=duration_s, incomplete=incomplete)
+        self._meter.finish()
         if self._streamed is None:
             samples = np.ascontiguousarray(np.concatenate(self._blocks, axis=1))
             self._blocks.clear()
@@ -127,8 +137,8 @@ class Gathered:
             container=self._source.container,
             codec=self._source.codec,
             decoder=self._source.decoder,
-            duration_s=duration_s,
-            peak=self._meter.peak,
-            quality=quality,
+            duration_s=self._frames / self._rate_hz,
+            meter=self._meter,
+            incomplete=incomplete,
             streamed=self._streamed is not None,
         )

@@ -28,13 +28,11 @@ class _Memory(io.BytesIO):
         return super().seek(min(max(base + offset, 0), 2**62))
 
 
-def decode_uncompressed(
-    data: bytes, container: Container, limits: Limits, tick: Tick = lambda: None, *, incomplete: bool = False
-) -> Audio:
+def decode_uncompressed(data: bytes, container: Container, limits: Limits, tick: Tick = lambda: None) -> Audio:
     """Decode integers, floats, A-law or mu-law in WAV, RF64, W64, AIFF, AU or CAF.
 
     A file that ends early is decoded up to its last whole frame. The header's lengths cannot reserve more memory than
-    the object's size allows. ``incomplete``: the caller has found out that the file ends early.
+    the object's size allows.
 
     Raises:
         CorruptAudio, CodecUnsupportedByProfile, NoSamples, NonFiniteSamples, UnsupportedRate, TooManyChannels,
@@ -59,4 +57,4 @@ def decode_uncompressed(
                 done += len(block)
     except soundfile.LibsndfileError as error:
         raise CorruptAudio(f"libsndfile cannot read this {container} file: {error.error_string}") from None
-    return gathered.audio(incomplete=incomplete or done < frames)
+    return gathered.audio(incomplete=done < frames)

@@ -95,3 +95,10 @@ FFMPEG_DECODERS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """The only FFmpeg decoders that may run, and the codec's name in results. None of them is a video decoder."""
+
+_LOSSLESS: Final = frozenset({"alac", "flac"})
+
+
+def is_lossless(codec: str) -> bool:
+    """Whether decoding returns the samples that were stored. A-law and mu-law store each sample by itself."""
+    return codec in _LOSSLESS or codec.startswith("pcm_")
