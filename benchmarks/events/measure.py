@@ -20,7 +20,7 @@ from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict
 _SEED: Final = 1
 _TUNE, _TEST, _QUICK = 120, 240, 8
 #: Thresholds of the rule of the product in the notes.
-_SWEEP: Final = (0.15, 0.25, 0.4, 0.5, 0.6, 0.75)
+_SWEEP: Final = (0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75)
 #: Bins that start in this part of a recording are covered by fewer than four segments, seconds.
 _EDGE_S: Final = 1.5
 

@@ -26,7 +26,7 @@ BIN_S: Final = HOP_SECONDS
 """Length of a bin, seconds: 0.5."""
 BINS_A_SEGMENT: Final = SEGMENT_SAMPLES // HOP_SAMPLES
 """Number of bins that a segment covers, and the most segments that cover a bin: 4."""
-EVENT_THRESHOLD: Final = 0.25
+EVENT_THRESHOLD: Final = 0.3
 """A bin is cough if its probability is above this number.
 
 It applies to bins. The threshold of a model applies to bags, and is another number.
