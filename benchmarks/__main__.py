@@ -87,6 +87,33 @@ def pipeline(
 
 
 @benchmarks.command()
+@recordings_option
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".tussis/benchmarks"),
+    show_default=True,
+    help="Folder of the segment probabilities. They are computed once for each model.",
+)
+@common_options
+def events(recordings: Path | None, cache: Path, json_file: Path | None, quick: bool) -> None:
+    """Rules for cough events, on recordings with coughs at known places, with the model that ships.
+
+    It needs the audio pack and the extra `training`. docs/cough-events.md has the result.
+    """
+    from benchmarks.events.measure import measure
+    from tussis.worker.detector.shipped import default_model
+
+    data, model = recordings_folder(recordings), default_model()
+    if data is None or model is None:
+        raise click.UsageError("the audio pack (--recordings or TUSSIS_TEST_DATA) or the reference model is missing")
+    run_benchmark(
+        json_file,
+        lambda: measure(data=data, model=model, cache=cache, quick=quick, command=command_line(), say=say),
+    )
+
+
+@benchmarks.command()
 @rounds_option
 @only_option
 @recordings_option
