@@ -56,6 +56,7 @@ bench: $(STAMPS)/dev  ## measure everything (an hour); tables on the screen, JSO
 	for what in start processes preprocess store pipeline; do \
 	    $(RUN)/python -m benchmarks $$what --json build/bench/$$what.json || exit $$?; \
 	done
+	[ -z "$$TUSSIS_TEST_DATA" ] || $(RUN)/python -m benchmarks events --json build/bench/events.json
 	$(RUN)/python -m pytest -s -m 'performance and slow' $(ARGS)
 
 train: $(STAMPS)/dev  ## train the reference model anew (an hour on two cores; goes on where it was broken off); needs TUSSIS_TEST_DATA
