@@ -26,8 +26,9 @@ TEXT_NAMES: Final = (SITE, SUBJECT)
 #: Maximum number of characters of such a text.
 MAX_CHARACTERS: Final = 200
 
-# The patterns are read by Python and by PostgreSQL. So they have no "(?:", no "\d" and no "$", which differ or which
-# SQLAlchemy reads as a parameter. The dates are complete: a day that does not exist (2026-02-30) does not match.
+# Python and PostgreSQL both use these patterns. "\d" and "$" differ between the two, and SQLAlchemy would read a part
+# of "(?:19" as a parameter, so the patterns have none of these. The dates are complete: a day that does not exist
+# (2026-02-30) does not match.
 _YEAR = "(19[0-9][0-9]|2[01][0-9][0-9]|2200)"
 _LEAP_YEAR = "((19|2[01])(0[48]|[2468][048]|[13579][26])|2000)"
 _DAY_OF_ANY_YEAR = (
@@ -35,7 +36,7 @@ _DAY_OF_ANY_YEAR = (
 )
 _TIME = "([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?"
 _OFFSET = "(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)"
-#: An ISO 8601 time with an offset, from the year 1900 to 2200. Python's datetime and PostgreSQL can read every match.
+#: An ISO 8601 time with an offset, from the year 1900 to 2200. PostgreSQL can read every match.
 TIME_PATTERN: Final = f"({_YEAR}-{_DAY_OF_ANY_YEAR}|{_LEAP_YEAR}-02-29)[T ]{_TIME}{_OFFSET}"
 #: A control character (C0, DEL, C1).
 CONTROL_PATTERN: Final = r"[\u0001-\u001f\u007f-\u009f]"
@@ -47,7 +48,7 @@ _HAS_CONTROL = re.compile(CONTROL_PATTERN)
 def check_recommended(metadata: Mapping[str, Any]) -> None:
     """Raise :class:`InvalidJob` if a recommended name has a wrong value. An absent value and None are right.
 
-    The text must not contain NUL either: :class:`tussis.shared.messages.Job` refuses it in any metadata.
+    :class:`tussis.shared.messages.Job` also refuses NUL in any metadata.
     """
     moment = metadata.get(RECORDED_AT)
     if moment is not None and not (isinstance(moment, str) and _IS_TIME.fullmatch(moment)):

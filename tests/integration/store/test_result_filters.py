@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import make_url
 
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, refused, rows
 from tussis.shared.states import AnalysisState
@@ -21,7 +21,9 @@ from tussis.shared.store import queries
 from tussis.shared.store.records import Analysis, ResultFilter
 from tussis.shared.store.repository import Store
 from tussis.shared.store.result_filters import conditions
+from tussis.shared.store.schema import analyses
 
+_DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MODELS = [
     model_facts(name=name, version=version, sha256=digit * 64)
@@ -78,9 +80,9 @@ def filled(shared_store_url: str) -> Iterator[Filled]:
         jobs: dict[int, set[str]] = {}
         for analysis_id, job_id in rows(shared_store_url, "SELECT analysis_id, job_id::text FROM jobs"):
             jobs.setdefault(analysis_id, set()).add(job_id)
-        analyses = list(store.results(ResultFilter()))
-        assert {analysis.state for analysis in analyses} == set(AnalysisState) - {AnalysisState.WAITING}
-        yield Filled(store, analyses, jobs)
+        found = list(store.results(ResultFilter()))
+        assert {analysis.state for analysis in found} == set(AnalysisState) - {AnalysisState.WAITING}
+        yield Filled(store, found, jobs)
 
 
 def as_text(value: object) -> str | None:
@@ -221,8 +223,8 @@ def test_the_newest_of_many_recordings_are_found_by_index(store: Store, store_ur
     )
     execute(store_url, "ANALYZE")
     statement = queries.flat_analyses().where(*conditions(ResultFilter(newest=True)))
-    statement = statement.order_by(queries.analyses.c.created_at.desc(), queries.analyses.c.id.desc()).limit(50)
-    compiled = statement.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+    statement = statement.order_by(analyses.c.created_at.desc(), analyses.c.id.desc()).limit(50)
+    compiled = statement.compile(dialect=_DIALECT, compile_kwargs={"literal_binds": True})
     with psycopg.connect(store_url) as connection:
         [(plan,)] = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {compiled}".encode()).fetchall()
     assert read_rows(plan[0]["Plan"]) < 2_000
