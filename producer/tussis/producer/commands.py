@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from tussis.shared.errors import InvalidJob
+from tussis.shared.recommended_metadata import check_recommended
+
 if TYPE_CHECKING:
     from tussis.producer.jobs import JobRequest
     from tussis.producer.report import EnqueueReport
@@ -25,6 +28,10 @@ def _json_object(text: str) -> dict[str, Any]:
         raise click.BadParameter(f"not JSON: {error}") from None
     if not isinstance(read, dict):
         raise click.BadParameter('not a JSON object: write for example \'{"site": "north"}\'')
+    try:
+        check_recommended(read)
+    except InvalidJob as error:
+        raise click.BadParameter(str(error)) from None
     return read
 
 
@@ -56,7 +63,12 @@ def _json_object(text: str) -> dict[str, Any]:
     show_default=True,
     help="The kind of worker that analyses the recordings.",
 )
-@click.option("--metadata", type=_json_object, metavar="JSON", help="A JSON object, stored with the recording.")
+@click.option(
+    "--metadata",
+    type=_json_object,
+    metavar="JSON",
+    help="A JSON object, stored with the recording. Recommended names: recorded_at, site, subject.",
+)
 @click.option("--again", is_flag=True, help="Analyse recordings again that already have a result.")
 @click.option("--no-head", is_flag=True, help="Do not request the entity tag from S3; the job id is then random.")
 @click.option("--dry-run", is_flag=True, help="Print the recordings that would be enqueued; send nothing.")

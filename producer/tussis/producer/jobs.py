@@ -11,6 +11,7 @@ from tussis.shared.coverage import coverage_named
 from tussis.shared.errors import InvalidJob
 from tussis.shared.messages import Job, device_named, job_id_for, normalise_etag, random_id
 from tussis.shared.queues import DEFAULT_PRIORITY
+from tussis.shared.recommended_metadata import check_recommended
 from tussis.shared.uris import parse_s3_uri, shown
 
 
@@ -21,7 +22,8 @@ class JobRequest:
     ``version_id`` or ``etag`` pins its content; without them, the producer gets them from S3. ``model`` is ``name`` or
     ``name@version``. With ``model`` None the worker selects the model, and with ``profile`` None the profile.
     ``priority`` is 0 (first) to 9. ``device`` is ``"any"``, ``"cpu"`` or ``"gpu"``. ``metadata`` is plain JSON and is
-    stored with the recording. ``again`` requests a new analysis even if one exists. ``coverage`` is ``"head"`` or
+    stored with the recording; the values of the recommended names ``recorded_at``, ``site`` and ``subject`` are checked
+    (``docs/enqueue.md``). ``again`` requests a new analysis even if one exists. ``coverage`` is ``"head"`` or
     ``"full"``; None selects the coverage of the model.
     """
 
@@ -83,7 +85,7 @@ def job_for(request: JobRequest, enqueued_at: float) -> Job:
         )
     else:
         job_id = random_id()
-    return Job(
+    job = Job(
         job_id=job_id,
         bucket=address.bucket,
         key=address.key,
@@ -98,6 +100,8 @@ def job_for(request: JobRequest, enqueued_at: float) -> Job:
         coverage=coverage,
         metadata={} if request.metadata is None else _plain(request.metadata),
     )
+    check_recommended(job.metadata)
+    return job
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,10 @@ from tests.support.pack import entries
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.dsp.profiles import profile_named
+from tussis.shared.errors import InvalidJob
 from tussis.shared.messages import envelope
 from tussis.shared.queues import Device, list_key
+from tussis.shared.recommended_metadata import check_recommended
 from tussis.shared.states import AnalysisState
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
@@ -156,6 +158,21 @@ def test_a_message_may_name_the_served_model(deployment: Deployment) -> None:
     deployment.wait_drained(60)
     deployment.assert_accounted()
     assert len({deployment.analysis(job).id for job in named}) == 1
+
+
+def test_a_message_with_metadata_that_the_producer_refuses_is_analysed(deployment: Deployment) -> None:
+    """It waits since before the upgrade, or its producer is in another language. Its metadata is stored as sent."""
+    sent = {"recorded_at": "2026-11-22T14:30", "site": "", "subject": 17}
+    with pytest.raises(InvalidJob):
+        check_recommended(sent)
+    job = deployment.enqueue("a.wav", wav(0.5), metadata=sent)
+
+    deployment.worker(concurrency=1)
+    deployment.wait_drained(60)
+
+    deployment.assert_accounted()
+    assert deployment.analysis(job).state is AnalysisState.SUCCEEDED
+    assert deployment.analysis(job).metadata == sent
 
 
 def test_unreadable_messages_become_dead_letters_and_the_queue_moves_on(

@@ -168,6 +168,8 @@ def test_what_is_wrong_with_the_call_or_the_object_is_said_and_nothing_is_sent(
     refused(lambda: producer.enqueue(uri, priority=10), InvalidJob, "priority")
     refused(lambda: producer.enqueue(uri, device="tpu"), InvalidJob, "device")
     refused(lambda: producer.enqueue(uri, metadata={"t": "x" * 70_000}), MessageTooLarge, "shorten")
+    refused(lambda: producer.enqueue(uri, metadata={"recorded_at": "2026-11-22T14:30"}), InvalidJob, "no offset")
+    refused(lambda: producer.enqueue(uri, metadata={"site": "a\nb"}), InvalidJob, "site must be")
     assert broker.keys() == []
 
 

@@ -121,6 +121,20 @@ def test_a_list_on_standard_input(run: Run, bucket: Bucket, broker: redis.Redis)
     assert result.stderr.endswith("2 enqueued, 1 open already, 1 refused\n")
 
 
+def test_a_wrong_recorded_at_on_a_line_refuses_this_line_in_one_line(run: Run, broker: redis.Redis) -> None:
+    times = ["2026-11-22T14:30", "2026-11-22T14:30+01:00"]
+    records = [{"uri": f"s3://clinic/{n}.wav", "metadata": {"recorded_at": time}} for n, time in enumerate(times)]
+
+    result = run("-", "--no-head", stdin="\n".join(map(json.dumps, records)))
+
+    assert result.exit_code == 1
+    assert [uri for _, uri in lines(result)] == ["s3://clinic/1.wav"]
+    refusal, summary = result.stderr.splitlines()
+    assert refusal.startswith("tussis: s3://clinic/0.wav: metadata recorded_at has no offset from UTC")
+    assert summary == "1 enqueued, 1 refused"
+    assert len(open_jobs(broker)) == 1
+
+
 def test_an_empty_list_is_no_fault(run: Run) -> None:
     result = run("-", stdin="")
 
@@ -194,6 +208,8 @@ def test_quiet_prints_the_summary_alone(run: Run, bucket: Bucket) -> None:
         ["s3://clinic/a.wav", "--device", "tpu"],
         ["s3://clinic/a.wav", "--metadata", "[]"],
         ["s3://clinic/a.wav", "--metadata", "{"],
+        ["s3://clinic/a.wav", "--metadata", '{"recorded_at": "2026-11-22T14:30"}'],
+        ["s3://clinic/a.wav", "--metadata", '{"subject": ""}'],
         ["s3://clinic/a.wav", "--colour"],
     ],
 )

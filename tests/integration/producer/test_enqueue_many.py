@@ -81,6 +81,7 @@ def test_each_is_refused_alone_and_in_its_place(producer: Producer, bucket: Buck
                 "s3://no-such-bucket-here/a.wav",
                 JobRequest(bucket.uri("pinned.wav"), etag="e"),
                 JobRequest(bucket.uri("told-too-much.wav"), etag="e", metadata={"t": "x" * 70_000}),
+                JobRequest(bucket.uri("no-offset.wav"), etag="e", metadata={"recorded_at": "2026-11-22T14:30"}),
             ]
         )
     )
@@ -93,8 +94,9 @@ def test_each_is_refused_alone_and_in_its_place(producer: Producer, bucket: Buck
         BucketMissing,
         type(None),
         MessageTooLarge,
+        InvalidJob,
     ]
-    assert [item.sent for item in items] == [True, False, False, False, False, True, False]
+    assert [item.sent for item in items] == [True, False, False, False, False, True, False, False]
     assert sorted(item.job_id for item in items if item.job_id) == sorted(open_jobs(broker))
     assert items[1].request.uri == bucket.uri("missing.wav")
 

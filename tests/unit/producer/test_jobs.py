@@ -55,6 +55,11 @@ def test_all_fields_reach_the_job() -> None:
     assert (job.priority, job.device, job.again, job.metadata) == (0, Device.GPU, True, {"a": [1]})
 
 
+def test_recommended_metadata_stays_as_sent() -> None:
+    sent = {"recorded_at": "2026-11-22 14:30+0100", "site": " north ", "subject": None, "other": 1}
+    assert job_for(JobRequest(URI, metadata=sent), 1.0).metadata == sent
+
+
 def test_metadata_may_be_any_mapping() -> None:
     assert job_for(JobRequest(URI, metadata=MappingProxyType({"a": 1})), 1.0).metadata == {"a": 1}
 
@@ -74,6 +79,9 @@ def test_metadata_may_be_any_mapping() -> None:
         ({"device": "tpu"}, "device"),
         ({"metadata": [1]}, "metadata"),
         ({"metadata": {"at": object()}}, "metadata"),
+        ({"metadata": {"recorded_at": "2026-11-22T14:30"}}, "recorded_at has no offset"),
+        ({"metadata": {"site": ""}}, "site must be"),
+        ({"metadata": MappingProxyType({"subject": 7})}, "subject must be"),
         ({"again": "yes"}, "again"),
     ],
 )
