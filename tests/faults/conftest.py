@@ -51,6 +51,7 @@ SCENARIOS: Final = {
     35: "the connection to the device process disturbed",
     36: "hostile entries and remote control through the broker",
     37: "recordings that crashed the decoder: 8 channels, speakers in an order of their own",
+    38: "a worker stopped or killed in the middle of a long recording",
 }
 
 Results = defaultdict[int, list[tuple[str, float]]]

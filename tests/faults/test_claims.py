@@ -203,7 +203,10 @@ def test_a_database_that_was_restored_under_a_worker_keeps_the_models_apart(depl
     del deployment.jobs[before.job_id]
 
     url = deployment.environment["TUSSIS_DATABASE_URL"]
-    execute(url, "TRUNCATE models, recordings, analyses, attempts, jobs, bags, segments RESTART IDENTITY")
+    execute(
+        url,
+        "TRUNCATE models, recordings, analyses, attempts, jobs, bags, segments, events, bag_progress RESTART IDENTITY",
+    )
     for number in range(3):
         deployment.store.register_model(model_facts(version=str(number), sha256=f"{number}" * 64))
     after = [deployment.enqueue(f"{number}.wav", wav(0.5, seed=number)) for number in range(3)]

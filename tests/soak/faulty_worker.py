@@ -184,12 +184,11 @@ def main() -> None:
     from tussis.worker.device import host
     from tussis.worker.device.scorer import DeviceScorer
     from tussis.worker.parent import transport
-    from tussis.worker.pipeline import child, tasks
-    from tussis.worker.pipeline import process as pipeline
+    from tussis.worker.pipeline import child, prepare, tasks
     from tussis.worker.status.rundir import RunDir
 
     # Each module or class gets one wrapped call, under the name by which it is called there.
-    vars(pipeline)["decode"] = _wrapped(vars(pipeline)["decode"])
+    vars(prepare)["decode"] = _wrapped(vars(prepare)["decode"])
     vars(tasks)["act"] = _killing(vars(tasks)["act"])
     vars(child)["open_chosen"] = _slow(vars(child)["open_chosen"])
     setattr(RunDir, "beat", _stuck(RunDir.beat))  # noqa: B010 - mypy takes no assignment to a method

@@ -80,7 +80,7 @@ class Deployment:
         etag = fields.pop("etag", None)
         if etag is None and data is not None:
             etag = normalise_etag(self.bucket.client.head_object(Bucket=self.bucket.name, Key=key)["ETag"])
-        named = {name: fields.get(name) for name in ("version_id", "model", "profile")}
+        named = {name: fields.get(name) for name in ("version_id", "model", "profile", "coverage")}
         fields.setdefault(
             "job_id",
             str(uuid.uuid4())

@@ -149,7 +149,10 @@ def a_result(count: int = 4, probability: float = 0.8, **changes: Any) -> Result
         "decision": probability > 0.61,
         "threshold": 0.61,
         "bags": one_bag(
-            0.5 * count, changes.get("bag_probability", probability), changes.get("bag_logit", 1.386), count
+            changes.get("analyzed_s", 0.5 * count),
+            changes.get("bag_probability", probability),
+            changes.get("bag_logit", 1.386),
+            count,
         ),
         "segments": SegmentScores(
             start_s=starts,

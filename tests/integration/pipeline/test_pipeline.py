@@ -39,7 +39,8 @@ def test_every_recording_of_the_pack_gets_the_reference_s_scores_or_its_error(
     expected["wav_data_size_zero.wav"] = replace(expected["wav_data_size_zero.wav"], expected="ok")
     jobs = {name: deployment.enqueue(name, (pack / entry.path).read_bytes()) for name, entry in expected.items()}
 
-    deployment.worker()
+    # The pack proposes a limit of one hour.
+    deployment.worker(max_duration_s=3600)
     deployment.wait_drained(180)
 
     deployment.assert_accounted(failures=sum(entry.error_class is not None for entry in expected.values()))

@@ -117,7 +117,9 @@ def parts_of(canonical: str) -> dict[str, Any]:
         values.append(rest[: int(length)].decode() or None)
         assert rest[int(length) : int(length) + 1] == b","
         rest = rest[int(length) + 1 :]
-    return dict(zip(("bucket", "key", "version_id", "etag", "model", "profile"), values, strict=True))
+    names = ("bucket", "key", "version_id", "etag", "model", "profile", "coverage")
+    assert len(values) in (6, 7)
+    return dict(zip(names, values, strict=False))
 
 
 def placeholders(job: Job) -> dict[str, str]:

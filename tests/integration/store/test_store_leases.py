@@ -126,7 +126,11 @@ class TestTheModelOfAClaim:
         self, store: Store, store_url: str, model: ModelFacts
     ) -> None:
         """Given a model number that now belongs to another model, then a claim finds the right one."""
-        execute(store_url, "TRUNCATE models, recordings, analyses, attempts, jobs, bags, segments RESTART IDENTITY")
+        execute(
+            store_url,
+            "TRUNCATE models, recordings, analyses, attempts, jobs, bags, segments, events, bag_progress "
+            "RESTART IDENTITY",
+        )
         for number in range(3):
             store.register_model(model_facts(version=f"other-{number}", sha256=f"{number}" * 64))
 

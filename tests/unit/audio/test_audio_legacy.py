@@ -121,7 +121,7 @@ def test_ffmpeg_stops_at_the_limit_on_duration() -> None:
 
 def test_ffmpeg_stops_at_the_limit_on_memory() -> None:
     data = encoded(cough_like(4.0, 8_000), 8_000, "ogg", "libopus")
-    limits = Limits(max_decoded_bytes=100_000)
+    limits = Limits(whole_bytes=100_000)
 
     with pytest.raises(TooLong):
         decode(data, limits, Decoder.PYDUB)

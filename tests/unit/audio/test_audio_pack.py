@@ -17,7 +17,8 @@ from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.samples import Audio
 
-LIMITS: Final = Limits()
+#: The pack proposes a limit of one hour.
+LIMITS: Final = Limits(max_duration_s=3600.0)
 RATES: Final = {"8k": 8_000, "16k": 16_000, "44k": 44_100, "48k": 48_000}
 
 #: Block codecs pad: AAC and MP3 by a frame at either end, ADPCM by up to a block of a quarter second.

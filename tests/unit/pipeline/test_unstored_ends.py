@@ -54,6 +54,7 @@ class Ledger:
 class Scorer:
     class manifest:
         profile = "documented"
+        coverage = "head"
         name = "cough"
         version = "1"
 

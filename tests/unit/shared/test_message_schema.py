@@ -34,6 +34,7 @@ _good: dict[str, st.SearchStrategy[Any]] = {
     "etag": st.none() | st.from_regex(r'[!#-~]{1,30}|(W/)?"[!#-~]{1,30}"', fullmatch=True),
     "model": st.none() | st.from_regex(r"[A-Za-z0-9._-]{1,20}(@[A-Za-z0-9._+-]{1,20})?", fullmatch=True),
     "profile": st.none() | st.from_regex(r"[a-z0-9_]{1,20}", fullmatch=True),
+    "coverage": st.none() | st.sampled_from(["head", "full"]),
     "priority": st.integers(0, 9),
     "device": st.sampled_from(["any", "cpu", "gpu"]),
     "again": st.booleans(),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tussis.shared.coverage import Coverage
 from tussis.shared.errors import InvalidJob, InvalidUri, MalformedMessage, MessageTooLarge, UnknownMessageVersion
 from tussis.shared.messages import (
     JOB_NAMESPACE,
@@ -129,6 +130,8 @@ def test_a_message_without_a_version_is_refused() -> None:
         ({"device": "tpu"}, "device"),
         ({"device": None}, "device"),
         ({"again": 1}, "again"),
+        ({"coverage": "tail"}, "coverage"),
+        ({"coverage": 1}, "coverage"),
         ({"reopen": "yes"}, "reopen"),
         ({"metadata": []}, "metadata"),
         ({"metadata": None}, "metadata"),
@@ -207,6 +210,22 @@ def test_every_part_changes_the_job_id() -> None:
     assert len({base, *others}) == len(others) + 1
     assert base == job_id_for("bucket", "key", **parts)
     assert uuid.UUID(base).version == 5
+
+
+def test_only_a_named_coverage_changes_the_job_id_and_the_message() -> None:
+    """Given a job without a coverage, then a worker of the first version reads it, under the id that it had before."""
+    parts = {"version_id": None, "etag": "e", "model": None, "profile": None}
+    base, none, head, full = (
+        job_id_for("bucket", "key", **parts, **named)
+        for named in ({}, {"coverage": None}, {"coverage": "head"}, {"coverage": "full"})
+    )
+    assert base == none
+    assert len({base, head, full}) == 3
+    assert "coverage" not in json.loads(job().to_json())
+    named = job(coverage=Coverage.FULL)
+    assert json.loads(named.to_json())["coverage"] == "full"
+    assert parse_message_text(named.to_json()) == named
+    assert parse_message(json.loads(job().to_json()) | {"coverage": None}).coverage is None
 
 
 @pytest.mark.parametrize("number", range(64))

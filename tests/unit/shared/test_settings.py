@@ -22,7 +22,7 @@ def test_an_environment_without_settings_gives_the_defaults() -> None:
     settings = load_settings()
 
     assert settings.broker_url is None
-    assert settings.max_bytes == 104_857_600
+    assert settings.max_bytes == 419_430_400
     assert settings.concurrency >= 1
 
 

@@ -19,7 +19,7 @@ from tussis.worker.pipeline.watchdog import Stages
 
 _log = logs.get("pipeline")
 
-SAVE_EVERY_S: Final = 15.0
+SAVE_EVERY_S: Final = 5.0
 """Seconds between two savings of the finished bags: the most work on them that a crash can lose."""
 
 
@@ -38,7 +38,7 @@ def score_bags(
     try:
         while not scored.complete:
             _score_next(scored, waveform, claim, context, stages)
-            if time.monotonic() - saved_at > SAVE_EVERY_S:
+            if not scored.complete and time.monotonic() - saved_at > SAVE_EVERY_S:
                 _save(scored, claim, context)
                 saved_at = time.monotonic()
     except Stopping:
