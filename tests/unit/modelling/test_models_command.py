@@ -50,6 +50,7 @@ def test_init_writes_what_it_was_told_and_prints_it(bare: Path) -> None:
         "threshold": 0.61,
         "provenance": "site A, March",
         "parent": None,
+        "coverage": "full",
     }
     for said in (f"wrote {bare.with_suffix('.json')}", "cough@3", "training", "0.61", "site A, March"):
         assert said in result.output

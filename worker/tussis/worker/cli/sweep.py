@@ -133,9 +133,10 @@ def sweep(
         "prefix": address.uri,
         "model": model or request.criteria.sha256,
         "profile": profile,
-        "coverage": coverage,
         "retry": retry_failed,
     }
+    if coverage is not None:  # a file from before there was a choice stays valid
+        identity["coverage"] = coverage
     progress = None if resume is None else read_progress(resume, identity)
     s3 = s3_client(settings)
     with (
