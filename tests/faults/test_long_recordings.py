@@ -32,7 +32,7 @@ def test_a_long_recording_goes_on_after_its_finished_bags(
     done = wait_until(saved, 120, "finished bags in the store")
     shown = deployment.tussis("job", job.job_id, "--json")
     assert shown.wait(30) == 0
-    progress = json.loads(shown.text)["progress"]
+    progress = json.loads("\n".join(shown.stdout))["progress"]
     assert progress["bags_total"] == 25
     assert done <= progress["bags_done"] < 25
     first.signal(blow)
