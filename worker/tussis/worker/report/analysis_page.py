@@ -125,7 +125,8 @@ def _sound_figures(sound: Sound, span_s: float, *, seek: bool) -> list[str]:
             f"Waveform of the first {span_s:.1f} s, normalised and filtered.",
             plots.waveform(sound.envelope, sound.envelope_column_s / span_s),
             "Waveform, normalised and filtered as for the model. "
-            f"Reduced for display: each column has the lowest and highest sample of {1000 * sound.envelope_column_s:.0f} ms.",
+            "Reduced for display: each column has the lowest and highest sample of "
+            f"{1000 * sound.envelope_column_s:.0f} ms.",
             below=axis,
             seek=seek,
         ),
@@ -134,7 +135,8 @@ def _sound_figures(sound: Sound, span_s: float, *, seek: bool) -> list[str]:
             f"Mel image of the first {span_s:.1f} s, 50 Hz to 4 kHz, as the model gets it.",
             plots.image(sound.mel_png, sound.span_s / span_s),
             "Mel image as the model gets it, 50 Hz (bottom) to 4 kHz (top). The model gets one image for each segment, "
-            "with low frequencies at the top and an empty margin. Each fourth image is shown, without its margin." + reduced,
+            "with low frequencies at the top and an empty margin. Each fourth image is shown, without its margin."
+            + reduced,
             below=axis,
             seek=seek,
         ),
@@ -156,7 +158,7 @@ def _scores(evidence: Evidence, span_s: float, *, seek: bool) -> str:
         + plots.level_line(EVENT_THRESHOLD, f"events {EVENT_THRESHOLD:g}")
     )
     caption = (
-        "Probability of each segment of 2 s, drawn at its middle, from 0 (bottom) to 1 (top), and cough events (shaded). "
+        "Probability of each segment of 2 s, drawn at its middle, from 0 (bottom) to 1 (top). Cough events are shaded. "
         "An event needs a probability above the dashed line in every segment that covers it."
     )
     if each > 1:
@@ -188,12 +190,13 @@ def _events(evidence: Evidence) -> list[str]:
         )
         for event in evidence.events[:_ROWS]
     ]
-    explained = "A cough event is a bout of one or more coughs. Its times are multiples of 0.5 s."
+    explained = "A cough event is a bout of one or more coughs. Its times are multiples of 0.5 s. The numbers are its highest and its mean "
+        "probability."
     if playable:
         explained += " A button plays the recording from the start of the event."
     return [
         paragraph(explained, "soft"),
-        table("Cough events", ("start", "end", "highest probability", "mean probability"), rows, range(4)),
+        table("Cough events", ("start", "end", "highest", "mean"), rows, range(4)),
         _cut(len(evidence.events), "events"),
     ]
 
@@ -289,10 +292,8 @@ def _cut(count: int, name: str) -> str:
 
 
 def _colophon(evidence: Evidence) -> str:
-    contains = (
-        " It contains the recording." if evidence.sound is not None and evidence.sound.wav is not None else ""
-    )
+    contains = " It contains the recording." if evidence.sound is not None and evidence.sound.wav is not None else ""
     return (
         f"Made by Tussis {evidence.version} at {moment(evidence.made_at)}. This file loads nothing from a network."
-        f"{contains} Tussis is not a medical device."
+        f"{contains} A result is the output of a model. It is not a diagnosis."
     )

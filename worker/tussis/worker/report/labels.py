@@ -34,7 +34,9 @@ def read_labels(path: Path) -> dict[str, bool]:
     try:
         missing = {"uri", "label"} - set(reader.fieldnames or ())
         if missing:
-            raise LabelsInvalid(f"{path} has no column {' and no column '.join(sorted(missing))}: write uri,label first")
+            raise LabelsInvalid(
+                f"{path} has no column {' and no column '.join(sorted(missing))}: write uri,label first"
+            )
         labels: dict[str, bool] = {}
         for row in reader:
             place = f"{path}, line {reader.line_num}"
@@ -44,7 +46,9 @@ def read_labels(path: Path) -> dict[str, bool]:
             except InvalidUri as error:
                 raise LabelsInvalid(f"{place}: {error}") from None
             if label not in _LABELS:
-                raise LabelsInvalid(f"{place}: {shown(row['label'])} is not a label: write cough or no-cough, or 1 or 0")
+                raise LabelsInvalid(
+                    f"{place}: {shown(row['label'])} is not a label: write cough or no-cough, or 1 or 0"
+                )
             if labels.setdefault(uri, _LABELS[label]) != _LABELS[label]:
                 raise LabelsInvalid(f"{place}: {shown(uri)} has another label in an earlier line")
     except csv.Error as error:

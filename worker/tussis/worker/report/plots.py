@@ -15,7 +15,7 @@ from tussis.worker.report.words import clock
 #: Distances between the labels of a time axis, seconds.
 _STEPS: Final = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 #: The most labels of an axis: on a phone they must not touch.
-_LABELS: Final = 5
+_LABELS: Final = 6
 #: Height of the inner drawing of a curve; its width is 1000.
 _HEIGHT: Final = 100
 
@@ -72,9 +72,8 @@ def waveform(envelope: Sequence[Segment2], column_share: float) -> str:
     upper = [f"{index * width:.2f} {_at(high, -1, 1):.2f}" for index, (_, high) in enumerate(envelope)]
     lower = [f"{index * width:.2f} {_at(low, -1, 1):.2f}" for index, (low, _) in enumerate(envelope)]
     # The mean of a column may be away from zero; a thin line keeps silence visible.
-    return (
-        f'<line x1="0" x2="100%" y1="50%" y2="50%" class="line-even"/>'
-        + stretched(f'<path class="fill-wave" d="M{" L".join([*upper, *reversed(lower)])} Z"/>')
+    return '<line x1="0" x2="100%" y1="50%" y2="50%" class="line-even"/>' + stretched(
+        f'<path class="fill-wave" d="M{" L".join([*upper, *reversed(lower)])} Z"/>'
     )
 
 
@@ -107,9 +106,10 @@ def level_line(level: float, label: str) -> str:
     """A dashed line at a level from 0 to 1, with its label at the right."""
     y = 100 * (1 - level)
     # Above the line, unless the label would leave the drawing.
+    shift = "1.1em" if level > 0.85 else "-0.3em"
     return (
         f'<line class="line-limit" x1="0" x2="100%" y1="{y:.2f}%" y2="{y:.2f}%"/>'
-        f'<text x="99%" y="{y:.2f}%" dy="{"1.1em" if level > 0.85 else "-0.3em"}" text-anchor="end">{text(label)}</text>'
+        f'<text x="99%" y="{y:.2f}%" dy="{shift}" text-anchor="end">{text(label)}</text>'
     )
 
 

@@ -35,7 +35,15 @@ MEL_COLUMNS: Final = 2_016
 _HOP_COLUMNS: Final = IMAGE_SIZE * HOP_SAMPLES // SEGMENT_SAMPLES
 _HOPS_A_SEGMENT: Final = SEGMENT_SAMPLES // HOP_SAMPLES
 #: Colours from the lowest to the highest value. Their lightness rises evenly, so the picture also reads in grey.
-_COLOURS: Final = ((0, 0, 4), (40, 11, 84), (101, 21, 110), (159, 42, 99), (212, 72, 66), (245, 125, 21), (252, 255, 164))
+_COLOURS: Final = (
+    (0, 0, 4),
+    (40, 11, 84),
+    (101, 21, 110),
+    (159, 42, 99),
+    (212, 72, 66),
+    (245, 125, 21),
+    (252, 255, 164),
+)
 
 
 def sound_of(waveform: Waveform, coverage: Coverage, *, with_wav: bool) -> Sound:

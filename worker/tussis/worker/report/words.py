@@ -11,7 +11,7 @@ WARNINGS: Final = {
     "silent": "The recording has no sound. Do not count it as “no cough”.",
     "very_quiet": "The recording is very quiet, and the noise of the recorder is amplified with the sound.",
     "one_channel_silent": "One channel is silent. The answer comes from the other channels.",
-    "channels_cancel": "The channels cancel each other, so the analysed mean has lost the sound. Do not use the answer.",
+    "channels_cancel": "The channels cancel each other, so their mean has lost the sound. Do not use the answer.",
     "dc_offset": "The recorder adds a constant to the samples. The answer is usable.",
     "truncated": "The file ended early, or a part of it could not be decoded. Coughs in that part are not counted.",
     "mostly_padding": "The recording is shorter than 1 s: more than half of each segment is silence that Tussis added.",
