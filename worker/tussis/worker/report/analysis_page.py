@@ -190,8 +190,10 @@ def _events(evidence: Evidence) -> list[str]:
         )
         for event in evidence.events[:_ROWS]
     ]
-    explained = "A cough event is a bout of one or more coughs. Its times are multiples of 0.5 s. The numbers are its highest and its mean "
-        "probability."
+    explained = (
+        "A cough event is a bout of one or more coughs. Its times are multiples of 0.5 s. The numbers are its highest "
+        "and its mean probability."
+    )
     if playable:
         explained += " A button plays the recording from the start of the event."
     return [
