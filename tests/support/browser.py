@@ -107,6 +107,7 @@ def chromium() -> Iterator[Page]:
         pytest.skip(f"none of {', '.join(PROGRAMS)} is installed")
     theirs_in, ours_out = os.pipe()
     ours_in, theirs_out = os.pipe()
+    assert min(theirs_in, theirs_out) > 4
     options = [
         "--headless",
         "--no-sandbox",
@@ -117,7 +118,8 @@ def chromium() -> Iterator[Page]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         # The browser reads commands from 3 and answers on 4. Its own output would fill the screen.
         words = [program, *options, f"--user-data-dir={profile}"]
-        shell = ["/bin/sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *words]
+        # bash, because dash reads only one digit of a descriptor. No descriptor of ours is 3 or 4: pytest has those.
+        shell = ["bash", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "bash", *words]
         browser = subprocess.Popen(
             shell, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

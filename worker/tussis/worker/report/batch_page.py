@@ -92,7 +92,9 @@ def _days(batch: Batch) -> list[str]:
             plots.stacks(columns),
             f"Results and failures for each {name} (UTC), from {first} to {last}. The highest column has {highest:,}.",
         ),
-        details("Table", table(f"For each {name}", (name, *(key for key, _ in _KINDS)), rows, (1, 2, 3))),
+        details(
+            f"Each {name} as a table", table(f"For each {name}", (name, *(key for key, _ in _KINDS)), rows, (1, 2, 3))
+        ),
     ]
 
 

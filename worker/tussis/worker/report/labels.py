@@ -52,7 +52,7 @@ def read_labels(path: Path) -> dict[str, bool]:
             if labels.setdefault(uri, _LABELS[label]) != _LABELS[label]:
                 raise LabelsInvalid(f"{place}: {shown(uri)} has another label in an earlier line")
     except csv.Error as error:
-        raise LabelsInvalid(f"{path}, line {reader.line_num}: {error}") from None
+        raise LabelsInvalid(f"{path}, line {reader.line_num + 1}: {error}") from None
     if not labels:
         raise LabelsInvalid(f"{path} has no labels")
     return labels
