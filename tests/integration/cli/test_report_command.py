@@ -158,6 +158,7 @@ def test_a_batch_with_labels(deployment: Deployment, model: ModelFacts, report: 
         (["9" * 30], 2, "is neither a URI"),
         (["1", "--prefix", "s3://clinic/"], 2, "filters and --labels need --batch"),
         (["1", "--labels", "x.csv"], 2, "filters and --labels need --batch"),
+        (["1", "--out", "a.html", "--png", "a.html"], 2, "--out and --png name the same file"),
         (["1", "--batch"], 2, "--batch takes filters"),
         (["--batch", "--png", "x.png"], 2, "--batch takes filters"),
         (["77"], 1, "no analysis has the id 77"),
@@ -181,5 +182,8 @@ def test_a_wrong_call_is_one_line(report: Report, words: list[str], status: int,
 def test_the_labels_are_not_overwritten(deployment: Deployment, report: Report) -> None:
     Path("labels.csv").write_text("uri,label\ns3://clinic/a.wav,1\n")
 
-    assert report("--batch", "--labels", "labels.csv", "--out", "labels.csv").exit_code != 0
+    done = report("--batch", "--labels", "labels.csv", "--out", "./labels.csv")
+
+    assert done.exit_code == 1
+    assert "it is the file of labels" in done.stderr
     assert Path("labels.csv").read_text().startswith("uri,label")

@@ -21,7 +21,7 @@ def test_the_known_example() -> None:
     assert found.auroc == pytest.approx(0.75)
     assert found.average_precision == pytest.approx(0.8333333)
     assert found.roc == [(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)]
-    assert found.precision_recall == [(0.5, 1), (0.5, 0.5), (1, pytest.approx(2 / 3)), (1, 0.5)]
+    assert found.precision_recall == [(0.5, 1), (0.5, 0.5), (1, 2 / 3), (1, 0.5)]
 
 
 def test_equal_probabilities_are_one_point() -> None:
@@ -45,7 +45,7 @@ def test_the_area_is_the_share_of_pairs_in_order(scored: list[tuple[float, bool]
     pairs = [(cough > other) + (cough == other) / 2 for cough in coughs for other in others]
     assert found.auroc == pytest.approx(sum(pairs) / len(pairs))
     assert found.roc[-1] == (1, 1)
-    assert found.precision_recall[-1] == (1, pytest.approx(len(coughs) / len(scored)))
+    assert found.precision_recall[-1] == pytest.approx((1, len(coughs) / len(scored)))
     assert list(found.roc) == sorted(found.roc)
 
 

@@ -93,6 +93,8 @@ def report(
             raise click.UsageError("--batch takes filters: it takes no URI or analysis id, no --png and no --no-audio")
     elif source is None:
         raise click.UsageError("give the URI of a recording or the id of an analysis, or --batch")
+    elif out is not None and out == png:
+        raise click.UsageError("--out and --png name the same file")
     elif wanted != ResultFilter() or labels is not None:
         raise click.UsageError("filters and --labels need --batch")
     settings = load_settings()
@@ -105,12 +107,15 @@ def report(
 
 
 def _write_batch(store: Store, wanted: ResultFilter, labels: Path | None, out: Path) -> None:
+    from tussis.shared.errors import OutputUnwritable
     from tussis.worker.local_files import check_output
     from tussis.worker.report.batch import Batch
     from tussis.worker.report.batch_page import batch_page
     from tussis.worker.report.labels import read_labels
 
-    check_output(out, labels)
+    check_output(out)
+    if labels is not None and out.exists() and labels.exists() and out.samefile(labels):
+        raise OutputUnwritable(f"cannot write {out}: it is the file of labels")
     batch = Batch({} if labels is None else read_labels(labels))
     for analysis in store.results(wanted):
         batch.add(analysis)
