@@ -207,12 +207,16 @@ def _gather(
 
 def _listen(analysis: Analysis, settings: Settings, *, with_audio: bool) -> tuple[Sound | None, str]:
     """The sound, or why there is none: the object is missing or changed, or it cannot be read from here."""
+    import torch
+
     from tussis.shared.errors import SettingsInvalid, TussisError
     from tussis.shared.s3 import s3_client
     from tussis.worker.report.listening import sound_of_analysis
 
     if not analysis.etag:
         return None, "No object was found when the recording was to be analysed."
+    # On a busy machine several threads wait for each other: two hours took more than 6 min instead of 30 s.
+    torch.set_num_threads(1)
     try:
         return sound_of_analysis(analysis, s3_client(settings), settings, with_audio=with_audio), ""
     except SettingsInvalid:
