@@ -161,7 +161,7 @@ def test_a_long_recording_says_that_it_is_reduced() -> None:
     assert points[0] == (2.0, scores[2])
     page = Read(analysis_page(evidence))
     assert "each point is the highest of 3 segments" in page.text
-    assert "each column has the highest values of" in page.text
+    assert "each column is the mean of" in page.text
     assert "The first 2,000 of 3,000 segments." in page.text
 
 

@@ -115,9 +115,7 @@ def _time(evidence: Evidence) -> list[str]:
 def _sound_figures(sound: Sound, span_s: float, *, seek: bool) -> list[str]:
     axis = plots.time_axis(span_s)
     reduced = (
-        f" Reduced for display: each column has the highest values of {sound.mel_column_s:.2f} s."
-        if sound.mel_reduced
-        else ""
+        f" Reduced for display: each column is the mean of {sound.mel_column_s:.2f} s." if sound.mel_reduced else ""
     )
     return [
         plots.figure(
@@ -126,7 +124,7 @@ def _sound_figures(sound: Sound, span_s: float, *, seek: bool) -> list[str]:
             plots.waveform(sound.envelope, sound.envelope_column_s / span_s),
             "Waveform, normalised and filtered as for the model. "
             "Reduced for display: each column has the lowest and highest sample of "
-            f"{1000 * sound.envelope_column_s:.0f} ms.",
+            f"{sound.envelope_column_s:.2g} s.",
             below=axis,
             seek=seek,
         ),

@@ -27,7 +27,7 @@ class Sound:
     mel_column_s: float
     """Seconds in a column of the picture."""
     mel_reduced: bool
-    """Whether each column has the highest values of several columns of the images."""
+    """Whether each column is the mean of several columns of the images."""
     wav: bytes | None
     """The whole recording, one channel at 16 kHz in 16 bits. None if it is not embedded."""
 

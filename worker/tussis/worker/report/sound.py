@@ -56,7 +56,7 @@ def sound_of(waveform: Waveform, coverage: Coverage, *, with_wav: bool) -> Sound
     samples = (segments - 1) * HOP_SAMPLES + SEGMENT_SAMPLES
     highs = _Reduced(samples, WAVE_COLUMNS, np.max)
     lows = _Reduced(samples, WAVE_COLUMNS, np.min)
-    mel = _Reduced(samples * _HOP_COLUMNS // HOP_SAMPLES, MEL_COLUMNS, np.max)
+    mel = _Reduced(samples * _HOP_COLUMNS // HOP_SAMPLES, MEL_COLUMNS, np.mean)
     for index in range(-(-segments // MAX_SEGMENTS)):
         last = (index + 1) * MAX_SEGMENTS >= segments
         cut = waveform.bag(index)
