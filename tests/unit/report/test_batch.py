@@ -9,6 +9,8 @@ import pytest
 from tests.support.reports import NOON, an_analysis
 from tests.unit.report.test_analysis_page import EVIL, Read
 from tussis.shared.states import AnalysisState
+from tussis.shared.store.records import ResultFilter
+from tussis.worker.cli.report import filters_in_words
 from tussis.worker.report.batch import Batch
 from tussis.worker.report.batch_page import batch_page
 
@@ -118,3 +120,15 @@ def test_every_text_from_outside_is_escaped() -> None:
 
     assert not [name for name, _ in Read(content).elements if name in ("script", "img")]
     assert "\u202e" not in content
+
+
+def test_the_filters_in_words() -> None:
+    wanted = ResultFilter(since=NOON, decision=False, state=AnalysisState.SUCCEEDED, prefix="s3://clinic/")
+
+    assert filters_in_words(wanted) == [
+        "since 2026-03-01 12:00:00 UTC",
+        "decision no-cough",
+        "state succeeded",
+        "prefix s3://clinic/",
+    ]
+    assert filters_in_words(ResultFilter()) == []

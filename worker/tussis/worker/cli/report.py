@@ -128,7 +128,7 @@ def filters_in_words(wanted: ResultFilter) -> list[str]:
 
     words = []
     for name, value in asdict(wanted).items():
-        if value is None:
+        if value is None or (name != "decision" and not value):
             continue
         if name == "decision":
             value = "cough" if value else "no-cough"

@@ -19,7 +19,7 @@ _LABELS: Final = 6
 #: Height of the inner drawing of a curve; its width is 1000.
 _HEIGHT: Final = 100
 
-Segment2 = tuple[float, float]
+Pair = tuple[float, float]
 
 
 def ticks(span_s: float) -> list[tuple[float, str]]:
@@ -66,7 +66,7 @@ def figure(kind: str, label: str, inside: str, caption: str, *, below: str = "",
     )
 
 
-def waveform(envelope: Sequence[Segment2], column_share: float) -> str:
+def waveform(envelope: Sequence[Pair], column_share: float) -> str:
     """A waveform from the lowest and highest sample of each column. A column has this share of the axis."""
     width = 1000 * column_share
     upper = [f"{index * width:.2f} {_at(high, -1, 1):.2f}" for index, (_, high) in enumerate(envelope)]
@@ -85,7 +85,7 @@ def image(png: bytes, share: float) -> str:
     )
 
 
-def curve(points: Sequence[Segment2]) -> str:
+def curve(points: Sequence[Pair]) -> str:
     """A line through points whose coordinates are from 0 to 1. A single point is a short line."""
     if len(points) == 1:
         points = [(points[0][0] - 0.01, points[0][1]), (points[0][0] + 0.01, points[0][1])]
@@ -93,7 +93,7 @@ def curve(points: Sequence[Segment2]) -> str:
     return stretched(f'<path class="line-score" d="M{path}"/>')
 
 
-def bands(spans: Sequence[Segment2], kind: str) -> str:
+def bands(spans: Sequence[Pair], kind: str) -> str:
     """Parts of the axis from top to bottom. Positions are from 0 to 1. Each is at least 0.2 % wide."""
     return "".join(
         f'<rect class="{kind}" x="{100 * start:.3f}%" y="0" width="{max(0.2, 100 * (end - start)):.3f}%" '

@@ -29,7 +29,7 @@ from tussis.worker.report.evidence import Sound
 
 #: The most columns of the waveform: as many as a wide page has pixels.
 WAVE_COLUMNS: Final = 1_200
-#: The most columns of the mel picture: the images of a bag of 16 s are shown whole.
+#: The most columns of the mel picture: the images of a bag, 17.5 s, are shown whole.
 MEL_COLUMNS: Final = 2_016
 #: Columns of an image for each hop of 0.5 s.
 _HOP_COLUMNS: Final = IMAGE_SIZE * HOP_SAMPLES // SEGMENT_SAMPLES
