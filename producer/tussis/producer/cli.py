@@ -31,6 +31,7 @@ EXTRAS = {
     "av": "cpu",
     "celery": "cpu",
     "imageio_ffmpeg": "cpu",
+    "PIL": "cpu",
     "kombu": "cpu",
     "numpy": "cpu",
     "onnx": "cpu",

@@ -79,6 +79,12 @@ class JobUnknown(CallerError):
     error_class = "job_unknown"
 
 
+class AnalysisUnknown(CallerError):
+    """No analysis has this id or key."""
+
+    error_class = "analysis_unknown"
+
+
 class FailureUnknown(CallerError):
     """No failure matches."""
 
@@ -89,6 +95,12 @@ class FileUnreadable(CallerError):
     """The local file cannot be read."""
 
     error_class = "file_unreadable"
+
+
+class LabelsInvalid(CallerError):
+    """The file of labels is not valid."""
+
+    error_class = "labels_invalid"
 
 
 class TooFewRecordings(CallerError):

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, select, true, tuple_
 
+from tussis.shared.events import CoughEvent
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store.records import (
     Analysis,
@@ -20,7 +21,8 @@ from tussis.shared.store.records import (
     Segment,
 )
 from tussis.shared.store.result_filters import conditions
-from tussis.shared.store.schema import analyses, attempts, dead_letters, jobs, models, recordings, segments
+from tussis.shared.store.schema import analyses, attempts, dead_letters, events, jobs, models, recordings, segments
+from tussis.shared.uris import ObjectAddress
 
 #: Rows of one page. A listing needs memory for one page, whatever its length.
 PAGE = 500
@@ -145,6 +147,27 @@ def segments_of(connection: Connection, analysis_ids: Sequence[int]) -> dict[int
     for analysis_id, *fields in rows:
         found.setdefault(analysis_id, []).append(Segment(*fields))
     return {analysis_id: tuple(rows) for analysis_id, rows in found.items()}
+
+
+def events_of(connection: Connection, analysis_id: int) -> tuple[CoughEvent, ...]:
+    """The cough events of an analysis in order; empty if it has none."""
+    rows = connection.execute(
+        select(events.c.start_s, events.c.end_s, events.c.peak, events.c.mean, events.c.bins)
+        .where(events.c.analysis_id == analysis_id)
+        .order_by(events.c.event_index)
+    )
+    return tuple(CoughEvent(*row) for row in rows)
+
+
+def analyses_of_key(connection: Connection, address: ObjectAddress, limit: int) -> tuple[Analysis, ...]:
+    """The analyses of all contents of an object, newest first by ``created_at``, at most ``limit``."""
+    rows = connection.execute(
+        flat_analyses()
+        .where(recordings.c.bucket == address.bucket, recordings.c.key == address.key)
+        .order_by(analyses.c.created_at.desc(), analyses.c.id.desc())
+        .limit(limit)
+    )
+    return tuple(map(analysis_of, rows))
 
 
 def job_answer(connection: Connection, job_id: str) -> JobAnswer | None:

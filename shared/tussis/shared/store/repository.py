@@ -17,6 +17,7 @@ from sqlalchemy import Engine, func, inspect, select, table
 from sqlalchemy import column as sql_column
 
 from tussis.shared.errors import SchemaMismatch
+from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
 from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import claims, endings, failures, leases, progress, queries, refusals, served_models
@@ -44,6 +45,7 @@ from tussis.shared.store.records import (
 )
 from tussis.shared.store.schema import SCHEMA_REVISION, VERSION_TABLE
 from tussis.shared.store.server import check_server
+from tussis.shared.uris import ObjectAddress
 
 
 class Store:
@@ -228,6 +230,16 @@ class Store:
         """Analysis id -> its segments, in one query."""
         with database_errors(self.place), self._engine.connect() as connection:
             return queries.segments_of(connection, analysis_ids)
+
+    def events_of(self, analysis_id: int) -> tuple[CoughEvent, ...]:
+        """The cough events of an analysis in order; empty if it has none."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return queries.events_of(connection, analysis_id)
+
+    def analyses_of_key(self, address: ObjectAddress, limit: int) -> tuple[Analysis, ...]:
+        """The analyses of all contents of an object, newest first, at most ``limit``."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return queries.analyses_of_key(connection, address, limit)
 
     def attempts_of(self, analysis_id: int) -> tuple[Attempt, ...]:
         """The attempts at an analysis, in order."""
