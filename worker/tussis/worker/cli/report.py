@@ -109,6 +109,8 @@ def filters_in_words(wanted: ResultFilter) -> list[str]:
             continue
         if name == "decision":
             value = "cough" if value else "no-cough"
+        if name == "metadata":
+            value = ", ".join(f"{key}={text}" for key, text in value.items())
         words.append(f"{name} {f'{value:%Y-%m-%d %H:%M:%S} UTC' if isinstance(value, datetime) else value}")
     return words
 
