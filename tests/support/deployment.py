@@ -132,7 +132,7 @@ class Deployment:
         assert {analysis.id for analysis in everything} == {analysis.id for analysis in by_id.values()}
         for analysis in everything:
             rows = self.store.segments_of(analysis.id)
-            assert [row.index for row in rows] == list(range(analysis.segments or 0))
+            assert [row.bag_index * 32 + row.index for row in rows] == list(range(analysis.segments or 0))
             assert bool(rows) == (analysis.state == "succeeded")
 
     def sql(self, statement: str) -> list[tuple[object, ...]]:
