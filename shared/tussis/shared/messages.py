@@ -279,6 +279,11 @@ def is_job_id(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _JOB_ID.fullmatch(value) is not None
 
 
+def is_model_name(value: object) -> TypeGuard[str]:
+    """Whether a value is ``name`` or ``name@version`` of a model."""
+    return isinstance(value, str) and _MODEL.fullmatch(value) is not None
+
+
 def is_nested_deeper(decoded: object, limit: int) -> bool:
     """Whether lists and objects in decoded JSON are nested deeper than ``limit``. The function is not recursive."""
     level = [decoded]

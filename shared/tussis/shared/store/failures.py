@@ -11,8 +11,9 @@ from tussis.shared.messages import Job
 from tussis.shared.states import AnalysisState
 from tussis.shared.store import transitions
 from tussis.shared.store.known import TICK
-from tussis.shared.store.queries import analysis_of, flat_analyses, paged, under_prefix
+from tussis.shared.store.queries import analysis_of, flat_analyses, paged
 from tussis.shared.store.records import Analysis, FailureFilter
+from tussis.shared.store.result_filters import under_prefix
 from tussis.shared.store.schema import analyses, jobs, recordings
 
 

@@ -19,8 +19,8 @@ from tussis.shared.store.records import (
     ResultFilter,
     Segment,
 )
+from tussis.shared.store.result_filters import conditions
 from tussis.shared.store.schema import analyses, attempts, dead_letters, jobs, models, recordings, segments
-from tussis.shared.uris import parse_s3_prefix
 
 #: Rows of one page. A listing needs memory for one page, whatever its length.
 PAGE = 500
@@ -98,30 +98,9 @@ def analysis_of(row: Row[Any]) -> Analysis:
     return Analysis(uri=f"s3://{fields['bucket']}/{fields['key']}", **fields)
 
 
-def under_prefix(prefix: str) -> ColumnElement[bool]:
-    """Recordings under ``s3://bucket`` or ``s3://bucket/start-of-key``. Raises :class:`InvalidUri`."""
-    bucket, start = parse_s3_prefix(prefix)
-    condition: ColumnElement[bool] = recordings.c.bucket == bucket
-    if start:
-        # LIKE keeps its default escape character. With any other one PostgreSQL cannot use the index.
-        pattern = start.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
-        condition = condition & recordings.c.key.like(pattern)
-    return condition
-
-
 def results(engine: Engine, wanted: ResultFilter) -> Iterator[Analysis]:
     """Analyses, newest first by ``created_at``, read in pages."""
-    statement = flat_analyses()
-    if wanted.since is not None:
-        statement = statement.where(analyses.c.created_at >= wanted.since)
-    if wanted.until is not None:
-        statement = statement.where(analyses.c.created_at < wanted.until)
-    if wanted.decision is not None:
-        statement = statement.where(analyses.c.decision.is_(wanted.decision))
-    if wanted.state is not None:
-        statement = statement.where(analyses.c.state == wanted.state.value)
-    if wanted.prefix is not None:
-        statement = statement.where(under_prefix(wanted.prefix))
+    statement = flat_analyses().where(*conditions(wanted))
     yield from paged(engine, statement, analyses.c.created_at, wanted.limit)
 
 

@@ -352,7 +352,11 @@ class ResultFilter:
     """Which analyses to list.
 
     ``since`` (inclusive) and ``until`` (exclusive) apply to ``created_at``. ``prefix`` is an S3 URI whose key may be
-    empty or the start of keys. ``limit`` None is all.
+    empty or the start of keys. ``model`` is a name (all versions) or name@version. ``metadata`` maps names to texts: a
+    string in the recording's metadata, or the JSON of another value, must equal the text. ``job_ids`` None is any job.
+    ``newest``: of the analyses of a recording that match all of these, only the newest by ``created_at`` is considered.
+    ``decision`` and ``state`` are then compared with it, so that an older decision does not stand in for a newer one.
+    ``limit`` None is all.
     """
 
     since: datetime | None = None
@@ -360,6 +364,10 @@ class ResultFilter:
     decision: bool | None = None
     state: AnalysisState | None = None
     prefix: str | None = None
+    model: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    job_ids: Sequence[str] | None = None
+    newest: bool = False
     limit: int | None = None
 
 

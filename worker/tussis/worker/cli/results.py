@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +11,7 @@ import click
 
 from tussis.shared.states import AnalysisState
 from tussis.shared.text import printable, probability
-from tussis.worker.cli.moments import check_span, moment
+from tussis.worker.cli.result_options import filter_options, result_filter
 from tussis.worker.local.terminal import console, on_terminal, plain
 
 if TYPE_CHECKING:
@@ -30,18 +29,7 @@ _WIDE = 110
 
 
 @click.command()
-@click.option(
-    "--since",
-    metavar="TIME",
-    callback=moment,
-    help="Only analyses with a first attempt from this time on: 2026-11-22, 2026-11-22T14:30 (UTC), or 2h, 7d (ago).",
-)
-@click.option("--until", metavar="TIME", callback=moment, help="Only analyses with a first attempt before this time.")
-@click.option("--decision", type=click.Choice(["cough", "no-cough"]), help="Only results with this decision.")
-@click.option(
-    "--state", type=click.Choice([state.value for state in AnalysisState]), help="Only analyses in this state."
-)
-@click.option("--prefix", metavar="S3_URI", help="Only recordings under s3://bucket/start-of-key.")
+@filter_options
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
@@ -49,39 +37,26 @@ _WIDE = 110
 )
 @click.option("--segments", "with_segments", is_flag=True, help="Also print every segment.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
-def results(
-    since: datetime | None,
-    until: datetime | None,
-    decision: str | None,
-    state: str | None,
-    prefix: str | None,
-    limit: int | None,
-    with_segments: bool,
-    as_json: bool,
-) -> None:
+def results(limit: int | None, with_segments: bool, as_json: bool, **options: Any) -> None:
     """List analyses and their results, newest first. Times are in UTC.
 
-    For other queries use SQL: see docs/query.md.
+    A recording has one analysis for each model and profile, and for each time it was enqueued with --again. With
+    --newest it has one row. For other queries use SQL: see docs/query.md.
 
     \b
     Examples:
       tussis results --since 2h --decision cough
+      tussis results --newest --model cough@2 --metadata site=north
       tussis results --prefix s3://clinic/2026/ --state failed
       tussis results --json --segments > results.jsonl
     """
+    from dataclasses import replace
+
     from tussis.shared.settings import load_settings
     from tussis.shared.store.records import ResultFilter
     from tussis.shared.store.repository import Store
 
-    check_span(since, until)
-    wanted = ResultFilter(
-        since=since,
-        until=until,
-        decision=None if decision is None else decision == "cough",
-        state=None if state is None else AnalysisState(state),
-        prefix=prefix,
-        limit=limit if limit or as_json else TABLE_LIMIT,
-    )
+    wanted = result_filter(**options, limit=limit if limit or as_json else TABLE_LIMIT)
     with Store.connect(load_settings().need_database()) as store:
         store.verify_schema()
         found = _with_segments(store, store.results(wanted), with_segments)
@@ -91,7 +66,7 @@ def results(
             return
         shown = list(found)
     if not shown:
-        narrowed = any(value is not None for value in (since, until, decision, state, prefix))
+        narrowed = replace(wanted, newest=False, limit=None) != ResultFilter()
         click.echo("No results match." if narrowed else "No results yet: enqueue a recording with `tussis enqueue`.")
         return
     _print(shown, more=len(shown) == wanted.limit)
