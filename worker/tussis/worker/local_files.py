@@ -28,7 +28,7 @@ def read_capped(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def check_output(output: Path, source: Path) -> None:
+def check_output(output: Path, source: Path | None = None) -> None:
     """Check the output path before any work is done.
 
     Raises:
@@ -40,7 +40,7 @@ def check_output(output: Path, source: Path) -> None:
         return
     if not output.is_file():
         raise OutputUnwritable(f"cannot write {output}: it exists and is not a plain file")
-    if source.exists() and output.samefile(source):
+    if source is not None and source.exists() and output.samefile(source):
         raise OutputUnwritable(f"cannot write {output}: it is the recording itself")
 
 
