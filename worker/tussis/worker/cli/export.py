@@ -149,7 +149,7 @@ def _output(out: Path) -> Iterator[BinaryIO]:
     from tussis.worker.local_files import check_output, written_whole
 
     if out == _STANDARD_OUTPUT:
-        stream = click.get_binary_stream("stdout")
+        stream = sys.stdout.buffer
         yield stream
         stream.flush()
         return
