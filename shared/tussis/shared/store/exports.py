@@ -90,4 +90,5 @@ def _selected(what: ExportRows, wanted: ResultFilter, columns: Sequence[Any]) ->
 def _streamed(engine: Engine, statement: Select[Any]) -> _Rows:
     with engine.connect() as connection:
         connection.execute(text(f"SELECT set_config('idle_in_transaction_session_timeout', '{_PAUSE_S}s', true)"))
-        yield from connection.execute(statement, execution_options={"yield_per": _BATCH}).partitions()
+        with connection.execute(statement, execution_options={"yield_per": _BATCH}) as found:
+            yield from found.partitions()

@@ -9,7 +9,7 @@ docstring, the transient errors :class:`DatabaseUnavailable` and :class:`Databas
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -222,13 +222,16 @@ class Store:
         with database_errors(self.place):
             yield from queries.results(self._engine, wanted)
 
-    def export(self, what: ExportRows, wanted: ResultFilter) -> Iterator[Sequence[Row[Any]]]:
-        """Rows of an export in batches, as :func:`tussis.shared.store.exports.export`. Raises :class:`InvalidUri`."""
+    def export(self, what: ExportRows, wanted: ResultFilter) -> Generator[Sequence[Row[Any]], None, None]:
+        """Rows of an export in batches, as :func:`tussis.shared.store.exports.export`. Raises :class:`InvalidUri`.
+
+        A generator that is not read to its end holds a transaction: close it.
+        """
         with database_errors(self.place):
             yield from exports.export(self._engine, what, wanted)
 
-    def events_to_extract(self, wanted: ResultFilter) -> Iterator[EventToExtract]:
-        """The cough events with the facts to find their audio. Raises :class:`InvalidUri` for a wrong prefix."""
+    def events_to_extract(self, wanted: ResultFilter) -> Generator[EventToExtract, None, None]:
+        """The cough events with the facts to find their audio. As :meth:`export` otherwise."""
         with database_errors(self.place):
             yield from exports.events_to_extract(self._engine, wanted)
 

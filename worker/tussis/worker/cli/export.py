@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -131,8 +131,7 @@ def _table(store: Store, wanted: ResultFilter, file_format: str, rows: str, out:
     if file_format == "parquet":
         # Imported before the output is made: it can be missing.
         from tussis.worker.export.parquet import write_parquet
-    with _output(out) as stream:
-        batches = store.export(what, wanted)
+    with _output(out) as stream, closing(store.export(what, wanted)) as batches:
         if file_format == "parquet":
             count = write_parquet(stream, columns, batches)
         elif file_format == "jsonl":
@@ -161,8 +160,8 @@ def _output(out: Path) -> Iterator[BinaryIO]:
 def _labels(store: Store, wanted: ResultFilter, file_format: str | None, out: Path) -> None:
     from tussis.worker.export.labels import write_audacity, write_raven
 
-    events = store.events_to_extract(wanted)
-    written = write_audacity(out, events) if file_format == "audacity" else write_raven(out, events)
+    with closing(store.events_to_extract(wanted)) as events:
+        written = write_audacity(out, events) if file_format == "audacity" else write_raven(out, events)
     click.echo(f"{printable(str(out))}: {written.events:,} cough events in {written.files:,} files")
 
 
@@ -179,12 +178,8 @@ def _clips(store: Store, wanted: ResultFilter, folder: Path, padding_s: float, s
         download_timeout_s=settings.download_timeout_s,
         verify_md5=settings.verify_md5,
     )
-    done = write_clips(
-        folder,
-        store.events_to_extract(wanted),
-        extraction,
-        lambda line: click.echo(f"tussis: {printable(line)}", err=True),
-    )
+    with closing(store.events_to_extract(wanted)) as events:
+        done = write_clips(folder, events, extraction, lambda line: click.echo(f"tussis: {printable(line)}", err=True))
     report = f"{printable(str(folder))}: {done.clips:,} clips from {done.recordings:,} recordings"
     click.echo(f"{report}; {done.failed:,} failed" if done.failed else report)
     return 1 if done.failed else 0
