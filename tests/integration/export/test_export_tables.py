@@ -247,6 +247,25 @@ def test_parquet_without_its_extra_names_the_extra_and_writes_nothing(
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("out", "before")]
 
 
+@pytest.mark.parametrize("file_format", ["csv", "jsonl", "audacity", "raven"])
+def test_no_format_needs_the_extra_of_a_worker(filled: Store, store_url: str, tmp_path: Path, file_format: str) -> None:
+    """The extra ``store`` brings neither numpy nor torch nor audio libraries."""
+    absent = {"numpy", "torch", "soundfile", "av", "celery", "structlog", "psutil"}
+    code = (
+        "import sys; from tussis.producer.cli import root; root(sys.argv[1:], standalone_mode=False); "
+        f"sys.exit(', '.join({absent} & set(sys.modules)) or None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "export", "--format", file_format, "--out", str(tmp_path / "out")],
+        env=os.environ | {"TUSSIS_DATABASE_URL": store_url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_standard_output_has_the_same_bytes_as_a_file(
     filled: Store, store_url: str, run: Run, tmp_path: Path, file_format: str
