@@ -91,6 +91,7 @@ def test_help_lists_every_verb_in_three_tenths_of_a_second(bare: Path) -> None:
         "analyze",
         "demo",
         "enqueue",
+        "export",
         "health",
         "job",
         "migrate",
@@ -115,6 +116,7 @@ def test_every_verb_explains_itself_without_its_extra(bare: Path, verb: str) -> 
     [
         (["results"], "store"),
         (["report", "--batch"], "store"),
+        (["export", "--format", "csv", "--out", "-"], "store"),
         (["analyze", "cough.wav"], "cpu"),
         (["worker", "cpu"], "cpu"),
         (["demo"], "cpu,models,embedded"),

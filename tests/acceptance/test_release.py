@@ -74,7 +74,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     (metadata,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
     text = archive.read(metadata).decode()
     assert "License-Expression: Apache-2.0" in text
-    for extra in ("store", "cpu", "gpu", "models", "embedded"):
+    for extra in ("store", "export", "cpu", "gpu", "models", "embedded"):
         assert f"Provides-Extra: {extra}\n" in text
     assert [name for name in archive.namelist() if name.endswith("licenses/LICENSE")]
 

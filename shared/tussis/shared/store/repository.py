@@ -9,19 +9,20 @@ docstring, the transient errors :class:`DatabaseUnavailable` and :class:`Databas
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from sqlalchemy import Engine, func, inspect, select, table
+from sqlalchemy import Engine, Row, func, inspect, select, table
 from sqlalchemy import column as sql_column
 
 from tussis.shared.errors import SchemaMismatch
 from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
 from tussis.shared.states import AttemptOutcome
-from tussis.shared.store import claims, endings, failures, leases, progress, queries, refusals, served_models
+from tussis.shared.store import claims, endings, exports, failures, leases, progress, queries, refusals, served_models
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
+from tussis.shared.store.export_columns import ExportRows
 from tussis.shared.store.faults import database_errors
 from tussis.shared.store.known import AnalysisCriteria, Known, known
 from tussis.shared.store.records import (
@@ -32,6 +33,7 @@ from tussis.shared.store.records import (
     ClaimRequest,
     Counts,
     DeadLetter,
+    EventToExtract,
     Exhausted,
     FailureFilter,
     Held,
@@ -221,6 +223,19 @@ class Store:
         """Analyses, newest first, read in pages. Raises :class:`InvalidUri` for a wrong prefix."""
         with database_errors(self.place):
             yield from queries.results(self._engine, wanted)
+
+    def export(self, what: ExportRows, wanted: ResultFilter) -> Generator[Sequence[Row[Any]], None, None]:
+        """Rows of an export in batches, as :func:`tussis.shared.store.exports.export`. Raises :class:`InvalidUri`.
+
+        A generator that is not read to its end holds a transaction: close it.
+        """
+        with database_errors(self.place):
+            yield from exports.export(self._engine, what, wanted)
+
+    def events_to_extract(self, wanted: ResultFilter) -> Generator[EventToExtract, None, None]:
+        """The cough events with the facts to find their audio. As :meth:`export` otherwise."""
+        with database_errors(self.place):
+            yield from exports.events_to_extract(self._engine, wanted)
 
     def segments_of(self, analysis_id: int) -> tuple[Segment, ...]:
         """The segments of an analysis in order; empty unless it succeeded."""

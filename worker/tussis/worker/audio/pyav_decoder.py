@@ -19,7 +19,7 @@ from tussis.shared.errors import AudioError, CodecUnsupportedByProfile, CorruptA
 from tussis.worker.audio import mp4, mpeg
 from tussis.worker.audio.frames import Frames, one_layout, own_layout, planar
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audio.samples import Audio, Gathered, Source, Tick
+from tussis.worker.audio.samples import Audio, Gathered, Listen, Source, Tick
 from tussis.worker.audio.sniff import Container, Sniffed
 from tussis.worker.audio.table import DEMUXERS, FFMPEG_DECODERS, PYAV
 
@@ -100,7 +100,9 @@ def check_decoder(stream: AudioStream) -> None:
         raise CodecUnsupportedByProfile(f"the codec {name or 'unknown'} is not supported")
 
 
-def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits, tick: Tick = lambda: None) -> Audio:
+def decode_stream(
+    data: bytes, sniffed: Sniffed, limits: Limits, tick: Tick = lambda: None, listen: Listen | None = None
+) -> Audio:
     """Decode all channels of the best audio stream, or of the first other stream that is not silent if the best one is.
 
     Screen recorders write two tracks: one of the computer's own sound, which is usually silent, and one of the
@@ -119,7 +121,7 @@ def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits, tick: Tick = la
             if stream.index != best.index and decoder_name(stream) in FFMPEG_DECODERS
         ]
         try:
-            audio = _decoded(container, best, sniffed, limits, tick)
+            audio = _decoded(container, best, sniffed, limits, tick, listen)
         except NoSamples:
             if not others:
                 raise
@@ -127,7 +129,7 @@ def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits, tick: Tick = la
     if others and (audio is None or _is_silent(audio)):
         for index in others[:_MAX_OTHER_STREAMS]:
             with open_container(data, sniffed) as container:
-                other = _sounding(container, index, sniffed, limits, tick)
+                other = _sounding(container, index, sniffed, limits, tick, listen)
             if other is not None:
                 return other
     if audio is None:
@@ -135,13 +137,15 @@ def decode_stream(data: bytes, sniffed: Sniffed, limits: Limits, tick: Tick = la
     return audio
 
 
-def _sounding(container: InputContainer, index: int, sniffed: Sniffed, limits: Limits, tick: Tick) -> Audio | None:
+def _sounding(
+    container: InputContainer, index: int, sniffed: Sniffed, limits: Limits, tick: Tick, listen: Listen | None
+) -> Audio | None:
     """The stream with this index; None when it is also silent or refused. The best stream's result is kept then."""
     stream = container.streams[index]
     if not isinstance(stream, AudioStream):
         return None
     try:
-        audio = _decoded(container, stream, sniffed, limits, tick)
+        audio = _decoded(container, stream, sniffed, limits, tick, listen)
     except AudioError:
         return None
     return None if _is_silent(audio) else audio
@@ -151,7 +155,9 @@ def _is_silent(audio: Audio) -> bool:
     return audio.peak <= _SILENCE
 
 
-def _decoded(container: InputContainer, stream: AudioStream, sniffed: Sniffed, limits: Limits, tick: Tick) -> Audio:
+def _decoded(
+    container: InputContainer, stream: AudioStream, sniffed: Sniffed, limits: Limits, tick: Tick, listen: Listen | None
+) -> Audio:
     codec = FFMPEG_DECODERS[stream.codec_context.name]
     own_layout(stream.codec_context)
     stream.codec_context.options = dict(_STREAM_OPTIONS)
@@ -164,7 +170,7 @@ def _decoded(container: InputContainer, stream: AudioStream, sniffed: Sniffed, l
         for frame in one_layout(frames):
             if gathered is None:
                 source = Source(sniffed.container.value, codec, PYAV)
-                gathered = Gathered(limits, frame.sample_rate, frame.layout.nb_channels, source, tick)
+                gathered = Gathered(limits, frame.sample_rate, frame.layout.nb_channels, source, tick, listen)
             gathered.add(planar(frame))
     except av.FFmpegError as error:
         raise CorruptAudio(f"FFmpeg cannot decode this {codec} stream: {error.strerror}") from None

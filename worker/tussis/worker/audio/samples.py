@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,20 @@ TICK_SECONDS: Final = 60
 
 Tick = Callable[[], None]
 """Called during the decoding of a long recording. It may raise, to end the decoding."""
+
+
+class Listener(Protocol):
+    """Receives all samples of one audio stream while they are decoded, at the rate and with the channels of the source.
+
+    A long recording is mixed and resampled while it is decoded, so :attr:`Audio.samples` does not have them.
+    """
+
+    def add(self, block: npt.NDArray[np.float32]) -> None:
+        """The next float32 (channels, n) samples, full scale 1.0."""
+
+
+Listen = Callable[[int, int], Listener]
+"""Makes the listener of a stream from its rate in Hz and its number of channels. Called again for another stream."""
 
 
 class Source(NamedTuple):
@@ -54,6 +68,8 @@ class Audio:
     """Whether audio is missing: the file ended early, or a part of it could not be decoded."""
     streamed: bool = False
     """Whether the recording was too long to be decoded whole: more than ``Limits.whole_bytes``."""
+    listener: Listener | None = None
+    """The listener that received these samples, if the caller of ``decode`` wanted one."""
 
     @property
     def peak(self) -> float:
@@ -88,7 +104,9 @@ class Gathered:
     then on, the blocks before included, so that a recording of two hours needs half a gigabyte.
     """
 
-    def __init__(self, limits: Limits, rate_hz: int, channels: int, source: Source, tick: Tick) -> None:
+    def __init__(
+        self, limits: Limits, rate_hz: int, channels: int, source: Source, tick: Tick, listen: Listen | None = None
+    ) -> None:
         """Raises what :meth:`Limits.check_layout` raises."""
         limits.check_layout(rate_hz, channels)
         self._limits = limits
@@ -96,6 +114,7 @@ class Gathered:
         self._channels = channels
         self._source = source
         self._tick = tick
+        self._listener = None if listen is None else listen(rate_hz, channels)
         self._next_tick = TICK_SECONDS * rate_hz
         self._meter = QualityMeter(channels, lossless=is_lossless(source.codec))
         self._blocks: list[npt.NDArray[np.float32]] = []
@@ -107,6 +126,8 @@ class Gathered:
         self._frames += block.shape[1]
         self._limits.check_length(self._frames, self._rate_hz, self._channels)
         self._meter.add(block)
+        if self._listener is not None:
+            self._listener.add(block)
         if self._streamed is not None:
             self._streamed.add(block)
         else:
@@ -141,4 +162,5 @@ class Gathered:
             meter=self._meter,
             incomplete=incomplete,
             streamed=self._streamed is not None,
+            listener=self._listener,
         )

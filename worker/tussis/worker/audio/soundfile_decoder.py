@@ -9,7 +9,7 @@ import soundfile
 
 from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audio.samples import Audio, Gathered, Source, Tick
+from tussis.worker.audio.samples import Audio, Gathered, Listen, Source, Tick
 from tussis.worker.audio.sniff import Container
 from tussis.worker.audio.table import SOUNDFILE, SOUNDFILE_SUBTYPES
 
@@ -28,7 +28,9 @@ class _Memory(io.BytesIO):
         return super().seek(min(max(base + offset, 0), 2**62))
 
 
-def decode_uncompressed(data: bytes, container: Container, limits: Limits, tick: Tick = lambda: None) -> Audio:
+def decode_uncompressed(
+    data: bytes, container: Container, limits: Limits, tick: Tick = lambda: None, listen: Listen | None = None
+) -> Audio:
     """Decode integers, floats, A-law or mu-law in WAV, RF64, W64, AIFF, AU or CAF.
 
     A file that ends early is decoded up to its last whole frame. The header's lengths cannot reserve more memory than
@@ -44,7 +46,7 @@ def decode_uncompressed(data: bytes, container: Container, limits: Limits, tick:
             if codec is None:
                 raise CodecUnsupportedByProfile(f"{source.subtype} samples in {container} are not supported")
             rate, channels = source.samplerate, source.channels
-            gathered = Gathered(limits, rate, channels, Source(container.value, codec, SOUNDFILE), tick)
+            gathered = Gathered(limits, rate, channels, Source(container.value, codec, SOUNDFILE), tick, listen)
             # Every sample takes at least a byte, so the object's size limits the number of frames.
             frames = min(source.frames, len(data) // channels)
             limits.check_length(frames, rate, channels)

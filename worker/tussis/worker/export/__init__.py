@@ -1,0 +1,1 @@
+"""Results as files for other programs: tables, labels for audio editors, and clips of cough events."""
