@@ -292,6 +292,11 @@ class Segment:
     logit: float
 
 
+def segments_deleted(analysis: Analysis, segments: Sequence[Segment]) -> bool:
+    """Whether `tussis retain` deleted the segments of this analysis: it has an answer, and ``segments`` is empty."""
+    return analysis.segments is not None and not segments
+
+
 @dataclass(frozen=True)
 class JobAnswer:
     """A job with the analysis that answers it."""

@@ -22,7 +22,7 @@ from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import claims, endings, failures, leases, progress, queries, refusals, served_models
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
 from tussis.shared.store.faults import database_errors
-from tussis.shared.store.known import AnalysisCriteria, Known, known
+from tussis.shared.store.known import AnalysisCriteria, Deleted, Known, known
 from tussis.shared.store.records import (
     Analysis,
     Attempt,
@@ -221,7 +221,7 @@ class Store:
             yield from queries.results(self._engine, wanted)
 
     def segments_of(self, analysis_id: int) -> tuple[Segment, ...]:
-        """The segments of an analysis in order; empty unless it succeeded."""
+        """The segments of an analysis in order; empty unless it succeeded, and after they were deleted."""
         return self.segments_of_each([analysis_id]).get(analysis_id, ())
 
     def segments_of_each(self, analysis_ids: Sequence[int]) -> dict[int, tuple[Segment, ...]]:
@@ -236,8 +236,8 @@ class Store:
 
     def known(
         self, bucket: str, objects: Sequence[tuple[str, str]], criteria: AnalysisCriteria
-    ) -> dict[tuple[str, str], Known]:
-        """(key, entity tag) -> its analysis that meets the criteria. Objects without one are omitted."""
+    ) -> dict[tuple[str, str], Known | Deleted]:
+        """(key, entity tag) -> its analysis that meets the criteria. Objects that never had one are omitted."""
         with database_errors(self.place), self._engine.connect() as connection:
             return known(connection, bucket, objects, criteria)
 
