@@ -97,6 +97,7 @@ def test_help_lists_every_verb_in_three_tenths_of_a_second(bare: Path) -> None:
         "models",
         "preprocess",
         "results",
+        "retain",
         "status",
         "up",
         "worker",
