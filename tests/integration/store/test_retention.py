@@ -17,6 +17,7 @@ from tests.support.months import make_month, make_older, segments_in
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, rows
 from tests.support.waiting import wait_until
 from tussis.producer.cli import root
+from tussis.shared.errors import FailureUnknown
 from tussis.shared.messages import Job
 from tussis.shared.states import AnalysisState
 from tussis.shared.store.known import AnalysisCriteria, Deleted, Known
@@ -128,6 +129,17 @@ def test_the_answer_of_an_old_failure_that_was_retried_lately_stays(
     assert len(store.segments_of(failed.analysis_id)) == 4
     assert retain(run, "--results", "--yes") == ["  nothing"]
     assert len(store.segments_of(failed.analysis_id)) == 4
+
+
+def test_a_failure_that_was_deleted_is_not_retried(store: Store, store_url: str, model: ModelFacts, run: Run) -> None:
+    failed = claimed(store.claim(a_claim(a_job(key="a.wav"), model)))
+    store.fail(failed, "corrupt", "why")
+    make_older(store_url, failed.analysis_id, 20)
+    listed = store.analysis(failed.analysis_id)
+    assert listed is not None
+    retain(run, "--results", "--yes")
+    with pytest.raises(FailureUnknown, match="was deleted"):
+        store.retry_job(listed)
 
 
 def test_results_are_deleted_with_all_their_rows(store: Store, store_url: str, model: ModelFacts, run: Run) -> None:
