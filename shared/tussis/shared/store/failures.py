@@ -50,7 +50,7 @@ def retry_job(connection: Connection, analysis: Analysis) -> Job:
     """The message that reopens this failure. The caller enqueues it.
 
     It has the id of the failed job. It names bytes, profile and model only if the failed job named them, so it does not
-    request a model that the deployment has replaced. Raises :class:`FailureUnknown` if the failure was deleted meanwhile.
+    request a model that the deployment has replaced. Raises :class:`FailureUnknown` if it was deleted meanwhile.
     """
     newest = connection.execute(
         select(
