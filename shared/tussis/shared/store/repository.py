@@ -269,6 +269,6 @@ class Store:
             return failures.discard(connection, analysis_ids)
 
     def retry_job(self, analysis: Analysis) -> Job:
-        """The message that reopens a failure, for the caller to enqueue. Raises :class:`FailureUnknown` if it is gone."""
+        """The message that reopens a failure, for the caller. Raises :class:`FailureUnknown` if the failure is gone."""
         with database_errors(self.place), self._engine.connect() as connection:
             return failures.retry_job(connection, analysis)
