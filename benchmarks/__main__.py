@@ -163,6 +163,21 @@ def queue(rounds: int | None, waiting: int | None, json_file: Path | None, quick
 
 @benchmarks.command()
 @rounds_option
+@click.option("--rows", "count", type=click.IntRange(1_000, 100_000_000), help="Rows of segments [1,000,000].")
+@common_options
+def rows(rounds: int | None, count: int | None, json_file: Path | None, quick: bool) -> None:
+    """The documented queries, and new results, in a database with many rows.
+
+    50,000,000 rows need about 20 GB of disk and half an hour.
+    """
+    from benchmarks.rows import measure
+
+    number = count or (50_000 if quick else 1_000_000)
+    run_benchmark(json_file, lambda: measure(rows=number, rounds=rounds or 5, command=command_line(), say=say))
+
+
+@benchmarks.command()
+@rounds_option
 @original_option
 @common_options
 def start(rounds: int | None, original: Path | None, json_file: Path | None, quick: bool) -> None:

@@ -7,12 +7,9 @@ from sqlalchemy import Connection, text
 
 from tussis.shared.settings import load_settings
 from tussis.shared.store.connection import connect_engine
+from tussis.shared.store.owner import OWNER_LOCK, WAIT_FOR_OTHERS
 from tussis.shared.store.schema import VERSION_TABLE, metadata
 
-# An arbitrary number: "tussis" in ASCII.
-_LOCK = 0x747573736973
-#: Wait for another migration. A large one takes minutes.
-_WAIT_FOR_OTHERS = "10min"
 #: ALTER TABLE waits for running queries, and every later query waits for ALTER TABLE. So the wait is short.
 _WAIT_FOR_TABLES = "5s"
 
@@ -28,8 +25,8 @@ def _run(connection: Connection) -> None:
         include_name=lambda name, kind, _: kind != "table" or not str(name).startswith("segments_"),
     )
     with context.begin_transaction():
-        connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT_FOR_OTHERS}'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        connection.execute(text(f"SET LOCAL lock_timeout = '{WAIT_FOR_OTHERS}'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": OWNER_LOCK})
         connection.execute(text(f"SET LOCAL lock_timeout = '{_WAIT_FOR_TABLES}'"))
         context.run_migrations()
 

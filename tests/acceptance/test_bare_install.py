@@ -99,6 +99,7 @@ def test_help_lists_every_verb_in_three_tenths_of_a_second(bare: Path) -> None:
         "preprocess",
         "report",
         "results",
+        "retain",
         "status",
         "up",
         "worker",

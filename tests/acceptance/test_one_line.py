@@ -138,6 +138,7 @@ TABLE: tuple[tuple[list[str], dict[str, str | None], int, str], ...] = (
     (["models", "check", LONG], {}, 1, "xxx"),
     (["migrate", "--to", "nonsense"], {}, 2, "no revision 'nonsense'"),
     (["migrate", "--to", "base"], {}, 2, "Confirm with --yes"),
+    (["retain", "--older-than", "soon"], {}, 2, "'soon' is not a time"),
     (["health", "everything"], {}, 2, "No such command 'everything'"),
     (["bench", "inference", "--rounds", "0"], {}, 2, "0 is not in the range"),
     (["up", "--data", "/proc/none"], {}, 1, "cannot write /proc/none"),

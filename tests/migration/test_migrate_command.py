@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.support.months import month_name
 from tests.support.store import execute
 from tussis.producer.cli import root
 from tussis.shared.store import migrate
+from tussis.shared.store.partitions import MONTHS_AHEAD
 from tussis.shared.store.schema import SCHEMA_REVISION
 
 Run = Callable[..., Result]
@@ -81,3 +83,18 @@ def test_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     told = CliRunner().invoke(root, ["migrate"])
     assert told.exit_code == 1
     assert told.stderr.startswith("tussis: TUSSIS_DATABASE_URL is not set")
+
+
+def test_it_makes_the_partitions_ahead_and_says_so(run: Run, database_url: str) -> None:
+    made = run().stderr.splitlines()
+    assert made == [f"made the partition {month_name(database_url, -number)}" for number in range(3, MONTHS_AHEAD + 1)]
+    assert run().stderr == ""
+
+    # Also when there is nothing to upgrade.
+    last = month_name(database_url, -MONTHS_AHEAD)
+    execute(database_url, f"DROP TABLE {last}")
+    assert run("--check").stderr == ""
+    told = run()
+    assert (told.stdout, told.stderr) == (f"{SCHEMA_REVISION}: nothing to do\n", f"made the partition {last}\n")
+    # An older schema may have no partitions.
+    assert run("--to", "base", "--yes").stderr == ""

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from tests.support.deployment import Deployment
+from tests.support.months import make_older
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts
 from tests.support.waiting import PATIENCE
 from tussis.shared.broker import connect
@@ -428,3 +429,33 @@ def test_a_page_is_looked_up_in_the_index(deployment: Deployment, store: Store, 
     began = time.monotonic()
     assert len(store.known(BUCKET, [(key, ETAG) for key in wanted], SERVED)) == PAGE
     assert time.monotonic() - began < 5 * PATIENCE
+
+
+def test_what_retention_deleted_is_not_analysed_again(
+    store: Store, ledger: Ledger, served: ModelFacts, deployment: Deployment
+) -> None:
+    for key in ("deleted", "failed"):
+        claim = begin(store, served, key)
+        if key == "failed":
+            store.fail(claim, "corrupt", "why")
+        else:
+            store.complete(claim, a_result())
+        make_older(deployment.environment["TUSSIS_DATABASE_URL"], claim.analysis_id, 20)
+    told = deployment.tussis("retain", "--older-than", "400d", "--results", "--yes")
+    assert told.wait(60) == 0, told.text
+    assert "deleted 2 analyses and 2 recordings" in told.stdout
+    objects = listed("deleted", "failed", "new")
+
+    for order in (ORDER, replace(ORDER, retry_failed=True)):
+        steps, counts = sweep(store, ledger, objects, replace(order, dry_run=True))
+        assert uris(steps) == ["s3://recordings/new"]
+        assert counts == Counts(listed=3, deleted=2, enqueued=1)
+    # Another model, and another content: they have no tombstone.
+    other = AnalysisCriteria(sha256="b" * 64, profile="documented")
+    assert len(uris(sweep(store, ledger, objects, replace(ORDER, criteria=other, dry_run=True))[0])) == 3
+    changed = [ListedObject("deleted", "e2", 100)]
+    assert len(uris(sweep(store, ledger, changed, replace(ORDER, dry_run=True))[0])) == 1
+
+    told = deployment.tussis("retain", "--older-than", "0s", "--tombstones", "--yes")
+    assert told.wait(60) == 0, told.text
+    assert uris(sweep(store, ledger, objects)[0]) == [f"s3://recordings/{found.key}" for found in objects]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from sqlalchemy import ColumnElement, Connection, Engine, func, select
 
 from tussis.shared.coverage import Coverage
+from tussis.shared.errors import FailureUnknown
 from tussis.shared.messages import Job
 from tussis.shared.states import AnalysisState
 from tussis.shared.store import transitions
@@ -50,7 +51,7 @@ def retry_job(connection: Connection, analysis: Analysis) -> Job:
     """The message that reopens this failure. The caller enqueues it.
 
     It has the id of the failed job. It names bytes, profile and model only if the failed job named them, so it does not
-    request a model that the deployment has replaced.
+    request a model that the deployment has replaced. Raises :class:`FailureUnknown` if it was deleted meanwhile.
     """
     newest = connection.execute(
         select(
@@ -60,7 +61,9 @@ def retry_job(connection: Connection, analysis: Analysis) -> Job:
         .outerjoin(jobs, jobs.c.analysis_id == analyses.c.id)
         .where(analyses.c.id == analysis.id)
         .group_by(analyses.c.id)
-    ).scalar_one()
+    ).scalar_one_or_none()
+    if newest is None:
+        raise FailureUnknown(f"analysis {analysis.id} of {analysis.uri} was deleted: enqueue the object again")
     return Job(
         job_id=analysis.forced_by or analysis.job_id,
         bucket=analysis.bucket,

@@ -1,4 +1,4 @@
-"""The analyses of many objects in one query, for a sweep."""
+"""The analyses of many objects, for a sweep: one query, and another one for the objects without an analysis."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, func, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
 from tussis.shared.states import AnalysisState
-from tussis.shared.store.schema import analyses, jobs, models, recordings
+from tussis.shared.store.schema import analyses, jobs, models, recordings, tombstones
 from tussis.shared.store.transitions import REOPENING
 
 #: Added to stored times: a message that reopens a failure must be newer, or it would count as a redelivery.
@@ -69,10 +69,17 @@ class Known:
         return self.state is AnalysisState.FAILED and self.error_class in REOPENING
 
 
+@dataclass(frozen=True)
+class Deleted:
+    """The analyses of an object that met the criteria were deleted. The last one was deleted at ``deleted_at``."""
+
+    deleted_at: datetime
+
+
 def known(
     connection: Connection, bucket: str, objects: Sequence[tuple[str, str]], criteria: AnalysisCriteria
-) -> dict[tuple[str, str], Known]:
-    """(key, entity tag) -> its analysis, in one query. Objects without a matching analysis are omitted."""
+) -> dict[tuple[str, str], Known | Deleted]:
+    """(key, entity tag) -> its analysis. Objects that have and had no matching analysis are omitted."""
     rows = connection.execute(
         known_statement(bucket, criteria), {"keys": [key for key, _ in objects], "etags": [etag for _, etag in objects]}
     ).all()
@@ -82,7 +89,31 @@ def known(
         other = found.get((row.key, row.etag))
         if other is None or _RANK[one.state] < _RANK[other.state]:
             found[row.key, row.etag] = one
-    return found
+    others = [which for which in objects if which not in found]
+    deleted = _deleted(connection, bucket, others, criteria) if others else {}
+    return {**found, **deleted}
+
+
+def _deleted(
+    connection: Connection, bucket: str, objects: Sequence[tuple[str, str]], criteria: AnalysisCriteria
+) -> dict[tuple[str, str], Deleted]:
+    rows = connection.execute(
+        select(tombstones.c.key, tombstones.c.etag, func.max(tombstones.c.deleted_at))
+        .select_from(_WANTED)
+        .join(
+            tombstones,
+            and_(
+                tombstones.c.bucket == bucket,
+                tombstones.c.key == _WANTED.c.key,
+                tombstones.c.etag == _WANTED.c.etag,
+            ),
+        )
+        .join(models, models.c.id == tombstones.c.model_id)
+        .where(*_conditions(tombstones, criteria))
+        .group_by(tombstones.c.key, tombstones.c.etag),
+        {"keys": [key for key, _ in objects], "etags": [etag for _, etag in objects]},
+    )
+    return {(key, etag): Deleted(deleted_at) for key, etag, deleted_at in rows}
 
 
 def known_statement(bucket: str, criteria: AnalysisCriteria) -> Select[Any]:
@@ -106,23 +137,24 @@ def known_statement(bucket: str, criteria: AnalysisCriteria) -> Select[Any]:
         )
         .join(analyses, analyses.c.recording_id == recordings.c.id)
         .outerjoin(models, models.c.id == analyses.c.model_id)
-        .where(*_conditions(criteria))
+        .where(*_conditions(analyses, criteria))
     )
 
 
-def _conditions(criteria: AnalysisCriteria) -> list[ColumnElement[bool]]:
+def _conditions(table: Table, criteria: AnalysisCriteria) -> list[ColumnElement[bool]]:
+    """The conditions on ``analyses`` or ``tombstones``, joined with ``models``."""
     if criteria.profile is None:
-        profile: ColumnElement[bool] = analyses.c.profile_overridden.is_(False)
+        profile: ColumnElement[bool] = table.c.profile_overridden.is_(False)
     else:
-        profile = analyses.c.profile == criteria.profile
+        profile = table.c.profile == criteria.profile
     if criteria.coverage is None:
-        coverage: ColumnElement[bool] = analyses.c.coverage_overridden.is_(False)
+        coverage: ColumnElement[bool] = table.c.coverage_overridden.is_(False)
     else:
-        coverage = analyses.c.coverage == criteria.coverage
-    return [coverage, profile, _model(criteria)]
+        coverage = table.c.coverage == criteria.coverage
+    return [coverage, profile, _model(table, criteria)]
 
 
-def _model(criteria: AnalysisCriteria) -> ColumnElement[bool]:
+def _model(table: Table, criteria: AnalysisCriteria) -> ColumnElement[bool]:
     if criteria.sha256 is not None:
         return models.c.sha256 == criteria.sha256
     if criteria.model is None:
@@ -131,4 +163,4 @@ def _model(criteria: AnalysisCriteria) -> ColumnElement[bool]:
     named = models.c.name == name
     if version:
         named = named & (models.c.version == version)
-    return or_(named, analyses.c.model_requested == criteria.model)
+    return or_(named, analyses.c.model_requested == criteria.model) if table is analyses else named

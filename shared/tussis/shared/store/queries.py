@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, func, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, select, true, tuple_
 
 from tussis.shared.events import CoughEvent
 from tussis.shared.states import AnalysisState, AttemptOutcome
@@ -140,7 +140,13 @@ def segments_of(connection: Connection, analysis_ids: Sequence[int]) -> dict[int
             segments.c.probability,
             segments.c.logit,
         )
-        .where(segments.c.analysis_id.in_(analysis_ids))
+        .join_from(
+            analyses,
+            segments,
+            # With the time, PostgreSQL reads one partition for each analysis.
+            and_(segments.c.analysis_id == analyses.c.id, segments.c.analysis_created_at == analyses.c.created_at),
+        )
+        .where(analyses.c.id.in_(analysis_ids))
         .order_by(segments.c.analysis_id, segments.c.bag_index, segments.c.segment_index)
     )
     found: dict[int, list[Segment]] = {}
@@ -179,7 +185,10 @@ def job_answer(connection: Connection, job_id: str) -> JobAnswer | None:
     job = connection.execute(select(jobs).where(jobs.c.job_id == known)).one_or_none()
     if job is None:
         return None
-    analysis = analysis_of(connection.execute(flat_analyses().where(analyses.c.id == job.analysis_id)).one())
+    row = connection.execute(flat_analyses().where(analyses.c.id == job.analysis_id)).one_or_none()
+    if row is None:  # deleted meanwhile
+        return None
+    analysis = analysis_of(row)
     return JobAnswer(
         job_id=job.job_id,
         enqueued_at=job.enqueued_at,

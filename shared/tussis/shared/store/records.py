@@ -313,6 +313,11 @@ class EventToExtract:
         return f"s3://{self.bucket}/{self.key}"
 
 
+def segments_deleted(analysis: Analysis, segments: Sequence[Segment]) -> bool:
+    """Whether `tussis retain` deleted the segments of this analysis: it has an answer, and ``segments`` is empty."""
+    return analysis.segments is not None and not segments
+
+
 @dataclass(frozen=True)
 class JobAnswer:
     """A job with the analysis that answers it."""

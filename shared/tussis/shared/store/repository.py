@@ -24,7 +24,7 @@ from tussis.shared.store import claims, endings, exports, failures, leases, prog
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
 from tussis.shared.store.export_columns import ExportRows
 from tussis.shared.store.faults import database_errors
-from tussis.shared.store.known import AnalysisCriteria, Known, known
+from tussis.shared.store.known import AnalysisCriteria, Deleted, Known, known
 from tussis.shared.store.records import (
     Analysis,
     Attempt,
@@ -238,7 +238,7 @@ class Store:
             yield from exports.events_to_extract(self._engine, wanted)
 
     def segments_of(self, analysis_id: int) -> tuple[Segment, ...]:
-        """The segments of an analysis in order; empty unless it succeeded."""
+        """The segments of an analysis in order; empty unless it succeeded, and after they were deleted."""
         return self.segments_of_each([analysis_id]).get(analysis_id, ())
 
     def segments_of_each(self, analysis_ids: Sequence[int]) -> dict[int, tuple[Segment, ...]]:
@@ -263,8 +263,8 @@ class Store:
 
     def known(
         self, bucket: str, objects: Sequence[tuple[str, str]], criteria: AnalysisCriteria
-    ) -> dict[tuple[str, str], Known]:
-        """(key, entity tag) -> its analysis that meets the criteria. Objects without one are omitted."""
+    ) -> dict[tuple[str, str], Known | Deleted]:
+        """(key, entity tag) -> its analysis that meets the criteria. Objects that never had one are omitted."""
         with database_errors(self.place), self._engine.connect() as connection:
             return known(connection, bucket, objects, criteria)
 
@@ -296,6 +296,6 @@ class Store:
             return failures.discard(connection, analysis_ids)
 
     def retry_job(self, analysis: Analysis) -> Job:
-        """The message that reopens a failure. The caller enqueues it."""
+        """The message that reopens a failure, for the caller. Raises :class:`FailureUnknown` if the failure is gone."""
         with database_errors(self.place), self._engine.connect() as connection:
             return failures.retry_job(connection, analysis)

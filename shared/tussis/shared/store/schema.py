@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
 from tussis.shared.states import AnalysisState, AttemptOutcome
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 #: Alembic's table. It has a name of its own because the database can also hold the migrations of another system.
 VERSION_TABLE = "tussis_revision"
 
@@ -445,7 +445,7 @@ segments = Table(
     CheckConstraint("probability BETWEEN 0 AND 1", name="probability"),
     CheckConstraint("logit <> 'NaN'", name="logit"),
     comment="One row for each segment of two seconds in a succeeded analysis.",
-    # One partition for each month, and one for all other rows. Migrations and `tussis migrate` make the partitions.
+    # One partition for each month, and one for all other rows. tussis.shared.store.partitions makes them.
     postgresql_partition_by="RANGE (analysis_created_at)",
 )
 
@@ -497,6 +497,38 @@ bag_progress = Table(
     ),
     CheckConstraint("0 <= bags_done AND bags_done <= bags_total", name="bags"),
     comment="One row for each long analysis that has no result yet: its finished bags.",
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("bucket", Text(collation="C"), nullable=False, comment="S3 bucket"),
+    Column("key", Text(collation="C"), nullable=False, comment="S3 object key, not percent-encoded"),
+    Column("etag", Text, nullable=False, comment="S3 entity tag without quotes"),
+    Column("model_id", BigInteger, ForeignKey(models.c.id), nullable=False, comment="models.id"),
+    Column("profile", Text, nullable=False, comment="preprocessing profile"),
+    Column("coverage", Text, nullable=False, comment="part of the recording that was analysed"),
+    Column(
+        "profile_overridden",
+        Boolean,
+        nullable=False,
+        comment="true if the job requested another profile than the manifest",
+    ),
+    Column(
+        "coverage_overridden",
+        Boolean,
+        nullable=False,
+        comment="true if the job requested another coverage than the manifest",
+    ),
+    Column(
+        "deleted_at",
+        _Time,
+        nullable=False,
+        server_default=func.now(),
+        comment="time at which the analysis was deleted",
+    ),
+    PrimaryKeyConstraint("bucket", "key", "etag", "model_id", "profile", "coverage"),
+    comment="One row for each analysis that tussis retain deleted. A sweep does not enqueue its object again.",
 )
 
 dead_letters = Table(

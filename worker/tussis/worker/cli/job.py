@@ -23,7 +23,8 @@ def job(job_id: str, as_json: bool) -> None:
     """Show the state of one job, and its result or failure.
 
     ID is the job id that `tussis enqueue` printed. A job is open while it waits in its queue, is in flight, or is
-    deferred until its next attempt. After a failure it is open again if it is enqueued again.
+    deferred until its next attempt. After a failure it is open again if it is enqueued again. A job whose result
+    `tussis retain` deleted is unknown. If it deleted only the segments, the output says so ("segments": null).
 
     The exit status is 1 if the job failed or is unknown, otherwise 0.
     """
@@ -82,7 +83,7 @@ def describe(
 ) -> dict[str, Any]:
     """A job as JSON. ``state`` is open, running, waiting, succeeded, failed or discarded."""
     from tussis.shared.states import AnalysisState
-    from tussis.shared.store.records import finite
+    from tussis.shared.store.records import finite, segments_deleted
     from tussis.shared.store.transitions import moment
 
     report: dict[str, Any] = {"job_id": job_id}
@@ -135,7 +136,9 @@ def describe(
             "dc_offset": analysis.dc_offset,
             "warnings": list(analysis.warnings or ()),
             "finished_at": None if analysis.finished_at is None else analysis.finished_at.isoformat(),
-            "segments": [
+            "segments": None
+            if segments_deleted(analysis, answer.segments)
+            else [
                 {
                     "bag_index": segment.bag_index,
                     "index": segment.index,
@@ -161,7 +164,9 @@ def _print(report: dict[str, Any]) -> None:
             click.echo(f"{name:<{width}}  {_shown(name, value)}")
     if error is not None:
         click.echo(printable(f"{'error':<{width}}  {error['class']}: {error['message']}"))
-    for number, segment in enumerate(segments):
+    if segments is None:
+        click.echo(f"{'segments':<{width}}  deleted by `tussis retain`")
+    for number, segment in enumerate(segments or ()):
         click.echo(
             f"  segment {number:>2}  {segment['start_s']:>5.1f} to {segment['end_s']:>5.1f} s"
             f"  probability {probability(segment['probability'])}"

@@ -29,6 +29,9 @@ def migrate(target: str | None, check: bool, yes: bool) -> None:
     refuse to start on the new schema. Each step is one transaction. Several processes may run the command at the same
     time: one of them migrates.
 
+    It also makes the missing monthly partitions of the table segments, for the present month and 13 months ahead. Run
+    it at least once a year, also without an upgrade. Workers may run meanwhile.
+
     \b
     Examples:
       tussis migrate
@@ -58,13 +61,23 @@ def migrate(target: str | None, check: bool, yes: bool) -> None:
         return
     if found == wanted:
         click.echo(f"{found}: nothing to do")
-        return
-    if known.index(wanted) > known.index(found):
+    elif known.index(wanted) > known.index(found):
         schema.upgrade(url, wanted)
+        click.echo(f"{found} -> {wanted}")
     else:
         _confirm(found, wanted, yes)
         schema.downgrade(url, wanted)
-    click.echo(f"{found} -> {wanted}")
+        click.echo(f"{found} -> {wanted}")
+    if wanted == schema.head():
+        _make_partitions(url)
+
+
+def _make_partitions(url: str) -> None:
+    from tussis.shared.store.partitions import make_partitions
+
+    for made in make_partitions(url):
+        moved = f", with {made.rows:,} rows of segments_default" if made.rows else ""
+        click.echo(f"made the partition {made.name}{moved}", err=True)
 
 
 def _confirm(found: str, wanted: str, yes: bool) -> None:

@@ -35,7 +35,9 @@ _WIDE = 110
     type=click.IntRange(min=1),
     help=f"At most this number of analyses.  [default: {TABLE_LIMIT}; with --json all]",
 )
-@click.option("--segments", "with_segments", is_flag=True, help="Also print every segment.")
+@click.option(
+    "--segments", "with_segments", is_flag=True, help="Also print every segment (with --json null if deleted)."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def results(limit: int | None, with_segments: bool, as_json: bool, **options: Any) -> None:
     """List analyses and their results, newest first. Times are in UTC.
@@ -78,7 +80,7 @@ _Shown: TypeAlias = "tuple[Analysis, tuple[Segment, ...] | None]"
 
 def as_object(analysis: Analysis, segments: tuple[Segment, ...] | None) -> dict[str, Any]:
     """An analysis as JSON: the fields of ``tussis analyze``, and those that only the store has."""
-    from tussis.shared.store.records import finite
+    from tussis.shared.store.records import finite, segments_deleted
 
     report: dict[str, Any] = {
         "uri": analysis.uri,
@@ -104,7 +106,9 @@ def as_object(analysis: Analysis, segments: tuple[Segment, ...] | None) -> dict[
     }
     if analysis.error_class is not None:
         report["error"] = {"class": analysis.error_class, "message": analysis.error_message}
-    if segments is not None:
+    if segments is not None and segments_deleted(analysis, segments):
+        report["segments"] = None
+    elif segments is not None:
         report["segments"] = [
             {
                 "index": segment.index,
@@ -160,7 +164,7 @@ def _table(shown: list[_Shown], *, when: bool, model: bool, profile: bool) -> Ta
     if when:
         table.add_column("first attempt (UTC)", no_wrap=True)
     for analysis, segments in shown:
-        remark = _remark(analysis)
+        remark = _remark(analysis, segments)
         cells = [
             _answer(analysis),
             _probability(analysis),
@@ -187,7 +191,7 @@ def _rows(shown: list[_Shown], *, when: bool, model: bool, profile: bool) -> Tab
     headings = ["answer", "prob.", "length", "recording"]
     headings += [name for name, there in (("model", model), ("profile", profile)) if there]
     headings += ["first attempt (UTC)"] if when else []
-    headings += ["remark"] if any(_remark(analysis) for analysis, _ in shown) else []
+    headings += ["remark"] if any(_remark(*each) for each in shown) else []
     for heading in headings:
         table.add_column(heading, justify="right" if heading in ("prob.", "length") else "left")
     for analysis, segments in shown:
@@ -195,7 +199,7 @@ def _rows(shown: list[_Shown], *, when: bool, model: bool, profile: bool) -> Tab
         beside = [plain(analysis.model or "")] if model else []
         beside += [plain(analysis.profile)] if profile else []
         beside += [f"{analysis.created_at:%Y-%m-%d %H:%M:%S}"] if when else []
-        beside += [plain(_remark(analysis))] if "remark" in headings else []
+        beside += [plain(_remark(analysis, segments))] if "remark" in headings else []
         table.add_row(_answer(analysis), _probability(analysis), _length(analysis), uri, *beside)
         for segment in segments or ():
             span = f"{segment.start_s:.1f} to {segment.end_s:.1f} s"
@@ -221,13 +225,16 @@ def _answer(analysis: Analysis) -> str:
     return f"[dim]{analysis.state.value}[/]"
 
 
-def _remark(analysis: Analysis) -> str:
-    """The error, or a note about a truncated recording."""
+def _remark(analysis: Analysis, segments: tuple[Segment, ...] | None) -> str:
+    """The error, or notes about a truncated recording and deleted segments."""
+    from tussis.shared.store.records import segments_deleted
+
     if analysis.error_class is not None:
         return f"{analysis.error_class}: {analysis.error_message}"
-    if analysis.truncated:
-        return f"only the first {analysis.analyzed_s:.1f} s were analysed"
-    return ""
+    notes = [f"only the first {analysis.analyzed_s:.1f} s were analysed"] if analysis.truncated else []
+    if segments is not None and segments_deleted(analysis, segments):
+        notes.append("its segments were deleted by `tussis retain`")
+    return "; ".join(notes)
 
 
 def _segment_line(segment: Segment) -> str:

@@ -85,8 +85,8 @@ def sweep(
 
     A result counts only if it is from the model in TUSSIS_MODEL. Set TUSSIS_MODEL as for the workers, or use --model or
     --any-model. Failures are enqueued only with --retry-failed, or if the cause may be gone (a missing object).
-    Discarded failures are never enqueued. A recording that no worker has received is enqueued without the metadata and
-    the priority from upstream.
+    Discarded failures, and objects whose analysis `tussis retain` deleted, are never enqueued. A recording that no
+    worker has received is enqueued without the metadata and the priority from upstream.
 
     The exit status is 0 if the whole prefix was swept.
 
@@ -263,6 +263,8 @@ class _SweepOutput:
             f"{counts.discarded:,} discarded",
             f"{counts.enqueued:,} {would}enqueued",
         ]
+        if counts.deleted:
+            parts.append(f"{counts.deleted:,} deleted by retention")
         if counts.stranded:
             parts.append(f"{counts.stranded:,} unfinished {would}sent again")
         if counts.refused:

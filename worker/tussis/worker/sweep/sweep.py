@@ -1,8 +1,8 @@
 """Compares a bucket's listing with store and ledger, and enqueues the objects that have neither answer nor open job.
 
-A sweep holds one page of the listing at a time and needs one command to the broker and one query for it, so that ten
-million keys need the memory of a thousand. To enqueue an object twice does no harm, so a sweep may be interrupted and
-started again at any time.
+A sweep holds one page of the listing at a time and needs one command to the broker and at most two queries for it, so
+that ten million keys need the memory of a thousand. To enqueue an object twice does no harm, so a sweep may be
+interrupted and started again at any time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tussis.shared.messages import Job, job_id_for
 from tussis.shared.queues import Device
 from tussis.shared.s3 import ListedObject
 from tussis.shared.states import AnalysisState
-from tussis.shared.store.known import AnalysisCriteria, Known
+from tussis.shared.store.known import AnalysisCriteria, Deleted, Known
 from tussis.shared.store.records import ResultFilter
 from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
@@ -55,6 +55,8 @@ class Counts:
     open: int = 0
     failed: int = 0
     discarded: int = 0
+    deleted: int = 0
+    """Objects whose analyses `tussis retain` deleted."""
     refused: int = 0
     """Objects for which no valid job can be made."""
     enqueued: int = 0
@@ -176,10 +178,13 @@ class Sweep:
             device=request.device,
         )
 
-    def _message(self, job: Job, known: Known | None) -> Job | None:
+    def _message(self, job: Job, known: Known | Deleted | None) -> Job | None:
         """The message to send. If there is nothing to do, the object is counted and the result is None."""
         if known is None:
             return job
+        if isinstance(known, Deleted):
+            self.counts.deleted += 1
+            return None
         match known.state:
             case AnalysisState.SUCCEEDED:
                 self.counts.answered += 1
