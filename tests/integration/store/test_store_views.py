@@ -60,6 +60,16 @@ def test_a_result_is_flat_and_complete(store: Store, store_url: str, model: Mode
         "job_id": row["job_id"],
         "analysis_id": claim.analysis_id,
         "recording_id": row["recording_id"],
+        "events": 1,
+        "cough_seconds": 1.0,
+        "peak_dbfs": -3.0,
+        "rms_dbfs": -20.0,
+        "clipped_share": 0.0,
+        "dc_offset": 0.001,
+        "warnings": [],
+        "recorded_at": None,
+        "site": None,
+        "subject": None,
     }
     assert str(row["job_id"]) == job.job_id
 
