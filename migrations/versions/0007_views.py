@@ -523,13 +523,14 @@ _VIEWS: dict[str, tuple[str, str, dict[str, str]]] = {
     "coughs_by_hour": (
         _COUGHS_BY.format(unit="hour", kind="part.starts AT TIME ZONE 'UTC'"),
         "One row for each hour in UTC and each site: how much was recorded, and how many cough events. From the "
-        "results in the view current. Results without cough events data (from before schema 0005) are omitted.",
+        "results in the view current. Results from before revision 0005 of the schema have no events and are "
+        "omitted.",
         {
             "hour": "start of the hour in UTC, from recorded_at; null for recordings without recorded_at",
             "site": "place of the recording, from metadata site; null if it is absent or not valid",
             "recordings": (
-                "number of recordings with audio in the hour, without silent ones; a recording over the end of the "
-                "hour is in two rows"
+                "number of recordings with audio in the hour, without silent ones; a recording that lasts over the "
+                "end of the hour is counted in each"
             ),
             "silent_recordings": "number of recordings with the warning silent; no other column counts them",
             "recorded_hours": "length of the analysed audio in the hour, in hours",
@@ -541,13 +542,14 @@ _VIEWS: dict[str, tuple[str, str, dict[str, str]]] = {
     "coughs_by_day": (
         _COUGHS_BY.format(unit="day", kind="part.starts::date"),
         "One row for each day in UTC and each site: how much was recorded, and how many cough events. From the "
-        "results in the view current. Results without cough events data (from before schema 0005) are omitted.",
+        "results in the view current. Results from before revision 0005 of the schema have no events and are "
+        "omitted.",
         {
             "day": "day in UTC, from recorded_at; null for recordings without recorded_at",
             "site": "place of the recording, from metadata site; null if it is absent or not valid",
             "recordings": (
-                "number of recordings with audio in the day, without silent ones; a recording over the end of the "
-                "day is in two rows"
+                "number of recordings with audio in the day, without silent ones; a recording that lasts over the "
+                "end of the day is counted in each"
             ),
             "silent_recordings": "number of recordings with the warning silent; no other column counts them",
             "recorded_hours": "length of the analysed audio in the day, in hours",
@@ -559,14 +561,14 @@ _VIEWS: dict[str, tuple[str, str, dict[str, str]]] = {
     "quality": (
         _QUALITY,
         "One row for each result in the view current: the levels and warnings of the recording. A silent recording"
-        " is no evidence that nobody coughed.",
+        " does not show that nobody coughed.",
         {
             "uri": "s3://bucket/key",
             "bucket": "S3 bucket",
             "key": "S3 object key",
             "decision": "true: cough; false: no cough",
             "bag_probability": "probability that the recording contains a cough, 0 to 1",
-            "silent": "true if the recording has no sound; null if it was not measured (before schema 0005)",
+            "silent": "true if the recording has no sound; null if it was not measured (before revision 0005)",
             "warnings": "properties of the recording that make the result doubtful; empty if there are none",
             "peak_dbfs": "largest absolute sample in decibels below full scale; null if every sample is 0",
             "rms_dbfs": "root mean square of the samples in decibels below full scale; null if every sample is 0",

@@ -110,15 +110,15 @@ _MEASURES = ("warnings", "peak_dbfs", "rms_dbfs", "clipped_share", "dc_offset")
 VIEWS: Final[dict[str, View]] = {
     "quality": View(
         _QUALITY,
-        "One row for each result in the view current: the levels and warnings of the recording. A silent recording is "
-        "no evidence that nobody coughed.",
+        "One row for each result in the view current: the levels and warnings of the recording. A silent recording "
+        "does not show that nobody coughed.",
         {
             "uri": "s3://bucket/key",
             "bucket": "S3 bucket",
             "key": "S3 object key",
             "decision": "true: cough; false: no cough",
             "bag_probability": "probability that the recording contains a cough, 0 to 1",
-            "silent": "true if the recording has no sound; null if it was not measured (before schema 0005)",
+            "silent": "true if the recording has no sound; null if it was not measured (before revision 0005)",
             **{name: analyses.c[name].comment or "" for name in _MEASURES},
             "duration_s": "duration of the recording in seconds",
             "analyzed_s": "length of the analysed audio in seconds, from the start of the recording",

@@ -140,12 +140,12 @@ def _numbers(unit: str, time: str) -> View:
     return View(
         _coughs_by(unit, "part.starts AT TIME ZONE 'UTC'" if unit == "hour" else "part.starts::date"),
         f"One row for each {unit} in UTC and each site: how much was recorded, and how many cough events. From the "
-        "results in the view current. Results without cough events data (from before schema 0005) are omitted.",
+        "results in the view current. Results from before revision 0005 of the schema have no events and are omitted.",
         {
             unit: f"{time} in UTC, from recorded_at; null for recordings without recorded_at",
             "site": "place of the recording, from metadata site; null if it is absent or not valid",
-            "recordings": f"number of recordings with audio in the {unit}, without silent ones; a recording over the "
-            f"end of the {unit} is in two rows",
+            "recordings": f"number of recordings with audio in the {unit}, without silent ones; a recording that lasts "
+            f"over the end of the {unit} is counted in each",
             "silent_recordings": "number of recordings with the warning silent; no other column counts them",
             "recorded_hours": f"length of the analysed audio in the {unit}, in hours",
             "events": f"number of cough events that start in the {unit}; an event is a bout, not a single cough",
