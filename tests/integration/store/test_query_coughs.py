@@ -66,7 +66,12 @@ def fill(store: Store, url: str) -> None:
             **{"key": key, "metadata": {}} | {n: changes.pop(n) for n in ("metadata", "job_id") if n in changes}
         )
         claim = claimed(store.claim(a_claim(job, model, etag=changes.pop("etag", key))))
-        fields = {"events": events, "duration_s": seconds, "analyzed_s": seconds, "size_bytes": len(key)} | changes
+        fields: dict[str, Any] = {
+            "events": events,
+            "duration_s": seconds,
+            "analyzed_s": seconds,
+            "size_bytes": len(key),
+        } | changes
         store.complete(claim, a_result(probability=probability, **fields))
 
     def facts(time: str, site: str, subject: str) -> dict[str, Any]:
@@ -82,7 +87,7 @@ def fill(store: Store, url: str) -> None:
     analysed("south/c.wav", 0.2, 3600.0, **facts("22T23:30", "south", "P-2"))
     silence: dict[str, Any] = {"peak_dbfs": None, "rms_dbfs": None, "warnings": ("silent",)}
     analysed("south/d.wav", 0.1, 600.0, **silence, **facts("23T08:00", "south", "P-2"))
-    same = {"etag": "same", "warnings": ("clipped",)}
+    same: dict[str, Any] = {"etag": "same", "warnings": ("clipped",)}
     analysed("south/e.wav", 0.8, 600.0, (0.5, 1), **same, **facts("23T08:30", "south", "P-3"))
     analysed("south/copy.wav", 0.8, 600.0, (0.5, 1), **same, size_bytes=len("south/e.wav"))
     short = find_events(SHORT.start_s, SHORT.probability, 17.5)
