@@ -441,11 +441,14 @@ FROM (
             ) AS once
         ) AS timed
     ) AS result
-    LEFT JOIN LATERAL generate_series(
-        date_trunc('{unit}', result.starts),
-        result.last,
-        interval '1 {unit}'
-    ) AS period (starts) ON true
+    CROSS JOIN LATERAL unnest(
+        CASE
+            WHEN result.one_part THEN ARRAY[date_trunc('{unit}', result.starts)]
+            ELSE ARRAY(
+                SELECT generate_series(date_trunc('{unit}', result.starts), result.last, interval '1 {unit}')
+            )
+        END
+    ) AS period (starts)
 ) AS part
 GROUP BY part.starts, part.site
 """
