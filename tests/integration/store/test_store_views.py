@@ -67,6 +67,9 @@ def test_a_result_is_flat_and_complete(store: Store, store_url: str, model: Mode
         "clipped_share": 0.0,
         "dc_offset": 0.001,
         "warnings": [],
+        "recorded_at": None,
+        "site": None,
+        "subject": None,
     }
     assert str(row["job_id"]) == job.job_id
 

@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
 from tussis.shared.states import AnalysisState, AttemptOutcome
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 #: Alembic's table. It has a name of its own because the database can also hold the migrations of another system.
 VERSION_TABLE = "tussis_revision"
 
@@ -296,6 +296,7 @@ analyses = Table(
     CheckConstraint("clipped_share BETWEEN 0 AND 1", name="clipped_share"),
     CheckConstraint("events >= 0 AND cough_seconds >= 0 AND cough_seconds < 'Infinity'", name="events"),
     Index(None, "created_at", "id"),
+    Index(None, "finished_at"),
     # `tussis status` counts with an index-only scan of this index.
     Index(None, "state", "decision", "error_class"),
     Index(

@@ -1,10 +1,12 @@
-"""The views and their comments. The views are the interface for analysts; ``docs/schema.md`` lists their columns."""
+"""The answers: the newest one of each object, with its segments, and the newest of each model."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Final
 
+from tussis.shared.store import upstream_facts
 from tussis.shared.store.schema import analyses
+from tussis.shared.store.views.view import View
 
 _ANALYSES_NEWEST = """
 SELECT DISTINCT ON (recording_id, model_id, model_requested, profile, coverage) *
@@ -12,10 +14,12 @@ FROM analyses
 ORDER BY recording_id, model_id, model_requested, profile, coverage, created_at DESC, id DESC
 """
 
-# bucket and key are in DISTINCT ON, so PostgreSQL can use the index for a condition on them. A late message (for
-# replaced bytes or for a model that is no longer served) must not hide the result for the object.
-_CURRENT = """
-SELECT DISTINCT ON (recordings.bucket, recordings.key)
+# An analysis is shown if no better one exists: one of the same object that is newer, where a failure of the job ranks
+# below every result and below every failure of the object. A late message (for replaced bytes or for a model that is no
+# longer served) must not hide the result for the object. With NOT EXISTS, PostgreSQL can use an index for any condition
+# of a query: on bucket and key, on created_at, on state. With DISTINCT ON it could for bucket and key only.
+_CURRENT = f"""
+SELECT
     's3://' || recordings.bucket || '/' || recordings.key AS uri,
     recordings.bucket,
     recordings.key,
@@ -57,19 +61,35 @@ SELECT DISTINCT ON (recordings.bucket, recordings.key)
     analyses.rms_dbfs,
     analyses.clipped_share,
     analyses.dc_offset,
-    analyses.warnings
+    analyses.warnings,
+    {upstream_facts.RECORDED_AT} AS recorded_at,
+    {upstream_facts.SITE} AS site,
+    {upstream_facts.SUBJECT} AS subject
 FROM analyses
 JOIN recordings ON recordings.id = analyses.recording_id
 LEFT JOIN models ON models.id = analyses.model_id
 WHERE analyses.state IN ('succeeded', 'failed', 'discarded')
     AND NOT analyses.profile_overridden
     AND NOT analyses.coverage_overridden
-ORDER BY
-    recordings.bucket,
-    recordings.key,
-    (analyses.error_class IN ('object_changed', 'model_not_served', 'job_moved')) IS TRUE,
-    analyses.finished_at DESC,
-    analyses.id DESC
+    AND NOT EXISTS (
+        SELECT
+        FROM recordings AS same_object
+        JOIN analyses AS better ON better.recording_id = same_object.id
+        WHERE same_object.bucket = recordings.bucket
+            AND same_object.key = recordings.key
+            AND better.state IN ('succeeded', 'failed', 'discarded')
+            AND NOT better.profile_overridden
+            AND NOT better.coverage_overridden
+            AND (
+                (better.error_class IN ('object_changed', 'model_not_served', 'job_moved')) IS NOT TRUE,
+                better.finished_at,
+                better.id
+            ) > (
+                (analyses.error_class IN ('object_changed', 'model_not_served', 'job_moved')) IS NOT TRUE,
+                analyses.finished_at,
+                analyses.id
+            )
+    )
 """
 
 _CURRENT_SEGMENTS = """
@@ -97,18 +117,8 @@ JOIN segments ON segments.analysis_id = current.analysis_id AND segments.analysi
 #: Columns of the view ``current`` with the comments that they have in the table ``analyses``.
 _MEASURES = ("events", "cough_seconds", "peak_dbfs", "rms_dbfs", "clipped_share", "dc_offset", "warnings")
 
-
-@dataclass(frozen=True)
-class View:
-    """A view: its SELECT statement, its comment, and the comment of each column."""
-
-    definition: str
-    comment: str
-    columns: dict[str, str]
-
-
 #: Name -> view. A view comes after the views that it reads.
-VIEWS: dict[str, View] = {
+VIEWS: Final[dict[str, View]] = {
     "analyses_newest": View(
         _ANALYSES_NEWEST,
         "The newest analysis of each combination of recording, model, profile and coverage, in any state.",
@@ -156,6 +166,7 @@ VIEWS: dict[str, View] = {
             "analysis_id": "analyses.id",
             "recording_id": "recordings.id",
             **{name: analyses.c[name].comment or "" for name in _MEASURES},
+            **upstream_facts.COMMENTS,
         },
     ),
     "current_segments": View(
