@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.row_data import MODELS, MONTHS, fill
 from benchmarks.rows import documented
-from tests.integration.store.test_query_document import QUESTIONS
+from tests.support.query_document import QUESTIONS
 from tests.support.store import rows
 from tussis.shared.store.repository import Store
 
