@@ -3,7 +3,8 @@
 Revision: 0007
 After: 0006
 
-The view current gets the recommended metadata as typed columns, and its conditions can use an index.
+The recommended metadata become typed columns of recordings and of the view current. A condition on the view can use an
+index. The rows of recordings are written again: some seconds for each 100,000.
 """
 
 from __future__ import annotations
@@ -23,20 +24,26 @@ _TIME = (
     ":[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?(Z|[+-](0[0-9]|1[0-4])(:?[0-5][0-9])?)"
 )
 _RECORDED_AT = (
-    f"CASE WHEN recordings.metadata ->> 'recorded_at' ~ '^({_TIME})$' "
-    "THEN (recordings.metadata ->> 'recorded_at')::timestamptz END"
+    f"CASE WHEN metadata ->> 'recorded_at' ~ '^({_TIME})$' THEN (metadata ->> 'recorded_at')::timestamptz END"
 )
 
 
 def _text(name: str) -> str:
-    text = f"recordings.metadata ->> '{name}'"
+    text = f"metadata ->> '{name}'"
     return (
-        f"CASE WHEN jsonb_typeof(recordings.metadata -> '{name}') = 'string' AND length({text}) BETWEEN 1 AND 200 "
+        f"CASE WHEN jsonb_typeof(metadata -> '{name}') = 'string' AND length({text}) BETWEEN 1 AND 200 "
         rf"AND {text} !~ '[\u0001-\u001f\u007f-\u009f]' THEN {text} END"
     )
 
 
-_CURRENT = f"""
+# Function -> its type and its expression. Its name is tussis_ and the name here.
+_FUNCTIONS = {
+    "recorded_at": ("timestamptz", _RECORDED_AT),
+    "site": ("text", _text("site")),
+    "subject": ("text", _text("subject")),
+}
+
+_CURRENT = """
 SELECT
     's3://' || recordings.bucket || '/' || recordings.key AS uri,
     recordings.bucket,
@@ -80,9 +87,9 @@ SELECT
     analyses.clipped_share,
     analyses.dc_offset,
     analyses.warnings,
-    {_RECORDED_AT} AS recorded_at,
-    {_text("site")} AS site,
-    {_text("subject")} AS subject
+    recordings.recorded_at,
+    recordings.site,
+    recordings.subject
 FROM analyses
 JOIN recordings ON recordings.id = analyses.recording_id
 LEFT JOIN models ON models.id = analyses.model_id
@@ -425,20 +432,17 @@ FROM (
                 true
             ) AS one_part
         FROM (
-            SELECT *, starts + analyzed_s * interval '1 second' AS ends
-            FROM (
-                SELECT
-                    current.analysis_id,
-                    current.recorded_at AT TIME ZONE 'UTC' AS starts,
-                    current.analyzed_s,
-                    current.site,
-                    coalesce('silent' = ANY (current.warnings), false) AS silent,
-                    current.events,
-                    current.cough_seconds
-                FROM current
-                WHERE current.state = 'succeeded' AND current.events IS NOT NULL
-                OFFSET 0
-            ) AS once
+            SELECT
+                current.analysis_id,
+                current.recorded_at AT TIME ZONE 'UTC' AS starts,
+                (current.recorded_at AT TIME ZONE 'UTC') + current.analyzed_s * interval '1 second' AS ends,
+                current.analyzed_s,
+                current.site,
+                coalesce('silent' = ANY (current.warnings), false) AS silent,
+                current.events,
+                current.cough_seconds
+            FROM current
+            WHERE current.state = 'succeeded' AND current.events IS NOT NULL
         ) AS timed
     ) AS result
     CROSS JOIN LATERAL unnest(
@@ -639,7 +643,7 @@ _VIEWS: dict[str, tuple[str, str, dict[str, str]]] = {
     ),
 }
 
-# Column of the view current -> its comment.
+# Column of recordings and of the view current -> its comment.
 _FACTS = {
     "recorded_at": "start of the recording, from metadata recorded_at; null if it is absent or not valid",
     "site": "place of the recording, from metadata site; null if it is absent or not valid",
@@ -648,6 +652,19 @@ _FACTS = {
 
 
 def upgrade() -> None:
+    for name, (kind, expression) in _FUNCTIONS.items():
+        op.get_bind().exec_driver_sql(
+            f"CREATE FUNCTION tussis_{name}(metadata jsonb) RETURNS {kind} LANGUAGE sql IMMUTABLE PARALLEL SAFE "
+            f"AS $function$ SELECT {expression} $function$"
+        )
+    # One statement, so that the rows are written once.
+    added = (
+        f"ADD COLUMN {name} {kind} GENERATED ALWAYS AS (tussis_{name}(metadata)) STORED"
+        for name, (kind, _) in _FUNCTIONS.items()
+    )
+    op.execute(f"ALTER TABLE recordings {', '.join(added)}")
+    _comment_columns("recordings", _FACTS)
+    op.create_index(op.f("recordings_recorded_at_idx"), "recordings", ["recorded_at"])
     op.create_index(op.f("analyses_finished_at_idx"), "analyses", ["finished_at"])
     # Replaced and not dropped, so that it keeps its comments and the rights of the analysts.
     _create_view("current", _CURRENT)
@@ -670,6 +687,9 @@ def downgrade() -> None:
         _comment("VIEW", name, comment)
         _comment_columns(name, {column: text for column, text in columns.items() if column not in _FACTS})
     op.drop_index(op.f("analyses_finished_at_idx"), "analyses")
+    for name in _FUNCTIONS:
+        op.drop_column("recordings", name)
+        op.execute(f"DROP FUNCTION tussis_{name}(jsonb)")
 
 
 def _create_view(name: str, select: str) -> None:

@@ -54,3 +54,22 @@ def test_up_keeps_the_rights_of_the_analysts(database_url: str) -> None:
     finally:
         execute(database_url, "DROP OWNED BY views_reader")
         execute(database_url, "DROP ROLE views_reader")
+
+
+def test_up_reads_the_metadata_of_stored_recordings(database_url: str) -> None:
+    migrate.upgrade(database_url, "0006")
+    for key, metadata in (("a.wav", '{"recorded_at": "2026-11-22T14:30+01:00", "site": "north"}'), ("b.wav", "{}")):
+        execute(
+            database_url,
+            "INSERT INTO recordings (bucket, key, etag, metadata) VALUES ('b', %s, 'e', %s::jsonb)",
+            key,
+            metadata,
+        )
+
+    migrate.upgrade(database_url, "0007")
+
+    read = "SELECT key, (recorded_at AT TIME ZONE 'UTC')::text, site, subject FROM recordings ORDER BY key"
+    assert rows(database_url, read) == [("a.wav", "2026-11-22 13:30:00", "north", None), ("b.wav", None, None, None)]
+    migrate.downgrade(database_url, "0006")
+    assert rows(database_url, "SELECT count(*) FROM recordings") == [(2,)]
+    assert rows(database_url, "SELECT proname FROM pg_proc WHERE proname LIKE 'tussis%%'") == []

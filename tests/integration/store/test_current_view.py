@@ -136,3 +136,17 @@ def test_the_recommended_metadata_have_columns(store: Store, store_url: str) -> 
         ("a.wav", datetime(2026, 11, 22, 13, 30, 5, tzinfo=UTC), "north", "P-17"),
         ("b.wav", None, None, None),
     ]
+
+
+def test_new_metadata_change_the_columns(store: Store, store_url: str) -> None:
+    """A later message for the same content brings other metadata."""
+    model = model_facts()
+    for site in ("north", "south"):
+        answer = store.claim(
+            a_claim(a_job(metadata={"site": site, "recorded_at": "2026-11-22T14:30Z"}, again=True), model)
+        )
+        store.complete(claimed(answer), a_result())
+
+    assert rows(store_url, "SELECT site, recorded_at FROM current") == [
+        ("south", datetime(2026, 11, 22, 14, 30, tzinfo=UTC))
+    ]

@@ -23,7 +23,9 @@ def fill_many(connection: psycopg.Connection) -> None:
         "FROM generate_series(1, 2) AS version"
     )
     connection.execute(
-        "INSERT INTO recordings (bucket, key, etag) SELECT 'b', n || '.wav', 'e' FROM generate_series(1, 5000) AS n"
+        "INSERT INTO recordings (bucket, key, etag, metadata) SELECT 'b', n || '.wav', 'e', jsonb_build_object("
+        "'recorded_at', to_char(timestamp '2026-12-01' - n * interval '1 hour', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')) "
+        "FROM generate_series(1, 5000) AS n"
     )
     connection.execute(
         "INSERT INTO analyses (created_at, recording_id, model_id, profile, profile_overridden, coverage, forced_by, "
@@ -46,6 +48,8 @@ def fill_many(connection: psycopg.Connection) -> None:
         ("current", "created_at >= '2026-11-28' AND created_at < '2026-11-29'", "analyses_created_at_id_idx"),
         ("current", "finished_at >= '2026-11-28' AND finished_at < '2026-11-29'", "analyses_finished_at_idx"),
         ("current", "analysis_id = 7", "analyses_pkey"),
+        ("current", "recorded_at >= '2026-11-28Z' AND recorded_at < '2026-11-29Z'", "recordings_recorded_at_idx"),
+        ("cough_events", "recorded_at >= '2026-11-28Z' AND recorded_at < '2026-11-29Z'", "recordings_recorded_at_idx"),
         ("cough_events", "bucket = 'b' AND key = 'k'", "recordings_bucket_key_etag_key"),
         ("cough_events", "created_at >= '2026-11-28' AND created_at < '2026-11-29'", "analyses_created_at_id_idx"),
         ("quality", "bucket = 'b' AND key = 'k'", "recordings_bucket_key_etag_key"),

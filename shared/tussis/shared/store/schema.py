@@ -14,6 +14,8 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
+    Connection,
     Double,
     ForeignKey,
     ForeignKeyConstraint,
@@ -26,12 +28,14 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    event,
     func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
 
 from tussis.shared.states import AnalysisState, AttemptOutcome
+from tussis.shared.store import fact_functions, upstream_facts
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
 SCHEMA_REVISION = "0007"
@@ -47,6 +51,14 @@ metadata = MetaData(
         "pk": "%(table_name)s_pkey",
     }
 )
+
+
+@event.listens_for(metadata, "before_create")
+def _create_functions(_: MetaData, connection: Connection, **__: object) -> None:
+    """Create the functions of the generated columns."""
+    for statement in fact_functions.FUNCTIONS:
+        connection.exec_driver_sql(statement)
+
 
 _Time = TIMESTAMP(timezone=True)
 
@@ -91,6 +103,11 @@ recordings = Table(
     Column(
         "updated_at", _Time, nullable=False, server_default=func.now(), comment="time at which the row last changed"
     ),
+    # PostgreSQL computes these when it writes the metadata, so that a query on a day can use an index.
+    *(
+        Column(name, kind, Computed(f"tussis_{name}(metadata)", persisted=True), comment=upstream_facts.COMMENTS[name])
+        for name, kind in (("recorded_at", _Time), ("site", Text), ("subject", Text))
+    ),
     UniqueConstraint("bucket", "key", "etag"),
     CheckConstraint("bucket <> '' AND key <> ''", name="address"),
     CheckConstraint("size_bytes >= 0", name="size_bytes"),
@@ -98,6 +115,7 @@ recordings = Table(
     CheckConstraint("rate_hz > 0", name="rate_hz"),
     CheckConstraint("channels > 0", name="channels"),
     CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
+    Index(None, "recorded_at"),
     comment="One row for each content of an object in S3. The same key with another entity tag is another recording.",
 )
 

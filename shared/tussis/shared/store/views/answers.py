@@ -18,7 +18,7 @@ ORDER BY recording_id, model_id, model_requested, profile, coverage, created_at 
 # below every result and below every failure of the object. A late message (for replaced bytes or for a model that is no
 # longer served) must not hide the result for the object. With NOT EXISTS, PostgreSQL can use an index for any condition
 # of a query: on bucket and key, on created_at, on state. With DISTINCT ON it could for bucket and key only.
-_CURRENT = f"""
+_CURRENT = """
 SELECT
     's3://' || recordings.bucket || '/' || recordings.key AS uri,
     recordings.bucket,
@@ -62,9 +62,9 @@ SELECT
     analyses.clipped_share,
     analyses.dc_offset,
     analyses.warnings,
-    {upstream_facts.RECORDED_AT} AS recorded_at,
-    {upstream_facts.SITE} AS site,
-    {upstream_facts.SUBJECT} AS subject
+    recordings.recorded_at,
+    recordings.site,
+    recordings.subject
 FROM analyses
 JOIN recordings ON recordings.id = analyses.recording_id
 LEFT JOIN models ON models.id = analyses.model_id

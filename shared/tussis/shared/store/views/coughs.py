@@ -49,8 +49,7 @@ def _coughs_by(unit: str, kind: str) -> str:
     """The numbers of each unit of time in UTC, in a column of this type.
 
     A recording that lasts over the end of a unit has a part in each of the two. Most recordings have one part: then the
-    numbers of the analysis are those of the part, and the table events is not read. OFFSET 0 keeps the innermost query
-    as it is: without it, PostgreSQL would read the time in the metadata once for each use.
+    numbers of the analysis are those of the part, and the table events is not read.
     """
     return f"""
 SELECT
@@ -104,20 +103,17 @@ FROM (
                 true
             ) AS one_part
         FROM (
-            SELECT *, starts + analyzed_s * interval '1 second' AS ends
-            FROM (
-                SELECT
-                    current.analysis_id,
-                    current.recorded_at AT TIME ZONE 'UTC' AS starts,
-                    current.analyzed_s,
-                    current.site,
-                    coalesce('silent' = ANY (current.warnings), false) AS silent,
-                    current.events,
-                    current.cough_seconds
-                FROM current
-                WHERE current.state = 'succeeded' AND current.events IS NOT NULL
-                OFFSET 0
-            ) AS once
+            SELECT
+                current.analysis_id,
+                current.recorded_at AT TIME ZONE 'UTC' AS starts,
+                (current.recorded_at AT TIME ZONE 'UTC') + current.analyzed_s * interval '1 second' AS ends,
+                current.analyzed_s,
+                current.site,
+                coalesce('silent' = ANY (current.warnings), false) AS silent,
+                current.events,
+                current.cough_seconds
+            FROM current
+            WHERE current.state = 'succeeded' AND current.events IS NOT NULL
         ) AS timed
     ) AS result
     CROSS JOIN LATERAL unnest(
