@@ -292,27 +292,6 @@ class Segment:
     logit: float
 
 
-@dataclass(frozen=True, slots=True)
-class EventToExtract:
-    """A cough event, and the object in which it is. ``etag`` is the analysed content, ``rate_hz`` its sample rate."""
-
-    bucket: str
-    key: str
-    etag: str
-    version_id: str | None
-    size_bytes: int | None
-    rate_hz: int
-    analysis_id: int
-    index: int
-    start_s: float
-    end_s: float
-    peak: float
-
-    @property
-    def uri(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
-
-
 @dataclass(frozen=True)
 class JobAnswer:
     """A job with the analysis that answers it."""
