@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from tests.support.encoding import encoded, interleaved, muxed, wav
 from tests.support.servers import Bucket
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, model_facts
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, model_facts, rows
 from tussis.producer.cli import root
 from tussis.shared.events import CoughEvent
 from tussis.shared.store.records import ModelFacts, ResultFilter
@@ -24,6 +24,7 @@ from tussis.worker.audio.limits import Limits
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.export import clips as clips_module
 from tussis.worker.export.clips import Extraction, write_clips
+from tussis.worker.pipeline.objects import fetch
 
 Run = Callable[..., Result]
 RATE = 8_000
@@ -263,6 +264,32 @@ def test_no_key_leads_out_of_the_folder(
     assert {path.name for path in tmp_path.iterdir()} == {"deep"}
     assert {path.name for path in inside.parent.iterdir()} == {"folder", "audacity", "raven"}
     assert len(list(inside.iterdir())) == 3
+
+
+def test_no_transaction_is_open_while_recordings_are_fetched(
+    store: Store,
+    store_url: str,
+    model: ModelFacts,
+    bucket: Bucket,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Hours of an open transaction would keep old rows from being removed."""
+    for number in range(3):
+        analysed(store, model, bucket, f"{number}.wav", wav(interleaved(noise(4)), rate_hz=RATE))
+    states: list[str] = []
+
+    def observed(*values: Any, **options: Any) -> bytes:
+        query = "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        states.extend(state for (state,) in rows(store_url, query))
+        return fetch(*values, **options)
+
+    monkeypatch.setattr(clips_module, "fetch", observed)
+
+    assert run("--clips", tmp_path / "clips").exit_code == 0
+    assert len(states) >= 3
+    assert set(states) == {"idle"}
 
 
 def test_an_object_store_that_does_not_answer_ends_the_export(

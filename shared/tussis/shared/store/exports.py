@@ -7,12 +7,13 @@ cease to be the newest, and ``newest`` would then leave out its recording.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Engine, Row, Select, select, text
 
 from tussis.shared.store.export_columns import COLUMNS, ExportRows
-from tussis.shared.store.records import EventToExtract, ResultFilter
+from tussis.shared.store.records import ResultFilter
 from tussis.shared.store.result_filters import conditions
 from tussis.shared.store.schema import analyses, events, models, recordings, segments
 
@@ -27,12 +28,35 @@ _BATCH: Final = 2_000
 _Rows = Iterator[Sequence[Row[Any]]]
 
 
+@dataclass(frozen=True, slots=True)
+class EventToExtract:
+    """A cough event, and the object in which it is. ``etag`` is the analysed content, ``rate_hz`` its sample rate."""
+
+    bucket: str
+    key: str
+    etag: str
+    version_id: str | None
+    size_bytes: int | None
+    rate_hz: int
+    analysis_id: int
+    index: int
+    start_s: float
+    end_s: float
+    peak: float
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
 def export(engine: Engine, what: ExportRows, wanted: ResultFilter) -> _Rows:
     """The rows in batches, with the columns of :data:`COLUMNS`. ``wanted.limit`` counts analyses.
 
     The order is newest analysis first, then by index of bag and segment, or of event.
     """
-    yield from _streamed(engine, _selected(what, wanted, [column.expression for column in COLUMNS[what]]))
+    yield from _streamed(
+        engine, _selected(what, wanted, [column.expression.label(column.name) for column in COLUMNS[what]])
+    )
 
 
 def events_to_extract(engine: Engine, wanted: ResultFilter) -> Iterator[EventToExtract]:

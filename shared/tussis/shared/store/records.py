@@ -292,27 +292,6 @@ class Segment:
     logit: float
 
 
-@dataclass(frozen=True, slots=True)
-class EventToExtract:
-    """A cough event, and the object in which it is. ``etag`` is the analysed content, ``rate_hz`` its sample rate."""
-
-    bucket: str
-    key: str
-    etag: str
-    version_id: str | None
-    size_bytes: int | None
-    rate_hz: int
-    analysis_id: int
-    index: int
-    start_s: float
-    end_s: float
-    peak: float
-
-    @property
-    def uri(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
-
-
 def segments_deleted(analysis: Analysis, segments: Sequence[Segment]) -> bool:
     """Whether `tussis retain` deleted the segments of this analysis: it has an answer, and ``segments`` is empty."""
     return analysis.segments is not None and not segments

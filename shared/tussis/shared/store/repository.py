@@ -23,6 +23,7 @@ from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import claims, endings, exports, failures, leases, progress, queries, refusals, served_models
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
 from tussis.shared.store.export_columns import ExportRows
+from tussis.shared.store.exports import EventToExtract
 from tussis.shared.store.faults import database_errors
 from tussis.shared.store.known import AnalysisCriteria, Deleted, Known, known
 from tussis.shared.store.records import (
@@ -33,7 +34,6 @@ from tussis.shared.store.records import (
     ClaimRequest,
     Counts,
     DeadLetter,
-    EventToExtract,
     Exhausted,
     FailureFilter,
     Held,

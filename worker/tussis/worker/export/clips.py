@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, Any, Final
 
 from tussis.shared.errors import (
@@ -31,7 +32,7 @@ from tussis.worker.pipeline.object_bytes import ObjectVersion
 from tussis.worker.pipeline.objects import fetch
 
 if TYPE_CHECKING:
-    from tussis.shared.store.records import EventToExtract
+    from tussis.shared.store.exports import EventToExtract
 
 INDEX: Final = "index.csv"
 """Name of the index. It is written last, so a folder without it is not complete."""
@@ -66,7 +67,8 @@ def write_clips(
 ) -> Clips:
     """Write the clips and their index. ``report`` gets a line for each recording that has no clips.
 
-    A recording whose object is missing, changed, or cannot be read does not stop the others.
+    All events are read before the first recording is fetched. A recording whose object is missing, changed, or cannot
+    be read does not stop the others.
 
     Raises:
         OperatorError: the object store refuses the credentials, or another setting is wrong.
@@ -75,9 +77,9 @@ def write_clips(
     """
     new_folder(folder)
     clips = recordings = failed = unanswered = 0
-    with written_whole(folder / INDEX) as stream:
+    with _spooled(events) as spooled, written_whole(folder / INDEX) as stream:
         index = _Index(stream)
-        for _, group in groupby(events, attrgetter("analysis_id")):
+        for _, group in groupby(spooled, attrgetter("analysis_id")):
             of_analysis = list(group)
             try:
                 written = _extract(folder, of_analysis, extraction)
@@ -96,6 +98,17 @@ def write_clips(
             for event, name in written:
                 index.add(event, max(0.0, event.start_s - extraction.padding_s), name)
     return Clips(clips, recordings, failed)
+
+
+@contextmanager
+def _spooled(events: Iterable[EventToExtract]) -> Iterator[Iterator[EventToExtract]]:
+    """The events from a file, because the rows of a query hold a transaction, and fetching can take hours."""
+    with TemporaryFile() as file:
+        count = 0
+        for count, event in enumerate(events, start=1):  # noqa: B007 - the last value is used
+            pickle.dump(event, file)
+        file.seek(0)
+        yield (pickle.load(file) for _ in range(count))
 
 
 class _Index:

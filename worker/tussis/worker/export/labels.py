@@ -14,7 +14,7 @@ from tussis.worker.export.folders import file_name, new_folder
 from tussis.worker.local_files import written_whole
 
 if TYPE_CHECKING:
-    from tussis.shared.store.records import EventToExtract
+    from tussis.shared.store.exports import EventToExtract
 
 #: The columns of BirdNET-Analyzer (``birdnet_analyzer/analyze/utils.py``, RAVEN_TABLE_HEADER).
 RAVEN_COLUMNS: Final = (
