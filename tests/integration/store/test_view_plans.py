@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from tests.support.query_document import QUESTIONS, number
 from tests.support.store import rows
 
 
@@ -63,3 +64,10 @@ def test_a_condition_on_a_view_uses_an_index(filled: str, view: str, condition: 
     plan = [line for (line,) in rows(filled, f"EXPLAIN SELECT * FROM {view} WHERE {condition}")]
     assert any(index in line for line in plan), "\n".join(plan)
     assert not any("Seq Scan on analyses" in line for line in plan), "\n".join(plan)
+
+
+def test_the_answers_of_some_jobs_are_found_by_an_index(filled: str) -> None:
+    [question] = [query for title, query in QUESTIONS.items() if number(title) == 22]
+    plan = [line for (line,) in rows(filled, f"EXPLAIN {question}")]
+    assert any("jobs_pkey" in line for line in plan), "\n".join(plan)
+    assert not any("Seq Scan on jobs" in line or "Seq Scan on analyses" in line for line in plan), "\n".join(plan)
