@@ -128,7 +128,7 @@ class TestTheModelOfAClaim:
         """Given a model number that now belongs to another model, then a claim finds the right one."""
         execute(
             store_url,
-            "TRUNCATE models, recordings, analyses, attempts, jobs, bags, segments, events, bag_progress "
+            "TRUNCATE models, recordings, analyses, attempts, jobs, bags, segments, events, bag_progress, tombstones "
             "RESTART IDENTITY",
         )
         for number in range(3):
