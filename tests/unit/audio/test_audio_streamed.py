@@ -39,7 +39,7 @@ def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["documented", "training"])
-@pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (48000, 2), (44100, 1), (11025, 3), (44101, 1)])
+@pytest.mark.parametrize(("rate", "channels"), [(16000, 1), (48000, 2), (44100, 1), (11025, 3)])
 def test_every_bag_is_the_reference_s_across_the_borders_of_blocks(rate: int, channels: int, name: str) -> None:
     integers = quantised(cough_like(41.3, rate, channels=channels) * np.float32(0.3), 2)
     data = wav(interleaved(integers), channels=channels, rate_hz=rate)
