@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import base64
-import gc
 import gzip
 import hashlib
 import time
 import uuid
-import warnings
 import zlib
 from typing import Any, Final
 
@@ -172,11 +170,6 @@ def test_what_is_no_object_store_gives_no_recording(
     job = Job(job_id=str(uuid.uuid4()), bucket="clinic", key="a.wav", enqueued_at=time.time())
     with pytest.raises(told, match=r"s3://clinic/a\.wav"):
         resolve(odd_store.client, job)
-    # botocore drops the connection of an answer that it cannot parse and leaves it to the garbage collector, which
-    # would warn in some later test.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 def test_a_recording_that_was_uploaded_as_a_web_page_is_one(odd_store: OddStore) -> None:
