@@ -32,6 +32,7 @@ from tussis.worker.parent.exposition import Exposition
 from tussis.worker.parent.heartbeat import heartbeat_step
 from tussis.worker.parent.housekeeper import Housekeeper
 from tussis.worker.parent.leases import Leases
+from tussis.worker.parent.pool import Pool
 from tussis.worker.parent.request import ChildEnds
 from tussis.worker.parent.server_checks import warn_of_servers
 from tussis.worker.pipeline import child
@@ -174,7 +175,7 @@ def _serve(setup: ChildSetup, housekeeper: Housekeeper, leases: Leases, children
     worker = app.Worker(
         hostname=setup.worker,
         concurrency=children,
-        pool="prefork",
+        pool=Pool,
         optimization="fair",
         without_mingle=True,
         without_gossip=True,
