@@ -1,4 +1,4 @@
-"""The client library of upstream: enqueue recordings.
+"""The client library of upstream: enqueue recordings and receive the outcomes of jobs.
 
 The entry point is ``from tussis.producer import Producer``. Each name is imported at its first use, so that the command
 line does not load a broker client that it does not need.
@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tussis.producer.client import Enqueued, Producer
     from tussis.producer.jobs import JobRequest
+    from tussis.shared.outcomes import JobOutcome
 
-__all__ = ["Enqueued", "JobRequest", "Producer"]
+__all__ = ["Enqueued", "JobOutcome", "JobRequest", "Producer"]
 
 _MODULES = {
     "Enqueued": "tussis.producer.client",
+    "JobOutcome": "tussis.shared.outcomes",
     "JobRequest": "tussis.producer.jobs",
     "Producer": "tussis.producer.client",
 }

@@ -1,4 +1,4 @@
-"""The producer: enqueue one or many recordings, each in one atomic step on the broker."""
+"""The producer: enqueue one or many recordings, each in one atomic step on the broker, and receive their outcomes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from tussis.shared.broker import connect, redact
 from tussis.shared.errors import MessageTooLarge, TussisError
 from tussis.shared.ledger import Ledger, Opening, SentOpening, prepare_opening
 from tussis.shared.messages import Job
+from tussis.shared.outcome_group import TAKE_OVER_S, OutcomeGroup
+from tussis.shared.outcome_reader import OutcomeReader
+from tussis.shared.outcomes import JobOutcome
 from tussis.shared.s3 import s3_client as make_s3_client
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ class _Batch:
 
 
 class Producer:
-    """Enqueues recordings. A context manager that several threads can share.
+    """Enqueues recordings and receives the outcomes of jobs. A context manager that several threads can share.
 
     ``broker_url`` None means ``TUSSIS_BROKER_URL``. ``s3_client`` is a boto3 client; None creates one at the first
     request to S3. With ``head=False``, :meth:`enqueue` and :meth:`enqueue_many` send no request to S3: a job without
@@ -76,6 +79,7 @@ class Producer:
         self._pins = Pins(self._s3, head_threads)
         self._lock = threading.Lock()
         self._redis: redis.Redis | None = None
+        self._url = ""
         self._ledger: Ledger | None = None
         self._s3_made: Any = None
 
@@ -156,6 +160,38 @@ class Producer:
         """
         return requests_under(prefix_uri, self._s3, like or JobRequest(prefix_uri))
 
+    def wait(self, job_ids: Iterable[str], timeout_s: float | None = None) -> dict[str, JobOutcome]:
+        """Wait until all these jobs have ended; returns the outcome of each by job id. It needs no database.
+
+        Raises the errors of :meth:`wait_each`. To have the outcomes of the jobs that ended in time, use that method.
+        """
+        return {outcome.job_id: outcome for outcome in self.wait_each(job_ids, timeout_s)}
+
+    def wait_each(self, job_ids: Iterable[str], timeout_s: float | None = None) -> Generator[JobOutcome, None, None]:
+        """The outcome of each of these jobs, as they end. A job that has ended before is among the first.
+
+        ``timeout_s`` None waits without a limit, 0 does not wait. Raises :class:`WaitTimeout` (its ``open_ids`` are
+        still open), :class:`JobUnknown` (its ``job_ids`` are not open, and their outcomes are no longer kept),
+        :class:`OutcomeUnreadable`, :class:`BrokerUnavailable` and :class:`BrokerRefused`.
+        """
+        client, where = self._broker()
+        yield from OutcomeReader(client, where).wait_each(job_ids, timeout_s)
+
+    def outcomes(
+        self,
+        group: str,
+        consumer: str | None = None,
+        *,
+        idle_s: float | None = None,
+        take_over_s: float = TAKE_OVER_S,
+    ) -> OutcomeGroup:
+        """All outcomes of the deployment, one by one, in a group of readers that the broker remembers.
+
+        The arguments and the errors are those of :class:`OutcomeGroup`.
+        """
+        client, where = self._broker()
+        return OutcomeGroup(client, where, group, consumer, idle_s=idle_s, take_over_s=take_over_s)
+
     def close(self) -> None:
         """Close the connections that this producer opened. The producer cannot be used afterwards."""
         self._pins.close()
@@ -204,12 +240,19 @@ class Producer:
         return None if opening is None else self._open_ledger().send_prepared(opening)
 
     def _open_ledger(self) -> Ledger:
+        client, where = self._broker()
         with self._lock:
             if self._ledger is None:
-                url = self._settings().need_broker() if self._broker_url is None else self._broker_url
-                self._redis = connect(url)
-                self._ledger = Ledger(self._redis, redact(url))
+                self._ledger = Ledger(client, where)
             return self._ledger
+
+    def _broker(self) -> tuple[redis.Redis, str]:
+        """A client of the broker, and the broker's address for messages."""
+        with self._lock:
+            if self._redis is None:
+                self._url = self._settings().need_broker() if self._broker_url is None else self._broker_url
+                self._redis = connect(self._url)
+            return self._redis, redact(self._url)
 
     def _s3(self) -> Any:
         if self._s3_given is not None:

@@ -10,6 +10,7 @@ This module imports nothing of Tussis, so that every other module can import it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -78,6 +79,11 @@ class JobUnknown(CallerError):
 
     error_class = "job_unknown"
 
+    def __init__(self, message: str | None = None, job_ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.job_ids = tuple(job_ids)
+        """The ids, if several were given."""
+
 
 class AnalysisUnknown(CallerError):
     """No analysis has this id or key."""
@@ -115,6 +121,12 @@ class OutputUnwritable(CallerError):
     error_class = "output_unwritable"
 
 
+class OutcomeUnreadable(CallerError):
+    """The outcome of a job cannot be read by this version of Tussis."""
+
+    error_class = "outcome_unreadable"
+
+
 # --- transient --------------------------------------------------------------------------------------------
 
 
@@ -128,6 +140,34 @@ class BrokerRefused(TransientError):
     """The broker answers but refuses to write."""
 
     error_class = "broker_refused"
+
+
+class WaitTimeout(TransientError):
+    """Jobs are still open after the time for which the caller waits."""
+
+    error_class = "wait_timeout"
+
+    def __init__(self, message: str | None = None, open_ids: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.open_ids = tuple(open_ids)
+        """The ids of the jobs that are still open."""
+
+
+class OutcomesGap(TransientError):
+    """The broker no longer keeps outcomes that a group of readers has not read."""
+
+    error_class = "outcomes_gap"
+
+    def __init__(
+        self, message: str | None = None, *, lost: int = 0, after_s: float = 0.0, before_s: float = 0.0
+    ) -> None:
+        super().__init__(message)
+        self.lost = lost
+        """The number of outcomes."""
+        self.after_s = after_s
+        """The time before the first of them, seconds since the epoch by the broker's clock. 0 if it is not known."""
+        self.before_s = before_s
+        """The time after the last of them."""
 
 
 class DatabaseUnavailable(TransientError):

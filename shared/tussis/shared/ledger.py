@@ -25,15 +25,19 @@ from tussis.shared.ledger_scripts import (
     SEND_AGAIN_SCRIPT,
 )
 from tussis.shared.messages import Job, envelope, parse_message_text
+from tussis.shared.outcomes import DEFAULT_BOUNDS, JobOutcome, OutcomeBounds
 from tussis.shared.queues import (
     DEFERRED_KEY,
     FAULTS_KEY,
     LEDGER_KEY,
     OPEN_KEY,
+    OUTCOMES_COUNT_KEY,
+    OUTCOMES_KEY,
     PRIORITIES,
     QUEUES,
     UNACKED_KEY,
     list_key,
+    outcome_key,
     sent_key,
 )
 
@@ -110,11 +114,15 @@ def prepare_opening(jobs: Sequence[Job]) -> Opening:
 
 
 class Ledger:
-    """The ledger, over one Redis client. Every method raises :class:`BrokerUnavailable` or :class:`BrokerRefused`."""
+    """The ledger, over one Redis client. Every method raises :class:`BrokerUnavailable` or :class:`BrokerRefused`.
 
-    def __init__(self, client: redis.Redis, where: str = "the broker") -> None:
+    ``bounds``: how many outcomes :meth:`close` and :meth:`discard` leave in the broker.
+    """
+
+    def __init__(self, client: redis.Redis, where: str = "the broker", bounds: OutcomeBounds = DEFAULT_BOUNDS) -> None:
         self._client = client
         self._where = where
+        self._bounds = bounds
         self._close = client.register_script(CLOSE_SCRIPT)
         self._defer = client.register_script(DEFER_SCRIPT)
         self._send_again = client.register_script(SEND_AGAIN_SCRIPT)
@@ -172,10 +180,24 @@ class Ledger:
             finally:
                 self._client.connection_pool.release(connection)
 
-    def close(self, job: Job) -> bool:
-        """Remove a job that has its result or failure. False if it was not open."""
+    def close(self, job: Job, outcome: JobOutcome | None = None) -> bool:
+        """Remove a job that has its result or failure, and tell its outcome, in one step. False if it was not open.
+
+        Nothing is told of a job that was not open: its outcome was told when it was closed, or its message was pushed
+        without the ledger. Without an ``outcome`` nothing is told either.
+        """
+        return self._end(_keys(job), job.job_id, repr(float(job.enqueued_at)), outcome)
+
+    def _end(self, keys: Sequence[str], job_id: str | bytes, enqueued_at: str, outcome: JobOutcome | None) -> bool:
+        told = "" if outcome is None else outcome.to_json()
+        named = outcome_key(job_id if isinstance(job_id, str) else job_id.decode("utf-8", "replace"))
         with broker_errors(self._where):
-            return bool(self._close(keys=_keys(job), args=[job.job_id, repr(float(job.enqueued_at))]))
+            return bool(
+                self._close(
+                    keys=[*keys[:5], OUTCOMES_KEY, OUTCOMES_COUNT_KEY, named, *keys[5:]],
+                    args=[job_id, enqueued_at, told, self._bounds.kept, self._bounds.ttl_s],
+                )
+            )
 
     def holds_unreadable(self, job_id: str | bytes, message: object) -> bool:
         """Whether the ledger holds exactly this message (decoded JSON) under the id, and it is no job of that id."""
@@ -183,25 +205,18 @@ class Ledger:
             text = self._client.hget(LEDGER_KEY, job_id)
         return text is not None and message_under(job_id, text) is None and decoded(text) == message
 
-    def discard(self, job_id: str | bytes, message: object) -> None:
-        """Remove an unreadable message (decoded JSON) that the ledger holds under the id.
+    def discard(self, job_id: str | bytes, message: object, outcome: JobOutcome | None = None) -> None:
+        """Remove an unreadable message (decoded JSON) that the ledger holds under the id, and tell the outcome.
 
         Another message under the same id is not removed, and no message that can be read: its job is open.
         """
         if self.holds_unreadable(job_id, message):
-            self.take_out(job_id)
+            self.take_out(job_id, outcome)
 
-    def take_out(self, job_id: str | bytes) -> None:
-        """Remove everything that the ledger has under an id."""
-        with broker_errors(self._where):
-            pipe = self._client.pipeline(transaction=True)
-            pipe.hdel(LEDGER_KEY, job_id)
-            pipe.hdel(FAULTS_KEY, job_id)
-            pipe.zrem(OPEN_KEY, job_id)
-            pipe.zrem(DEFERRED_KEY, job_id)
-            for queue, priority in LISTS:
-                pipe.zrem(sent_key(queue, priority), job_id)
-            pipe.execute()
+    def take_out(self, job_id: str | bytes, outcome: JobOutcome | None = None) -> None:
+        """Remove everything that the ledger has under an id, and tell the outcome, in one step."""
+        sent = [sent_key(queue, priority) for queue, priority in LISTS]
+        self._end([LEDGER_KEY, OPEN_KEY, sent[0], DEFERRED_KEY, FAULTS_KEY, *sent[1:]], job_id, "", outcome)
 
     def defer(self, job: Job, delay_s: float, *, fault: bool = True) -> None:
         """Schedule the job's next attempt after ``delay_s`` seconds, by the broker's clock.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import redis
 
 from tussis.shared.broker import broker_errors, server_time
+from tussis.shared.errors import MalformedMessage
 from tussis.shared.ledger import LISTS, Ledger, decoded, message_under
 from tussis.shared.ledger_scripts import RESEND_SCRIPT
 from tussis.shared.messages import envelope, envelope_around
+from tussis.shared.outcomes import DEFAULT_BOUNDS, JobOutcome, OutcomeBounds, OutcomeState
 from tussis.shared.queues import DEFAULT_PRIORITY, DEFERRED_KEY, LEDGER_KEY, QUEUES, UNACKED_KEY, list_key, sent_key
 
 #: Number of messages that are read from a list's end to find one with a push time. Messages that were pushed without
@@ -47,10 +50,10 @@ class LedgerRepair:
     Every public method raises :class:`BrokerUnavailable` or :class:`BrokerRefused`.
     """
 
-    def __init__(self, client: redis.Redis, where: str = "the broker") -> None:
+    def __init__(self, client: redis.Redis, where: str = "the broker", bounds: OutcomeBounds = DEFAULT_BOUNDS) -> None:
         self._client = client
         self._where = where
-        self._ledger = Ledger(client, where)
+        self._ledger = Ledger(client, where, bounds)
         self._resend = client.register_script(RESEND_SCRIPT)
 
     def resend_due(self, limit: int = 500) -> int:
@@ -63,8 +66,8 @@ class LedgerRepair:
         """Send those jobs again, in one step, that are open and have the same score as in ``seen``.
 
         An unreadable message in the ledger is sent as well, so that a worker stores it as a dead letter. It stays in
-        the ledger until then if it is JSON and has the id under which the ledger holds it. Otherwise it is removed.
-        Returns the number of sent messages.
+        the ledger until then if it is JSON and has the id under which the ledger holds it. Otherwise it is removed, and
+        the job of that id ends as a failure: its outcome is told. Returns the number of sent messages.
         """
         if not seen:
             return 0
@@ -88,7 +91,7 @@ class LedgerRepair:
                 arguments += [job_id, entry, repr(place.score)]
             sent = self._resend(keys=keys, args=arguments)
         for name in unreadable:
-            self._ledger.take_out(name)
+            self._ledger.take_out(name, _unreadable_outcome(name))
         return int(sent)
 
     def horizon(self) -> Horizon:
@@ -146,6 +149,17 @@ class LedgerRepair:
         """The first members of a sorted set, up to the score ``end``. A ``(`` before the score excludes it."""
         reply = self._client.zrange(key, "-inf", end, byscore=True, offset=0, num=limit, withscores=True)
         return {member: Seen(key, float(score)) for member, score in _pairs(reply)}
+
+
+def _unreadable_outcome(job_id: str | bytes) -> JobOutcome:
+    return JobOutcome(
+        job_id=job_id if isinstance(job_id, str) else job_id.decode("utf-8", "replace"),
+        uri=None,
+        state=OutcomeState.FAILED,
+        finished_at=time.time(),
+        error_class=MalformedMessage.error_class,
+        error_message="the ledger holds a message under this job id that cannot be read, or that has another id",
+    )
 
 
 def _wrapped(job_id: str | bytes, text: str | bytes) -> str | None:

@@ -41,18 +41,57 @@ local function next_time(sent)
 end
 """
 
-# KEYS: ledger, open, sent, deferred, faults. ARGV: job id, enqueued_at. A late copy of an older message, whose job has
-# its answer, does not close a job that was enqueued later under the same id.
-CLOSE_SCRIPT: Final = f"""{WORKERS_OWN}\
-local read, now = pcall(cjson.decode, redis.call('HGET', KEYS[1], ARGV[1]) or '')
-if read and type(now) == 'table' and type(now.enqueued_at) == 'number' and now.enqueued_at ~= tonumber(ARGV[2]) then
+# Appends an outcome to the stream, and stores it for a while under the id of its job. The id of an entry is the time in
+# milliseconds and the number of outcomes so far. A clock that was set back would make an id that is too small. Then the
+# entry gets the time of the last one.
+_TELL: Final = """\
+local function tell(stream, count, kept, outcome, limit, ttl, ...)
+  local now = redis.call('TIME')
+  local number = (redis.call('GET', count) or 0) + 1
+  local time = now[1] .. string.format('%03d', math.floor(now[2] / 1000))
+  local added = redis.pcall('XADD', stream, 'MAXLEN', limit, time .. '-' .. number, 'outcome', outcome)
+  if type(added) == 'table' and added.err then
+    local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
+    time = last[1] and string.match(last[1][1], '^%d+') or time
+    redis.call('XADD', stream, 'MAXLEN', limit, time .. '-' .. number, 'outcome', outcome)
+  end
+  redis.call('INCR', count)
+  redis.call('SET', kept, outcome, 'EX', ttl, ...)
+end
+"""
+
+# KEYS: ledger, open, sent, deferred, faults; outcomes, their count, the job's outcome; more sorted sets that may hold
+# the job. ARGV: job id, enqueued_at or ''; outcome or '', number of outcomes to keep, seconds to keep the job's. A late
+# copy of an older message, whose job has its answer, does not close a job that was enqueued later under the same id.
+# The outcome is told only if the job was open, and before the job is closed: an error on the way leaves the job open.
+CLOSE_SCRIPT: Final = f"""{WORKERS_OWN}{_TELL}\
+local held = redis.call('HGET', KEYS[1], ARGV[1])
+local read, now = pcall(cjson.decode, held or '')
+if ARGV[2] ~= '' and read and type(now) == 'table' and type(now.enqueued_at) == 'number'
+    and now.enqueued_at ~= tonumber(ARGV[2]) then
   return 0
+end
+if held and ARGV[3] ~= '' then
+  tell(KEYS[6], KEYS[7], KEYS[8], ARGV[3], ARGV[4], ARGV[5])
 end
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 redis.call('ZREM', KEYS[4], ARGV[1])
+for i = 9, #KEYS do
+  redis.call('ZREM', KEYS[i], ARGV[1])
+end
 return redis.call('HDEL', KEYS[1], ARGV[1])
+"""
+
+# KEYS: outcomes, their count, then the job's outcome of each. ARGV: number of outcomes to keep, seconds to keep a
+# job's, then each outcome. Sends outcomes again. An outcome that is stored under the id of a job stays, as it may be
+# newer.
+TELL_AGAIN_SCRIPT: Final = f"""{WORKERS_OWN}{_TELL}\
+for i = 3, #ARGV do
+  tell(KEYS[1], KEYS[2], KEYS[i], ARGV[i], ARGV[1], ARGV[2], 'NX')
+end
+return #ARGV - 2
 """
 
 # KEYS: ledger, open, sent, deferred, faults. ARGV: job id, message, enqueued_at, delay in seconds, faults to add (0 or

@@ -30,6 +30,14 @@ lost.
 WORKERS_KEY = "tussis.workers"
 """Hash: worker name -> its last status report (JSON)."""
 
+OUTCOMES_KEY = "tussis.outcomes"
+"""Stream of the outcomes of jobs, the newest ones. Field ``outcome``: JSON. The second part of an entry's id counts the
+outcomes of the deployment from 1, so that a reader notices what the stream no longer holds."""
+OUTCOMES_COUNT_KEY = "tussis.outcomes_count"
+"""Number of all outcomes so far: the count of the newest entry of the stream."""
+OUTCOME_PREFIX = "tussis.outcome:"
+"""Prefix of the key of a job's newest outcome (JSON), which expires."""
+
 # Not Celery's default names, which are global to the Redis database: a worker of another application would restore the
 # messages of Tussis.
 UNACKED_KEY = "tussis.unacked"
@@ -74,3 +82,8 @@ def worker_queues(device: Device) -> tuple[str, ...]:
     if device is Device.ANY:
         raise ValueError("a worker runs on cpu or gpu")
     return (queue_name(device), queue_name(Device.ANY))
+
+
+def outcome_key(job_id: str) -> str:
+    """The key of a job's newest outcome."""
+    return OUTCOME_PREFIX + job_id

@@ -17,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tussis.shared.cores import available_cores
 from tussis.shared.errors import SettingsInvalid
+from tussis.shared.outcomes import DEFAULT_KEPT, DEFAULT_TTL_S, OutcomeBounds
 
 _PREFIX = "TUSSIS_"
 #: Read by the tests, not by Tussis.
@@ -118,12 +119,26 @@ class Settings(BaseSettings):
     )
     retry_base_s: float = Field(2.0, gt=0, description="first delay after a transient error, seconds")
     retry_cap_s: float = Field(300.0, gt=0, description="longest delay between two attempts, seconds")
+    outcomes_kept: int = Field(
+        DEFAULT_KEPT, ge=1, le=10_000_000, description="number of outcomes of jobs that the broker keeps in its stream"
+    )
+    outcome_ttl_s: int = Field(
+        DEFAULT_TTL_S,
+        ge=60,
+        le=31_536_000,
+        description="time for which the broker keeps the newest outcome of each job, seconds",
+    )
 
     @property
     def lease_s(self) -> float:
         """Seconds for which a claim is held unless it is renewed. The claim of a killed worker expires before its
         messages are delivered again."""
         return self.visibility_timeout_s / 2
+
+    @property
+    def outcome_bounds(self) -> OutcomeBounds:
+        """How many outcomes of jobs the broker keeps, and for how long."""
+        return OutcomeBounds(self.outcomes_kept, self.outcome_ttl_s)
 
     def need_broker(self) -> str:
         """The broker's URL. Raises :class:`SettingsInvalid` when it is not set."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tussis.shared.errors import TussisError
+from tussis.shared.outcomes import OutcomeAnswer
 from tussis.shared.states import AnalysisState
 
 
@@ -14,6 +15,8 @@ class Succeeded:
 
     analysis_id: int
     analyzed_s: float
+    answer: OutcomeAnswer | None = field(default=None, compare=False)
+    """What upstream is told. None: it is read from the store."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Failed:
 
     analysis_id: int | None
     error_class: str
+    message: str = field(default="", compare=False)
+    """What upstream is told. Empty: upstream is told what the store has, which may be another answer."""
 
 
 @dataclass(frozen=True)

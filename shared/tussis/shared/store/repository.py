@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,12 +20,25 @@ from sqlalchemy import column as sql_column
 from tussis.shared.errors import SchemaMismatch
 from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
+from tussis.shared.outcomes import JobOutcome
 from tussis.shared.states import AttemptOutcome
-from tussis.shared.store import claims, endings, exports, failures, leases, progress, queries, refusals, served_models
+from tussis.shared.store import (
+    claims,
+    endings,
+    exports,
+    failures,
+    job_outcomes,
+    leases,
+    progress,
+    queries,
+    refusals,
+    served_models,
+)
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
 from tussis.shared.store.export_columns import ExportRows
 from tussis.shared.store.exports import EventToExtract
 from tussis.shared.store.faults import database_errors
+from tussis.shared.store.job_outcomes import JobEnd
 from tussis.shared.store.known import AnalysisCriteria, Deleted, Known, known
 from tussis.shared.store.records import (
     Analysis,
@@ -208,6 +222,16 @@ class Store:
             refusals.dead_letter(connection, raw, job_id, error_class, message, ended_job=ended_job)
 
     # --- queries ---
+
+    def outcome_of(self, job_id: str, enqueued_at: float, analysis_id: int) -> JobOutcome | None:
+        """The outcome of a job whose answer is this analysis; None if the analysis is deleted or has no answer."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return job_outcomes.outcome_of(connection, job_id, enqueued_at, analysis_id)
+
+    def ended_since(self, since: datetime, limit: int) -> list[JobEnd]:
+        """The first jobs that ended since then, as :func:`tussis.shared.store.job_outcomes.ended_since`."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return job_outcomes.ended_since(connection, since, limit)
 
     def job(self, job_id: str) -> JobAnswer | None:
         """The answer of the job; None if no worker has received it."""

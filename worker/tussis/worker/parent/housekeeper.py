@@ -60,7 +60,8 @@ class Housekeeper:
         self._client = connect(url)
         self._where = redact(url)
         self._beat_script = self._client.register_script(BEAT_SCRIPT)
-        self._reconciler = Reconciler(self._client, LedgerRepair(self._client, self._where), setup.worker)
+        repair = LedgerRepair(self._client, self._where, setup.settings.outcome_bounds)
+        self._reconciler = Reconciler(self._client, repair, setup.worker)
         self._registry = WorkerRegistry(self._client, self._where, setup.worker, setup.device, str(setup.model))
         soft_shutdown_s = setup.settings.soft_shutdown_s
         self._stop = BoundedStop(setup.run_dir, soft_shutdown_s, before_kill, self._registry.sign_off)

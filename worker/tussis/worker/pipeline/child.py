@@ -119,7 +119,7 @@ def make_context(setup: ChildSetup) -> WorkerContext:
     return WorkerContext(
         settings=settings,
         store=store,
-        ledger=Ledger(connect(url), redact(url)),
+        ledger=Ledger(connect(url), redact(url), settings.outcome_bounds),
         s3=s3_client(settings),
         scorer=scorer,
         model=facts,

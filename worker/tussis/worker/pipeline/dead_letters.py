@@ -8,6 +8,7 @@ from typing import Any
 
 from tussis.shared.errors import InvalidJob, InvalidUri, TussisError
 from tussis.shared.messages import Job, normalise_etag
+from tussis.shared.outcomes import JobOutcome, OutcomeState
 from tussis.shared.store.records import Held, RefusalRequest
 from tussis.worker import logs
 from tussis.worker.pipeline.context import WorkerContext
@@ -20,8 +21,8 @@ def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
     """Store a message that cannot be read as a dead letter.
 
     ``raw`` is the task's arguments. If the ledger holds exactly this unreadable message for the job that it names, the
-    job ends too: with a failure, if the message names at least the object. A message that only contains the id of a job
-    does not end that job. Raises :class:`Stopping`.
+    job ends too, and its outcome is told: with a failure, if the message names at least the object. A message that only
+    contains the id of a job does not end that job. Raises :class:`Stopping`.
     """
     message = raw.get("message") if isinstance(raw, dict) else None
     job_id = _job_id(message)
@@ -30,7 +31,8 @@ def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
         context, lambda: context.ledger.holds_unreadable(job_id, message)
     )
     job = _recognised(message) if ended_job else None
-    if job is not None and isinstance(_fail(context, job, error), Held):
+    failed = None if job is None else _fail(context, job, error)
+    if isinstance(failed, Held):
         ended_job = False
     retry_while_unavailable(
         context,
@@ -38,7 +40,17 @@ def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
     )
     context.meter.dead_lettered(error.error_class)
     if job_id is not None and ended_job:
-        retry_while_unavailable(context, lambda: context.ledger.discard(job_id, message))
+        outcome = JobOutcome(
+            job_id=job_id,
+            uri=None if job is None else job.uri,
+            state=OutcomeState.FAILED,
+            enqueued_at=None if job is None else job.enqueued_at,
+            finished_at=time.time(),
+            analysis_id=failed if isinstance(failed, int) else None,
+            error_class=error.error_class,
+            error_message=str(error),
+        )
+        retry_while_unavailable(context, lambda: context.ledger.discard(job_id, message, outcome))
 
 
 def _fail(context: WorkerContext, job: Job, error: TussisError) -> int | Held:

@@ -192,7 +192,7 @@ def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stage
         written = retry_while_unavailable(
             context, lambda: context.store.fail(claim, error.error_class, str(error), stages.timings_ms)
         )
-        return Failed(claim.analysis_id, error.error_class) if written else Superseded(claim.analysis_id)
+        return Failed(claim.analysis_id, error.error_class, str(error)) if written else Superseded(claim.analysis_id)
     # Only ModelNotServed leaves the failure without a model.
     served = not isinstance(error, ModelNotServed)
     manifest = context.scorer.manifest
@@ -237,7 +237,7 @@ def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: E
             raise DatabaseRefused(str(refused)) from refused
 
     retry_while_unavailable(context, keep)
-    return Failed(analysis_id, Expired.error_class)
+    return Failed(analysis_id, Expired.error_class, message)
 
 
 def _release_anyway(context: WorkerContext, claim: Claimed, error: Exception) -> None:

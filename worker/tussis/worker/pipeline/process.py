@@ -14,6 +14,7 @@ from tussis.shared.errors import WorkerCrashed
 from tussis.shared.events import find_events
 from tussis.shared.messages import Job
 from tussis.shared.store import records
+from tussis.shared.store.job_outcomes import answer_of_result
 from tussis.shared.store.records import Claimed
 from tussis.worker import logs
 from tussis.worker.outcome import Failed, Outcome, Settled, Succeeded, Superseded
@@ -69,7 +70,12 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
         result = _result(context, size, audio, waveform, scored, stages)
         with stages.stage("commit", None):
             committed = retry_while_unavailable(context, lambda: context.store.complete(answer, result))
-        return Succeeded(claim.analysis_id, result.analyzed_s) if committed else Superseded(claim.analysis_id)
+        if not committed:
+            return Superseded(claim.analysis_id)
+        told = answer_of_result(
+            result, f"{context.model.name}@{context.model.version}", rules.profile.name, rules.coverage
+        )
+        return Succeeded(claim.analysis_id, result.analyzed_s, told)
     except Exception as error:
         return end_attempt(job, context, claim, stages, error)
     finally:

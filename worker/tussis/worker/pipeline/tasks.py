@@ -28,6 +28,7 @@ from tussis.worker.pipeline import child
 from tussis.worker.pipeline.context import WorkerContext
 from tussis.worker.pipeline.dead_letters import dead_letter
 from tussis.worker.pipeline.failure_policy import OPERATOR_PAUSE_S, retry_while_unavailable
+from tussis.worker.pipeline.job_outcomes import job_outcome
 from tussis.worker.pipeline.process import process
 from tussis.worker.shortage import is_shortage
 from tussis.worker.status.metrics import outcome_name
@@ -62,11 +63,11 @@ def _analyze(context: WorkerContext, args: tuple[Any, ...], kwargs: dict[str, An
         dead_letter(context, kwargs or list(args), error)
         return
     with structlog.contextvars.bound_contextvars(job_id=job.job_id, uri=job.uri):
-        started = time.monotonic()
+        started, started_at = time.monotonic(), time.time()
         context.meter.began(job)
         outcome = process(job, context, handed_back)
         context.meter.ended(outcome)
-        act(outcome, job, context)
+        act(outcome, job, context, started_at)
         if isinstance(outcome, Deferred) and outcome.error_class == OutOfMemory.error_class:
             child.end_after_task()
         _log.info(
@@ -78,12 +79,16 @@ def _analyze(context: WorkerContext, args: tuple[Any, ...], kwargs: dict[str, An
         )
 
 
-def act(outcome: Outcome, job: Job, context: WorkerContext) -> None:
-    """Update the ledger for the outcome: close the job, defer it, or send it again. Only this function does it."""
+def act(outcome: Outcome, job: Job, context: WorkerContext, started_at: float | None = None) -> None:
+    """Update the ledger for the outcome: close the job, defer it, or send it again. Only this function does it.
+
+    Closing the job tells its outcome to upstream. ``started_at``: the start of the attempt, seconds since the epoch.
+    """
     try:
         match outcome:
             case Succeeded() | Settled() | Failed():
-                retry_while_unavailable(context, lambda: context.ledger.close(job))
+                told = job_outcome(outcome, job, context, started_at)
+                retry_while_unavailable(context, lambda: context.ledger.close(job, told))
             case Deferred(delay_s=delay_s):
                 retry_while_unavailable(context, lambda: context.ledger.defer(job, delay_s))
             case HeldElsewhere(delay_s=delay_s):
