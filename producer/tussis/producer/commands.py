@@ -71,6 +71,14 @@ def _json_object(text: str) -> dict[str, Any]:
 )
 @click.option("--again", is_flag=True, help="Analyse recordings again that already have a result.")
 @click.option("--no-head", is_flag=True, help="Do not request the entity tag from S3; the job id is then random.")
+@click.option("--wait", is_flag=True, help="Wait until the jobs have ended, and print their outcomes.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Longest wait of --wait; exit status 3 if jobs are still open then.  [no limit]",
+)
 @click.option("--dry-run", is_flag=True, help="Print the recordings that would be enqueued; send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("-q", "--quiet", is_flag=True, help="Print no line for each recording.")
@@ -93,6 +101,8 @@ def enqueue(
     metadata: dict[str, Any] | None,
     again: bool,
     no_head: bool,
+    wait: bool,
+    timeout_s: float | None,
     dry_run: bool,
     as_json: bool,
     quiet: bool,
@@ -105,12 +115,17 @@ def enqueue(
     as escapes such as \\t; --json prints the exact key. A job that is already open keeps its id and is not sent again.
     The exit status is 1 if a recording was refused. The other recordings are enqueued.
 
+    With --wait, the lines are those of the outcomes, as the jobs end: JOB_ID<tab>URI<tab>cough, no cough or the error
+    class<tab>bag probability; --json prints the outcomes (docs/outcomes.md). The exit status is also 1 if a job failed,
+    and 3 if jobs are still open after --timeout. It needs no database, and the broker's rights to read outcomes.
+
     \b
     Examples:
       tussis enqueue s3://clinic/2026/11/a.wav
       tussis enqueue s3://clinic/a.wav s3://clinic/b.mp3 --priority 0
       tussis enqueue --prefix s3://clinic/2026/11/ --dry-run
       tussis enqueue - < list.txt
+      tussis enqueue s3://clinic/a.wav --wait --timeout 60
       tussis job JOB_ID
 
     With -, the list is read from standard input, and each line is enqueued as soon as it arrives. A line is a URI or a
@@ -124,6 +139,8 @@ def enqueue(
     docs/enqueue.md describes the Python API and the use from other languages.
     """
     _check_usage(uris, prefix, version_id or etag)
+    if (wait and dry_run) or (timeout_s is not None and not wait):
+        raise click.UsageError("--wait is not for --dry-run." if wait else "--timeout needs --wait.")
     from tussis.producer.client import Producer
     from tussis.producer.jobs import JobRequest
     from tussis.producer.report import EnqueueReport
@@ -136,7 +153,7 @@ def enqueue(
     like = JobRequest("", version_id, etag, model, profile, priority, device, metadata, again, coverage)
     with (
         Producer(settings=settings, head=not no_head) as producer,
-        EnqueueReport(as_json=as_json, quiet=quiet, dry_run=dry_run) as report,
+        EnqueueReport(as_json=as_json, quiet=quiet, dry_run=dry_run, wait=wait) as report,
     ):
         chunks = [producer.listed(prefix, like)] if prefix else _requests(uris, like, report)
         empty = True
@@ -146,7 +163,9 @@ def enqueue(
                 empty = False
         if prefix and empty:
             raise ObjectMissing(f"no object is under {prefix}: check the prefix")
-    ctx.exit(1 if report.refused else 0)
+        if wait:
+            report.wait(producer, timeout_s)
+    ctx.exit(report.status)
 
 
 def _check_usage(uris: tuple[str, ...], prefix: str | None, pin: str | None) -> None:

@@ -10,21 +10,31 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
-from tussis.shared.text import printable
+from tussis.shared.errors import WaitTimeout
+from tussis.shared.text import printable, probability
 
 if TYPE_CHECKING:
-    from tussis.producer.client import Enqueued
+    from tussis.producer.client import Enqueued, Producer
     from tussis.shared.errors import TussisError
+    from tussis.shared.outcomes import JobOutcome
 
 #: Seconds between two updates of the progress line.
 _PROGRESS_EVERY_S = 0.1
 
 
+#: Exit status if jobs are still open after the longest wait.
+STILL_OPEN = 3
+
+
 class EnqueueReport:
     """Counts and prints the outcomes. Prints the summary at the end, also after an exception."""
 
-    def __init__(self, *, as_json: bool, quiet: bool, dry_run: bool) -> None:
+    def __init__(self, *, as_json: bool, quiet: bool, dry_run: bool, wait: bool = False) -> None:
         self._as_json = as_json
+        self._wait = wait
+        self._awaited: dict[str, str] = {}
+        """Job id -> URI of the jobs that were enqueued, if their outcomes are awaited."""
+        self._failed = 0
         self._quiet = quiet
         self._dry_run = dry_run
         # If the lines of the recordings go to the same terminal, no progress line is needed.
@@ -53,7 +63,10 @@ class EnqueueReport:
             return
         self._sent += item.sent or self._dry_run
         self._open += not (item.sent or self._dry_run)
-        if self._as_json:
+        if self._wait:
+            self._awaited[item.job_id or ""] = item.request.uri
+            self._line(None)
+        elif self._as_json:
             self._line(json.dumps({"uri": item.request.uri, "job_id": item.job_id, "sent": item.sent}))
         else:
             uri = printable(item.request.uri)
@@ -70,8 +83,25 @@ class EnqueueReport:
         reason = str(error)
         click.echo(printable(f"tussis: {reason}" if uri in reason else f"tussis: {uri}: {reason}"), err=True)
 
-    def _line(self, text: str) -> None:
-        if not self._quiet:
+    @property
+    def status(self) -> int:
+        """The exit status: 3 if awaited jobs are open, 1 if a recording was refused or a job failed, otherwise 0."""
+        return STILL_OPEN if self._awaited else int(bool(self.refused or self._failed))
+
+    def wait(self, producer: Producer, timeout_s: float | None) -> None:
+        """Print the outcome of each job that was enqueued, as the jobs end."""
+        try:
+            for outcome in producer.wait_each(list(self._awaited), timeout_s):
+                uri = self._awaited.pop(outcome.job_id)
+                self._failed += not outcome.succeeded
+                self._line(outcome.to_json() if self._as_json else _outcome_line(uri, outcome))
+        except WaitTimeout:
+            for job_id, uri in self._awaited.items():
+                opened = {"job_id": job_id, "uri": uri, "state": "open"}
+                self._line(json.dumps(opened) if self._as_json else f"{job_id}\t{printable(uri)}\topen\t")
+
+    def _line(self, text: str | None) -> None:
+        if text is not None and not self._quiet:
             click.echo(text)
         now = time.monotonic()
         if self._progress and now >= self._shown_at + _PROGRESS_EVERY_S:
@@ -92,4 +122,19 @@ class EnqueueReport:
                 parts.append(f"{self._open:,} open already")
         if self.refused:
             parts.append(f"{self.refused:,} refused")
+        if self._failed:
+            parts.append(f"{self._failed:,} failed")
+        if self._awaited:
+            parts.append(f"{len(self._awaited):,} open")
         return ", ".join(parts)
+
+
+def _outcome_line(uri: str, outcome: JobOutcome) -> str:
+    """The outcome of a job on one line: job id, URI, decision or error class, bag probability."""
+    answer = outcome.answer
+    if answer is not None:
+        decision = "cough" if answer.decision else "no cough"
+        told = f"{decision}\t{probability(answer.bag_probability, answer.threshold)}"
+    else:
+        told = f"{outcome.error_class or outcome.state}\t"
+    return f"{outcome.job_id}\t{printable(uri)}\t{told}"

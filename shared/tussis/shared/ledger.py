@@ -23,6 +23,7 @@ from tussis.shared.ledger_scripts import (
     DEFER_SCRIPT,
     OPEN_SCRIPT,
     SEND_AGAIN_SCRIPT,
+    TELL_AGAIN_SCRIPT,
 )
 from tussis.shared.messages import Job, envelope, parse_message_text
 from tussis.shared.outcomes import DEFAULT_BOUNDS, JobOutcome, OutcomeBounds
@@ -126,6 +127,7 @@ class Ledger:
         self._close = client.register_script(CLOSE_SCRIPT)
         self._defer = client.register_script(DEFER_SCRIPT)
         self._send_again = client.register_script(SEND_AGAIN_SCRIPT)
+        self._tell_again = client.register_script(TELL_AGAIN_SCRIPT)
 
     def open(self, job: Job) -> bool:
         """Enter the job into the ledger and its message into its queue, in one step. False if it was already open."""
@@ -197,6 +199,16 @@ class Ledger:
                     keys=[*keys[:5], OUTCOMES_KEY, OUTCOMES_COUNT_KEY, named, *keys[5:]],
                     args=[job_id, enqueued_at, told, self._bounds.kept, self._bounds.ttl_s],
                 )
+            )
+
+    def tell_again(self, outcomes: Sequence[JobOutcome]) -> None:
+        """Send outcomes again, in one step. They become the kept outcomes of those jobs that have none."""
+        if not outcomes:
+            return
+        with broker_errors(self._where):
+            self._tell_again(
+                keys=[OUTCOMES_KEY, OUTCOMES_COUNT_KEY, *(outcome_key(outcome.job_id) for outcome in outcomes)],
+                args=[self._bounds.kept, self._bounds.ttl_s, *(outcome.to_json() for outcome in outcomes)],
             )
 
     def holds_unreadable(self, job_id: str | bytes, message: object) -> bool:

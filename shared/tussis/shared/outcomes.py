@@ -147,8 +147,8 @@ def parse_outcome(text: str | bytes) -> JobOutcome:
     """Read an outcome from its JSON. Unknown fields are ignored. Raises :class:`OutcomeUnreadable`."""
     try:
         raw = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise OutcomeUnreadable(f"the outcome is not JSON: {error}") from None
+    except (ValueError, RecursionError) as problem:
+        raise OutcomeUnreadable(f"the outcome is not JSON: {problem}") from None
     version = raw.get("v") if isinstance(raw, dict) else None
     if version != OUTCOME_VERSION:
         raise OutcomeUnreadable(
@@ -169,8 +169,8 @@ def parse_outcome(text: str | bytes) -> JobOutcome:
             error_message=error.get("message"),
             replayed=bool(raw["replayed"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise OutcomeUnreadable(f"the outcome has a wrong or missing field: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as problem:
+        raise OutcomeUnreadable(f"the outcome has a wrong or missing field: {problem}") from None
 
 
 def first_segments(starts: Iterable[float], probabilities: Iterable[float]) -> tuple[SegmentScore, ...]:

@@ -17,7 +17,7 @@ from tussis.shared.errors import BrokerUnavailable, JobUnknown, OutcomesGap, Out
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job
 from tussis.shared.outcome_group import OutcomeGroup
-from tussis.shared.outcome_reader import OutcomeReader
+from tussis.shared.outcome_reader import Entry, OutcomeReader
 from tussis.shared.outcomes import JobOutcome, OutcomeBounds
 from tussis.shared.queues import OUTCOMES_KEY, outcome_key
 
@@ -105,8 +105,14 @@ def test_a_job_whose_entry_left_the_stream_unread_is_found_by_the_next_look(
     monkeypatch.setattr("tussis.shared.outcome_reader._LOOK_EVERY_S", 0.1)
     (job,) = opened(ledger)
     reader = OutcomeReader(client)
-    # Another position: as if the entry had been trimmed before the read.
-    monkeypatch.setattr(reader, "read_after", lambda position, block_ms: ledger.close(job, succeeded(job)) and [])
+
+    def trimmed(*_: object) -> list[Entry]:
+        """The job ends, and its entry leaves the stream before it is read."""
+        ledger.close(job, succeeded(job))
+        return []
+
+    monkeypatch.setattr(reader, "read_after", trimmed)
+
     assert list(reader.wait_each([job.job_id], SOON_S)) == [succeeded(job)]
 
 
@@ -123,11 +129,10 @@ def test_an_outcome_of_an_earlier_message_is_not_that_of_an_open_job(producer: P
 def test_a_timeout_names_what_is_open_after_what_has_ended(producer: Producer, ledger: Ledger) -> None:
     first, second = opened(ledger, 2)
     ledger.close(first, succeeded(first))
-    got = []
+    got: list[JobOutcome] = []
     began = time.monotonic()
     with pytest.raises(WaitTimeout, match=f"^job {second.job_id}: still open after 0.5 s$") as error:
-        for outcome in producer.wait_each([first.job_id, second.job_id], 0.5):
-            got.append(outcome)
+        got.extend(producer.wait_each([first.job_id, second.job_id], 0.5))
     assert 0.5 <= time.monotonic() - began < SOON_S
     assert got == [succeeded(first)]
     assert error.value.open_ids == (second.job_id,)
@@ -254,7 +259,7 @@ def test_a_group_behind_the_bound_has_one_gap_and_goes_on(client: Any, producer:
     before = time.time()
     ids = closed(ledger, 12)
 
-    with pytest.raises(OutcomesGap, match="7 outcomes .* tussis outcomes replay --since") as gap:
+    with pytest.raises(OutcomesGap, match=r"7 outcomes .*`tussis outcomes replay --since") as gap:
         next(group)
 
     assert gap.value.lost == 7

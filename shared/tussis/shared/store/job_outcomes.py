@@ -27,7 +27,7 @@ from tussis.shared.dsp.constants import MAX_SEGMENTS as BAG_SEGMENTS
 from tussis.shared.events import CoughEvent
 from tussis.shared.outcomes import EventSpan, JobOutcome, OutcomeAnswer, OutcomeState, first_segments
 from tussis.shared.states import TERMINAL, AnalysisState
-from tussis.shared.store.queries import analysis_of, flat_analyses
+from tussis.shared.store.queries import PAGE, analysis_of, flat_analyses
 from tussis.shared.store.records import Analysis, Result
 from tussis.shared.store.schema import analyses, dead_letters, events, jobs, segments
 
@@ -100,7 +100,10 @@ def ended_since(connection: Connection, since: datetime, limit: int) -> list[Job
     ).where(dead_letters.c.ended_job, dead_letters.c.last_received_at >= since, ~has_answer)
     both = union_all(answered, unreadable).subquery()
     rows = connection.execute(select(both).order_by(both.c.ended_at, both.c.job_id).limit(limit)).all()
-    found = _read(connection, [row.analysis_id for row in rows if row.analysis_id is not None])
+    answered_by = [row.analysis_id for row in rows if row.analysis_id is not None]
+    found: dict[int, _Ended] = {}
+    for first in range(0, len(answered_by), PAGE):
+        found |= _read(connection, answered_by[first : first + PAGE])
     ends = []
     for row in rows:
         if row.analysis_id is None:

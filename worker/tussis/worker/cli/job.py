@@ -1,196 +1,110 @@
-"""``tussis job``: one job's state and result."""
+"""``tussis job``: the state and the result of jobs."""
 
 from __future__ import annotations
 
 import json
-import time
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from tussis.shared.text import printable, probability
+from tussis.shared.text import printable
 
 if TYPE_CHECKING:
-    from tussis.shared.messages import Job
-    from tussis.shared.store.records import BagProgress, DeadLetter, JobAnswer
+    from tussis.worker.cli.job_reports import JobReports
+
+#: Exit status if jobs are still open after --timeout.
+STILL_OPEN = 3
 
 
 @click.command()
-@click.argument("job_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def job(job_id: str, as_json: bool) -> None:
-    """Show the state of one job, and its result or failure.
+@click.argument("job_ids", nargs=-1, metavar="ID...")
+@click.option("--wait", is_flag=True, help="Wait until the jobs have ended.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Longest wait of --wait; exit status 3 if jobs are still open then.  [no limit]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each job.")
+@click.pass_context
+def job(ctx: click.Context, job_ids: tuple[str, ...], wait: bool, timeout_s: float | None, as_json: bool) -> None:
+    """Show the state of jobs, and their results or failures.
 
     ID is the job id that `tussis enqueue` printed. A job is open while it waits in its queue, is in flight, or is
     deferred until its next attempt. After a failure it is open again if it is enqueued again. A job whose result
     `tussis retain` deleted is unknown. If it deleted only the segments, the output says so ("segments": null).
 
-    The exit status is 1 if the job failed or is unknown, otherwise 0.
+    Without TUSSIS_DATABASE_URL, the report has only what the broker knows: open jobs, and the outcomes of jobs that
+    ended within TUSSIS_OUTCOME_TTL_S. With --wait, a report is printed as soon as its job has ended.
+
+    The exit status is 1 if a job failed or is unknown, 3 if jobs are still open after --timeout, otherwise 0.
     """
-    from tussis.shared.broker import connect, redact
+    if not job_ids:
+        raise click.UsageError("Missing argument 'ID'.")
+    if timeout_s is not None and not wait:
+        raise click.UsageError("--timeout needs --wait.")
     from tussis.shared.errors import JobUnknown
-    from tussis.shared.ledger import Ledger
     from tussis.shared.settings import load_settings
-    from tussis.shared.store.repository import Store
     from tussis.shared.uris import shown
+    from tussis.worker.cli.job_reports import JobReports
+    from tussis.worker.cli.job_views import print_report
 
-    if not job_id.isascii():
-        raise JobUnknown(f"{shown(job_id)} is not a job id: use the UUID that `tussis enqueue` printed")
-    settings = load_settings()
-    url = settings.need_broker()
-    ledger = Ledger(connect(url), redact(url))
-    # Read the broker first: a job that ends between the two reads is then found in the store.
-    opened, due = ledger.find(job_id), ledger.due_at(job_id)
-    store = Store.connect(settings.need_database(), pool_size=1)
+    for job_id in job_ids:
+        if not job_id.isascii():
+            raise JobUnknown(f"{shown(job_id)} is not a job id: use the UUID that `tussis enqueue` printed")
+    status, printed, still_open = 0, 0, list[str]()
+    with JobReports(load_settings()) as reports:
+        for job_id in _as_they_end(reports, list(dict.fromkeys(job_ids)), wait, timeout_s, still_open):
+            try:
+                report = reports.of(job_id)
+            except JobUnknown as error:
+                if len(job_ids) == 1:
+                    raise
+                _print_unknown(job_id, error, as_json)
+                status = 1
+                continue
+            if report["state"] == "failed":
+                status = 1
+            if as_json:
+                click.echo(json.dumps(report))
+            else:
+                click.echo("" if printed else None, nl=bool(printed))
+                print_report(report)
+            printed += 1
+    if still_open:
+        click.echo(f"tussis: {len(still_open)} jobs are still open after {timeout_s:g} s", err=True)
+        status = STILL_OPEN
+    ctx.exit(status)
+
+
+def _as_they_end(
+    reports: JobReports, job_ids: Sequence[str], wait: bool, timeout_s: float | None, still_open: list[str]
+) -> Iterator[str]:
+    """The ids in their order; or, when waiting, in the order in which the jobs end. Those that do not end come last."""
+    from tussis.shared.errors import JobUnknown, WaitTimeout
+
+    if not wait:
+        yield from job_ids
+        return
+    statuses = reports.reader.statuses(job_ids)
+    awaited = dict.fromkeys(job_id for job_id in job_ids if statuses[job_id].open_since is not None)
+    yield from (job_id for job_id in job_ids if job_id not in awaited)
     try:
-        store.verify_schema()
-        answer = store.job(job_id)
-        letter = None if opened or answer else store.dead_letter_of(job_id)
-        progress = None if answer is None else store.bag_progress(answer.analysis.id)
-    finally:
-        store.close()
-    if letter is not None:
-        report = unreadable(job_id, letter)
-    elif opened is None and answer is None:
-        raise JobUnknown(f"no open job, result or failure has the job id {shown(job_id)}: check the id")
-    else:
-        report = describe(job_id, opened, due, answer, progress)
+        for outcome in reports.reader.wait_each(list(awaited), timeout_s):
+            del awaited[outcome.job_id]
+            yield outcome.job_id
+    except WaitTimeout as error:
+        still_open += error.open_ids
+    except JobUnknown:
+        pass  # It ended, and its outcome is not kept any more. The report tells what is known.
+    yield from awaited
+
+
+def _print_unknown(job_id: str, error: Exception, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(report))
+        unknown: dict[str, Any] = {"job_id": job_id, "state": "unknown"}
+        click.echo(json.dumps(unknown | {"error": {"class": "job_unknown", "message": str(error)}}))
     else:
-        _print(report)
-    if report["state"] == "failed":
-        click.get_current_context().exit(1)
-
-
-def unreadable(job_id: str, letter: DeadLetter) -> dict[str, Any]:
-    """A job whose message could not be read and named no object, as JSON."""
-    return {
-        "job_id": job_id,
-        "state": "failed",
-        "error": {"class": letter.error_class, "message": letter.error_message},
-        "finished_at": letter.received_at.isoformat(),
-    }
-
-
-def describe(
-    job_id: str,
-    opened: Job | None,
-    due: float | None,
-    answer: JobAnswer | None,
-    progress: BagProgress | None = None,
-) -> dict[str, Any]:
-    """A job as JSON. ``state`` is open, running, waiting, succeeded, failed or discarded."""
-    from tussis.shared.states import AnalysisState
-    from tussis.shared.store.records import finite, segments_deleted
-    from tussis.shared.store.transitions import moment
-
-    report: dict[str, Any] = {"job_id": job_id}
-    if opened is not None:
-        report |= {
-            "uri": opened.uri,
-            "state": "open",
-            "enqueued_at": _iso(opened.enqueued_at),
-            "age_s": round(max(0.0, time.time() - opened.enqueued_at), 3),
-            "priority": opened.priority,
-            "queue": opened.queue,
-            "due_at": None if due is None else _iso(due),
-        }
-    if answer is None:
-        return report
-    analysis = answer.analysis
-    enqueued_again = opened is not None and moment(opened.enqueued_at) > answer.enqueued_at
-    if enqueued_again and analysis.state in (AnalysisState.FAILED, AnalysisState.DISCARDED):
-        # The failure belongs to an earlier message. The new message has not reached a worker yet.
-        state, enqueued_at = report["state"], report["enqueued_at"]
-    else:
-        state, enqueued_at = analysis.state.value, answer.enqueued_at.isoformat()
-    report |= {
-        "uri": analysis.uri,
-        "state": state,
-        "enqueued_at": enqueued_at,
-        "analysis_id": analysis.id,
-        "attempts": analysis.attempts,
-        "model": analysis.model,
-        "profile": analysis.profile,
-        "coverage": analysis.coverage,
-    }
-    if progress is not None:
-        report["progress"] = {"bags_done": progress.bags_done, "bags_total": progress.bags_total}
-    if analysis.error_class is not None:
-        report["error"] = {"class": analysis.error_class, "message": analysis.error_message}
-    if analysis.bag_probability is not None:
-        report |= {
-            "decision": analysis.decision,
-            "bag_probability": analysis.bag_probability,
-            "threshold": analysis.threshold,
-            "duration_s": analysis.duration_s,
-            "analyzed_s": analysis.analyzed_s,
-            "truncated": analysis.truncated,
-            "events": analysis.events,
-            "cough_seconds": analysis.cough_seconds,
-            "peak_dbfs": analysis.peak_dbfs,
-            "rms_dbfs": analysis.rms_dbfs,
-            "clipped_share": analysis.clipped_share,
-            "dc_offset": analysis.dc_offset,
-            "warnings": list(analysis.warnings or ()),
-            "finished_at": None if analysis.finished_at is None else analysis.finished_at.isoformat(),
-            "segments": None
-            if segments_deleted(analysis, answer.segments)
-            else [
-                {
-                    "bag_index": segment.bag_index,
-                    "index": segment.index,
-                    "start_s": segment.start_s,
-                    "end_s": segment.end_s,
-                    "probability": segment.probability,
-                    "logit": finite(segment.logit),
-                }
-                for segment in answer.segments
-            ],
-        }
-    return report
-
-
-def _print(report: dict[str, Any]) -> None:
-    segments = report.pop("segments", [])
-    error = report.pop("error", None)
-    if "bag_probability" in report:
-        report["bag_probability"] = probability(report["bag_probability"], report["threshold"])
-    width = max(len(name) for name in report)
-    for name, value in report.items():
-        if value is not None and value != []:
-            click.echo(f"{name:<{width}}  {_shown(name, value)}")
-    if error is not None:
-        click.echo(printable(f"{'error':<{width}}  {error['class']}: {error['message']}"))
-    if segments is None:
-        click.echo(f"{'segments':<{width}}  deleted by `tussis retain`")
-    for number, segment in enumerate(segments or ()):
-        click.echo(
-            f"  segment {number:>2}  {segment['start_s']:>5.1f} to {segment['end_s']:>5.1f} s"
-            f"  probability {probability(segment['probability'])}"
-        )
-
-
-def _shown(name: str, value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, dict):  # the progress
-        return f"{value['bags_done']} of {value['bags_total']} bags"
-    if isinstance(value, list):  # the warnings
-        return ", ".join(value)
-    if isinstance(value, float) and name.endswith("_dbfs"):
-        return f"{value:.1f}"
-    if isinstance(value, float) and name in ("clipped_share", "dc_offset"):
-        return f"{value:.4f}"
-    # Seconds to the millisecond; a threshold as it is, since the answer depends on each of its digits.
-    return (
-        str(round(value, 3))
-        if isinstance(value, float) and name.endswith(("_s", "_seconds"))
-        else printable(str(value))
-    )
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+        click.echo(printable(f"tussis: {error}"), err=True)
