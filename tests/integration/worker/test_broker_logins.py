@@ -16,12 +16,17 @@ import redis
 
 from tests.soak.faulty_worker import STARTS_FILE, with_fault
 from tests.support.deployment import Deployment
+from tests.support.outcomes import a_job, succeeded
 from tests.support.processes import ROOT
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
+from tussis.producer import Producer
+from tussis.shared.broker import connect
+from tussis.shared.errors import JobUnknown
+from tussis.shared.ledger import Ledger
 from tussis.shared.queues import UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY
 
-LOGIN = re.compile(r"^ACL SETUSER (producer|worker) on >PASSWORD (.+)$", re.MULTILINE)
+LOGIN = re.compile(r"^ACL SETUSER (producer|worker|outcomes) on >PASSWORD (.+)$", re.MULTILINE)
 RIGHTS = {
     name: rights.split()
     for document in ("wire-format.md", "operate.md")
@@ -87,6 +92,9 @@ def test_the_documents_logins_are_enough(
         run = deployment.tussis(*words)
         assert run.wait(60) == 0, run.text
     deployment.wait_drained(60)
+    for words in (["job", job.job_id, "--wait"], ["outcomes", "replay", "--since", "1h"]):
+        run = deployment.tussis(*words)
+        assert run.wait(60) == 0, run.text
     worker.signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     assert denied(broker_url) == []
@@ -106,3 +114,37 @@ def test_the_producer_s_login_can_do_nothing_else(broker_url: str, login: Callab
         with pytest.raises(redis.ResponseError):
             client.execute_command(*command)
     client.close()
+
+
+def test_the_login_of_a_reader_of_outcomes_is_enough_and_can_do_nothing_else(
+    broker_url: str, login: Callable[[str], str]
+) -> None:
+    admin: Any = connect(broker_url)
+    admin.acl_log_reset()
+    ledger, job, other = Ledger(admin), a_job(), a_job()
+    ledger.open_many([job, other])
+    ledger.close(job, succeeded(job))
+    url = login("outcomes")
+    with Producer(url) as reader:
+        assert reader.wait([job.job_id], 0) == {job.job_id: succeeded(job)}
+        with pytest.raises(JobUnknown):
+            reader.wait([a_job().job_id])
+        assert list(reader.outcomes("billing", idle_s=1.0)) == [succeeded(job)]
+    assert denied(broker_url) == []
+    client: Any = redis.Redis.from_url(url)
+    for command in (
+        ["XADD", "tussis.outcomes", "*", "outcome", "x"],
+        ["XDEL", "tussis.outcomes", "1-1"],
+        ["XTRIM", "tussis.outcomes", "MAXLEN", "0"],
+        ["DEL", "tussis.outcomes"],
+        ["SET", f"tussis.outcome:{job.job_id}", "x"],
+        ["GET", "tussis.other"],
+        ["HGET", "tussis.ledger", job.job_id],
+        ["LRANGE", "tussis.any", "0", "-1"],
+        ["EVAL", "return 1", "0"],
+        ["FLUSHDB"],
+    ):
+        with pytest.raises(redis.ResponseError):
+            client.execute_command(*command)
+    client.close()
+    admin.close()

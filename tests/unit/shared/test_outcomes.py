@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -137,7 +138,9 @@ def test_code_schema_and_document_have_the_same_fields_and_limits() -> None:
     answer = SCHEMA["$defs"]["answer"]
 
     assert list(written) == fields_of(SCHEMA) == [code(row[0]) for row in table(DOCUMENT, "field")]
-    assert list(written["answer"]) == fields_of(answer) == [code(row[0]) for row in table(DOCUMENT, "field of `answer`")]
+    assert (
+        list(written["answer"]) == fields_of(answer) == [code(row[0]) for row in table(DOCUMENT, "field of `answer`")]
+    )
     assert answer["properties"]["segments"]["maxItems"] == outcomes.MAX_SEGMENTS
     assert answer["properties"]["events"]["maxItems"] == outcomes.MAX_EVENTS
     assert SCHEMA["$defs"]["error"]["properties"]["message"]["maxLength"] == outcomes.MAX_MESSAGE_CHARS
