@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.closing import Closing, measure_closing
 from benchmarks.tiny import write_tiny
 from tussis.shared.errors import ServerFailed
 from tussis.worker.bench.environment import PASS_S, BenchEnvironment, bench_environment
@@ -25,11 +26,15 @@ from tussis.worker.embedded.server import EmbeddedServer
 RATE_TARGET = 20_000.0
 #: The largest CPU time of a message with many waiting messages, relative to few.
 COST_TARGET = 1.10
+#: The largest CPU time of a message whose outcome is told, relative to one whose outcome is not.
+OUTCOME_TARGET = 1.10
 FEW, MANY = 1_000, 1_000_000
 _QUICK_MANY = 20_000
 #: Jobs enqueued to measure the rate, and messages processed to measure the cost.
 _JOBS, _QUICK_JOBS = 100_000, 20_000
 _MESSAGES, _QUICK_MESSAGES = 600, 150
+#: Jobs that are closed, with and without an outcome.
+_CLOSED, _QUICK_CLOSED = 2_000, 400
 #: Messages processed before a measurement begins.
 _WARM_UP = 60
 #: Seconds between two looks at the open jobs: few, because each one costs the broker CPU time.
@@ -86,6 +91,9 @@ def measure(
     with bench_environment() as environment:
         bulk = [_bulk(environment, jobs, "") for _ in range(rounds)]
         say(f"enqueued {jobs} jobs {rounds} times")
+        server = environment.servers.broker
+        closing = measure_closing(environment.broker, lambda: _cpu_s(server), _QUICK_CLOSED if quick else _CLOSED)
+        say("closed jobs with and without outcomes")
         model = write_tiny(environment.data)
         environment.upload([Item("short.wav", wav(0.4, 0), 1, 0.4)])
         costs: dict[int, list[Cost]] = {FEW: [], large: []}
@@ -93,7 +101,7 @@ def measure(
         for waiting in (FEW, large, FEW):
             say(f"working off {rounds} times {messages} messages before {waiting} others")
             costs[waiting] += _costs(environment, model, waiting, messages, rounds)
-    return _measurements(bulk, costs, large, command)
+    return _measurements(bulk, costs, closing, large, command)
 
 
 def _bulk(environment: BenchEnvironment, jobs: int, etag: str) -> Bulk:
@@ -133,7 +141,9 @@ def _cpu_s(server: EmbeddedServer) -> float:
     return float(times.user + times.system)
 
 
-def _measurements(bulk: list[Bulk], costs: dict[int, list[Cost]], large: int, command: str) -> Measurements:
+def _measurements(
+    bulk: list[Bulk], costs: dict[int, list[Cost]], closing: tuple[Closing, Closing], large: int, command: str
+) -> Measurements:
     rate = statistics.median(run.jobs / run.wall_s for run in bulk)
     each = {count: statistics.median(cost.total_s for cost in found) for count, found in costs.items()}
     rows: list[tuple[Cell, ...]] = [
@@ -159,6 +169,11 @@ def _measurements(bulk: list[Bulk], costs: dict[int, list[Cost]], large: int, co
                 statistics.median(cost.broker_s for cost in found) * 1e6,
             )
         )
+    for what, close in zip(("closing a job", "closing a job, outcome told"), closing, strict=True):
+        rows.append((what, None, None, None, None, close.worker_s * 1e6, close.broker_s * 1e6))
+    without, told = closing
+    # A message worked off includes its outcome.
+    silent_s = each[FEW] - (told.total_s - without.total_s)
     return Measurements(
         title="Queue",
         command=command,
@@ -181,6 +196,7 @@ def _measurements(bulk: list[Bulk], costs: dict[int, list[Cost]], large: int, co
         ),
         verdicts=(
             Verdict("jobs enqueued a second", rate, RATE_TARGET),
+            Verdict("CPU a message with its outcome against without", each[FEW] / silent_s, OUTCOME_TARGET, True),
             Verdict(f"CPU a message before {large:,} against {FEW:,}", each[large] / each[FEW], COST_TARGET, True),
         ),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -129,7 +129,7 @@ class JobOutcome:
             "started_at": self.started_at,
             "finished_at": self.finished_at,
             "analysis_id": self.analysis_id,
-            "answer": None if self.answer is None else asdict(self.answer),
+            "answer": None if self.answer is None else dict(vars(self.answer)),  # asdict takes ten times as long
             "error": error,
             "replayed": self.replayed,
         }

@@ -91,7 +91,7 @@ def test_a_failure_has_its_class_and_a_message_of_limited_length() -> None:
 
 def test_unknown_fields_are_ignored() -> None:
     outcome = succeeded(a_job())
-    raw = outcome.to_dict() | {"later": 1}
+    raw = json.loads(outcome.to_json()) | {"later": 1}
     raw["answer"] |= {"later": 2, "segments": [[0.0, 0.25, "later"], [0.5, 0.25, "later"]]}
 
     assert parse_outcome(json.dumps(raw)) == outcome
