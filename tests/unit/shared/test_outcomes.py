@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -98,14 +98,20 @@ def test_unknown_fields_are_ignored() -> None:
     VALIDATOR.validate(raw)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [b"", "[]", "null", '{"v": 2}', '{"v": 1}', '{"v": true, "job_id": "x"}', "[" * 100_000]
-    + [
-        json.dumps(succeeded(a_job()).to_dict() | changes)
-        for changes in ({"state": "lost"}, {"answer": {}}, {"answer": 5}, {"error": "x"}, {"v": "1"})
-    ],
+_CHANGES: Final[tuple[dict[str, Any], ...]] = (
+    {"state": "lost"},
+    {"answer": {}},
+    {"answer": 5},
+    {"error": "x"},
+    {"v": "1"},
 )
+_NO_OUTCOMES: Final[list[str | bytes]] = [
+    *(b"", "[]", "null", '{"v": 2}', '{"v": 1}', '{"v": true, "job_id": "x"}', "[" * 100_000),
+    *(json.dumps(succeeded(a_job()).to_dict() | changes) for changes in _CHANGES),
+]
+
+
+@pytest.mark.parametrize("text", _NO_OUTCOMES, ids=range(len(_NO_OUTCOMES)))
 def test_what_is_no_outcome_is_refused(text: str | bytes) -> None:
     with pytest.raises(OutcomeUnreadable) as error:
         parse_outcome(text)
