@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections import deque
@@ -123,8 +124,9 @@ class OutcomeGroup:
                 self._made, self._own = False, "0"  # the broker has lost its data
                 return
         if not self._received:
-            left_ms = BLOCK_MS if ends is None else max(0.0, ends - time.monotonic()) * 1000
-            if left_ms:
+            until = [self._next_claim(), *([] if ends is None else [ends])]
+            left_ms = (min(until) - time.monotonic()) * 1000
+            if left_ms > 0:
                 OutcomeReader(self._client, self._where).wait_after(position, min(BLOCK_MS, left_ms))
 
     def _make_group(self) -> None:
@@ -157,7 +159,7 @@ class OutcomeGroup:
 
     def _take_over(self) -> bool:
         """Take over entries of consumers that did not acknowledge them in time. False if there are none."""
-        if self._claimed_at is not None and time.monotonic() < self._claimed_at + self._take_over_s / 2:
+        if time.monotonic() < self._next_claim():
             return False
         cursor: Any = "0-0"
         while True:
@@ -173,6 +175,10 @@ class OutcomeGroup:
         if removed:
             raise self._gap([entry_id.decode() for entry_id in removed])
         return bool(claimed)
+
+    def _next_claim(self) -> float:
+        """The time (monotonic) of the next look for entries to take over."""
+        return -math.inf if self._claimed_at is None else self._claimed_at + self._take_over_s / 2
 
     def _read_new(self) -> str:
         """Read entries that the group has not received. Returns the place of the group before that."""
