@@ -300,11 +300,15 @@ def test_results_continue_while_old_ones_are_deleted(store: Store, store_url: st
         except Exception as error:
             failed.append(error)
 
+    with psycopg.connect(store_url, autocommit=True) as connection:
+        [database] = connection.execute("SELECT current_database()").fetchone() or ("",)
+        connection.execute(f"ALTER DATABASE \"{database}\" SET lock_timeout = '2s'".encode())
     threads = [threading.Thread(target=write, args=[index]) for index in range(2)]
     for thread in threads:
         thread.start()
     try:
-        wait_until(lambda: min(written) > 5, 30, "results")
+        wait_until(lambda: failed or min(written) > 5, 30, "results")
+        assert not failed
         told = retain(run, "--results", "--yes")
         before = sum(written)
         wait_until(lambda: sum(written) > before + 10, 30, "more results")

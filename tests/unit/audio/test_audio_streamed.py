@@ -87,7 +87,7 @@ def test_the_profile_legacy_refuses_it_by_name() -> None:
 
 def test_the_sum_of_enormous_channels_is_refused() -> None:
     samples = np.full((2, 48_000), 3e38, np.float32)
-    data = wav(interleaved(samples), channels=2, rate_hz=16000)
+    data = wav(interleaved(samples), tag=3, channels=2, rate_hz=16000, bits=32)
     with pytest.raises(NonFiniteSamples):
         waveform_of(decode(data, STREAMED), profile_named("training"))
 
