@@ -38,7 +38,7 @@ def recordings(tmp_path: Path) -> Path:
 
 
 def with_threshold(path: Path, threshold: float, **changes: str) -> Path:
-    write_manifest(path, replace(read_manifest(path), threshold=threshold, **changes))  # type: ignore[arg-type]
+    write_manifest(path, replace(read_manifest(path), threshold=threshold, **changes))
     return path
 
 

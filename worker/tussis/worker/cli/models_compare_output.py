@@ -109,7 +109,7 @@ class Comparison:
         self._show_worst()
 
     def _show_sides(self) -> None:
-        rows = [("", "A", "B")]
+        rows: list[tuple[str, ...]] = [("", "A", "B")]
         rows += [(name, *(str(getattr(side, name)) for side in self.sides)) for name in ("model", "file", "numbers")]
         rows.append(("size", *(f"{side.size_bytes / 1e6:.2f} MB" for side in self.sides)))
         rows += [
