@@ -12,8 +12,16 @@ from click.testing import CliRunner, Result
 from tests.support.convolutional import write_convolutional
 from tests.support.models import Tiny, write_tiny
 from tests.support.sounds import wav
-from tussis.shared.errors import LabelsInvalid, ModelRefused, TooFewRecordings, TussisError
+from tussis.shared.errors import (
+    LabelsInvalid,
+    ModelRefused,
+    StorageAccessDenied,
+    StorageCredentials,
+    TooFewRecordings,
+    TussisError,
+)
 from tussis.worker.cli.models import models
+from tussis.worker.cli.models_recordings import Recordings
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest, write_manifest
 from tussis.worker.modelling.comparison import ComparedModel, answers_of
@@ -187,3 +195,30 @@ def test_the_number_types_are_stated(random_resnet: Path, int8_resnet: Path, rec
 
     assert result.stdout.splitlines()[0].endswith("1 recordings, float32 and int8.")
     assert "B is " in result.stdout
+
+
+class Denied:
+    """Reads recordings like an analyzer, with an error for some of them."""
+
+    def __init__(self, errors: dict[str, TussisError]) -> None:
+        self.errors = errors
+        self.client = None
+
+    def read(self, source: str) -> bytes:
+        if source in self.errors:
+            raise self.errors[source]
+        return source.encode()
+
+
+def test_one_object_without_access_leaves_the_others() -> None:
+    found = Recordings(["a", "b"], Denied({"a": StorageAccessDenied("no right")}))  # type: ignore[arg-type]
+
+    assert list(found.read("comparing")) == [("b", b"b")]
+    assert found.left_out == [{"uri": "a", "class": "access_denied", "message": "no right"}]
+
+
+def test_an_error_of_the_deployment_ends_the_command() -> None:
+    found = Recordings(["a", "b"], Denied({"a": StorageCredentials("expired")}))  # type: ignore[arg-type]
+
+    with pytest.raises(StorageCredentials):
+        list(found.read("comparing"))
