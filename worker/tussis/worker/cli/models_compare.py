@@ -119,8 +119,10 @@ def compare(
 
 
 def _labelled(pairs: Sequence[Pair], labels: Sequence[Label]) -> Labelled:
-    from tussis.worker.evaluation.matching import match_names
+    from tussis.shared.errors import LabelsInvalid
+    from tussis.worker.evaluation.matching import names_of
     from tussis.worker.modelling.labelled import compare_with_labels
 
-    names = match_names((label.file for label in labels), (pair.source for pair in pairs))
-    return compare_with_labels(pairs, {names[one.file]: one.is_cough for one in labels if one.file in names})
+    known = {label.file: label.is_cough for label in labels}
+    names = names_of([pair.source for pair in pairs], known, LabelsInvalid)
+    return compare_with_labels(pairs, {source: known[name] for source, name in names.items()})
