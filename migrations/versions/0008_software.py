@@ -3,7 +3,8 @@
 Revision: 0008
 After: 0007
 
-The rows of analyses are not written again. The reference is null in rows from before.
+The rows of analyses are not written again, and not read: the reference is null in rows from before, and it has no
+foreign key.
 """
 
 from __future__ import annotations
@@ -117,7 +118,6 @@ def upgrade() -> None:
         ),
     )
     op.add_column("analyses", sa.Column("software_id", sa.Integer(), comment=_SOFTWARE_ID))
-    op.create_foreign_key(op.f("analyses_software_id_fkey"), "analyses", "software", ["software_id"], ["id"])
     # Replaced and not dropped, so that they keep their comments and the rights of the analysts.
     op.execute(f"CREATE OR REPLACE VIEW model_pairs AS {_MODEL_PAIRS.format(columns=_NAMED)}")
     op.execute(f"CREATE OR REPLACE VIEW analyses_newest AS {_NEWEST}")

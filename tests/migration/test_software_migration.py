@@ -49,7 +49,7 @@ def test_up_keeps_the_rights_of_the_analysts(store_url: str) -> None:
 
 
 def test_a_combination_has_one_row(store_url: str) -> None:
-    row = "INSERT INTO software ({0}) VALUES ('1', '1', '1', '1', '', 'cpu', 'original', '')".format(
+    row = "INSERT INTO software ({}) VALUES ('1', '1', '1', '1', '', 'cpu', 'original', '')".format(
         "tussis_version, onnxruntime_version, torch_version, torchaudio_version, decoder_library, provider, graph, "
         "processor"
     )

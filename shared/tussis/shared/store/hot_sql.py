@@ -15,7 +15,6 @@ from tussis.shared.dsp.constants import MAX_SEGMENTS
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
 from tussis.shared.store.schema import software
 
-
 _SOFTWARE = tuple(column.name for column in software.columns if column.name != "id")
 _SOFTWARE_COLUMNS = ", ".join(_SOFTWARE)
 _SOFTWARE_VALUES = ", ".join(f"%({name})s::text" for name in _SOFTWARE)
