@@ -21,7 +21,9 @@ from tussis.shared.errors import JobUnknown, ModelRefused, NotReproducible
 from tussis.shared.messages import Job
 from tussis.shared.queues import Device
 from tussis.shared.settings import load_settings
+from tussis.worker.cli.export import export
 from tussis.worker.cli.job import job as command
+from tussis.worker.cli.results import results
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.pipeline.child import ChildSetup, make_context
 from tussis.worker.pipeline.context import WorkerContext
@@ -271,9 +273,14 @@ def test_job_results_and_export_have_the_software(deployment: Deployment, analys
     shown = json.loads(CliRunner().invoke(command, [job.job_id, "--json"]).output)
     plain = CliRunner().invoke(command, [job.job_id]).output
 
+    listed = json.loads(CliRunner().invoke(results, ["--json", "--job", job.job_id]).output)
+    table = CliRunner().invoke(export, ["--format", "jsonl", "--out", "-"]).output.splitlines()
+
+    assert listed["software"] == shown["software"]
+    assert [json.loads(line)["decoder_library"] for line in table] == [shown["software"]["decoder_library"]] * 2
     url = deployment.environment["TUSSIS_DATABASE_URL"]
     assert rows(url, "SELECT count(*), count(DISTINCT software_id) FROM analyses") == [(2, 1)]
     assert rows(url, "SELECT count(*) FROM software") == [(1,)]
     assert shown["software"]["graph"] == "original"
     assert shown["software"]["provider"] == "cpu"
-    assert f"onnxruntime_version  {shown['software']['onnxruntime_version']}" in plain
+    assert f", onnxruntime {shown['software']['onnxruntime_version']}, torch " in plain

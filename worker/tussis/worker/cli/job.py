@@ -180,7 +180,6 @@ def describe(
 def _print(report: dict[str, Any]) -> None:
     segments = report.pop("segments", [])
     error = report.pop("error", None)
-    report |= report.pop("software", None) or {}
     if "bag_probability" in report:
         report["bag_probability"] = probability(report["bag_probability"], report["threshold"])
     width = max(len(name) for name in report)
@@ -201,6 +200,12 @@ def _print(report: dict[str, Any]) -> None:
 def _shown(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if name == "software" and isinstance(value, dict):
+        return printable(
+            f"Tussis {value['tussis_version']}, onnxruntime {value['onnxruntime_version']}, torch "
+            f"{value['torch_version']}, torchaudio {value['torchaudio_version']}, {value['decoder_library']}; "
+            f"{value['provider']}, {value['graph']} graph, {value['processor'] or 'processor unknown'}"
+        )
     if isinstance(value, dict):  # the progress
         return f"{value['bags_done']} of {value['bags_total']} bags"
     if isinstance(value, list):  # the warnings
