@@ -17,6 +17,7 @@ from tests.support.models import Tiny, write_tiny
 from tests.support.recordings import cough_like
 from tests.support.sounds import wav
 from tests.support.store import execute, rows
+from tussis.shared.coverage import Coverage
 from tussis.shared.errors import JobUnknown, ModelRefused, NotReproducible
 from tussis.shared.messages import Job
 from tussis.shared.queues import Device
@@ -32,18 +33,22 @@ from tussis.worker.status.rundir import RunDir
 
 
 @pytest.fixture
-def here(deployment: Deployment, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerContext:
+def here(
+    deployment: Deployment, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[WorkerContext]:
     """The context of a child of a CPU worker, in this process."""
     for name, value in deployment.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TUSSIS_CONCURRENCY", "1")
     run_dir = RunDir(tmp_path / "run")
     run_dir.create("cpu@test")
-    return make_context(ChildSetup(load_settings(), Device.CPU, "cpu@test", tiny_model, 1, run_dir))
+    context = make_context(ChildSetup(load_settings(), Device.CPU, "cpu@test", tiny_model, 1, run_dir))
+    yield context
+    context.store.close()
 
 
 @pytest.fixture
-def analysed(deployment: Deployment, here: WorkerContext) -> Iterator[Callable[..., Job]]:
+def analysed(deployment: Deployment, here: WorkerContext) -> Callable[..., Job]:
     """A function that enqueues a recording and runs the pipeline on it."""
 
     def analyse(key: str, data: bytes | None, **fields: object) -> Job:
@@ -52,8 +57,7 @@ def analysed(deployment: Deployment, here: WorkerContext) -> Iterator[Callable[.
         deployment.ledger.close(job)
         return job
 
-    yield analyse
-    here.store.close()
+    return analyse
 
 
 def reproduce(job: Job | str, *arguments: str) -> Result:
@@ -93,7 +97,7 @@ def test_a_result_is_the_same_again_and_nothing_is_written(
         "soundfile": analysed("a.wav", wav(3.2, seed=1)),
         "pyav": analysed("b.ogg", encoded(cough_like(3.2, 48_000, seed=2), 48_000, "ogg", "libopus")),
         "pydub": analysed("c.wav", wav(3.2, seed=3), profile="legacy"),
-        "full": analysed("d.wav", wav(40, seed=4), coverage="full"),
+        "full": analysed("d.wav", wav(40, seed=4), coverage=Coverage.FULL),
     }
     before = everything(deployment)
 
@@ -256,7 +260,6 @@ def test_an_open_or_unknown_job_is_one_line(deployment: Deployment, here: Worker
     assert refused(job) == f"job {job.job_id} is waiting: wait for its result or failure"
     execute(url, "DELETE FROM analyses")  # as `tussis retain` does
     assert "check the id" in refused(job, error=JobUnknown)
-    here.store.close()
 
 
 def test_the_option_model_needs_reproduce(deployment: Deployment) -> None:

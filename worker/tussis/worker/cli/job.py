@@ -77,7 +77,7 @@ def job(job_id: str, as_json: bool, reproduce: bool, model: str | None) -> None:
             reason = "is open: wait for its result or failure"
             if letter is not None:
                 reason = f"failed as {letter.error_class}: its message names no recording that was analysed"
-            raise NotReproducible(f"job {shown(job_id)} {reason}")
+            raise NotReproducible(f"job {printable(job_id)} {reason}")
         click.get_current_context().exit(0 if job_reproduce.reproduce(answer, model, settings, as_json=as_json) else 1)
     if as_json:
         click.echo(json.dumps(report))
