@@ -240,6 +240,8 @@ def test_the_model_is_found_by_its_hash(
     for name in ("tiny.onnx", "tiny.json"):
         (folder / name).write_bytes(tiny_model.with_name(name).read_bytes())
     assert verdict(job, status=0) == "same to 1e-6"
+    monkeypatch.setenv("TUSSIS_MODEL", str(tmp_path / "none.onnx"))
+    assert verdict(job, status=0) == "same to 1e-6"
 
 
 def test_an_open_or_unknown_job_is_one_line(deployment: Deployment, here: WorkerContext) -> None:

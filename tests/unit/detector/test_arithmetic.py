@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tussis.worker.detector import arithmetic
 )
 def test_name_and_instruction_set(text: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "read_text", lambda self: text)
-    monkeypatch.setattr(arithmetic.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
     assert arithmetic.processor.__wrapped__() == name
 
 
@@ -30,5 +31,5 @@ def test_without_the_file_it_is_the_architecture(monkeypatch: pytest.MonkeyPatch
         raise FileNotFoundError
 
     monkeypatch.setattr(Path, "read_text", missing)
-    monkeypatch.setattr(arithmetic.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(platform, "machine", lambda: "arm64")
     assert arithmetic.processor.__wrapped__() == "arm64"

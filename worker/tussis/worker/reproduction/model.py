@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ def find_model(analysis: Analysis, given: str | None, settings: Settings, client
 
 def _candidates(settings: Settings, client: Callable[[], Any]) -> Iterator[Path]:
     if settings.model is not None:
-        yield resolve_model(settings.model, settings.model_cache_dir, client)
+        with suppress(ModelRefused):  # the next candidate may be the model
+            yield resolve_model(settings.model, settings.model_cache_dir, client)
     shipped = default_model()
     if shipped is not None:
         yield shipped
