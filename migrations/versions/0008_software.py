@@ -32,7 +32,9 @@ _COLUMNS = {
         "processor that ran the model, with the instruction set that decides its arithmetic; empty if unknown"
     ),
 }
-_SOFTWARE_ID = "software.id; null for rows from before revision 0008, and for failures without an attempt"
+_SOFTWARE_ID = (
+    "software.id; null for open rows, for failures that no attempt reported, and for rows from before revision 0008"
+)
 
 _NEWEST = """
 SELECT DISTINCT ON (recording_id, model_id, model_requested, profile, coverage) *

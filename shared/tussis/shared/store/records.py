@@ -230,7 +230,7 @@ class Analysis:
     """One analysis with its recording and model in one record. Units are as in ``docs/schema.md``; times are in UTC.
 
     ``model`` is name@version, or the requested model that the worker does not serve, or None. ``software`` is None in
-    rows from before revision 0008, and in failures without an attempt.
+    open rows, in failures that no attempt reported, and in rows from before revision 0008.
     """
 
     id: int

@@ -323,7 +323,10 @@ analyses = Table(
     Column(
         "software_id",
         Integer,
-        comment="software.id; null for rows from before revision 0008, and for failures without an attempt",
+        comment=(
+            "software.id; null for open rows, for failures that no attempt reported, and for rows from before revision "
+            "0008"
+        ),
     ),
     # One analysis for each combination. NULL in model_id counts as a value.
     UniqueConstraint(
