@@ -79,6 +79,12 @@ class JobUnknown(CallerError):
     error_class = "job_unknown"
 
 
+class NotReproducible(CallerError):
+    """The analysis cannot be repeated here: the job is open, or its object or model is not available."""
+
+    error_class = "not_reproducible"
+
+
 class AnalysisUnknown(CallerError):
     """No analysis has this id or key."""
 

@@ -13,6 +13,11 @@ from enum import StrEnum
 
 from tussis.shared.dsp.constants import MAX_SEGMENTS
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
+from tussis.shared.store.schema import software
+
+_SOFTWARE = tuple(column.name for column in software.columns if column.name != "id")
+_SOFTWARE_COLUMNS = ", ".join(_SOFTWARE)
+_SOFTWARE_VALUES = ", ".join(f"%({name})s::text" for name in _SOFTWARE)
 
 
 def _quoted(values: Iterable[StrEnum]) -> str:
@@ -101,6 +106,10 @@ SELECT id, created_at FROM analysis
 #: and the later clauses read the row of ``succeeded``. If another claim takes over at the same time, the statement
 #: waits for the transaction of that claim. It then reads the row of the analysis again, finds another token and writes
 #: no result. Bags, segments and events are one INSERT each, with array parameters of any length.
+#:
+#: ``known`` finds the row of the software, and ``added`` inserts it once. It follows ``described``, so that its lock
+#: comes after that of the recording. Of two statements that insert the same row at once, the second waits and gets the
+#: row of the first. Without software (NULL) neither has a row.
 COMPLETE = f"""
 WITH described AS (
     UPDATE recordings SET
@@ -117,6 +126,17 @@ WITH described AS (
         AND analyses.id = %(analysis_id)s::bigint
         AND analyses.attempt_token = %(token)s::uuid
     RETURNING recordings.id
+),
+known AS (
+    SELECT software.id FROM software WHERE ({_SOFTWARE_COLUMNS}) = ({_SOFTWARE_VALUES})
+),
+added AS (
+    INSERT INTO software ({_SOFTWARE_COLUMNS})
+    SELECT {_SOFTWARE_VALUES}
+    FROM described
+    WHERE NOT EXISTS (SELECT FROM known) AND num_nulls({_SOFTWARE_VALUES}) = 0
+    ON CONFLICT ON CONSTRAINT software_key DO UPDATE SET graph = excluded.graph
+    RETURNING software.id
 ),
 succeeded AS (
     UPDATE analyses SET
@@ -138,6 +158,7 @@ succeeded AS (
         warnings = %(warnings)s::text[],
         decoder = %(decoder)s::text,
         timings_ms = %(timings_ms)s::jsonb,
+        software_id = (SELECT known.id FROM known UNION ALL SELECT added.id FROM added),
         error_class = NULL,
         error_message = NULL,
         finished_at = now()

@@ -21,7 +21,18 @@ from tussis.shared.store.records import (
     Segment,
 )
 from tussis.shared.store.result_filters import conditions
-from tussis.shared.store.schema import analyses, attempts, dead_letters, events, jobs, models, recordings, segments
+from tussis.shared.store.schema import (
+    analyses,
+    attempts,
+    dead_letters,
+    events,
+    jobs,
+    models,
+    recordings,
+    segments,
+    software,
+)
+from tussis.shared.store.software import NAMES, Software
 from tussis.shared.uris import ObjectAddress
 
 #: Rows of one page. A listing needs memory for one page, whatever its length.
@@ -87,9 +98,12 @@ def flat_analyses() -> Select[Any]:
             *(recordings.c[name] for name in _RECORDING_COLUMNS),
             *(analyses.c[name] for name in _ANALYSIS_COLUMNS),
             func.coalesce(models.c.name + "@" + models.c.version, analyses.c.model_requested).label("model"),
+            models.c.sha256.label("model_sha256"),
+            *(software.c[name] for name in NAMES),
         )
         .join_from(analyses, recordings, recordings.c.id == analyses.c.recording_id)
         .outerjoin(models, models.c.id == analyses.c.model_id)
+        .outerjoin(software, software.c.id == analyses.c.software_id)
     )
 
 
@@ -97,6 +111,8 @@ def analysis_of(row: Row[Any]) -> Analysis:
     """A row of :func:`flat_analyses` as a record."""
     fields = {name: value for name, value in row._mapping.items() if name != _PAGE_KEY}
     fields["state"] = AnalysisState(fields["state"])
+    used = {name: fields.pop(name) for name in NAMES}
+    fields["software"] = None if used[NAMES[0]] is None else Software(**used)
     return Analysis(uri=f"s3://{fields['bucket']}/{fields['key']}", **fields)
 
 

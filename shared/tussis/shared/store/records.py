@@ -13,6 +13,7 @@ from tussis.shared.coverage import Coverage
 from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
 from tussis.shared.states import AnalysisState, AttemptOutcome
+from tussis.shared.store.software import Software
 
 # --- into the store ---------------------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ class Result:
     ``bags`` are all bags, and ``segments`` the segments of all bags. ``bag_probability`` is the highest one of the
     bags. ``peak_dbfs`` and ``rms_dbfs`` are None if every sample is 0. ``decision`` must equal ``bag_probability >
     threshold`` in float64 (Python's floats); otherwise ValueError is raised. ``timings_ms`` maps the name of a stage to
-    milliseconds.
+    milliseconds. ``software`` is None if it is unknown.
     """
 
     size_bytes: int
@@ -145,6 +146,7 @@ class Result:
     dc_offset: float
     warnings: Sequence[str]
     timings_ms: Mapping[str, float]
+    software: Software | None = None
 
     def __post_init__(self) -> None:
         if bool(self.decision) != (float(self.bag_probability) > float(self.threshold)):
@@ -227,7 +229,8 @@ class Exhausted:
 class Analysis:
     """One analysis with its recording and model in one record. Units are as in ``docs/schema.md``; times are in UTC.
 
-    ``model`` is name@version, or the requested model that the worker does not serve, or None.
+    ``model`` is name@version, or the requested model that the worker does not serve, or None. ``software`` is None in
+    open rows, in failures that no attempt reported, and in rows from before revision 0008.
     """
 
     id: int
@@ -278,6 +281,8 @@ class Analysis:
     enqueued_at: datetime
     started_at: datetime
     finished_at: datetime | None
+    model_sha256: str | None = None
+    software: Software | None = None
 
 
 @dataclass(frozen=True)

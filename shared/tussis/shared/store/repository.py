@@ -47,6 +47,7 @@ from tussis.shared.store.records import (
 )
 from tussis.shared.store.schema import SCHEMA_REVISION, VERSION_TABLE
 from tussis.shared.store.server import check_server
+from tussis.shared.store.software import Software
 from tussis.shared.uris import ObjectAddress
 
 
@@ -170,11 +171,16 @@ class Store:
                 return endings.not_completed(connection, claimed)
 
     def fail(
-        self, claimed: Claimed, error_class: str, message: str, timings_ms: Mapping[str, float] | None = None
+        self,
+        claimed: Claimed,
+        error_class: str,
+        message: str,
+        timings_ms: Mapping[str, float] | None = None,
+        software: Software | None = None,
     ) -> bool:
         """End the attempt and the analysis as a failure. False: the claim was taken over."""
         with database_errors(self.place), self._engine.begin() as connection:
-            return endings.fail(connection, claimed, error_class, message, timings_ms)
+            return endings.fail(connection, claimed, error_class, message, timings_ms, software)
 
     def release(
         self,

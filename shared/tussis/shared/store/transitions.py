@@ -58,7 +58,7 @@ def _held(move: Update) -> Update:
 
 
 _TO_RUNNING = _move(AnalysisState.RUNNING).values(
-    started_at=NOW, finished_at=None, error_class=None, error_message=None, timings_ms={}
+    started_at=NOW, finished_at=None, error_class=None, error_message=None, timings_ms={}, software_id=None
 )
 _TO_WAITING = _held(_move(AnalysisState.WAITING))
 _ALL_TO_WAITING = (
@@ -134,12 +134,14 @@ def to_failed(
     message: str,
     token: uuid.UUID | None = None,
     timings_ms: Mapping[str, float] | None = None,
+    software_id: int | None = None,
 ) -> bool:
     """Fail the analysis. With ``token``, only if that token still holds the claim."""
     values = {
         "error_class": error_class,
         "error_message": clean(message),
         "timings_ms": dict(timings_ms or {}),
+        "software_id": software_id,
     }
     if token is None:
         return _done(connection, _TO_FAILED, analysis=analysis_id, **values)

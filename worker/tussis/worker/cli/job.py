@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,24 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("job_id", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def job(job_id: str, as_json: bool) -> None:
+@click.option("--reproduce", is_flag=True, help="Repeat the analysis here and compare it with the stored one.")
+@click.option(
+    "--model",
+    help="With --reproduce: path or s3:// URI of the model of the analysis.  [default: found by its SHA-256]",
+)
+def job(job_id: str, as_json: bool, reproduce: bool, model: str | None) -> None:
     """Show the state of one job, and its result or failure.
 
     ID is the job id that `tussis enqueue` printed. A job is open while it waits in its queue, is in flight, or is
     deferred until its next attempt. After a failure it is open again if it is enqueued again. A job whose result
     `tussis retain` deleted is unknown. If it deleted only the segments, the output says so ("segments": null).
 
-    The exit status is 1 if the job failed or is unknown, otherwise 0.
+    With --reproduce the same bytes are fetched again and analysed on this machine, with the model, the profile and the
+    coverage of the row. It needs the extra cpu and access to the object store, and writes nothing. It prints the values
+    of the row beside those found here, the versions, and a verdict in the last line.
+
+    The exit status is 1 if the job failed or is unknown, otherwise 0. With --reproduce it is 0 if both agree within the
+    tolerances (probabilities within 1e-3, the same decision and the same facts, or the same failure), otherwise 1.
     """
     from tussis.shared.broker import connect, redact
     from tussis.shared.errors import JobUnknown
@@ -37,6 +48,8 @@ def job(job_id: str, as_json: bool) -> None:
 
     if not job_id.isascii():
         raise JobUnknown(f"{shown(job_id)} is not a job id: use the UUID that `tussis enqueue` printed")
+    if model is not None and not reproduce:
+        raise click.UsageError("--model needs --reproduce")
     settings = load_settings()
     url = settings.need_broker()
     ledger = Ledger(connect(url), redact(url))
@@ -56,6 +69,16 @@ def job(job_id: str, as_json: bool) -> None:
         raise JobUnknown(f"no open job, result or failure has the job id {shown(job_id)}: check the id")
     else:
         report = describe(job_id, opened, due, answer, progress)
+    if reproduce:
+        from tussis.shared.errors import NotReproducible
+        from tussis.worker.cli import job_reproduce
+
+        if answer is None or report["state"] == "open":
+            reason = "is open: wait for its result or failure"
+            if letter is not None:
+                reason = f"failed as {letter.error_class}: its message names no recording that was analysed"
+            raise NotReproducible(f"job {printable(job_id)} {reason}")
+        click.get_current_context().exit(0 if job_reproduce.reproduce(answer, model, settings, as_json=as_json) else 1)
     if as_json:
         click.echo(json.dumps(report))
     else:
@@ -115,6 +138,7 @@ def describe(
         "model": analysis.model,
         "profile": analysis.profile,
         "coverage": analysis.coverage,
+        "software": None if analysis.software is None else asdict(analysis.software),
     }
     if progress is not None:
         report["progress"] = {"bags_done": progress.bags_done, "bags_total": progress.bags_total}
@@ -176,6 +200,12 @@ def _print(report: dict[str, Any]) -> None:
 def _shown(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if name == "software" and isinstance(value, dict):
+        return printable(
+            f"Tussis {value['tussis_version']}, onnxruntime {value['onnxruntime_version']}, torch "
+            f"{value['torch_version']}, torchaudio {value['torchaudio_version']}, {value['decoder_library']}; "
+            f"{value['provider']}, {value['graph']} graph, {value['processor'] or 'processor unknown'}"
+        )
     if isinstance(value, dict):  # the progress
         return f"{value['bags_done']} of {value['bags_total']} bags"
     if isinstance(value, list):  # the warnings

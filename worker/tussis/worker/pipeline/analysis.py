@@ -62,11 +62,7 @@ class Analyzer:
         Raises the audio errors, :class:`FileUnreadable`, :class:`InferenceFailed` and the storage errors.
         """
         audio, waveform = read_recording(self.read(source), self.profile, self.limits)
-        scorer = OwnProcess(self.detector)
-        scored = ScoredBags.of(waveform, self.coverage)
-        while not scored.complete:
-            scored.add(scorer.score(scorer.inputs(waveform.bag(len(scored)), self.profile), exclusive=True))
-        return self._answer(source, audio, waveform, scored)
+        return self._answer(source, audio, waveform, score_all(OwnProcess(self.detector), waveform, self.coverage))
 
     def read(self, source: str) -> bytes:
         """The bytes of a recording. Raises :class:`FileUnreadable`, :class:`ObjectTooLarge` and the storage errors."""
@@ -108,3 +104,11 @@ class Analyzer:
             "truncated": is_truncated(scored, waveform),
             "quality": asdict(audio.quality),
         }
+
+
+def score_all(scorer: OwnProcess, waveform: Waveform, coverage: Coverage) -> ScoredBags:
+    """The scores of the first bag of a recording (coverage ``head``), or of all. Raises :class:`InferenceFailed`."""
+    scored = ScoredBags.of(waveform, coverage)
+    while not scored.complete:
+        scored.add(scorer.score(scorer.inputs(waveform.bag(len(scored)), waveform.profile), exclusive=True))
+    return scored

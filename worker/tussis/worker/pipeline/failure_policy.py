@@ -35,9 +35,11 @@ from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import records
 from tussis.shared.store.records import Claimed
 from tussis.worker import logs
+from tussis.worker.audio.libraries import libraries_of
 from tussis.worker.outcome import Deferred, Failed, HandedBack, HeldElsewhere, Outcome, Stopping, Superseded
 from tussis.worker.pipeline import backoff
 from tussis.worker.pipeline.context import WorkerContext
+from tussis.worker.pipeline.software import software_of
 from tussis.worker.pipeline.watchdog import Stages
 from tussis.worker.shortage import is_shortage
 
@@ -189,8 +191,10 @@ def _hand_back(context: WorkerContext, claim: Claimed | None, error: TussisError
 
 def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stages, error: PermanentError) -> Outcome:
     if claim is not None:
+        libraries = libraries_of(context.rules_of(job).profile.decoder)
+        software = software_of(context.scorer.arithmetic, libraries)
         written = retry_while_unavailable(
-            context, lambda: context.store.fail(claim, error.error_class, str(error), stages.timings_ms)
+            context, lambda: context.store.fail(claim, error.error_class, str(error), stages.timings_ms, software)
         )
         return Failed(claim.analysis_id, error.error_class) if written else Superseded(claim.analysis_id)
     # Only ModelNotServed leaves the failure without a model.

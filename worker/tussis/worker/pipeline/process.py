@@ -9,9 +9,7 @@ from functools import partial
 
 import torch
 
-from tussis.shared.dsp.recording import Waveform
 from tussis.shared.errors import WorkerCrashed
-from tussis.shared.events import find_events
 from tussis.shared.messages import Job
 from tussis.shared.store import records
 from tussis.shared.store.records import Claimed
@@ -22,8 +20,8 @@ from tussis.worker.pipeline.bags import score_bags
 from tussis.worker.pipeline.context import JobRules, WorkerContext
 from tussis.worker.pipeline.failure_policy import end_attempt, held_elsewhere, retry_while_unavailable
 from tussis.worker.pipeline.object_bytes import ObjectVersion
-from tussis.worker.pipeline.prepare import AudioFacts, read_recording
-from tussis.worker.pipeline.scored import ScoredBags, analyzed_s, duration_s, is_truncated
+from tussis.worker.pipeline.prepare import read_recording
+from tussis.worker.pipeline.result import result_of
 from tussis.worker.pipeline.watchdog import Stages
 
 _log = logs.get("pipeline")
@@ -66,7 +64,15 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
             audio, waveform = read_recording(data, rules.profile, context.limits, tick)
         del data  # the bytes of a long recording
         scored = score_bags(waveform, rules.coverage, claim, context, stages)
-        result = _result(context, size, audio, waveform, scored, stages)
+        result = result_of(
+            size,
+            audio,
+            waveform,
+            scored,
+            threshold=context.scorer.manifest.threshold,
+            arithmetic=context.scorer.arithmetic,
+            timings_ms=stages.timings_ms,
+        )
         with stages.stage("commit", None):
             committed = retry_while_unavailable(context, lambda: context.store.complete(answer, result))
         return Succeeded(claim.analysis_id, result.analyzed_s) if committed else Superseded(claim.analysis_id)
@@ -101,39 +107,6 @@ def _claim_request(job: Job, context: WorkerContext, rules: JobRules, version: O
         lease_s=settings.lease_s,
         # A child runs one recording at a time. A remote scorer shares runs, unless the claim has vanished attempts.
         exclusive=not context.scorer.remote,
-    )
-
-
-def _result(
-    context: WorkerContext, size: int, audio: AudioFacts, waveform: Waveform, scored: ScoredBags, stages: Stages
-) -> records.Result:
-    threshold = context.scorer.manifest.threshold
-    bag_probability = scored.bag_probability[scored.highest]
-    quality = audio.quality
-    return records.Result(
-        size_bytes=size,
-        duration_s=audio.duration_s,
-        rate_hz=audio.rate_hz,
-        channels=audio.channels,
-        codec=audio.codec,
-        container=audio.container,
-        decoder=audio.decoder,
-        bag_probability=bag_probability,
-        bag_logit=scored.bag_logit[scored.highest],
-        decision=bag_probability > threshold,
-        threshold=threshold,
-        bags=scored.bag_scores(duration_s(waveform)),
-        segments=scored.segment_scores(),
-        segments_total=waveform.num_segments_total,
-        analyzed_s=analyzed_s(scored, waveform),
-        truncated=is_truncated(scored, waveform),
-        events=find_events(scored.starts(), scored.probability, duration_s(waveform)),
-        peak_dbfs=quality.peak_dbfs,
-        rms_dbfs=quality.rms_dbfs,
-        clipped_share=quality.clipped_share,
-        dc_offset=quality.dc_offset,
-        warnings=quality.warnings,
-        timings_ms=stages.timings_ms,
     )
 
 

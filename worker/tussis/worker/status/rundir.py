@@ -46,6 +46,10 @@ class DeviceReport:
     message: str
     at: float
     """Seconds of the machine's monotonic clock."""
+    provider: str = ""
+    """Execution provider of onnxruntime, when ready."""
+    device: str = ""
+    """Name of the device, when ready."""
 
 
 class Phase(StrEnum):
@@ -159,9 +163,9 @@ class RunDir:
 
     # --- the device process's side ---
 
-    def report_device(self, state: str, message: str = "") -> None:
+    def report_device(self, state: str, message: str = "", provider: str = "", device: str = "") -> None:
         """Report the state of the device process. Raises nothing, as :meth:`hold`."""
-        report = DeviceReport(os.getpid(), state, message, time.monotonic())
+        report = DeviceReport(os.getpid(), state, message, time.monotonic(), provider, device)
         with suppress(OSError):
             _write(self.path / "device.json", json.dumps(asdict(report)))
 
