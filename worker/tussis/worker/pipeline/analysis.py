@@ -61,14 +61,15 @@ class Analyzer:
 
         Raises the audio errors, :class:`FileUnreadable`, :class:`InferenceFailed` and the storage errors.
         """
-        audio, waveform = read_recording(self._read(source), self.profile, self.limits)
+        audio, waveform = read_recording(self.read(source), self.profile, self.limits)
         scorer = OwnProcess(self.detector)
         scored = ScoredBags.of(waveform, self.coverage)
         while not scored.complete:
             scored.add(scorer.score(scorer.inputs(waveform.bag(len(scored)), self.profile), exclusive=True))
         return self._answer(source, audio, waveform, scored)
 
-    def _read(self, source: str) -> bytes:
+    def read(self, source: str) -> bytes:
+        """The bytes of a recording. Raises :class:`FileUnreadable`, :class:`ObjectTooLarge` and the storage errors."""
         if source.startswith("s3://"):
             address = parse_s3_uri(source)
             s3 = self.client()
