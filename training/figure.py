@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.measures import Floats, Truth, auroc, average_precision, precision_recall, roc
+from tussis.worker.evaluation.measures import Floats, Truth, auroc, average_precision, precision_recall, roc
 
 
 def drawn(truth: Truth, scores: Floats, threshold_logit: float, file: Path) -> None:

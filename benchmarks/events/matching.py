@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from training.events import Span
-from training.measures import Interval
+from tussis.worker.evaluation.measures import Interval
 
 TOLERANCES_S: Final = (0.25, 0.5)
 """An event matches a bout if their starts differ by at most this."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
 
+from tussis.worker.evaluation.curves import Confusion, confusion, curves
 from tussis.worker.report import plots
 from tussis.worker.report.analysis_page import headline
 from tussis.worker.report.batch import BINS, COUGH, FAILED, NO_COUGH, Batch, took_s
-from tussis.worker.report.curves import Confusion, confusion, curves
 from tussis.worker.report.html import details, facts, page, paragraph, section, table, text
 from tussis.worker.report.words import counted, moment, seconds, warning
 
