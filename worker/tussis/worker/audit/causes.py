@@ -22,6 +22,8 @@ from tussis.worker.audit.variants import Factor
 
 QUIET_DBFS: Final = -12.0
 """A recording with a lower peak is quiet: the normalisation by the peak amplifies it by a factor of more than 4."""
+LEVEL_DBFS: Final = -1.0
+"""A peak above it is full scale: 1 dB is a fortieth of the range of an image."""
 RUMBLE_SHARE: Final = 0.1
 """A larger share of the power below 50 Hz, without the DC offset, is rumble."""
 RUMBLE_HZ: Final = 50.0
@@ -39,14 +41,16 @@ class CauseName(StrEnum):
     """All samples are steps of 8 bits."""
     QUIET = "quiet"
     """The peak is below :data:`QUIET_DBFS`."""
+    LEVEL = "level"
+    """The peak is below full scale by more than :data:`LEVEL_DBFS`, and the recording is not quiet."""
     BEYOND_FULL_SCALE = "beyond full scale"
     """The peak is above 0 dBFS, as in floats and in lossy codecs. Integer samples cut it off."""
     DC_OFFSET = "DC"
     """The mean of a channel is above :data:`~tussis.worker.audio.quality.DC_OFFSET` of the peak."""
     RUMBLE = "rumble"
     """The share of the power below 50 Hz is above :data:`RUMBLE_SHARE`."""
-    SHORT = "short"
-    """Most segments are padded: fewer than half of them are complete."""
+    PADDING = "padding"
+    """Segments reach beyond the end of the recording. The rule for the tail decides whether they exist."""
 
 
 #: Fact -> the factors whose effect it explains.
@@ -54,10 +58,11 @@ EXPLAINS: Final[Mapping[CauseName, frozenset[Factor]]] = MappingProxyType(
     {
         CauseName.EIGHT_BIT: frozenset({Factor.DECODER}),
         CauseName.QUIET: frozenset({Factor.NORMALISE}),
+        CauseName.LEVEL: frozenset({Factor.NORMALISE}),
         CauseName.BEYOND_FULL_SCALE: frozenset({Factor.DECODER, Factor.NORMALISE}),
         CauseName.DC_OFFSET: frozenset({Factor.HIGHPASS}),
         CauseName.RUMBLE: frozenset({Factor.HIGHPASS}),
-        CauseName.SHORT: frozenset({Factor.TAIL}),
+        CauseName.PADDING: frozenset({Factor.TAIL}),
     }
 )
 
@@ -87,11 +92,13 @@ def measure(audio: Audio, wave: Tensor) -> tuple[Cause, ...]:
     quality = audio.quality
     if is_eight_bit(audio):
         found.append(Cause(CauseName.EIGHT_BIT, 8.0, f"8 bit, {audio.codec}"))
-    if quality.peak_dbfs is not None and quality.peak_dbfs < QUIET_DBFS:
-        found.append(Cause(CauseName.QUIET, quality.peak_dbfs, f"quiet, peak {quality.peak_dbfs:.1f} dBFS"))
-    if quality.peak_dbfs is not None and quality.peak_dbfs > 0:
-        text = f"beyond full scale, peak {quality.peak_dbfs:+.2f} dBFS"
-        found.append(Cause(CauseName.BEYOND_FULL_SCALE, quality.peak_dbfs, text))
+    peak = quality.peak_dbfs
+    if peak is not None and peak < QUIET_DBFS:
+        found.append(Cause(CauseName.QUIET, peak, f"quiet, peak {peak:.1f} dBFS"))
+    elif peak is not None and peak < LEVEL_DBFS:
+        found.append(Cause(CauseName.LEVEL, peak, f"level, peak {peak:.1f} dBFS"))
+    elif peak is not None and peak > 0:
+        found.append(Cause(CauseName.BEYOND_FULL_SCALE, peak, f"beyond full scale, peak {peak:+.2f} dBFS"))
     offset = quality.dc_offset / audio.peak if audio.peak else 0.0
     if offset > DC_OFFSET:
         found.append(Cause(CauseName.DC_OFFSET, offset, f"DC, {offset:.3f} of the peak"))
@@ -99,10 +106,9 @@ def measure(audio: Audio, wave: Tensor) -> tuple[Cause, ...]:
     if rumble > RUMBLE_SHARE:
         found.append(Cause(CauseName.RUMBLE, rumble, f"rumble, {rumble:.0%} of the power below 50 Hz"))
     padded, complete = (segments_total(wave.shape[0], tail) for tail in (Tail.PAD, Tail.DROP))
-    if 2 * complete < padded:
-        seconds = wave.shape[0] / SAMPLE_RATE
-        text = f"short, {seconds:.1f} s: {complete} of {padded} segments complete"
-        found.append(Cause(CauseName.SHORT, seconds, text))
+    if complete < padded:
+        beyond = padded - complete
+        found.append(Cause(CauseName.PADDING, beyond / padded, f"padding, {beyond} of {padded} segments"))
     return tuple(found)
 
 

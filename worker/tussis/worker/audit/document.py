@@ -9,8 +9,8 @@ from tussis.worker.audit.against import Against, Candidate
 from tussis.worker.audit.answers import Answer, Answered, Refusal
 from tussis.worker.audit.attribution import Attribution, Effect
 from tussis.worker.audit.audit import AuditedRecording
-from tussis.worker.audit.labelled import Labelled
 from tussis.worker.audit.findings import Findings
+from tussis.worker.audit.labelled import Labelled
 from tussis.worker.audit.summary import ProfileSummary, Shifts
 
 

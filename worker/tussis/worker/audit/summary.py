@@ -160,7 +160,9 @@ class MostFlips:
         """``5`` or ``0.5%``. Raises ValueError."""
         found = _FLIPS.fullmatch(text.strip())
         if not found or (not found[2] and "." in found[1]) or (found[2] and float(found[1]) > 100):
-            raise ValueError(f"{text!r} is neither a number of recordings nor a percentage: write for example 5 or 0.5%")
+            raise ValueError(
+                f"{text!r} is neither a number of recordings nor a percentage: write for example 5 or 0.5%"
+            )
         return cls(float(found[1]), bool(found[2]))
 
     def admits(self, flips: int, recordings: int) -> bool:
