@@ -50,9 +50,9 @@ class Attribution:
         return max(along, key=along.__getitem__, default=None)
 
     def cause(self, causes: tuple[Cause, ...]) -> Cause | None:
-        """The first measured fact that explains the main factor."""
-        main = self.main
-        return next((cause for cause in causes if main is not None and cause.explains(main)), None)
+        """The first measured fact that explains the main factor; without a main factor, any of the factors."""
+        factors = self.effects if self.main is None else [self.main]
+        return next((cause for cause in causes if any(map(cause.explains, factors))), None)
 
 
 def attribute(own: Answer, whole: Answer, single: Mapping[Factor, Answered], threshold: float) -> Attribution:

@@ -112,10 +112,9 @@ def cause(attribution: Attribution | None, one: AuditedRecording) -> str:
     """The main factor and the measured fact that explains it: ``normalise: quiet, peak -31.2 dBFS``."""
     if attribution is None:
         return ""
-    if attribution.main is None:
-        return "several factors together"
     found = attribution.cause(one.causes)
-    return attribution.main.value + (f": {found.text}" if found is not None else "")
+    name = "several factors" if attribution.main is None else attribution.main.value
+    return name + (f": {found.text}" if found is not None else "")
 
 
 def labels(labelled: Labelled) -> Listing:
