@@ -24,7 +24,8 @@ def bursts(seconds: float, *, peak: float = 1.0, offset: float = 0.0, rumble: fl
     time = np.arange(round(seconds * RATE)) / RATE
     noise = np.random.default_rng(seed).standard_normal(time.size) * np.exp(-8 * (time % 0.9))
     sound = noise / np.abs(noise).max() * peak + offset + rumble * np.sin(2 * np.pi * 30 * time)
-    return sound[np.newaxis].astype(np.float32)
+    samples: Floats = sound[np.newaxis].astype(np.float32)
+    return samples
 
 
 def wav_of(samples: Floats, width: int = 2, rate: int = RATE) -> bytes:

@@ -80,7 +80,9 @@ def test_one_factor_gives_the_images_and_the_answer_of_the_reference(
     gaps = np.abs(rounded[:common].astype(np.float64) - own.plain[:common])
     scores = detector.score(expected.spectrograms, expected.segment_mask)
 
-    _, answer = answers_of(wav_of_integers(integers, 2, rate), detector, DOCUMENTED, changed(DOCUMENTED, other, [factor]))
+    _, answer = answers_of(
+        wav_of_integers(integers, 2, rate), detector, DOCUMENTED, changed(DOCUMENTED, other, [factor])
+    )
 
     assert answer.distance.mean == pytest.approx(gaps.mean(), abs=1e-5)
     assert answer.distance.largest == pytest.approx(gaps.max(), abs=1e-3)

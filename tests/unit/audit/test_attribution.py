@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.audits import an_answer
-from tussis.worker.audit.answers import Refusal
+from tussis.worker.audit.answers import Answered, Refusal
 from tussis.worker.audit.attribution import Effect, attribute, flips
 from tussis.worker.audit.causes import Cause, CauseName
 from tussis.worker.audit.variants import Factor
@@ -41,7 +41,7 @@ def test_the_main_factor_shifts_most_in_the_direction_of_the_whole() -> None:
 
 
 def test_a_factor_without_an_answer_leaves_no_interaction() -> None:
-    single = {Factor.DECODER: Refusal("corrupt", "broken"), Factor.HIGHPASS: an_answer(0.2)}
+    single: dict[Factor, Answered] = {Factor.DECODER: Refusal("corrupt", "broken"), Factor.HIGHPASS: an_answer(0.2)}
 
     found = attribute(an_answer(0.7), an_answer(0.4), single, 0.61)
 

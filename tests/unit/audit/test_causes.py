@@ -13,10 +13,10 @@ from tests.support.recordings import Floats
 from tussis.shared.dsp.profiles import DOCUMENTED, LEGACY, TRAINING, Profile
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
+from tussis.worker.audit.answers import Answer
 from tussis.worker.audit.causes import Cause, CauseName, measure, rumble_share
 from tussis.worker.audit.variants import Factor
 from tussis.worker.pipeline.prepare import waveform_of
-
 
 OFFSET = bursts(3.0, peak=0.8, offset=0.1)
 #: A tone of amplitude 0.4 has the power 0.08.
@@ -93,7 +93,9 @@ def test_8_bits_are_named_where_no_factor_alone_shifts_the_answer(tiny_model: Pa
     (recording,) = audit.recordings
     attribution = recording.attributions["legacy"]
     assert attribution.main is None
-    assert recording.others["legacy"].distance.largest > 0.5
+    legacy = recording.others["legacy"]
+    assert isinstance(legacy, Answer)
+    assert legacy.distance.largest > 0.5
     cause = attribution.cause(recording.causes)
     assert cause is not None
     assert cause.text == "8 bit, pcm_u8"

@@ -64,7 +64,7 @@ def test_the_most_flips_are_a_number_or_a_share(text: str, flips: int, recording
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "101%", "few", "%", "1e3"])
 def test_other_limits_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="write for example 5 or 0.5%"):
+    with pytest.raises(ValueError, match=r"write for example 5 or 0\.5%"):
         MostFlips.parse(text)
 
 
