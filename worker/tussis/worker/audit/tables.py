@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from tussis.shared.text import probability
 from tussis.worker.audit.against import Against
@@ -15,6 +15,9 @@ from tussis.worker.audit.labelled import Labelled
 from tussis.worker.audit.summary import ProfileSummary
 from tussis.worker.audit.variants import Factor
 from tussis.worker.evaluation.measures import Interval
+
+#: Keeps a cause on one line where a page has many columns.
+_NO_BREAK: Final = "\u00a0"
 
 Row: TypeAlias = tuple[str, ...]
 
@@ -93,7 +96,7 @@ def _worst_row(one: AuditedRecording, threshold: float, with_factors: bool) -> R
         f"{shifts[name]:+.3f}",
         "yes" if one.flips(name, threshold) else "",
         *(_effects(attribution) if with_factors else ()),
-        cause(attribution, one),
+        cause(attribution, one) if not with_factors else cause(attribution, one).replace(" ", _NO_BREAK),
         one.source,
     )
 
