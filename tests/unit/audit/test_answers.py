@@ -168,3 +168,18 @@ def test_a_lossy_recording_differs_between_the_decoders(detector: Counting) -> N
     _, other = answers_of(data, detector, DOCUMENTED, changed(DOCUMENTED, LEGACY, [Factor.DECODER]))
 
     assert 0 < other.distance.mean < 0.2
+
+
+def test_a_streamed_recording_keeps_its_level_without_the_division_by_the_peak(detector: Counting) -> None:
+    """A recording that is too long to be held decoded has the answers of one that is held."""
+    data = wav_of(bursts(21.0, peak=0.1, rumble=0.05))
+    held, streamed = Limits(), Limits(whole_bytes=100_000)
+    variants = [DOCUMENTED, *(changed(DOCUMENTED, LEGACY, [factor]) for factor in (Factor.NORMALISE, Factor.HIGHPASS))]
+
+    for whole, part in zip(
+        only(RecordingAnswers(data, DOCUMENTED, detector, held).under(variants, Coverage.FULL)),
+        only(RecordingAnswers(data, DOCUMENTED, detector, streamed).under(variants, Coverage.FULL)),
+        strict=True,
+    ):
+        assert part.bags == pytest.approx(whole.bags, abs=1e-3)
+        assert part.distance.mean == pytest.approx(whole.distance.mean, abs=1e-4)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.audits import an_answer
-from tussis.worker.audit.answers import Answered, Refusal
+from tests.support.audits import an_answer, audited, bursts, plan_of, wav_of
+from tussis.shared.dsp.profiles import PROFILES, Profile
+from tussis.worker.audit.answers import Answer, Answered, Refusal
 from tussis.worker.audit.attribution import Effect, attribute, flips
 from tussis.worker.audit.causes import Cause, CauseName
-from tussis.worker.audit.variants import Factor
+from tussis.worker.audit.variants import Factor, differences
 
 PROBABILITY = st.floats(0, 1)
 
@@ -52,3 +57,26 @@ def test_a_factor_without_an_answer_leaves_no_interaction() -> None:
 def test_a_decision_needs_a_probability_above_the_threshold() -> None:
     assert flips(an_answer(0.5), an_answer(0.5000001), 0.5)
     assert not flips(an_answer(0.5), an_answer(0.1), 0.5)
+
+
+@pytest.mark.parametrize(("own", "other"), list(permutations(PROFILES.values(), 2)))
+def test_every_profile_can_be_the_models_own(own: Profile, other: Profile, tiny_model: Path) -> None:
+    """From the other side, a shift is the opposite, and the images are as far away."""
+    data = {"a.wav": wav_of(bursts(2.7, peak=0.2, rumble=0.1))}
+    there, back = (
+        audited(replace(plan_of(tiny_model, to, above=0.0), own=start), data).recordings[0]
+        for start, to in ((own, other), (other, own))
+    )
+
+    shift, opposite = there.shift(other.name), back.shift(own.name)
+    assert shift is not None
+    assert opposite is not None
+    assert shift == pytest.approx(-opposite)
+    attribution = there.attributions[other.name]
+    assert tuple(attribution.effects) == differences(own, other)
+    assert attribution.shift == shift
+    assert "padding, 4 of 6 segments" in [cause.text for cause in there.causes]
+    first, second = there.others[other.name], back.others[own.name]
+    assert isinstance(first, Answer)
+    assert isinstance(second, Answer)
+    assert first.distance == second.distance
