@@ -36,10 +36,12 @@ def _profiles(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 
 
 def _most_flips(ctx: click.Context, param: click.Parameter, value: str | None) -> MostFlips | None:
+    if value is None:
+        return None
     from tussis.worker.audit.summary import MostFlips
 
     try:
-        return None if value is None else MostFlips.parse(value)
+        return MostFlips.parse(value)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
