@@ -109,6 +109,12 @@ class LabelsInvalid(CallerError):
     error_class = "labels_invalid"
 
 
+class AnswersInvalid(CallerError):
+    """The file of another system's answers is not valid."""
+
+    error_class = "answers_invalid"
+
+
 class TooFewRecordings(CallerError):
     """There are too few recordings to judge a model."""
 
