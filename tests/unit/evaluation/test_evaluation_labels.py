@@ -13,7 +13,8 @@ from tussis.worker.evaluation.labels import Label, read_events, read_labels
 def test_every_other_column_is_a_group(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_text(
-        '\ufeffsite,file,label,device\nnorth,"a,1.wav",cough, iPhone \n,s3://clinic/b.wav , no-cough\n', encoding="utf-8"
+        '\ufeffsite,file,label,device\nnorth,"a,1.wav",cough, iPhone \n,s3://clinic/b.wav , no-cough\n',
+        encoding="utf-8",
     )
 
     assert read_labels(path) == (
