@@ -103,6 +103,12 @@ class LabelsInvalid(CallerError):
     error_class = "labels_invalid"
 
 
+class ResultsInvalid(CallerError):
+    """The file of results is not valid."""
+
+    error_class = "results_invalid"
+
+
 class TooFewRecordings(CallerError):
     """There are too few recordings to judge a model."""
 

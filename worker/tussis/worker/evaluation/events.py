@@ -19,6 +19,8 @@ from tussis.worker.evaluation.measures import Interval, proportion
 
 TOLERANCES_S: Final = (0.25, 0.5)
 """An event matches a bout if their starts differ by at most this."""
+BOUT_PAUSE_S: Final = 2.0
+"""Coughs with a shorter pause between them are one bout, as in cough monitoring (an epoch of coughing)."""
 _DRAWS: Final = 1_000
 
 
@@ -79,6 +81,17 @@ class Quality:
         return sum(self.f1) / len(self.f1)
 
 
+def bouts_of(coughs: Sequence[Span], pause_s: float = BOUT_PAUSE_S) -> tuple[Span, ...]:
+    """The bouts of coughs in order of time: coughs with a pause of less than ``pause_s`` are one bout."""
+    bouts: list[Span] = []
+    for start, end in coughs:
+        if bouts and start - bouts[-1][1] < pause_s:
+            bouts[-1] = (bouts[-1][0], max(end, bouts[-1][1]))
+        else:
+            bouts.append((start, end))
+    return tuple(bouts)
+
+
 def compared(bouts: Sequence[Span], events: Sequence[Span]) -> Compared:
     """Compare the events of one recording with its bouts, both in order of time and without overlap."""
     errors = []
@@ -121,12 +134,12 @@ def quality(found: Sequence[Compared], hours: float) -> Quality:
 
 
 def _f1_intervals(found: Sequence[Compared]) -> tuple[Interval, ...]:
-    """F1 is ``2 * matches / (events + bouts)`` over all recordings together."""
-    # (recordings, tolerances + 1): the matches, and last the number of events and bouts.
-    counts = np.array([(*one.matches, one.bouts + one.events) for one in found]).reshape(len(found), -1)
-    total = counts.sum(axis=0)
-    if not len(found) or not total[-1]:
+    """F1 is ``2 * matches / (events + bouts)`` over all recordings together. NaN without bouts."""
+    if not any(one.bouts for one in found):
         return (Interval(math.nan, math.nan, math.nan),) * len(TOLERANCES_S)
+    # (recordings, tolerances + 1): the matches, and last the number of events and bouts.
+    counts = np.array([(*one.matches, one.bouts + one.events) for one in found])
+    total = counts.sum(axis=0)
     rng = np.random.default_rng(0)
     drawn = np.array([counts[rng.integers(0, len(found), len(found))].sum(axis=0) for _ in range(_DRAWS)])
     f1s = 2 * drawn[:, :-1] / np.maximum(1, drawn[:, -1:])

@@ -1,62 +1,49 @@
-"""Finds the recording that a line of a file of labels names."""
+"""Finds the recordings that a file names: by source, by another path of the same file, or by the end of a source."""
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from tussis.shared.errors import LabelsInvalid
+from tussis.shared.errors import CallerError
 from tussis.shared.uris import shown
 
 
-def match_names(named: Iterable[str], recordings: Iterable[str]) -> Mapping[str, str]:
-    """The recording of each name that has one.
+def names_of(sources: Iterable[str], names: Iterable[str], error: type[CallerError]) -> dict[str, str]:
+    """Source -> the name that stands for it. Sources without a name are left out, as are names without a source.
 
-    Args:
-        named: names in a file of labels.
-        recordings: paths and S3 URIs of recordings.
+    A name is the source itself, another path of the same file, or the end of the source from a slash on: ``b/a.wav``
+    stands for ``s3://clinic/b/a.wav``. An exact name wins over the end of a source.
 
-    Equal texts match. Otherwise a name matches a recording if one of them ends with the other, in whole parts of the
-    path: ``a.wav`` and ``site/a.wav`` match ``s3://clinic/site/a.wav``, ``ta.wav`` does not match ``data.wav``.
-
-    Raises:
-        LabelsInvalid: a name matches several recordings, or several names match one recording.
+    Raises ``error`` if a name stands for several sources, or several names stand for one source.
     """
-    wanted, available = dict.fromkeys(named), dict.fromkeys(recordings)
-    found = {name: name for name in wanted if name in available}
-    by_last = defaultdict(list)
-    for recording in available:
-        if recording not in wanted:
-            by_last[_parts(recording)[-1]].append(recording)
-    names_of: dict[str, str] = {}
-    for name in wanted:
-        if name in found:
-            continue
-        parts = _parts(name)
-        ends = [one for one in by_last.get(parts[-1], ()) if _ends_alike(parts, _parts(one))]
-        if len(ends) > 1:
-            raise LabelsInvalid(
-                f"{shown(name)} names {len(ends)} recordings, for example {shown(ends[0])} and {shown(ends[1])}: write "
-                "more of the path"
-            )
-        for recording in ends:
-            other = names_of.setdefault(recording, name)
-            if other != name:
-                raise LabelsInvalid(
-                    f"{shown(other)} and {shown(name)} both name the recording {shown(recording)}: give the recording "
-                    "with more of its path"
+    ends: dict[str, list[str]] = defaultdict(list)
+    exact: dict[str, str] = {}
+    for source in sources:
+        exact[_normal(source)] = source
+        parts = _normal(source).split("/")
+        for length in range(1, len(parts)):
+            ends["/".join(parts[-length:])].append(source)
+    found: dict[str, str] = {}
+    for name in names:
+        source = exact.get(_normal(name), "")
+        if not source:
+            candidates = ends.get(name.removeprefix("./"), [])
+            if len(candidates) > 1:
+                raise error(
+                    f"{shown(name)} stands for {len(candidates)} recordings, {shown(candidates[0])} and "
+                    f"{shown(candidates[1])} among them: write a longer path"
                 )
-            found[name] = recording
+            if not candidates:
+                continue
+            source = candidates[0]
+        if source in found:
+            raise error(f"{shown(found[source])} and {shown(name)} stand for the same recording {shown(source)}")
+        found[source] = name
     return found
 
 
-def _parts(name: str) -> tuple[str, ...]:
-    """The parts of a path or URI. ``./a`` is ``a``."""
-    if name.startswith("s3://"):
-        return tuple(name.removeprefix("s3://").split("/"))
-    return tuple(part for part in name.replace("\\", "/").split("/") if part not in ("", ".")) or (name,)
-
-
-def _ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    length = min(len(one), len(other))
-    return one[-length:] == other[-length:]
+def _normal(name: str) -> str:
+    """A URI unchanged; a path as an absolute one, without links."""
+    return name if name.startswith("s3://") else os.path.realpath(name)
