@@ -21,7 +21,7 @@ def flagged(scored: list[tuple[float, bool]], threshold: float) -> list[bool]:
     return [is_cough for probability, is_cough in scored if probability > threshold]
 
 
-def arrays(scored: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def arrays(scored: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
     return np.array([one for _, one in scored], np.bool_), np.array([one for one, _ in scored], np.float64)
 
 

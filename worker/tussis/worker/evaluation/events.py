@@ -85,7 +85,7 @@ def bouts_of(coughs: Sequence[Span], pause_s: float = BOUT_PAUSE_S) -> tuple[Spa
     """The bouts of coughs in order of time: coughs with a pause of less than ``pause_s`` are one bout."""
     bouts: list[Span] = []
     for start, end in coughs:
-        if bouts and start - bouts[-1][1] < pause_s:
+        if bouts and start - bouts[-1][1] < pause_s - 1e-9:
             bouts[-1] = (bouts[-1][0], max(end, bouts[-1][1]))
         else:
             bouts.append((start, end))
