@@ -27,7 +27,7 @@ def evaluate(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def stored(store: Store, model: ModelFacts, key: str, probability: float) -> None:
-    claim = claimed(store.claim(a_claim(a_job(key=key, forced=True), model)))
+    claim = claimed(store.claim(a_claim(a_job(key=key, again=True), model)))
     store.complete(claim, a_result(4, probability, bag_logit=probability * 2 - 1))
 
 
@@ -61,10 +61,10 @@ def test_one_of_several_models(store: Store, model: ModelFacts, evaluate: Evalua
     stored(store, model, "a.wav", 0.9)
     stored(store, other, "b.wav", 0.1)
 
-    assert "from 2 models, cough@1, cough@2: choose one with --model" in str(evaluate().exception)
+    assert "from 2 models, cough@1, cough@2: choose one with --model" in evaluate().stderr
     assert json.loads(evaluate("--model", "cough@2", "--json").stdout)["all"]["recordings"] == 1
-    assert "there are no recordings" in str(evaluate("--model", "dog").exception)
-    assert "there are no recordings" in str(evaluate("--until", "2020-01-01").exception)
+    assert "there are no recordings" in evaluate("--model", "dog").stderr
+    assert "there are no recordings" in evaluate("--until", "2020-01-01").stderr
 
 
 def test_results_whose_segments_are_deleted(

@@ -116,7 +116,7 @@ def test_one_class_is_explained(evaluate: Evaluate) -> None:
         (("--profile", "legacy"), "--profile and --coverage are for recordings"),
         (("--prefix", "s3://a/"), "need --from-store"),
         (("--model", "a b"), "is not NAME or NAME@VERSION"),
-        (("--model", "dog"), "no results of the model dog"),
+        (("--model", "dog"), "no labelled recording has a result"),
         (("--by", "device"), "no column 'device' of groups: its columns are site"),
         (("--events", "labels.csv"), "no column end_s"),
     ],
@@ -125,7 +125,7 @@ def test_wrong_words(evaluate: Evaluate, words: tuple[str, ...], message: str) -
     done = evaluate("--labels", "labels.csv", "--results", "r.jsonl", *words)
 
     assert done.exit_code != 0
-    assert message in f"{done.stderr}{done.exception}"
+    assert message in done.stderr
 
 
 @pytest.mark.usefixtures("files")
@@ -133,11 +133,11 @@ def test_results_of_several_models_or_thresholds(evaluate: Evaluate) -> None:
     path = Path("r.jsonl")
     path.write_text(result("a.wav", 0.9) + result("b.wav", 0.1, model="cough@2"))
     done = evaluate("--labels", "labels.csv", "--results", "r.jsonl")
-    assert "from 2 models, cough@1, cough@2: choose one with --model" in str(done.exception)
+    assert "from 2 models, cough@1, cough@2: choose one with --model" in done.stderr
 
     path.write_text(result("a.wav", 0.9) + result("b.wav", 0.1, threshold=0.6))
     done = evaluate("--labels", "labels.csv", "--results", "r.jsonl")
-    assert "2 thresholds, 0.5, 0.6: choose one with --threshold" in str(done.exception)
+    assert "2 thresholds, 0.5, 0.6: choose one with --threshold" in done.stderr
     done = evaluate("--labels", "labels.csv", "--results", "r.jsonl", "--threshold", "0.55")
     assert done.exit_code == 0, done.output
 
@@ -147,17 +147,17 @@ def test_an_event_of_a_recording_without_label(evaluate: Evaluate) -> None:
     Path("events.csv").write_text("file,start_s,end_s\nx.wav,0.1,0.3\n")
     done = evaluate("--labels", "labels.csv", "--events", "events.csv", "--results", "r.jsonl")
 
-    assert "1 recordings in the file of events have no label, for example 'x.wav'" in str(done.exception)
+    assert "1 recordings in the file of events have no label, for example 'x.wav'" in done.stderr
 
 
 @pytest.mark.usefixtures("files")
 def test_labels_of_other_recordings(evaluate: Evaluate) -> None:
     Path("labels.csv").write_text("file,label\nz.wav,1\n")
     done = evaluate("--labels", "labels.csv", "--results", "r.jsonl")
-    assert "no recording has a label: the first label is for 'z.wav', the first of 4 recordings" in str(done.exception)
+    assert "no recording has a label: the first label is for 'z.wav', the first of 4 recordings" in done.stderr
 
     done = evaluate("--labels", "labels.csv")
-    assert "no file exists for a label, for example 'z.wav'" in str(done.exception)
+    assert "no file exists for a label, for example 'z.wav'" in done.stderr
 
 
 def test_recordings_are_analysed_as_by_analyze(evaluate: Evaluate, tiny_model: Path) -> None:

@@ -51,7 +51,7 @@ def test_decisions_by_hand() -> None:
     assert found.all.auroc.value == pytest.approx(5 / 6)
     # Precision at each cough from the top: 1, 1, 3/4.
     assert found.all.average_precision.value == pytest.approx((1 + 1 + 3 / 4) / 3)
-    assert [one.counts.threshold for one in found.sweep if one.counts.false_positive == 0][0] == 0.7
+    assert next(one.counts.threshold for one in found.sweep if not one.counts.false_positive) == 0.7
 
 
 def test_the_threshold_of_the_decisions_is_in_the_sweep() -> None:
