@@ -28,7 +28,7 @@ def evaluate(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def stored(store: Store, model: ModelFacts, key: str, probability: float) -> None:
     claim = claimed(store.claim(a_claim(a_job(key=key, again=True), model)))
-    store.complete(claim, a_result(4, probability, bag_logit=probability * 2 - 1))
+    store.complete(claim, a_result(7, probability, bag_logit=probability * 2 - 1))
 
 
 def test_the_newest_result_of_each_recording(store: Store, model: ModelFacts, evaluate: Evaluate) -> None:
