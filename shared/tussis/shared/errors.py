@@ -115,6 +115,12 @@ class AnswersInvalid(CallerError):
     error_class = "answers_invalid"
 
 
+class ResultsInvalid(CallerError):
+    """The file of results is not valid."""
+
+    error_class = "results_invalid"
+
+
 class TooFewRecordings(CallerError):
     """There are too few recordings to judge a model."""
 

@@ -12,6 +12,7 @@ from tussis.shared.dsp.recording import Waveform
 from tussis.shared.events import find_events
 from tussis.shared.s3 import head_object
 from tussis.shared.settings import Settings
+from tussis.shared.store.records import finite
 from tussis.shared.uris import parse_s3_uri
 from tussis.worker.audio.limits import Limits
 from tussis.worker.detector.detector import Detector
@@ -89,6 +90,7 @@ class Analyzer:
         return {
             "uri": source,
             "bag_probability": bag_probability,
+            "bag_logit": finite(scored.bag_logit[scored.highest]),
             "decision": bag_probability > manifest.threshold,
             "threshold": manifest.threshold,
             "segments": [
