@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.drifting import add_model, add_results
+from tests.support.processes import ROOT
 from tests.support.store import execute, rows
 from tussis.shared.drift import LARGE, psi
 from tussis.shared.store.drift import MEASURES, Group, Span
@@ -187,6 +188,19 @@ def test_the_view_counts_the_same_bins(store: Store, url: str) -> None:
     # Computed from the definition: rms_dbfs is -100 + 0.6 n, one of them silent.
     levels = [float("-inf") if n == 3 else -100 + n * 0.6 for n in range(200)]
     assert found["rms_dbfs"] == {one: sum(bin_index("rms_dbfs", level) == one for level in levels) for one in range(30)}
+
+
+def test_the_query_of_the_document_has_the_share_of_each_bin(store: Store, url: str) -> None:
+    add_results(url, 10, THIS_WEEK)
+    query = (ROOT / "docs" / "drift.md").read_text().split("```sql\n")[1].split("```")[0]
+
+    # The levels are -31.4 to -22.4, one of each dB.
+    assert [tuple(map(float, row[1:])) for row in rows(url, query)] == [
+        (-33, -30, 2, 0.2),
+        (-30, -27, 3, 0.3),
+        (-27, -24, 3, 0.3),
+        (-24, -21, 2, 0.2),
+    ]
 
 
 def test_a_period_is_read_by_the_index(store: Store, url: str) -> None:
