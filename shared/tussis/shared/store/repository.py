@@ -21,7 +21,9 @@ from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
 from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import claims, endings, exports, failures, leases, progress, queries, refusals, served_models
+from tussis.shared.store import drift as drift_queries
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
+from tussis.shared.store.drift import Group, Span
 from tussis.shared.store.export_columns import ExportRows
 from tussis.shared.store.exports import EventToExtract
 from tussis.shared.store.faults import database_errors
@@ -283,6 +285,11 @@ class Store:
         """The number of analyses in each state, and the number of dead letters."""
         with database_errors(self.place), self._engine.connect() as connection:
             return queries.counts(connection)
+
+    def drift(self, period: Span, reference: Span, *, by: str | None = None, groups: int = 1) -> list[Group]:
+        """The distribution of each measure in two spans of time, as :func:`tussis.shared.store.drift.drift`."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return drift_queries.drift(connection, period, reference, by, groups)
 
     # --- failures ---
 

@@ -38,7 +38,7 @@ from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import fact_functions, upstream_facts
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
-SCHEMA_REVISION = "0008"
+SCHEMA_REVISION = "0010"
 #: Alembic's table. It has a name of its own because the database can also hold the migrations of another system.
 VERSION_TABLE = "tussis_revision"
 
@@ -116,6 +116,8 @@ recordings = Table(
     CheckConstraint("channels > 0", name="channels"),
     CheckConstraint("jsonb_typeof(metadata) = 'object'", name="metadata"),
     Index(None, "recorded_at"),
+    # The time at which a recording was made, as in the view drift_by_week.
+    Index("recordings_made_at_idx", func.coalesce(text("recorded_at"), text("created_at"))),
     comment="One row for each content of an object in S3. The same key with another entity tag is another recording.",
 )
 
