@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from tussis.shared.ledger import Depth
+from tussis.shared.depth import Depth
 from tussis.shared.store.records import Counts
 from tussis.shared.text import printable
 from tussis.worker.cli import status

@@ -12,6 +12,7 @@ from celery.worker import state as celery_state
 from tussis.shared.broker import broker_errors, connect, redact
 from tussis.shared.errors import TransientError
 from tussis.shared.ledger_repair import LedgerRepair
+from tussis.shared.model_queues import ModelQueues
 from tussis.shared.queues import UNACKED_INDEX_KEY
 from tussis.worker import logs
 from tussis.worker.device.host import DeviceHost
@@ -25,6 +26,7 @@ from tussis.worker.parent.registry import FORGET_AFTER_S, REPORT_INTERVAL_S, Wor
 from tussis.worker.parent.starving import Starving
 from tussis.worker.parent.stop import BoundedStop
 from tussis.worker.parent.transport_scripts import BEAT_SCRIPT
+from tussis.worker.parent.unserved import UnservedModels
 from tussis.worker.pipeline.child import ChildSetup
 from tussis.worker.status.rundir import ParentStatus
 
@@ -60,8 +62,11 @@ class Housekeeper:
         self._client = connect(url)
         self._where = redact(url)
         self._beat_script = self._client.register_script(BEAT_SCRIPT)
-        self._reconciler = Reconciler(self._client, LedgerRepair(self._client, self._where), setup.worker)
-        self._registry = WorkerRegistry(self._client, self._where, setup.worker, setup.device, str(setup.model))
+        models = UnservedModels(ModelQueues(self._client, self._where), setup.settings.model_wait_s)
+        self._reconciler = Reconciler(self._client, LedgerRepair(self._client, self._where), setup.worker, models)
+        self._registry = WorkerRegistry(
+            self._client, self._where, setup.worker, setup.device, str(setup.model), setup.serves
+        )
         soft_shutdown_s = setup.settings.soft_shutdown_s
         self._stop = BoundedStop(setup.run_dir, soft_shutdown_s, before_kill, self._registry.sign_off)
         self._beats = Beats(age_limit_s(setup.settings))
