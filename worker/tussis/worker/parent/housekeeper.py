@@ -64,9 +64,8 @@ class Housekeeper:
         self._beat_script = self._client.register_script(BEAT_SCRIPT)
         models = UnservedModels(ModelQueues(self._client, self._where), setup.settings.model_wait_s)
         self._reconciler = Reconciler(self._client, LedgerRepair(self._client, self._where), setup.worker, models)
-        self._registry = WorkerRegistry(
-            self._client, self._where, setup.worker, setup.device, str(setup.model), setup.serves
-        )
+        model = str(setup.model) if setup.serves is None else setup.serves.label
+        self._registry = WorkerRegistry(self._client, self._where, setup.worker, setup.device, model, setup.serves)
         soft_shutdown_s = setup.settings.soft_shutdown_s
         self._stop = BoundedStop(setup.run_dir, soft_shutdown_s, before_kill, self._registry.sign_off)
         self._beats = Beats(age_limit_s(setup.settings))

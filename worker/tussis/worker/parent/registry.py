@@ -39,7 +39,7 @@ class WorkerRegistry:
         model: str,
         serves: ServedModel | None = None,
     ) -> None:
-        """``where`` names the broker in error messages. ``model`` is shown until a child has loaded the model."""
+        """``where`` names the broker in error messages. ``model`` is shown while no child has loaded the model."""
         self._client = client
         self._where = where
         self._worker = worker
@@ -60,7 +60,6 @@ class WorkerRegistry:
             "children": len(living),
             "ready": len(ready),
             "holding": sorted(set(run_dir.holds().values())),
-            # The name in the results, or the source of the model while no child has loaded it.
             "model": ready[0].message if ready else self._model,
         }
         with broker_errors(self._where):

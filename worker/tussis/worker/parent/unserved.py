@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from tussis.shared.errors import OperatorError, TransientError
 from tussis.shared.model_queues import ModelList, ModelQueues, ModelQueueState, served_ago_s
@@ -74,7 +75,7 @@ class UnservedModels:
         active = self._active() if found else None
         if active is None:
             return []
-        return [self._step(one, None) for one in found if one.model != active]
+        return [partial(self._return_unnamed, one) for one in found if one.model != active]
 
     def _unserved(self, state: ModelQueueState, served: Mapping[str, float]) -> list[Callable[[], int]]:
         """Return the messages whose jobs must fail."""
@@ -88,23 +89,22 @@ class UnservedModels:
         sure = {model for model, since in self._since.items() if now - since >= min(CONFIRM_S, self._wait_s)}
         before = state.now - self._wait_s
         return [
-            self._step(one, before)
+            partial(self._return_unserved, one, before)
             for one in state.waiting
             if one.model in sure and (one.oldest is None or one.oldest <= before)
         ]
 
-    def _step(self, one: ModelList, sent_before: float | None) -> Callable[[], int]:
-        def step() -> int:
-            if sent_before is None:
-                count = self._queues.return_unnamed(one, _BATCH)
-            else:
-                count = self._queues.return_unserved(one, sent_before, _BATCH)
-            if count:
-                event = "unnamed_messages_returned" if sent_before is None else "unserved_messages_returned"
-                _log.warning(event, queue=one.queue, model=one.model, messages=count)
-            return count
+    def _return_unnamed(self, one: ModelList) -> int:
+        count = self._queues.return_unnamed(one, _BATCH)
+        if count:
+            _log.info("unnamed_messages_returned", queue=one.queue, messages=count)
+        return count
 
-        return step
+    def _return_unserved(self, one: ModelList, before: float) -> int:
+        count = self._queues.return_unserved(one, before, _BATCH)
+        if count:
+            _log.warning("unserved_messages_returned", queue=one.queue, messages=count)
+        return count
 
     def _active(self) -> str | None:
         try:
