@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.deployment import Deployment
-from tests.support.models import write_tiny
+from tests.support.models import Tiny, write_tiny
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.broker import connect
@@ -22,7 +22,7 @@ WAIT_S = 6.0
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second model, ``other@2``."""
-    return write_tiny(tmp_path_factory.mktemp("other-model"), name="other", version="2")
+    return write_tiny(tmp_path_factory.mktemp("other-model"), Tiny(opset=16), name="other", version="2")
 
 
 def test_jobs_that_name_a_model_are_answered_by_it_whoever_takes_them(
