@@ -10,7 +10,6 @@ import redis
 
 from tests.soak.faulty_worker import KILL_AFTER_COMMIT, with_fault
 from tests.support.deployment import Deployment
-from tests.support.models import Tiny, write_tiny
 from tests.support.processes import Running
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
@@ -20,12 +19,6 @@ from tussis.worker.parent.reconciler import LEADER_KEY
 
 #: Short, so that a test can wait for it; the default is 60 s.
 VISIBILITY_S = 8
-
-
-@pytest.fixture(scope="session")
-def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A second model, ``other@2``."""
-    return write_tiny(tmp_path_factory.mktemp("other-model"), Tiny(opset=16), name="other", version="2")
 
 
 @pytest.fixture
