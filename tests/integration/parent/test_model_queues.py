@@ -513,3 +513,19 @@ def test_a_job_waits_for_a_worker_of_its_device(client: Any, of_b: Ledger, leade
     served(client, A, 1.0)
     leader.look()
     assert waiting(client, "tussis.gpu@cough@3") == [job.job_id]
+
+
+def test_a_check_of_models_that_takes_long_sends_no_message_that_was_popped_a_moment_ago(
+    client: Any, of_b: Ledger, leader: Reconciler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next look follows at once."""
+    job = a_job()
+    of_b.open(job)
+    assert leader.look() == 0
+    pop(client, "tussis.any")
+    monkeypatch.setattr(UnservedModels, "look", lambda *_: True)
+    assert [leader.look() for _ in range(3)] == [0, 0, 0]
+    assert leader.unfinished
+    monkeypatch.undo()
+    assert leader.look() == 0
+    assert leader.look() == 1

@@ -52,8 +52,10 @@ class Housekeeper:
         exposition: Exposition | None = None,
         device: DeviceHost | None = None,
         before_kill: Callable[[], object] = lambda: None,
+        active_model: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """``before_kill`` is called before children are killed."""
+        """``before_kill`` is called before children are killed. ``active_model`` returns the ``name@version`` that
+        answers jobs that name no model. It is called seldom, by the leader, and must return within a few seconds."""
         self._setup = setup
         self._exposition = exposition
         self._device = device
@@ -62,7 +64,8 @@ class Housekeeper:
         self._client = connect(url)
         self._where = redact(url)
         self._beat_script = self._client.register_script(BEAT_SCRIPT)
-        models = UnservedModels(ModelQueues(self._client, self._where), setup.settings.model_wait_s)
+        queues = ModelQueues(self._client, self._where)
+        models = UnservedModels(queues, setup.settings.model_wait_s, active_model=active_model)
         self._reconciler = Reconciler(self._client, LedgerRepair(self._client, self._where), setup.worker, models)
         model = str(setup.model) if setup.serves is None else setup.serves.label
         self._registry = WorkerRegistry(self._client, self._where, setup.worker, setup.device, model, setup.serves)

@@ -65,9 +65,12 @@ class Reconciler:
                 self._models.stop()
             return 0
         ends = time.monotonic() + BUDGET_S
+        before = self._before
         sent = self._send_open_jobs(ends)
         if self._models is not None and self._models.look(ends):
             self.unfinished = True
+            # The next look may follow at once. It must not take a message for lost that was popped a moment ago.
+            self._before = before or self._before
         return sent
 
     def _send_open_jobs(self, ends: float) -> int:
