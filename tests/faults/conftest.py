@@ -52,6 +52,7 @@ SCENARIOS: Final = {
     36: "hostile entries and remote control through the broker",
     37: "recordings that crashed the decoder: 8 channels, speakers in an order of their own",
     38: "a worker stopped or killed in the middle of a long recording",
+    39: "workers of two models: killed while they route, the leader killed, the worker of a model killed",
 }
 
 Results = defaultdict[int, list[tuple[str, float]]]

@@ -269,7 +269,7 @@ class UnknownMessageVersion(PermanentError):
 
 
 class ModelNotServed(PermanentError):
-    """The message names a model that this worker does not serve."""
+    """The message names a model that no live worker has served for TUSSIS_MODEL_WAIT_S."""
 
     error_class = "model_not_served"
 

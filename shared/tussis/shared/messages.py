@@ -25,7 +25,7 @@ from tussis.shared.errors import (
     MessageTooLarge,
     UnknownMessageVersion,
 )
-from tussis.shared.queues import DEFAULT_PRIORITY, PRIORITIES, TASK_NAME, Device, queue_name
+from tussis.shared.queues import DEFAULT_PRIORITY, MODEL, PRIORITIES, TASK_NAME, Device, queue_name
 from tussis.shared.uris import check_bucket, check_key, shown
 
 MESSAGE_VERSION = 1
@@ -41,7 +41,6 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 #: The second argument of the task. Only workers send it; see :func:`envelope`.
 HANDED_BACK = "handed_back"
 
-_MODEL = re.compile(r"[A-Za-z0-9._-]{1,100}(@[A-Za-z0-9._+-]{1,100})?")
 _PROFILE = re.compile(r"[a-z0-9_]{1,64}")
 # S3's own version ids and entity tags are printable ASCII of at most 1024 bytes.
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")
@@ -242,16 +241,16 @@ _ENVELOPE = _JSON.encode(
 ).replace('"%(priority)d"', "%(priority)d")
 
 
-def envelope(job: Job, message: str | None = None, *, handed_back: str | None = None) -> str:
+def envelope(job: Job, message: str | None = None, *, handed_back: str | None = None, queue: str | None = None) -> str:
     """The Celery message (protocol 2) around a job, in the form that the Redis transport stores in a list.
 
     ``message`` is the job's JSON, if the caller has it already. ``handed_back`` is the token of the attempt that handed
-    the message back; only workers use it. Every call creates a new ``delivery_tag``: two entries with the same tag
-    would be acknowledged together.
+    the message back, and ``queue`` is the model queue to which it is sent; only workers use the two. Every call creates
+    a new ``delivery_tag``: two entries with the same tag would be acknowledged together.
     """
     message = job.to_json() if message is None else message
     second = "" if handed_back is None else f',"{HANDED_BACK}":{json.dumps(handed_back)}'
-    return entry_of(f'{{"message":{message}{second}}}', job.job_id, job.queue, job.priority)
+    return entry_of(f'{{"message":{message}{second}}}', job.job_id, queue or job.queue, job.priority)
 
 
 def envelope_around(message: object) -> str:
@@ -281,7 +280,7 @@ def is_job_id(value: object) -> TypeGuard[str]:
 
 def is_model_name(value: object) -> TypeGuard[str]:
     """Whether a value is ``name`` or ``name@version`` of a model."""
-    return isinstance(value, str) and _MODEL.fullmatch(value) is not None
+    return isinstance(value, str) and MODEL.fullmatch(value) is not None
 
 
 def is_nested_deeper(decoded: object, limit: int) -> bool:
@@ -315,7 +314,7 @@ def _check(job: Job) -> None:
     _require_match(_JOB_ID, job.job_id, "job_id", "a UUID in lower case with dashes")
     _require_match(_VERSION_ID, job.version_id, "version_id", "1 to 1024 printable ASCII characters")
     _require_match(_ETAG, job.etag, "etag", "1 to 1024 printable ASCII characters without quotes")
-    _require_match(_MODEL, job.model, "model", "name or name@version")
+    _require_match(MODEL, job.model, "model", "name or name@version")
     _require_match(_PROFILE, job.profile, "profile", "the name of a profile")
     _require(type(job.priority) is int and job.priority in PRIORITIES, "priority", "0 (first) to 9", job.priority)
     _require(isinstance(job.device, Device), "device", _DEVICES, job.device)

@@ -64,7 +64,15 @@ class HeldElsewhere:
     delay_s: float
 
 
-Outcome = Succeeded | Settled | Failed | Superseded | Deferred | HandedBack | HeldElsewhere
+@dataclass(frozen=True)
+class Routed:
+    """Another model analyses the job: its message goes to the queue of that model."""
+
+    model: str
+    """``name`` or ``name@version``."""
+
+
+Outcome = Succeeded | Settled | Failed | Superseded | Deferred | HandedBack | HeldElsewhere | Routed
 
 
 class Stopping(TussisError):

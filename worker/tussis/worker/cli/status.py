@@ -13,7 +13,7 @@ from tussis.worker.local.terminal import console, plain
 if TYPE_CHECKING:
     import redis
 
-    from tussis.shared.ledger import Depth
+    from tussis.shared.depth import Depth
     from tussis.shared.store.records import Counts
 
 #: Seconds since its last update after which a worker is no longer listed.
@@ -33,6 +33,13 @@ class WorkerEntry:
     up_s: float
     seen_s: float
 
+    def takes(self, queue: str) -> bool:
+        """Whether this worker takes messages from a model queue."""
+        from tussis.shared.queues import MODEL_SEPARATOR, Device, device_queue, model_of, queue_name
+
+        device = device_queue(queue) in (queue_name(Device.ANY), queue_name(Device(self.device)))
+        return device and model_of(queue) in (self.model, self.model.partition(MODEL_SEPARATOR)[0])
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -42,7 +49,8 @@ def status(as_json: bool) -> None:
     Use it to see whether jobs wait, and whether workers take them.
 
     \b
-    waiting       messages in the queues, by priority; workers take 0 first
+    waiting       messages in the queues, by priority; workers take 0 first.
+                  DEVICE@MODEL: jobs for the workers that serve this model
     in flight     messages that a worker has received and not acknowledged
     open          jobs without result and without failure
     deferred      open jobs that wait for their next attempt after a transient error
@@ -90,10 +98,19 @@ def read_workers(client: redis.Redis) -> list[WorkerEntry]:
     return sorted(entries, key=lambda entry: entry.worker)
 
 
+def unserved_queues(depth: Depth, workers: list[WorkerEntry]) -> list[str]:
+    """The model queues with messages from which no live worker takes them."""
+    from tussis.shared.queues import model_of
+
+    full = [queue for queue, steps in depth.waiting.items() if steps and model_of(queue)]
+    return [queue for queue in full if not any(worker.takes(queue) for worker in workers)]
+
+
 def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> dict[str, Any]:
     return {
         "waiting": depth.waiting,
         "waiting_total": depth.total_waiting,
+        "unserved_queues": unserved_queues(depth, workers),
         "in_flight": depth.in_flight,
         "open": depth.open,
         "deferred": depth.deferred,
@@ -112,6 +129,8 @@ def _print(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> None:
     from rich import box
     from rich.table import Table
 
+    from tussis.shared.queues import model_of
+
     screen = console()
     queues = Table(box=box.SIMPLE_HEAD, title="waiting", title_justify="left")
     queues.add_column("queue")
@@ -120,8 +139,13 @@ def _print(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> None:
         queues.add_column(f"priority {priority}", justify="right")
     queues.add_column("all", justify="right")
     for queue, steps in depth.waiting.items():
+        if model_of(queue) and not steps:
+            continue
         queues.add_row(plain(queue), *(f"{steps.get(p, 0):,}" for p in priorities), f"{sum(steps.values()):,}")
     screen.print(queues)
+    for queue in unserved_queues(depth, workers):
+        count = sum(depth.waiting[queue].values())
+        screen.print(f"[yellow]{plain(queue)}:[/yellow] no live worker takes its messages ({count:,})")
     oldest = "none open" if depth.oldest_open_s is None else f"oldest {_span(depth.oldest_open_s)}"
     screen.print(f"open {depth.open:,} ({oldest})   in flight {depth.in_flight:,}   deferred {depth.deferred:,}")
     failures = ", ".join(f"{plain(name)} {count:,}" for name, count in sorted(counts.failures.items()))

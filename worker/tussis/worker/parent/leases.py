@@ -13,6 +13,7 @@ from typing import Any
 from tussis.shared.broker import connect, redact
 from tussis.shared.errors import OperatorError, TransientError, TussisError
 from tussis.shared.ledger import Ledger
+from tussis.shared.queues import ServedModel
 from tussis.shared.settings import Settings
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
@@ -34,7 +35,7 @@ _LOOK_S = 1.0
 class Leases:
     """The leases of one worker. A separate thread renews them from :meth:`start` to :meth:`close`."""
 
-    def __init__(self, settings: Settings, run_dir: RunDir) -> None:
+    def __init__(self, settings: Settings, run_dir: RunDir, serves: ServedModel) -> None:
         self._lease_s = settings.lease_s
         self._run_dir = run_dir
         self._store = Store.connect(
@@ -44,7 +45,7 @@ class Leases:
             direct=settings.database_direct,
         )
         url = settings.need_broker()
-        self._ledger = Ledger(connect(url), redact(url))
+        self._ledger = Ledger(connect(url), redact(url), serves)
         self._ages = Beats(age_limit_s(settings))
         self._over = threading.Event()
         self._thread: threading.Thread | None = None

@@ -13,7 +13,7 @@ import torch
 from tussis.shared.broker import connect, redact
 from tussis.shared.errors import OperatorError, TransientError, TussisError
 from tussis.shared.ledger import Ledger
-from tussis.shared.queues import Device
+from tussis.shared.queues import Device, ServedModel
 from tussis.shared.s3 import s3_client
 from tussis.shared.settings import Settings
 from tussis.shared.store.records import ModelFacts
@@ -57,6 +57,8 @@ class ChildSetup:
     """How a child runs the model. None: the original, in onnxruntime."""
     remote: bool = False
     """The model runs in the worker's device process."""
+    serves: ServedModel | None = None
+    """The model by its name and version. None: the worker has no model queues."""
 
 
 def start(setup: ChildSetup) -> None:
@@ -119,7 +121,7 @@ def make_context(setup: ChildSetup) -> WorkerContext:
     return WorkerContext(
         settings=settings,
         store=store,
-        ledger=Ledger(connect(url), redact(url)),
+        ledger=Ledger(connect(url), redact(url), setup.serves),
         s3=s3_client(settings),
         scorer=scorer,
         model=facts,

@@ -103,6 +103,15 @@ def end_attempt(job: Job, context: WorkerContext, claim: Claimed | None, stages:
     return _stored(job, context, claim, lambda: _conclude(job, context, claim, stages, reason))
 
 
+def refuse_model(job: Job, context: WorkerContext, served_s: float | None) -> Outcome:
+    """Fail a job whose model no worker serves. ``served_s``: seconds since a worker did; None if none is known."""
+    since = "no worker has served it" if served_s is None else f"no worker has served it for {served_s:.0f} s"
+    error = ModelNotServed(
+        f"the job names model {job.model!r}, and {since} (limit {context.settings.model_wait_s:g} s)"
+    )
+    return end_attempt(job, context, None, Stages(context.meter.stage), error)
+
+
 def held_elsewhere(held: records.Held) -> HeldElsewhere:
     """The outcome while another attempt holds the claim."""
     return HeldElsewhere(held.analysis_id, held.remaining_s + _AFTER_LEASE_S)

@@ -14,7 +14,7 @@ from tussis.shared.messages import Job
 from tussis.shared.store import records
 from tussis.shared.store.records import Claimed
 from tussis.worker import logs
-from tussis.worker.outcome import Failed, Outcome, Settled, Succeeded, Superseded
+from tussis.worker.outcome import Failed, Outcome, Routed, Settled, Succeeded, Superseded
 from tussis.worker.pipeline import objects
 from tussis.worker.pipeline.bags import score_bags
 from tussis.worker.pipeline.context import JobRules, WorkerContext
@@ -40,6 +40,8 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
     stages = Stages(context.meter.stage)
     claim: Claimed | None = None
     try:
+        if job.model is not None and not context.serves(job.model):
+            return Routed(job.model)
         rules = context.rules_of(job)
         version = objects.resolve(context.s3, job)
         request = replace(_claim_request(job, context, rules, version), handed_back=handed_back)
