@@ -223,6 +223,14 @@ class Ledger:
         with broker_errors(self._where):
             self._send_again(keys=_open_keys(job), args=[*described, envelope(job, handed_back=handed_back)])
 
+    def route(self, job: Job, model: str) -> None:
+        """Push the job's message into the lists of ``model`` (``name`` or ``name@version``)."""
+        *described, pushed = _open_args(job)
+        queue = f"{job.queue}@{model}"
+        keys = [LEDGER_KEY, OPEN_KEY, sent_key(queue, job.priority), list_key(queue, job.priority)]
+        with broker_errors(self._where):
+            self._send_again(keys=keys, args=[*described, pushed])
+
     def faults(self, job_id: str) -> int:
         """The number of attempts that ended in a transient error since the job was enqueued."""
         with broker_errors(self._where):

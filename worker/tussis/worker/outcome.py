@@ -64,7 +64,14 @@ class HeldElsewhere:
     delay_s: float
 
 
-Outcome = Succeeded | Settled | Failed | Superseded | Deferred | HandedBack | HeldElsewhere
+@dataclass(frozen=True)
+class Routed:
+    """Another model answers the job. The message goes to the lists of ``model`` (name or name@version)."""
+
+    model: str
+
+
+Outcome = Succeeded | Settled | Failed | Superseded | Deferred | HandedBack | HeldElsewhere | Routed
 
 
 class Stopping(TussisError):

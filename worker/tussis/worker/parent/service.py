@@ -20,6 +20,7 @@ from tussis.shared.errors import SettingsInvalid
 from tussis.shared.queues import Device
 from tussis.shared.s3 import s3_client
 from tussis.shared.settings import Settings
+from tussis.shared.store.records import ModelFacts
 from tussis.worker import logs, standard_error
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.source import resolve_model
@@ -55,7 +56,7 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
     name = f"{device.value}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     run_dir = _new_run_dir(settings, name)
     try:
-        model = _find_model(settings)
+        model, facts = _find_model(settings)
         children = settings.concurrency
         cores = available_cores()
         metered = settings.metrics_port is not None
@@ -65,7 +66,7 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
         setup = ChildSetup(settings, device, name, model, threads, run_dir, meter, choice, remote=on is not None)
         exposition = Exposition(setup) if metered else None
         host = None if on is None else _device_host(setup, on, exposition)
-        leases = Leases(settings, run_dir)
+        leases = Leases(settings, run_dir, facts)
         housekeeper = Housekeeper(setup, exposition, host, leases.hand_back)
         try:
             if host is not None:
@@ -99,10 +100,9 @@ def _new_run_dir(settings: Settings, worker: str) -> RunDir:
     return run_dir
 
 
-def _find_model(settings: Settings) -> Path:
+def _find_model(settings: Settings) -> tuple[Path, ModelFacts]:
     model = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
-    read_manifest(model)
-    return model
+    return model, child.facts_of(read_manifest(model))
 
 
 def _choose(settings: Settings, model: Path, threads: int) -> Choice | None:

@@ -16,7 +16,7 @@ from tussis.shared.messages import Job
 from tussis.shared.store import records
 from tussis.shared.store.records import Claimed
 from tussis.worker import logs
-from tussis.worker.outcome import Failed, Outcome, Settled, Succeeded, Superseded
+from tussis.worker.outcome import Failed, Outcome, Routed, Settled, Succeeded, Superseded
 from tussis.worker.pipeline import objects
 from tussis.worker.pipeline.bags import score_bags
 from tussis.worker.pipeline.context import JobRules, WorkerContext
@@ -137,8 +137,10 @@ def _result(
     )
 
 
-def _no_claim(answer: records.Settled | records.Exhausted | records.Held) -> Outcome:
+def _no_claim(answer: records.Settled | records.Exhausted | records.Held | records.NotActive) -> Outcome:
     match answer:
+        case records.NotActive():
+            return Routed(answer.active)
         case records.Exhausted():
             return Failed(answer.analysis_id, WorkerCrashed.error_class)
         case records.Held():

@@ -19,6 +19,7 @@ from tussis.worker.outcome import (
     HandedBack,
     HeldElsewhere,
     Outcome,
+    Routed,
     Settled,
     Stopping,
     Succeeded,
@@ -90,6 +91,8 @@ def act(outcome: Outcome, job: Job, context: WorkerContext) -> None:
                 retry_while_unavailable(context, lambda: context.ledger.defer(job, delay_s, fault=False))
             case HandedBack(unreleased=unreleased):
                 retry_while_unavailable(context, lambda: context.ledger.send_again(job, unreleased))
+            case Routed(model=model):
+                retry_while_unavailable(context, lambda: context.ledger.route(job, model))
             case Superseded():
                 pass  # The attempt that took over the claim closes the job.
     except Stopping:
