@@ -11,6 +11,7 @@ import click
 from tussis.shared.errors import NotInstalled, OutputUnwritable
 from tussis.shared.installation import pip_line
 from tussis.shared.text import printable, probability
+from tussis.worker.cli.models_active import activate, list_models
 from tussis.worker.cli.models_quantize import quantize
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """Describe, check, export and quantise models.
+    """Describe, check, export, quantise and activate models.
 
     A model is an ONNX file and a manifest beside it, for example cough.onnx and cough.json. The manifest identifies the
     file (name, version, sha256) and has the preprocessing profile and the threshold. A worker does not start without
@@ -223,4 +224,6 @@ def _line(what: str, value: str) -> None:
     click.echo(f"  {what:<11} {printable(value)}")
 
 
+models.add_command(activate)
+models.add_command(list_models)
 models.add_command(quantize)
