@@ -61,11 +61,12 @@ def insert(connection: psycopg.Connection, random_: random.Random) -> Row:
     ).fetchone() or (0,)
     [analysis_id] = connection.execute(
         "INSERT INTO analyses (recording_id, model_id, profile, profile_overridden, coverage, forced_by, job_id, "
-        "state, attempt_token, attempts, worker, device, enqueued_at, started_at, finished_at, error_class, error_message, "
-        "bag_probability, bag_logit, decision, threshold, segments, segments_total, analyzed_s, truncated, decoder) "
-        "VALUES (%s, (SELECT id FROM models WHERE version = %s), 'documented', false, 'head', %s, gen_random_uuid(), "
-        "%s, gen_random_uuid(), 1, 'cpu@1', 'cpu', now(), now(), timestamptz '2026-11-01Z' + make_interval(hours => "
-        "%s), %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
+        "state, attempt_token, attempts, worker, device, enqueued_at, started_at, finished_at, error_class, "
+        "error_message, bag_probability, bag_logit, decision, threshold, segments, segments_total, analyzed_s, "
+        "truncated, decoder) VALUES (%s, (SELECT id FROM models WHERE version = %s), 'documented', false, 'head', %s, "
+        "gen_random_uuid(), %s, gen_random_uuid(), 1, 'cpu@1', 'cpu', now(), now(), "
+        "timestamptz '2026-11-01Z' + make_interval(hours => %s), "
+        "%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) RETURNING id",
         (
             recording_id,
             version,
