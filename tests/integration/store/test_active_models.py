@@ -17,7 +17,6 @@ from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, ex
 from tests.support.waiting import wait_until
 from tussis.shared.errors import ActivationRefused, ModelUnknown
 from tussis.shared.states import AnalysisState, AttemptOutcome
-from tussis.shared.store.known import AnalysisCriteria, Known
 from tussis.shared.store.records import Activation, Claimed, Held, NotActive, Settled
 from tussis.shared.store.repository import Store
 
@@ -411,10 +410,6 @@ class TestCurrent:
         answer(store, "a.wav", TWO)
         answer(store, "canary.wav", TWO)
         assert self.current(store_url) == [("a.wav", "cough@1", "e1")]
-        found = store.known("recordings", [("a.wav", "e1"), ("canary.wav", "e1")], AnalysisCriteria())
-        assert set(found) == {("a.wav", "e1")}
-        named = store.known("recordings", [("canary.wav", "e1")], AnalysisCriteria(model="cough@2"))
-        assert isinstance(named["canary.wav", "e1"], Known)
 
     def test_without_an_answer_of_the_active_model_the_one_that_was_active_last(
         self, store: Store, store_url: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, bindparam, func, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
@@ -42,8 +42,7 @@ _NEWER = func.greatest(
 class AnalysisCriteria:
     """Which analyses of an object match.
 
-    The model is the file with this ``sha256``, or ``model`` (name or name@version). If both are None, it is any model
-    that is or was active: the answers of the others are not in the view ``current``.
+    The model is the file with this ``sha256``, or ``model`` (name or name@version), or any model if both are None.
     ``profile`` None is the profile of the model, and ``coverage`` None is its coverage.
     """
 
@@ -159,8 +158,7 @@ def _model(table: Table, criteria: AnalysisCriteria) -> ColumnElement[bool]:
     if criteria.sha256 is not None:
         return models.c.sha256 == criteria.sha256
     if criteria.model is None:
-        # Without a model: no worker served the model that the job named.
-        return or_(models.c.id.is_(None), models.c.active_at.is_not(None))
+        return true()
     name, _, version = criteria.model.partition("@")
     named = models.c.name == name
     if version:
