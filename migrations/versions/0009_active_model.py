@@ -47,7 +47,7 @@ WITH shown AS NOT MATERIALIZED (
                 ),
                 analyses.model_id
             ),
-            0
+            (SELECT count(*) FROM models WHERE models.active_at IS NOT NULL)
         ) AS model_rank
     FROM analyses
     WHERE analyses.state IN ('succeeded', 'failed', 'discarded')

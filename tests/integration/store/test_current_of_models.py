@@ -49,8 +49,8 @@ def insert(connection: psycopg.Connection, random_: random.Random) -> Row:
     key, etag = f"{random_.randrange(60)}.wav", f"e{random_.randrange(3)}"
     failed = random_.random() < 0.4
     error_class = random_.choice(["not_audio", *OF_THE_JOB]) if failed else None
-    version = random_.choice([*ACTIVE_AT])
-    if error_class == "model_not_served":
+    version: str | None = random_.choice([*ACTIVE_AT])
+    if error_class == "model_not_served" or (failed and random_.random() < 0.2):
         version = None
     hours = random_.randrange(6)
     scores = (None,) * 9 if failed else (0.5, 0.0, False, 0.61, 1, 1, 2.0, False, "soundfile")
@@ -95,7 +95,8 @@ def shown(drawn: list[Row], active_at: dict[str, int | None]) -> dict[str, int]:
         of_content = [row for row in of_object if row.etag == newest.etag]
 
         def rank(row: Row) -> tuple[bool, int, int, int]:
-            active = -1 if row.version is None else active_at[row.version]
+            # A failure without a model counts as one of the active model.
+            active = max(at for at in active_at.values() if at) if row.version is None else active_at[row.version]
             assert active is not None
             return row.error_class not in OF_THE_JOB, active, row.finished_at, row.id
 

@@ -29,7 +29,8 @@ LIMIT 1
 
 # Of an object with several contents, the content with the newest answer counts: a model that is activated again must
 # not bring back the answer for bytes that were replaced meanwhile. Of this content, the view shows the answer of the
-# model that became active last, and of several answers of that model the newest.
+# model that became active last, and of several answers of that model the newest. A failure without a model counts as
+# one of the active model.
 #
 # A failure of the job ranks below every result and below every failure of the object. A late message (for replaced
 # bytes or for a model that is no longer served) must not hide the result for the object. A model that never was active
@@ -53,7 +54,7 @@ WITH shown AS NOT MATERIALIZED (
                 ),
                 analyses.model_id
             ),
-            0
+            (SELECT count(*) FROM models WHERE models.active_at IS NOT NULL)
         ) AS model_rank
     FROM analyses
     WHERE analyses.state IN ('succeeded', 'failed', 'discarded')
