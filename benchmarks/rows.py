@@ -199,7 +199,7 @@ def _rates(url: str, empty_url: str, rounds: int) -> tuple[float, float]:
             for each, store in order if number % 2 else reversed(order):
                 began = time.perf_counter()
                 for _ in range(_RESULTS):
-                    claim = store.claim(request_for(MODELS[0], f"new/{uuid.uuid4()}.wav", _SEGMENTS))
+                    claim = store.claim(request_for(MODELS[1], f"new/{uuid.uuid4()}.wav", _SEGMENTS))
                     assert isinstance(claim, Claimed), claim
                     assert store.complete(claim, result)
                 if number:  # the first round prepares the statements

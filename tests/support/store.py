@@ -81,6 +81,11 @@ def model_facts(**changes: Any) -> ModelFacts:
     return replace(facts, **changes)
 
 
+def label(model: ModelFacts) -> str:
+    """Return name@version. A job with it is answered by this model, whichever model is active."""
+    return f"{model.name}@{model.version}"
+
+
 def a_job(**changes: Any) -> Job:
     """Return a job for s3://recordings/a.wav with a random id, with ``changes``."""
     fields: dict[str, Any] = {

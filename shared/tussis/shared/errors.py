@@ -97,6 +97,18 @@ class FailureUnknown(CallerError):
     error_class = "failure_unknown"
 
 
+class ModelUnknown(CallerError):
+    """No worker has served a model of this name and version."""
+
+    error_class = "model_unknown"
+
+
+class ActivationRefused(CallerError):
+    """The model is not ready to be the active model."""
+
+    error_class = "activation_refused"
+
+
 class FileUnreadable(CallerError):
     """The local file cannot be read."""
 

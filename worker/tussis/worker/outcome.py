@@ -66,7 +66,7 @@ class HeldElsewhere:
 
 @dataclass(frozen=True)
 class Routed:
-    """Another model analyses the job: its message goes to the queue of that model."""
+    """Another model analyses the job. Its message goes to the queue of that model."""
 
     model: str
     """``name`` or ``name@version``."""

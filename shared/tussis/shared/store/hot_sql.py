@@ -29,7 +29,9 @@ _SUCCEEDED = _quoted([AnalysisState.SUCCEEDED])
 _BEFORE_SUCCEEDED = _quoted(from_states(AnalysisState.SUCCEEDED))
 _ATTEMPT_SUCCEEDED = _quoted([AttemptOutcome.SUCCEEDED])
 
-#: Claims a new analysis for a new job. No row: the store has the job or the analysis already, or not the model.
+#: Claims a new analysis for a new job. No row: the store has the job or the analysis already, or not the model; or the
+#: job names no model, and another one is active. Raises UniqueViolation if another claim of the job was committed since
+#: the statement began: a claim by a worker with another model, which makes another analysis.
 #:
 #: Writes in the order of the locks: recording, then analysis. Of two concurrent claims of one analysis, the second
 #: waits for the lock on the row of the recording and then finds the analysis of the first.
@@ -44,6 +46,16 @@ WITH recording AS (
         %(size_bytes)s::bigint,
         %(metadata)s::jsonb
     WHERE NOT EXISTS (SELECT FROM jobs WHERE jobs.job_id = %(job_id)s::uuid)
+        AND (
+            %(names_model)s
+            OR %(model_sha256)s::text = (
+                SELECT models.sha256
+                FROM models
+                WHERE models.active_at IS NOT NULL
+                ORDER BY models.active_at DESC, models.id DESC
+                LIMIT 1
+            )
+        )
     ON CONFLICT (bucket, key, etag) DO UPDATE SET
         version_id = coalesce(excluded.version_id, recordings.version_id),
         size_bytes = coalesce(excluded.size_bytes, recordings.size_bytes),
@@ -95,7 +107,6 @@ job AS (
     INSERT INTO jobs (analysis_id, job_id, enqueued_at)
     SELECT analysis.id, %(job_id)s::uuid, %(enqueued_at)s::timestamptz
     FROM analysis
-    ON CONFLICT (job_id) DO UPDATE SET analysis_id = excluded.analysis_id, enqueued_at = excluded.enqueued_at
 )
 SELECT id, created_at FROM analysis
 """

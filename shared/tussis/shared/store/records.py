@@ -216,6 +216,14 @@ class Held:
 
 
 @dataclass(frozen=True)
+class NotActive:
+    """The job names no model, and another model than the worker's is the active one. Nothing was written."""
+
+    active: str
+    """name@version"""
+
+
+@dataclass(frozen=True)
 class Exhausted:
     """The last permitted attempt vanished, and the claim made the analysis the failure ``worker_crashed``."""
 
@@ -355,6 +363,50 @@ class Counts:
     @property
     def failed(self) -> int:
         return sum(self.failures.values())
+
+
+@dataclass(frozen=True)
+class ActiveModel:
+    """The model that answers the jobs that name none: name@version, and since when.
+
+    ``explicit``: `tussis models activate` chose it. Otherwise it is the newest one that workers serve.
+    """
+
+    model: str
+    explicit: bool
+    since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """A model that a worker has served. ``model`` and ``parent`` are name@version.
+
+    ``served``: a worker serves it now. ``active_at`` is the time at which it last became active, also without an
+    activation; ``activated_at``, ``activated_by`` and ``forced`` are those of its last activation.
+    """
+
+    model: str
+    active: bool
+    served: bool
+    results: int
+    profile: str
+    threshold: float
+    parent: str | None
+    first_seen_at: datetime
+    last_served_at: datetime | None
+    active_at: datetime | None
+    activated_at: datetime | None
+    activated_by: str | None
+    forced: bool | None
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The activation of a model. ``before``: the model that was active. ``skipped``: what --force skipped."""
+
+    model: str
+    before: str | None
+    skipped: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

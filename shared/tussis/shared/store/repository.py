@@ -9,26 +9,41 @@ docstring, the transient errors :class:`DatabaseUnavailable` and :class:`Databas
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import Engine, Row, func, inspect, select, table
+from sqlalchemy import Connection, Engine, Row, func, inspect, select, table
 from sqlalchemy import column as sql_column
 
-from tussis.shared.errors import SchemaMismatch
+from tussis.shared.errors import DatabaseFault, SchemaMismatch
 from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
 from tussis.shared.states import AttemptOutcome
-from tussis.shared.store import claims, endings, exports, failures, leases, progress, queries, refusals, served_models
+from tussis.shared.store import (
+    active_models,
+    claims,
+    endings,
+    exports,
+    failures,
+    leases,
+    progress,
+    queries,
+    refusals,
+    served_models,
+)
 from tussis.shared.store import drift as drift_queries
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
 from tussis.shared.store.drift import Group, Span
 from tussis.shared.store.export_columns import ExportRows
 from tussis.shared.store.exports import EventToExtract
 from tussis.shared.store.faults import database_errors
+from tussis.shared.store.identities import JobTaken
 from tussis.shared.store.known import AnalysisCriteria, Deleted, Known, known
 from tussis.shared.store.records import (
+    Activation,
+    ActiveModel,
     Analysis,
     Attempt,
     BagProgress,
@@ -41,16 +56,23 @@ from tussis.shared.store.records import (
     Held,
     JobAnswer,
     ModelFacts,
+    NotActive,
     RefusalRequest,
     Result,
     ResultFilter,
     Segment,
+    ServedModel,
     Settled,
 )
 from tussis.shared.store.schema import SCHEMA_REVISION, VERSION_TABLE
 from tussis.shared.store.server import check_server
 from tussis.shared.store.software import Software
 from tussis.shared.uris import ObjectAddress
+
+T = TypeVar("T")
+
+#: Tries of a transaction while other workers claim its job. Each of them makes progress, so one is enough in practice.
+_TRIES = 5
 
 
 class Store:
@@ -115,16 +137,58 @@ class Store:
     # --- changes ---
 
     def register_model(self, facts: ModelFacts) -> int:
-        """Register the model; returns its id. Raises as :func:`tussis.shared.store.served_models.register_model`."""
+        """Register the model, which a worker serves now; returns its id.
+
+        Raises as :func:`tussis.shared.store.served_models.register_model`.
+        """
+        with database_errors(self.place):
+            with self._engine.begin() as connection:
+                model_id = served_models.register_model(connection, facts)
+            self._served(model_id)
+            return model_id
+
+    def report_served(self, facts: ModelFacts) -> ActiveModel | None:
+        """Store that a worker serves the model now, if the model is registered; returns the active model."""
+        with database_errors(self.place):
+            with self._engine.connect() as connection:
+                model_id = served_models.find_model(connection, facts)
+            if model_id is not None:
+                self._served(model_id)
+        return self.active_model()
+
+    def _served(self, model_id: int) -> None:
+        # Two transactions: the second one waits for a lock, and must not hold the row of the model meanwhile.
+        with self._engine.begin() as connection:
+            active_models.report_served(connection, model_id)
+        with self._engine.begin() as connection:
+            active_models.take_over(connection, model_id)
+
+    def report_left(self, facts: ModelFacts) -> None:
+        """Store that a worker of the model ends. Its other workers report it again within seconds."""
         with database_errors(self.place), self._engine.begin() as connection:
-            return served_models.register_model(connection, facts)
+            active_models.report_left(connection, facts)
+
+    def activate(self, model: str, *, activated_by: str, force: bool = False) -> Activation:
+        """Make ``name@version`` the active model. Raises as :func:`tussis.shared.store.active_models.activate`."""
+        with database_errors(self.place), self._engine.begin() as connection:
+            return active_models.activate(connection, model, activated_by=activated_by, force=force)
 
     def known_models(self) -> list[str]:
         """``name@version`` of every model that a worker has served."""
         with database_errors(self.place), self._engine.connect() as connection:
             return served_models.known_models(connection)
 
-    def claim(self, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held:
+    def active_model(self) -> ActiveModel | None:
+        """The model that answers the jobs that name none; None before a worker has registered a model."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return active_models.active_model(connection)
+
+    def models(self) -> list[ServedModel]:
+        """Every model that a worker has served, the active one first."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return active_models.models(connection)
+
+    def claim(self, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held | NotActive:
         """Claim the analysis of the request, or return why it cannot be claimed.
 
         A running analysis whose lease has expired is taken over, and its attempt ends as vanished. A repeated request
@@ -133,8 +197,7 @@ class Store:
         with database_errors(self.place):
             if (first := claims.claim_first(self._engine, request)) is not None:
                 return first
-            with self._engine.begin() as connection:
-                return claims.claim(connection, request)
+            return self._unless_taken(lambda connection: claims.claim(connection, request))
 
     def renew_leases(self, tokens: Sequence[uuid.UUID], lease_s: float) -> int:
         """Renew the leases of these attempts to ``lease_s`` seconds from now; returns the number renewed."""
@@ -196,14 +259,23 @@ class Store:
         with database_errors(self.place), self._engine.begin() as connection:
             return endings.release(connection, claimed, outcome, error_class, message, timings_ms)
 
-    def refuse(self, request: RefusalRequest) -> int | Held:
+    def refuse(self, request: RefusalRequest) -> int | Held | NotActive:
         """Fail a job without a claim; returns the id of its analysis, or :class:`Held` while another attempt holds it.
+
+        Returns :class:`NotActive` if the job names no model, and another one than that of the request is active.
 
         A repeated message makes one row. An analysis that an earlier attempt at this job left open becomes the failure.
         A succeeded analysis does not change.
         """
-        with database_errors(self.place), self._engine.begin() as connection:
-            return refusals.refuse(connection, request)
+        with database_errors(self.place):
+            return self._unless_taken(lambda connection: refusals.refuse(connection, request))
+
+    def _unless_taken(self, decide: Callable[[Connection], T]) -> T:
+        """Run the transaction. Repeat it if another worker gave the job an analysis meanwhile."""
+        for _ in range(_TRIES):
+            with suppress(JobTaken), self._engine.begin() as connection:
+                return decide(connection)
+        raise DatabaseFault(f"other workers claimed the job during each of {_TRIES} tries")
 
     def dead_letter(
         self, raw: str, job_id: str | None, error_class: str, message: str, *, ended_job: bool = False

@@ -144,6 +144,19 @@ models = Table(
         server_default=func.now(),
         comment="time at which a worker first started with this model",
     ),
+    Column(
+        "last_served_at",
+        _Time,
+        comment=(
+            "time of the last report of a worker that serves this model; 60 s before its end if the last worker ended "
+            "in order; null: none since revision 0009"
+        ),
+    ),
+    Column(
+        "active_at",
+        _Time,
+        comment="time at which the model last became the active model; the latest one is active; null: never",
+    ),
     UniqueConstraint("sha256"),
     UniqueConstraint("name", "version"),
     CheckConstraint("sha256 ~ '^[0-9a-f]{64}$'", name="sha256"),
@@ -193,6 +206,23 @@ software = Table(
         "One row for each combination of software and processor that made a result or a failure. Rows are never "
         "changed or deleted."
     ),
+)
+
+model_activations = Table(
+    "model_activations",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="primary key"),
+    Column("model_id", BigInteger, ForeignKey(models.c.id), nullable=False, comment="models.id"),
+    Column(
+        "activated_at",
+        _Time,
+        nullable=False,
+        server_default=func.now(),
+        comment="time at which the model was activated",
+    ),
+    Column("activated_by", Text, nullable=False, comment="who activated it: user@host, or the text of --by"),
+    Column("forced", Boolean, nullable=False, comment="true if --force skipped a check"),
+    comment="One row for each time that tussis models activate chose the active model. The newest row counts.",
 )
 
 analyses = Table(

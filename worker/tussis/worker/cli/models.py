@@ -11,6 +11,7 @@ import click
 from tussis.shared.errors import NotInstalled, OutputUnwritable
 from tussis.shared.installation import pip_line
 from tussis.shared.text import printable, probability
+from tussis.worker.cli.models_active import activate, list_models
 from tussis.worker.cli.models_compare import compare
 from tussis.worker.cli.models_quantize import quantize
 from tussis.worker.cli.models_verify import verify
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """Describe, check, export, verify, quantise and compare models.
+    """Describe, check, export, verify, quantise, compare and activate models.
 
     A model is an ONNX file and a manifest beside it, for example cough.onnx and cough.json. The manifest identifies the
     file (name, version, sha256) and has the preprocessing profile and the threshold. A worker does not start without
@@ -225,5 +226,5 @@ def _line(what: str, value: str) -> None:
     click.echo(f"  {what:<11} {printable(value)}")
 
 
-for _command in (verify, quantize, compare):
+for _command in (activate, list_models, verify, quantize, compare):
     models.add_command(_command)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import redis
 
     from tussis.shared.depth import Depth
-    from tussis.shared.store.records import Counts
+    from tussis.shared.store.records import ActiveModel, Counts
 
 #: Seconds since its last update after which a worker is no longer listed.
 _SILENT_S = 15.0
@@ -73,12 +73,15 @@ def status(as_json: bool) -> None:
     try:
         store.verify_schema()
         counts = store.counts()
+        active = store.active_model()
     finally:
         store.close()
     if as_json:
-        click.echo(json.dumps(_as_json(depth, workers, counts) | {"broker_risks": risks}))
+        click.echo(json.dumps(_as_json(depth, workers, counts, active) | {"broker_risks": risks}))
         return
     _print(depth, workers, counts)
+    for line in _about_models(workers, active, depth.total_waiting):
+        console().print(line)
     for risk in risks:
         click.echo(f"broker: {risk}")
 
@@ -106,7 +109,32 @@ def unserved_queues(depth: Depth, workers: list[WorkerEntry]) -> list[str]:
     return [queue for queue in full if not any(worker.takes(queue) for worker in workers)]
 
 
-def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> dict[str, Any]:
+def _about_models(workers: list[WorkerEntry], active: ActiveModel | None, waiting: int) -> list[str]:
+    """Lines about the active model, for a deployment in which it was chosen or several models are served."""
+    if active is None:
+        return []
+    model = plain(active.model)
+    others = [entry for entry in workers if entry.ready and entry.model != active.model]
+    served = any(entry.model == active.model for entry in workers)
+    lines = []
+    if active.explicit or others:
+        how = "activated" if active.explicit else "the newest model that workers serve, active since"
+        lines.append(f"active model {model} ({how} {active.since:%Y-%m-%d %H:%M:%S} UTC)")
+    lines += [
+        f"[yellow]{plain(entry.worker)} serves {plain(entry.model)}, active is {model}:[/yellow] it answers only jobs "
+        "that name its model"
+        for entry in others
+    ]
+    if not served and (active.explicit or others):
+        lines.append(
+            f"[yellow]no live worker serves the active model {model}:[/yellow] jobs that name no model wait for it "
+            f"({waiting:,} messages wait in all). Start a worker with it, or run `tussis models activate` with another "
+            "model"
+        )
+    return lines
+
+
+def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts, active: ActiveModel | None) -> dict[str, Any]:
     return {
         "waiting": depth.waiting,
         "waiting_total": depth.total_waiting,
@@ -122,6 +150,14 @@ def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> dict[s
         "running": counts.running,
         "waiting_for_retry": counts.waiting,
         "dead_letters": counts.dead_letters,
+        "active_model": None
+        if active is None
+        else {
+            "model": active.model,
+            "explicit": active.explicit,
+            "since": active.since.isoformat(),
+            "workers": sum(entry.model == active.model for entry in workers),
+        },
     }
 
 

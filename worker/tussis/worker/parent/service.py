@@ -20,6 +20,7 @@ from tussis.shared.errors import SettingsInvalid
 from tussis.shared.queues import Device, ServedModel
 from tussis.shared.s3 import s3_client
 from tussis.shared.settings import Settings
+from tussis.shared.store.records import ModelFacts
 from tussis.worker import logs, standard_error
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.source import resolve_model
@@ -55,7 +56,7 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
     name = f"{device.value}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     run_dir = _new_run_dir(settings, name)
     try:
-        model, serves = _find_model(settings)
+        model, facts = _find_model(settings)
         children = settings.concurrency
         cores = available_cores()
         metered = settings.metrics_port is not None
@@ -63,11 +64,12 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
         threads = max(1, cores // children)
         choice = _choose(settings, model, threads) if on is None else None
         remote = on is not None
+        serves = ServedModel(facts.name, facts.version)
         setup = ChildSetup(settings, device, name, model, threads, run_dir, meter, choice, remote, serves)
         exposition = Exposition(setup) if metered else None
         host = None if on is None else _device_host(setup, on, exposition)
-        leases = Leases(settings, run_dir, serves)
-        housekeeper = Housekeeper(setup, exposition, host, leases.hand_back)
+        leases = Leases(settings, run_dir, facts)
+        housekeeper = Housekeeper(setup, exposition, host, leases.hand_back, leases.active_model)
         try:
             if host is not None:
                 # The device process loads while the children start. It is not one of them.
@@ -100,10 +102,9 @@ def _new_run_dir(settings: Settings, worker: str) -> RunDir:
     return run_dir
 
 
-def _find_model(settings: Settings) -> tuple[Path, ServedModel]:
+def _find_model(settings: Settings) -> tuple[Path, ModelFacts]:
     model = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
-    manifest = read_manifest(model)
-    return model, ServedModel(manifest.name, manifest.version)
+    return model, child.facts_of(read_manifest(model))
 
 
 def _choose(settings: Settings, model: Path, threads: int) -> Choice | None:

@@ -19,7 +19,7 @@ from tussis.shared.settings import Settings
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
-from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.detector.manifest import Manifest, read_manifest
 from tussis.worker.detector.tuning.choice import open_chosen
 from tussis.worker.detector.tuning.graph_cache import Choice
 from tussis.worker.device.scorer import DeviceScorer
@@ -105,16 +105,7 @@ def make_context(setup: ChildSetup) -> WorkerContext:
         direct=settings.database_direct,
     )
     store.verify_schema()
-    manifest = scorer.manifest
-    facts = ModelFacts(
-        name=manifest.name,
-        version=manifest.version,
-        sha256=manifest.sha256,
-        profile=manifest.profile,
-        threshold=manifest.threshold,
-        provenance=manifest.provenance,
-        parent=manifest.parent,
-    )
+    facts = facts_of(scorer.manifest)
     # This finds a conflict at the start. The number of the model is not kept: the claim looks it up.
     store.register_model(facts)
     url = settings.need_broker()
@@ -129,6 +120,19 @@ def make_context(setup: ChildSetup) -> WorkerContext:
         device=setup.device,
         run_dir=setup.run_dir,
         meter=setup.meter,
+    )
+
+
+def facts_of(manifest: Manifest) -> ModelFacts:
+    """What the store has about a model."""
+    return ModelFacts(
+        name=manifest.name,
+        version=manifest.version,
+        sha256=manifest.sha256,
+        profile=manifest.profile,
+        threshold=manifest.threshold,
+        provenance=manifest.provenance,
+        parent=manifest.parent,
     )
 
 

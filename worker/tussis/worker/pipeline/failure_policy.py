@@ -36,7 +36,7 @@ from tussis.shared.store import records
 from tussis.shared.store.records import Claimed
 from tussis.worker import logs
 from tussis.worker.audio.libraries import libraries_of
-from tussis.worker.outcome import Deferred, Failed, HandedBack, HeldElsewhere, Outcome, Stopping, Superseded
+from tussis.worker.outcome import Deferred, Failed, HandedBack, HeldElsewhere, Outcome, Routed, Stopping, Superseded
 from tussis.worker.pipeline import backoff
 from tussis.worker.pipeline.context import WorkerContext
 from tussis.worker.pipeline.software import software_of
@@ -226,7 +226,13 @@ def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stage
         device=context.device.value,
     )
     answer = retry_while_unavailable(context, lambda: context.store.refuse(refusal))
-    return held_elsewhere(answer) if isinstance(answer, records.Held) else Failed(answer, error.error_class)
+    match answer:
+        case records.Held():
+            return held_elsewhere(answer)
+        case records.NotActive():
+            return Routed(answer.active)
+        case analysis_id:
+            return Failed(analysis_id, error.error_class)
 
 
 def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: Exception) -> Outcome:

@@ -112,8 +112,10 @@ def _claim_request(job: Job, context: WorkerContext, rules: JobRules, version: O
     )
 
 
-def _no_claim(answer: records.Settled | records.Exhausted | records.Held) -> Outcome:
+def _no_claim(answer: records.Settled | records.Exhausted | records.Held | records.NotActive) -> Outcome:
     match answer:
+        case records.NotActive():
+            return Routed(answer.active)
         case records.Exhausted():
             return Failed(answer.analysis_id, WorkerCrashed.error_class)
         case records.Held():

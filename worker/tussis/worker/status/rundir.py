@@ -192,6 +192,21 @@ class RunDir:
         with suppress(OSError):
             _write(self.path / "parent", json.dumps(asdict(status)))
 
+    def note_active(self, text: str | None) -> None:
+        """Record that another model than that of this worker is active. None: it is the same. Raises nothing."""
+        with suppress(OSError):
+            if text is None:
+                (self.path / "active").unlink(missing_ok=True)
+            else:
+                _write(self.path / "active", text)
+
+    def not_active(self) -> str:
+        """The text of :meth:`note_active`, or an empty text."""
+        try:
+            return (self.path / "active").read_text()
+        except FileNotFoundError:
+            return ""
+
     def last_beat(self) -> Beat | None:
         """The last beat. None before the first one."""
         try:
