@@ -10,9 +10,9 @@ import pytest
 
 from tussis.shared.errors import AnswersInvalid, LabelsInvalid, ObjectMissing
 from tussis.shared.s3 import ListedObject
-from tussis.worker.audit import sources
-from tussis.worker.audit.matching import names_of
-from tussis.worker.audit.sources import expand
+from tussis.worker.cli import sources
+from tussis.worker.cli.sources import expand
+from tussis.worker.evaluation.matching import names_of
 
 KEYS = ["a.wav", "a.wav.bak", "b/c.wav", "b/d.wav", "e.wav"]
 

@@ -11,7 +11,8 @@ from tussis.shared.dsp.profiles import LEGACY, TRAINING
 from tussis.shared.errors import StorageCredentials, StorageUnavailable
 from tussis.worker.audit.answers import Refusal
 from tussis.worker.audit.audit import Audit, run
-from tussis.worker.audit.summary import Limits, MostFlips, shifts_of, summarise
+from tussis.worker.audit.summary import Limits, shifts_of, summarise
+from tussis.worker.evaluation.flips import MostFlips
 
 
 def test_shifts_are_absolute_and_flips_have_a_direction() -> None:

@@ -21,11 +21,11 @@ from tussis.shared.errors import InferenceFailed
 from tussis.shared.settings import load_settings
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest, write_manifest
+from tussis.worker.evaluation.flips import MostFlips
 from tussis.worker.modelling import comparison, timing
 from tussis.worker.modelling.comparison import (
     Answer,
     ComparedModel,
-    MostFlips,
     Pair,
     Refusal,
     answers_of,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -14,8 +12,7 @@ from tussis.worker.audit.answers import Answer
 from tussis.worker.audit.attribution import Effect
 from tussis.worker.audit.audit import Audit
 from tussis.worker.audit.variants import Factor, differences
-
-_FLIPS: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
+from tussis.worker.evaluation.flips import MostFlips
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,31 +143,6 @@ def _factors(audit: Audit, profile: str) -> tuple[FactorSummary, ...]:
 
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if values else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class MostFlips:
-    """The most decisions that may flip: a number, or a share of the compared recordings."""
-
-    count: float
-    is_percent: bool
-
-    @classmethod
-    def parse(cls, text: str) -> MostFlips:
-        """``5`` or ``0.5%``. Raises ValueError."""
-        found = _FLIPS.fullmatch(text.strip())
-        if not found or (not found[2] and "." in found[1]) or (found[2] and float(found[1]) > 100):
-            raise ValueError(
-                f"{text!r} is neither a number of recordings nor a percentage: write for example 5 or 0.5%"
-            )
-        return cls(float(found[1]), bool(found[2]))
-
-    def admits(self, flips: int, recordings: int) -> bool:
-        """Whether this many flips are within the limit."""
-        return 100 * flips <= self.count * recordings if self.is_percent else flips <= self.count
-
-    def __str__(self) -> str:
-        return f"{self.count:g} %" if self.is_percent else f"{self.count:g}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tussis.shared.dsp.profiles import Profile
     from tussis.worker.audit.audit import Audit
     from tussis.worker.audit.findings import Findings
-    from tussis.worker.audit.summary import MostFlips
     from tussis.worker.audit.tables import Listing
+    from tussis.worker.evaluation.flips import MostFlips
 
 #: Recordings in the printed table; ``--json`` and ``--html`` have more.
 _WORST = 10
@@ -38,7 +38,7 @@ def _profiles(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 def _most_flips(ctx: click.Context, param: click.Parameter, value: str | None) -> MostFlips | None:
     if value is None:
         return None
-    from tussis.worker.audit.summary import MostFlips
+    from tussis.worker.evaluation.flips import MostFlips
 
     try:
         return MostFlips.parse(value)
@@ -161,7 +161,7 @@ def _run(
     from tussis.shared.s3 import s3_client
     from tussis.shared.settings import load_settings
     from tussis.worker.audit.audit import Plan, others_of, run
-    from tussis.worker.audit.sources import expand
+    from tussis.worker.cli.sources import expand
     from tussis.worker.detector.detector import Detector
     from tussis.worker.detector.shipped import default_model
     from tussis.worker.detector.source import resolve_model
@@ -194,7 +194,7 @@ def _findings(audit: Audit, limits: Any, labels: Any, answers: Any) -> Findings:
     from tussis.shared.errors import AnswersInvalid, LabelsInvalid
     from tussis.worker.audit import against, labelled
     from tussis.worker.audit.findings import Findings
-    from tussis.worker.audit.matching import names_of
+    from tussis.worker.evaluation.matching import names_of
 
     sources = [one.source for one in audit.recordings] + [source for source, _ in audit.failures]
     told = compared = None

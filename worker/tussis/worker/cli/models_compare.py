@@ -15,13 +15,14 @@ from tussis.worker.cli.models_compare_output import Comparison, Side
 from tussis.worker.cli.models_recordings import Recordings
 
 if TYPE_CHECKING:
+    from tussis.worker.evaluation.flips import MostFlips
     from tussis.worker.evaluation.labels import Label
-    from tussis.worker.modelling.comparison import MostFlips, Pair
+    from tussis.worker.modelling.comparison import Pair
     from tussis.worker.modelling.labelled import Labelled
 
 
 def _most_flips(ctx: click.Context, param: click.Parameter, value: str | None) -> MostFlips | None:
-    from tussis.worker.modelling.comparison import MostFlips
+    from tussis.worker.evaluation.flips import MostFlips
 
     try:
         return None if value is None else MostFlips.parse(value)

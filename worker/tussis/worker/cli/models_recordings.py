@@ -32,7 +32,7 @@ class Recordings:
             TooFewRecordings: the arguments name no recording.
             OperatorError: the deployment is wrong, so that every recording would fail.
         """
-        from tussis.worker.audit.sources import expand
+        from tussis.worker.cli.sources import expand
 
         found = list(expand(self._sources, self._analyzer.client))
         if not found:

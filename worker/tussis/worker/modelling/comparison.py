@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -22,8 +20,6 @@ from tussis.worker.detector.detector import Detector
 from tussis.worker.modelling.quantization.gate import upper_limit
 from tussis.worker.pipeline.prepare import batch_of_one, read_recording, whole_mask
 from tussis.worker.pipeline.scored import ScoredBags
-
-_FLIPS: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(%?)")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,28 +217,3 @@ class _Run:
         probability = self.scored.bag_probability[self.scored.highest]
         decision = probability > self.model.detector.manifest.threshold
         return Answer(probability, decision, np.array(self.scored.probability))
-
-
-@dataclass(frozen=True, slots=True)
-class MostFlips:
-    """The most decisions that may flip: a number, or a share of the compared recordings."""
-
-    count: Decimal
-    is_percent: bool
-
-    @classmethod
-    def parse(cls, text: str) -> MostFlips:
-        """``5`` or ``0.5%``. Raises ValueError."""
-        found = _FLIPS.fullmatch(text.strip())
-        if not found or (not found[2] and "." in found[1]) or (found[2] and float(found[1]) > 100):
-            raise ValueError(
-                f"{text!r} is neither a number of recordings nor a percentage: write for example 5 or 0.5%"
-            )
-        return cls(Decimal(found[1]), bool(found[2]))
-
-    def admits(self, flips: int, recordings: int) -> bool:
-        """Whether this many flips are within the limit."""
-        return 100 * flips <= self.count * recordings if self.is_percent else flips <= self.count
-
-    def __str__(self) -> str:
-        return f"{self.count} %" if self.is_percent else str(self.count)
