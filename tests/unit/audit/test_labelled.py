@@ -102,3 +102,30 @@ def test_events_are_counted_in_recordings_without_a_cough(tiny_model: Path) -> N
     assert legacy.false_events_per_hour.value == 0.0
     assert legacy.found is not None
     assert legacy.found.value == 0.0
+
+
+def test_the_f1_of_events_is_that_of_the_labelled_bouts(tiny_model: Path) -> None:
+    """The event starts at 2.0 s. One recording has a bout there, one has it elsewhere, one has unknown times."""
+    audit = Audit(plan_of(tiny_model, LEGACY))
+    loud, still = [0.1, 0.9, 0.9, 0.9, 0.9, 0.1, 0.1], [0.1] * 7
+    audit.recordings = [
+        a_recording(
+            name,
+            an_answer(0.5, segments=loud, duration_s=9.0),
+            legacy=an_answer(0.5, segments=still, duration_s=9.0),
+        )
+        for name in ("c1", "c2", "c3", "b1")
+    ]
+    labels = {"c1": True, "c2": True, "c3": True, "b1": False}
+    # The second bout of c1 starts after the 5 s that are analysed.
+    coughs = {"c1": [(2.4, 2.9), (7.0, 8.0)], "c2": [(0.1, 0.5)]}
+
+    own, legacy = compare(audit, labels, 0, coughs).profiles
+
+    # c1, c2 and b1 have an event each, and two bouts are known: at 0.5 s one pair, at 0.25 s none.
+    assert own.event_f1 is not None
+    assert [one.value for one in own.event_f1] == [0.0, pytest.approx(2 * 1 / (3 + 2))]
+    assert legacy.event_f1 is not None
+    assert [one.value for one in legacy.event_f1] == [0.0, 0.0]
+    assert compare(audit, labels, 0).profiles[0].event_f1 is None
+    assert compare(audit, {"b1": False}, 0, {}).profiles[0].event_f1 is None

@@ -13,6 +13,8 @@ from tussis.shared.dsp.constants import HOP_SECONDS
 from tussis.shared.events import CoughEvent, find_events
 from tussis.worker.audit.answers import Answer
 from tussis.worker.audit.audit import Audit, AuditedRecording
+from tussis.worker.evaluation.events import bouts_of, compared, quality
+from tussis.worker.evaluation.labels import Span
 from tussis.worker.evaluation.measures import Floats, Interval, Truth, auroc, auroc_interval, rate, share
 
 _DRAWS: Final = 2_000
@@ -30,6 +32,8 @@ class ProfileMeasures:
     """Share of right decisions at the threshold of the model."""
     false_events_per_hour: Interval | None
     """Cough events in an hour of recordings without a cough. None without such recordings."""
+    event_f1: tuple[Interval, ...] | None
+    """F1 of the cough events for each of ``evaluation.events.TOLERANCES_S``. None without labelled bouts."""
     found: Interval | None
     """Share of the recordings with a cough that have a cough event. None without such recordings."""
     lag: Interval | None
@@ -59,8 +63,15 @@ class Labelled:
         return self.best is not None and all(lag is not None and lag.low > 0 for lag in lags)
 
 
-def compare(audit: Audit, labels: Mapping[str, bool], unmatched: int) -> Labelled:
-    """Compare. ``labels``: source of a recording -> whether it has a cough. ``unmatched``: other labels."""
+def compare(
+    audit: Audit, labels: Mapping[str, bool], unmatched: int, coughs: Mapping[str, Sequence[Span]] | None = None
+) -> Labelled:
+    """Compare the answers with labels.
+
+    ``labels``: source of a recording -> whether it has a cough. ``unmatched``: the number of other labels. ``coughs``:
+    source -> the start and end of each cough in seconds. A recording with a cough that is not in it has no part in
+    the F1 of the events.
+    """
     labelled = [one for one in audit.recordings if one.source in labels]
     common = [one for one in labelled if all(isinstance(answer, Answer) for answer in one.others.values())]
     truth = np.array([labels[one.source] for one in common], bool)
@@ -68,13 +79,14 @@ def compare(audit: Audit, labels: Mapping[str, bool], unmatched: int) -> Labelle
     names = [profile.name for profile in audit.profiles]
     answers = {name: [_answer(one, name) for one in common] for name in names}
     best = _best(truth, answers, audit.threshold)
+    bouts = None if coughs is None else [_bouts(one.source, labels, coughs) for one in common]
     return Labelled(
         recordings=len(common),
         coughs=int(truth.sum()),
         left_out=len(labelled) - len(common) + failed,
         unmatched=unmatched,
         profiles=tuple(
-            _measures(name, truth, answers, audit.threshold, None if name == best else best) for name in names
+            _measures(name, truth, answers, audit.threshold, None if name == best else best, bouts) for name in names
         )
         if common
         else (),
@@ -95,8 +107,20 @@ def _best(truth: Truth, answers: Mapping[str, Sequence[Answer]], threshold: floa
     return max(scores, key=lambda name: (auroc(truth, scores[name]), _accuracy(truth, scores[name], threshold).value))
 
 
+def _bouts(source: str, labels: Mapping[str, bool], coughs: Mapping[str, Sequence[Span]]) -> tuple[Span, ...] | None:
+    """The labelled bouts of a recording. None if it has coughs at unknown times."""
+    if source in coughs:
+        return bouts_of(coughs[source])
+    return None if labels[source] else ()
+
+
 def _measures(
-    name: str, truth: Truth, answers: Mapping[str, Sequence[Answer]], threshold: float, best: str | None
+    name: str,
+    truth: Truth,
+    answers: Mapping[str, Sequence[Answer]],
+    threshold: float,
+    best: str | None,
+    bouts: Sequence[tuple[Span, ...] | None] | None,
 ) -> ProfileMeasures:
     scores = _scores(answers[name])
     events = [_events(answer) for answer in answers[name]]
@@ -108,9 +132,24 @@ def _measures(
         auroc=auroc_interval(truth, scores) if both else None,
         accuracy=_accuracy(truth, scores, threshold),
         false_events_per_hour=rate(sum(len(found) for _, found in others), hours) if others else None,
+        event_f1=None if bouts is None else _event_f1(answers[name], events, bouts),
         found=share(np.array([bool(found) for found in events], bool)[truth]) if truth.any() else None,
         lag=None if best is None else _lag(truth, _scores(answers[best]), scores),
     )
+
+
+def _event_f1(
+    answers: Sequence[Answer], events: Sequence[Sequence[CoughEvent]], bouts: Sequence[tuple[Span, ...] | None]
+) -> tuple[Interval, ...] | None:
+    """F1 over the recordings with known bouts. A bout after the analysed part does not count."""
+    found = [
+        compared(
+            [bout for bout in known if bout[0] < _heard_s(answer)], [(event.start_s, event.end_s) for event in each]
+        )
+        for answer, each, known in zip(answers, events, bouts, strict=True)
+        if known is not None
+    ]
+    return quality(found, 1.0).f1_intervals if any(one.bouts for one in found) else None
 
 
 def _scores(answers: Sequence[Answer]) -> Floats:

@@ -14,6 +14,7 @@ from tussis.worker.audit.audit import Audit, AuditedRecording
 from tussis.worker.audit.labelled import Labelled
 from tussis.worker.audit.summary import ProfileSummary
 from tussis.worker.audit.variants import Factor
+from tussis.worker.evaluation.events import TOLERANCES_S
 from tussis.worker.evaluation.measures import Interval
 
 #: Keeps a cause on one line where a page has many columns.
@@ -128,13 +129,19 @@ def labels(labelled: Labelled) -> Listing:
             _interval(one.auroc, 3),
             _interval(one.lag, 3),
             _interval(one.accuracy, 3),
+            *(_interval(interval, 3) for interval in one.event_f1 or ()),
             _interval(one.found, 3),
             _interval(one.false_events_per_hour, 1),
         )
         for one in labelled.profiles
     ]
-    headings = ("profile", "AUROC", "below the best", "accuracy", "coughs with an event", "false events an hour")
-    return Listing("Labels", headings, rows, (1, 2, 3, 4, 5))
+    f1 = [f"event F1 at {tolerance:g} s" for tolerance in TOLERANCES_S] if _has_f1(labelled) else []
+    headings = ("profile", "AUROC", "below the best", "accuracy", *f1, "coughs with an event", "false events an hour")
+    return Listing("Labels", headings, rows, tuple(range(1, len(headings))))
+
+
+def _has_f1(labelled: Labelled) -> bool:
+    return any(one.event_f1 is not None for one in labelled.profiles)
 
 
 def _interval(interval: Interval | None, digits: int) -> str:

@@ -64,6 +64,12 @@ def _most_flips(ctx: click.Context, param: click.Parameter, value: str | None) -
 )
 @click.option("--labels", metavar="CSV", type=click.Path(path_type=Path), help="File with the columns file and label.")
 @click.option(
+    "--events",
+    metavar="CSV",
+    type=click.Path(path_type=Path),
+    help="File with the columns file, start_s and end_s: the coughs. Needs --labels.",
+)
+@click.option(
     "--against",
     metavar="JSONL",
     type=click.Path(path_type=Path),
@@ -90,6 +96,7 @@ def audit(
     profiles: tuple[Profile, ...],
     coverage: str | None,
     labels: Path | None,
+    events: Path | None,
     against: Path | None,
     attribute_above: float,
     max_flips: MostFlips | None,
@@ -105,6 +112,7 @@ def audit(
     database.
 
     With --labels it shows under which profile the answers agree best with the labels: that of the model's training.
+    --events adds the F1 of cough events.
     With --against it shows which profile reproduces the answers of another system.
 
     A recording that cannot be decoded is listed and does not stop the audit. The exit status is 1 if a limit is
@@ -120,13 +128,19 @@ def audit(
     from tussis.shared.errors import TooFewRecordings
     from tussis.worker.audit.foreign import read_answers
     from tussis.worker.audit.summary import Limits
-    from tussis.worker.evaluation.labels import read_labels
+    from tussis.worker.evaluation.labels import read_events, read_labels
     from tussis.worker.local_files import check_output
 
+    if events is not None and labels is None:
+        raise click.UsageError("--events needs --labels")
     if html is not None:
         check_output(html)
     # Read before the model runs, so that a mistake in a file is reported at once.
-    read = (None if labels is None else read_labels(labels), None if against is None else read_answers(against))
+    read = (
+        None if labels is None else read_labels(labels),
+        None if events is None else read_events(events),
+        None if against is None else read_answers(against),
+    )
     done = _run(sources, model, profiles, coverage, attribute_above, all_bags=against is not None)
     findings = _findings(done, Limits(max_flips, max_shift), *read)
     if html is not None:
@@ -190,19 +204,29 @@ def _run(
         return run(plan, found, analyzer.read, lambda _: bar.update(1))
 
 
-def _findings(audit: Audit, limits: Any, labels: Any, answers: Any) -> Findings:
+def _findings(audit: Audit, limits: Any, labels: Any, events: Any, answers: Any) -> Findings:
     from tussis.shared.errors import AnswersInvalid, LabelsInvalid
     from tussis.worker.audit import against, labelled
     from tussis.worker.audit.findings import Findings
+    from tussis.worker.evaluation.evaluation import check_agreement
     from tussis.worker.evaluation.matching import names_of
 
     sources = [one.source for one in audit.recordings] + [source for source, _ in audit.failures]
     told = compared = None
     if labels is not None:
-        by_file = {label.file: label.is_cough for label in labels}
+        by_file = {label.file: label for label in labels}
         names = names_of(sources, by_file, LabelsInvalid)
+        coughs = None
+        if events is not None:
+            coughs = {source: events[name] for source, name in names_of(sources, events, LabelsInvalid).items()}
+            for source, spans in coughs.items():
+                if source in names:
+                    check_agreement(by_file[names[source]], spans)
         told = labelled.compare(
-            audit, {source: by_file[name] for source, name in names.items()}, len(by_file) - len(names)
+            audit,
+            {source: by_file[name].is_cough for source, name in names.items()},
+            len(by_file) - len(names),
+            coughs,
         )
     if answers is not None:
         by_name = {answer.file: answer for answer in answers.answers}

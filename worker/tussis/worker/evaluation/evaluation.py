@@ -148,18 +148,23 @@ def check_columns(labels: Sequence[Label], columns: Sequence[str]) -> None:
             )
 
 
+def check_agreement(label: Label, coughs: Sequence[Span]) -> None:
+    """Raise :class:`LabelsInvalid` if the label of a recording and its events contradict each other."""
+    if bool(coughs) is not label.is_cough:
+        raise LabelsInvalid(
+            f"{shown(label.file)} has the label {'cough' if label.is_cough else 'no-cough'}, and in the file of events "
+            f"{f'{len(coughs)} events' if coughs else 'a line without times'}: correct one of them"
+        )
+
+
 def case_of(label: Label, scored: Scored, coughs: Sequence[Span] | None, pause_s: float = BOUT_PAUSE_S) -> Case:
     """A case. ``coughs``: the labelled coughs of this recording, None if it is not in the file of events.
 
     Raises :class:`LabelsInvalid` if the label and the events contradict each other.
     """
-    if coughs is not None and bool(coughs) is not label.is_cough:
-        raise LabelsInvalid(
-            f"{shown(label.file)} has the label {'cough' if label.is_cough else 'no-cough'}, and in the file of events "
-            f"{f'{len(coughs)} events' if coughs else 'a line without times'}: correct one of them"
-        )
     if coughs is None:
         return Case(label, scored, None if label.is_cough else ())
+    check_agreement(label, coughs)
     bouts = bouts_of(coughs, pause_s)
     inside = tuple(bout for bout in bouts if bout[0] < scored.analyzed_s)
     return Case(label, scored, inside, len(bouts) - len(inside))
