@@ -98,11 +98,14 @@ def full_scale(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return samples.astype(np.float32, copy=False)
 
 
+#: Only glibc has it.
+_MALLOC_TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
 def _give_back_freed_memory() -> None:
     """Let the C library give the memory of freed blocks back to the system. glibc keeps a quarter of a gigabyte."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
-    if trim is not None:
-        trim(0)
+    if _MALLOC_TRIM is not None:
+        _MALLOC_TRIM(0)
 
 
 class Gathered:
