@@ -28,11 +28,11 @@ _OF_RECORDING = ("duration_s", "codec", "container", "rate_hz", "channels", "met
 
 
 def add_model(url: str) -> None:
-    """Add the model cough@1."""
+    """Add the active model cough@1."""
     execute(
         url,
-        "INSERT INTO models (name, version, sha256, profile, threshold, provenance) "
-        "VALUES ('cough', '1', repeat('a', 64), 'documented', 0.61, 'made for a test')",
+        "INSERT INTO models (name, version, sha256, profile, threshold, provenance, active_at) "
+        "VALUES ('cough', '1', repeat('a', 64), 'documented', 0.61, 'made for a test', now())",
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.support.store import a_claim, a_job, a_result, claimed, execute, model_facts
+from tests.support.store import a_claim, a_job, a_result, claimed, execute, label, model_facts
 from tussis.producer.cli import root
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
@@ -27,7 +27,7 @@ def evaluate(store_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def stored(store: Store, model: ModelFacts, key: str, probability: float) -> None:
-    claim = claimed(store.claim(a_claim(a_job(key=key, again=True), model)))
+    claim = claimed(store.claim(a_claim(a_job(key=key, again=True, model=label(model)), model)))
     store.complete(claim, a_result(7, probability, bag_logit=probability * 2 - 1))
 
 
