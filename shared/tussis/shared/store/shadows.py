@@ -131,7 +131,7 @@ pair AS (
         AND analyses.state IN ('succeeded', 'failed', 'discarded')
         AND {POSITION.format(bucket="recordings.bucket", key="recordings.key")} < shadow.share
 ),
-both AS (
+matched AS (
     SELECT * FROM pair WHERE state = 'succeeded' AND other_state = 'succeeded'
 )
 SELECT
@@ -143,19 +143,19 @@ SELECT
     (SELECT count(*) FROM pair WHERE state = 'succeeded') AS chosen,
     (SELECT count(*) FROM pair WHERE state <> 'succeeded') AS active_failed,
     (SELECT count(*) FROM pair WHERE state = 'succeeded' AND other_state IN ('failed', 'discarded')) AS failed,
-    (SELECT count(*) FROM both) AS compared,
-    (SELECT count(*) FROM both WHERE other_decision AND NOT decision) AS to_cough,
-    (SELECT count(*) FROM both WHERE decision AND NOT other_decision) AS to_no_cough,
+    (SELECT count(*) FROM matched) AS compared,
+    (SELECT count(*) FROM matched WHERE other_decision AND NOT decision) AS to_cough,
+    (SELECT count(*) FROM matched WHERE decision AND NOT other_decision) AS to_no_cough,
     measured.*
 FROM shadow
 CROSS JOIN (
     SELECT
-        avg(both.shift) AS mean_shift,
-        percentile_cont(0.95) WITHIN GROUP (ORDER BY both.shift) AS p95_shift,
-        max(both.shift) AS max_shift,
-        percentile_cont(0.5) WITHIN GROUP (ORDER BY both.seconds) AS active_median_s,
-        percentile_cont(0.5) WITHIN GROUP (ORDER BY both.other_seconds) AS median_s
-    FROM both
+        avg(matched.shift) AS mean_shift,
+        percentile_cont(0.95) WITHIN GROUP (ORDER BY matched.shift) AS p95_shift,
+        max(matched.shift) AS max_shift,
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY matched.seconds) AS active_median_s,
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY matched.other_seconds) AS median_s
+    FROM matched
 ) AS measured
 """
 )
