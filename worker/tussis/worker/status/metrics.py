@@ -18,6 +18,8 @@ from tussis.worker.outcome import Outcome, Succeeded
 if TYPE_CHECKING:
     from tussis.shared.messages import Job
 
+#: The outcome of every attempt at a job of the shadow model, so that its failures raise no alarm.
+SHADOW_OUTCOME: Final = "shadow"
 #: Name of the folder with these files, in the run directory.
 FILES: Final = "metrics"
 #: The environment variable from which prometheus-client reads the folder when it is imported.
@@ -109,7 +111,7 @@ class PrometheusMeter:
         self._stages.labels(name).observe(seconds)
 
     def ended(self, outcome: Outcome, *, shadow: bool = False) -> None:
-        name = f"shadow_{outcome_name(outcome)}" if shadow else outcome_name(outcome)
+        name = SHADOW_OUTCOME if shadow else outcome_name(outcome)
         self._jobs.labels(name, known_class(getattr(outcome, "error_class", None))).inc()
         if isinstance(outcome, Succeeded):
             self._audio.inc(outcome.analyzed_s)
