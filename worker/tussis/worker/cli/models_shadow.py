@@ -44,6 +44,8 @@ def shadow(model: str | None, share: float | None, stop: bool, by: str | None) -
 
     if stop == (model is not None) or stop == (share is not None):
         raise click.UsageError("Give either NAME@VERSION and --share, or --stop.")
+    if share is not None and math.isnan(share):
+        raise click.UsageError("--share is not a number.")
     if model is not None:
         name, _, version = model.partition("@")
         if not name or not version:
