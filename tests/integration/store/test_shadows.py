@@ -14,6 +14,7 @@ from tussis.shared.states import AnalysisState
 from tussis.shared.store.known import AnalysisCriteria
 from tussis.shared.store.records import Claimed, FailureFilter, ModelFacts, ResultFilter, Settled
 from tussis.shared.store.repository import Store
+from tussis.shared.uris import ObjectAddress
 
 ONE = model_facts()
 TWO = model_facts(version="2", sha256="b" * 64)
@@ -130,6 +131,7 @@ def test_what_the_shadow_answers_is_shown_nowhere(store: Store, store_url: str) 
     assert list(store.results(ResultFilter())) == listed
     assert list(store.results(ResultFilter(model="cough@2"))) == []
     assert list(store.failures(FailureFilter())) == []
+    assert [one.model for one in store.analyses_of_key(ObjectAddress("recordings", "a.wav"), 10)] == ["cough@1"]
     assert rows(store_url, "SELECT count(*) FROM analyses_newest WHERE shadow") == [(0,)]
     assert rows(store_url, "SELECT count(*) FROM job_answers WHERE model = 'cough@2'") == [(0,)]
     assert store.known("recordings", [("a.wav", "e1")], AnalysisCriteria(model="cough@2")) == {}

@@ -195,10 +195,13 @@ def events_of(connection: Connection, analysis_id: int) -> tuple[CoughEvent, ...
 
 
 def analyses_of_key(connection: Connection, address: ObjectAddress, limit: int) -> tuple[Analysis, ...]:
-    """The analyses of all contents of an object, newest first by ``created_at``, at most ``limit``."""
+    """The analyses of all contents of an object, newest first by ``created_at``, at most ``limit``.
+
+    Those of the shadow model are omitted.
+    """
     rows = connection.execute(
         flat_analyses()
-        .where(recordings.c.bucket == address.bucket, recordings.c.key == address.key)
+        .where(recordings.c.bucket == address.bucket, recordings.c.key == address.key, ~analyses.c.shadow)
         .order_by(analyses.c.created_at.desc(), analyses.c.id.desc())
         .limit(limit)
     )
