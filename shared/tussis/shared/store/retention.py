@@ -158,8 +158,8 @@ def delete_analyses(engine: Engine, before: datetime) -> Iterator[OldAnalyses]:
         yield deleted
 
 
-#: An analysis without a known model or entity tag, or of the shadow model, leaves no tombstone: no sweep counts it as an
-#: answer.
+#: An analysis of the shadow model, or without a known model or entity tag, leaves no tombstone: no sweep counts it as
+#: an answer.
 _DELETE = text(
     f"""
     WITH gone AS (
