@@ -109,6 +109,12 @@ class ActivationRefused(CallerError):
     error_class = "activation_refused"
 
 
+class ShadowRefused(CallerError):
+    """The model cannot be the shadow model now."""
+
+    error_class = "shadow_refused"
+
+
 class FileUnreadable(CallerError):
     """The local file cannot be read."""
 

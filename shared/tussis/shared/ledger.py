@@ -173,11 +173,22 @@ class Ledger:
             finally:
                 self._client.connection_pool.release(connection)
 
-    def close(self, job: Job) -> bool:
-        """Remove a job that has its result or failure. False if it was not open."""
+    def close(self, job: Job, then: Job | None = None) -> bool:
+        """Remove a job that has its result or failure. False if it was not open.
+
+        ``then`` is a job with a model that is opened in the same step. Its message goes into the queue of the model. It
+        is not opened if there are :data:`MOST_MODEL_QUEUES` other queues, or if the ledger holds a later job under the
+        id of ``job``.
+        """
         keys = [LEDGER_KEY, OPEN_KEY, DEFERRED_KEY, FAULTS_KEY, UNSERVED_KEY, *self._sent_keys(job)]
+        arguments = [job.job_id, repr(float(job.enqueued_at))]
+        if then is not None:
+            queue = queue_name(then.device, then.model)
+            keys += [MODEL_QUEUES_KEY, sent_key(queue, then.priority), list_key(queue, then.priority)]
+            *described, _ = _open_args(then)
+            arguments += [*described, envelope(then, queue=queue), queue, str(MOST_MODEL_QUEUES)]
         with broker_errors(self._where):
-            return bool(self._close(keys=keys, args=[job.job_id, repr(float(job.enqueued_at))]))
+            return bool(self._close(keys=keys, args=arguments))
 
     def holds_unreadable(self, job_id: str | bytes, message: object) -> bool:
         """Whether the ledger holds exactly this message (decoded JSON) under the id, and it is no job of that id."""

@@ -53,14 +53,30 @@ end
 # KEYS: ledger, open, deferred, faults, unserved, then every sorted set of sent jobs that may have the job. ARGV: job
 # id, enqueued_at. A late copy of an older message, whose job has its answer, does not close a job that was enqueued
 # later under the same id.
-CLOSE_SCRIPT: Final = f"""{WORKERS_OWN}{_IS_REPLACED}\
+#
+# To open another job in the same step: three more KEYS (model queues, sorted set and list of its model queue) and ARGV
+# (its job id, message, enqueued_at, envelope, model queue, the most model queues).
+CLOSE_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}\
 if is_replaced(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
 redis.call('HDEL', KEYS[4], ARGV[1])
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
-for i = 6, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
-return redis.call('HDEL', KEYS[1], ARGV[1])
+local closed = redis.call('HDEL', KEYS[1], ARGV[1])
+local own = ARGV[3] and #KEYS - 3 or #KEYS
+for i = 6, own do redis.call('ZREM', KEYS[i], ARGV[1]) end
+if not ARGV[3] then return closed end
+local queues, sent, list = unpack(KEYS, own + 1)
+if not redis.call('ZSCORE', queues, ARGV[7]) then
+  if redis.call('ZCARD', queues) >= tonumber(ARGV[8]) then return closed end
+  redis.call('ZADD', queues, now[1] + now[2] / 1000000, ARGV[7])
+end
+if redis.call('HSETNX', KEYS[1], ARGV[3], ARGV[4]) == 1 then
+  redis.call('ZADD', KEYS[2], ARGV[5], ARGV[3])
+  redis.call('ZADD', sent, next_time(sent), ARGV[3])
+  redis.call('LPUSH', list, ARGV[6])
+end
+return closed
 """
 
 # KEYS: ledger, open, deferred, faults, then every sorted set of sent jobs that may have the job. ARGV: job id, message,

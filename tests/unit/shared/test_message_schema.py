@@ -39,6 +39,7 @@ _good: dict[str, st.SearchStrategy[Any]] = {
     "device": st.sampled_from(["any", "cpu", "gpu"]),
     "again": st.booleans(),
     "reopen": st.booleans(),
+    "shadow": st.just(False),
     "metadata": st.dictionaries(_text, _json, max_size=4),
 }
 _required = ("v", "job_id", "bucket", "key", "enqueued_at")

@@ -5,23 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tussis.shared.errors import TussisError
+from tussis.shared.messages import Job
 from tussis.shared.states import AnalysisState
 
 
 @dataclass(frozen=True)
 class Succeeded:
-    """The result is committed. ``analyzed_s``: seconds of audio that were analysed."""
+    """The result is committed. ``analyzed_s``: seconds of audio that were analysed.
+
+    ``shadow`` is the job that is opened in the step that closes this one.
+    """
 
     analysis_id: int
     analyzed_s: float
+    shadow: Job | None = None
 
 
 @dataclass(frozen=True)
 class Settled:
-    """The answer was already stored, through another message. Nothing was done."""
+    """The answer was already stored, through another message. Nothing was done.
+
+    ``shadow`` is the job that is opened in the step that closes this one: an earlier delivery of this message stored
+    the result, and its process died before that step.
+    """
 
     analysis_id: int
     state: AnalysisState
+    shadow: Job | None = None
 
 
 @dataclass(frozen=True)

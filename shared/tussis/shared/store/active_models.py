@@ -19,7 +19,8 @@ from tussis.shared.store.records import Activation, ActiveModel, ModelFacts, Ser
 LIVE_S: Final = 60
 #: Seconds for which the reports of other workers of the same model are not written. Every write makes a row version.
 _REPORT_S: Final = 10
-#: The advisory lock of every change of the active model: the number of the owner's lock, and one.
+#: The advisory lock of every change of the active model and of the shadow model: the number of the owner's lock, and
+#: one.
 _LOCK: Final = 0x747573736974
 
 _ACTIVE = text(
@@ -72,7 +73,7 @@ def take_over(connection: Connection, model_id: int) -> None:
     It waits for a change of the active model, so the transaction must hold no lock on a row of ``models`` before.
     """
     if connection.scalar(_TAKES_OVER, {"model": model_id}):
-        _lock(connection)
+        lock_active(connection)
         # Another transaction may have changed the active model before this one got the lock.
         if connection.scalar(_TAKES_OVER, {"model": model_id}):
             connection.execute(_MAKE_ACTIVE, {"model": model_id})
@@ -166,7 +167,7 @@ def activate(connection: Connection, model: str, *, activated_by: str, force: bo
     it now or it has no result in the store.
     """
     name, _, version = model.partition("@")
-    _lock(connection)
+    lock_active(connection)
     found = connection.execute(_CANDIDATE, {"name": name, "version": version}).one_or_none()
     if found is None:
         known = ", ".join(each.model for each in models(connection)) or "none"
@@ -192,5 +193,6 @@ def _last_served(at: datetime | None) -> str:
     return "none has reported it" if at is None else f"the last report is of {at:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def _lock(connection: Connection) -> None:
+def lock_active(connection: Connection) -> None:
+    """Wait for other changes of the active model and of the shadow model, until the transaction ends."""
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, Engine, select
@@ -39,6 +40,7 @@ from tussis.shared.store.records import (
 )
 from tussis.shared.store.schema import analyses, attempts
 from tussis.shared.store.served_models import model_id_of
+from tussis.shared.store.shadow_sql import SHADOW_MODEL
 from tussis.shared.store.transitions import moment
 
 
@@ -59,15 +61,13 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
             engine,
             CLAIM_FIRST,
             {
-                "bucket": job.bucket,
-                "key": job.key,
+                **_shadow_parameters(request),
                 "etag": request.etag,
                 "version_id": request.version_id,
                 "size_bytes": request.size_bytes,
                 "metadata": json.dumps(dict(job.metadata)),
                 "model_name": request.model.name,
                 "model_version": request.model.version,
-                "model_sha256": request.model.sha256,
                 "profile": request.profile,
                 "profile_overridden": request.profile_overridden,
                 "coverage": request.coverage,
@@ -82,12 +82,34 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
                 "exclusive": request.exclusive,
                 "lease_s": request.lease_s,
                 "names_model": job.model is not None,
+                "shadow": job.shadow,
             },
         )
     except psycopg.errors.UniqueViolation:
         # Another worker has claimed the job since the statement began.
         return None
-    return None if found is None else Claimed(found[0], found[1], request.token, 1)
+    return None if found is None else Claimed(found[0], found[1], request.token, 1, shadow=found[2])
+
+
+def _shadow_parameters(request: ClaimRequest) -> dict[str, Any]:
+    """The parameters of :data:`SHADOW_MODEL`."""
+    job = request.job
+    overridden = request.profile_overridden or request.coverage_overridden
+    return {
+        "bucket": job.bucket,
+        "key": job.key,
+        "model_sha256": request.model.sha256,
+        "may_shadow": job.model is None and not job.again and not overridden,
+    }
+
+
+def _shadow_model(connection: Connection, request: ClaimRequest) -> str | None:
+    """The model that analyses the same content after this request, or None."""
+    parameters = _shadow_parameters(request)
+    if not parameters["may_shadow"]:
+        return None
+    found = connection.exec_driver_sql(SHADOW_MODEL, parameters).scalar_one_or_none()
+    return None if found is None else str(found)
 
 
 def _forced_by(job: Job) -> str:
@@ -99,8 +121,10 @@ def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | 
     job = request.job
     before = mapped(connection, job)
     if before is not None and before.answers:
-        # A redelivery after the commit. Nothing else is read, written or locked, even if the object has changed.
-        return Settled(before.analysis_id, before.state)
+        # A redelivery after the commit. Nothing is written or locked, even if the object has changed. The process may
+        # have ended before it closed the job and opened that of the shadow model.
+        succeeded = before.state is AnalysisState.SUCCEEDED
+        return Settled(before.analysis_id, before.state, _shadow_model(connection, request) if succeeded else None)
     model_id = model_id_of(connection, request.model)
     if (refused := left_to_another(connection, request, before)) is not None:
         return refused
@@ -121,10 +145,17 @@ def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | 
         if before is not None and before.answers:
             return Settled(before.analysis_id, before.state)
     standing = find_identity(connection, identity)
+    if standing is not None and standing.shadow != job.shadow:
+        if job.shadow:
+            # Another job requested the same analysis. It answers it, and this one is not needed.
+            return Settled(standing.id, standing.state)
+        transitions.show_shadow(connection, standing.id)
     answer = _begin(connection, request, identity) if standing is None else _decide(connection, request, standing)
     map_job(connection, job, answer.analysis_id, before)
     if before is not None and before.is_open and before.analysis_id != answer.analysis_id:
         _leave(connection, before, answer.analysis_id)
+    if isinstance(answer, Claimed):
+        return replace(answer, shadow=_shadow_model(connection, request))
     return answer
 
 
@@ -187,6 +218,7 @@ def _begin(connection: Connection, request: ClaimRequest, identity: Identity) ->
             "worker": request.worker,
             "device": request.device,
             "enqueued_at": moment(request.job.enqueued_at),
+            "shadow": request.job.shadow,
         },
     ).one()
     _attempt_begins(connection, request, row.id, 1, exclusive=request.exclusive)

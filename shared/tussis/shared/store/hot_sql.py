@@ -14,6 +14,7 @@ from enum import StrEnum
 from tussis.shared.dsp.constants import MAX_SEGMENTS
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
 from tussis.shared.store.schema import software
+from tussis.shared.store.shadow_sql import SHADOW_MODEL
 
 _SOFTWARE = tuple(column.name for column in software.columns if column.name != "id")
 _SOFTWARE_COLUMNS = ", ".join(_SOFTWARE)
@@ -35,6 +36,8 @@ _ATTEMPT_SUCCEEDED = _quoted([AttemptOutcome.SUCCEEDED])
 #:
 #: Writes in the order of the locks: recording, then analysis. Of two concurrent claims of one analysis, the second
 #: waits for the lock on the row of the recording and then finds the analysis of the first.
+#:
+#: The last column is the shadow model, if it analyses this recording too.
 CLAIM_FIRST = f"""
 WITH recording AS (
     INSERT INTO recordings (bucket, key, etag, version_id, size_bytes, metadata)
@@ -66,7 +69,7 @@ WITH recording AS (
 analysis AS (
     INSERT INTO analyses (
         recording_id, model_id, state, attempts, attempt_token, started_at, profile, profile_overridden, coverage,
-        coverage_overridden, forced_by, job_id, threshold, worker, device, enqueued_at
+        coverage_overridden, forced_by, job_id, threshold, worker, device, enqueued_at, shadow
     )
     SELECT
         recording.id,
@@ -84,7 +87,8 @@ analysis AS (
         %(threshold)s,
         %(worker)s::text,
         %(device)s::text,
-        %(enqueued_at)s::timestamptz
+        %(enqueued_at)s::timestamptz,
+        %(shadow)s
     FROM recording, models
     WHERE models.sha256 = %(model_sha256)s::text
         AND models.name = %(model_name)s::text
@@ -108,7 +112,7 @@ job AS (
     SELECT analysis.id, %(job_id)s::uuid, %(enqueued_at)s::timestamptz
     FROM analysis
 )
-SELECT id, created_at FROM analysis
+SELECT id, created_at, ({SHADOW_MODEL}) AS shadow_model FROM analysis
 """
 
 #: Stores the result of a claim. No row: the claim is not held, and nothing was written.

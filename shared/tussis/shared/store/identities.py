@@ -46,6 +46,7 @@ class Standing:
     first_attempt: int
     error_class: str | None
     enqueued_at: datetime
+    shadow: bool
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ _STANDING = select(
     analyses.c.first_attempt,
     analyses.c.error_class,
     analyses.c.enqueued_at,
+    analyses.c.shadow,
 ).with_for_update()
 _STANDING_BY_ID = _STANDING.where(analyses.c.id == bindparam("analysis"))
 _IS_IDENTITY = and_(

@@ -190,6 +190,7 @@ class Claimed:
 
     ``number`` is the number of the attempt, from 1. ``vanished`` is the number of vanished attempts since the analysis
     was created or last reopened, exclusive or not. If it is above 0, the run of this attempt must be exclusive.
+    ``shadow`` is the model (name@version) that analyses the same content after this analysis has succeeded.
     """
 
     analysis_id: int
@@ -197,14 +198,16 @@ class Claimed:
     token: uuid.UUID
     number: int
     vanished: int = 0
+    shadow: str | None = None
 
 
 @dataclass(frozen=True)
 class Settled:
-    """The analysis already has its answer."""
+    """The analysis already has its answer. ``shadow`` as in :class:`Claimed`, for a redelivery of the same message."""
 
     analysis_id: int
     state: AnalysisState
+    shadow: str | None = None
 
 
 @dataclass(frozen=True)
@@ -407,6 +410,50 @@ class Activation:
     model: str
     before: str | None
     skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """The shadow model: name@version, the share of the new recordings that it analyses, and who started it."""
+
+    model: str
+    share: float
+    started_at: datetime
+    started_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowComparison:
+    """The shadow model against the active model, on the recordings that were chosen since it started.
+
+    ``chosen``: recordings of the share that the active model has answered. ``failed``: those of them that the shadow
+    model failed to analyse. ``compared``: those that both have answered. The shifts are absolute differences of the bag
+    probability, the times are seconds from the claim to the result; all are None if nothing was compared.
+    ``active_failed``: recordings of the share that the active model failed to analyse; the shadow model does not get
+    them.
+    """
+
+    model: str
+    active: str
+    share: float
+    started_at: datetime
+    stopped_at: datetime | None
+    chosen: int
+    active_failed: int
+    failed: int
+    compared: int
+    to_cough: int
+    to_no_cough: int
+    mean_shift: float | None
+    p95_shift: float | None
+    max_shift: float | None
+    active_median_s: float | None
+    median_s: float | None
+
+    @property
+    def waiting(self) -> int:
+        """Chosen recordings without an answer of the shadow model."""
+        return self.chosen - self.compared - self.failed
 
 
 @dataclass(frozen=True, kw_only=True)

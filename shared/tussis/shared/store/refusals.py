@@ -64,6 +64,10 @@ def refuse(connection: Connection, request: RefusalRequest) -> int | Held | NotA
         forced_by=job.job_id if job.again else "",
     )
     standing = find_identity(connection, identity)
+    if standing is not None and standing.shadow != job.shadow:
+        if job.shadow:
+            return standing.id
+        transitions.show_shadow(connection, standing.id)
     if standing is None:
         analysis_id = _refused(connection, request, identity)
     else:
@@ -94,6 +98,7 @@ def _refused(connection: Connection, request: RefusalRequest, identity: Identity
             enqueued_at=moment(request.job.enqueued_at),
             started_at=transitions.NOW,
             finished_at=transitions.NOW,
+            shadow=request.job.shadow,
         )
         .returning(analyses.c.id)
     ).scalar_one()

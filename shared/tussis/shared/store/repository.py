@@ -32,6 +32,7 @@ from tussis.shared.store import (
     queries,
     refusals,
     served_models,
+    shadows,
 )
 from tussis.shared.store import drift as drift_queries
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
@@ -63,6 +64,8 @@ from tussis.shared.store.records import (
     Segment,
     ServedModel,
     Settled,
+    Shadow,
+    ShadowComparison,
 )
 from tussis.shared.store.schema import SCHEMA_REVISION, VERSION_TABLE
 from tussis.shared.store.server import check_server
@@ -169,9 +172,37 @@ class Store:
             active_models.report_left(connection, facts)
 
     def activate(self, model: str, *, activated_by: str, force: bool = False) -> Activation:
-        """Make ``name@version`` the active model. Raises as :func:`tussis.shared.store.active_models.activate`."""
+        """Make ``name@version`` the active model, and show the results that it has as the shadow model.
+
+        Raises as :func:`tussis.shared.store.active_models.activate`.
+        """
         with database_errors(self.place), self._engine.begin() as connection:
-            return active_models.activate(connection, model, activated_by=activated_by, force=force)
+            done = active_models.activate(connection, model, activated_by=activated_by, force=force)
+            shadows.show_results(connection, model)
+            return done
+
+    def start_shadow(self, model: str, share: float, *, started_by: str) -> Shadow | None:
+        """Make ``name@version`` the shadow model; returns the one before.
+
+        Raises as :func:`tussis.shared.store.shadows.start`.
+        """
+        with database_errors(self.place), self._engine.begin() as connection:
+            return shadows.start(connection, model, share, started_by=started_by)
+
+    def stop_shadow(self) -> Shadow | None:
+        """Stop the shadow model; returns it. None: there was none."""
+        with database_errors(self.place), self._engine.begin() as connection:
+            return shadows.stop(connection)
+
+    def shadow(self) -> Shadow | None:
+        """The shadow model; None if there is none."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return shadows.shadow(connection)
+
+    def shadow_comparison(self) -> ShadowComparison | None:
+        """The newest shadow model against the active one; None if there never was a shadow model."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return shadows.comparison(connection)
 
     def known_models(self) -> list[str]:
         """``name@version`` of every model that a worker has served."""

@@ -38,7 +38,7 @@ from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import fact_functions, upstream_facts
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
-SCHEMA_REVISION = "0010"
+SCHEMA_REVISION = "0011"
 #: Alembic's table. It has a name of its own because the database can also hold the migrations of another system.
 VERSION_TABLE = "tussis_revision"
 
@@ -225,6 +225,33 @@ model_activations = Table(
     comment="One row for each time that tussis models activate chose the active model. The newest row counts.",
 )
 
+model_shadows = Table(
+    "model_shadows",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="primary key"),
+    Column("model_id", BigInteger, ForeignKey(models.c.id), nullable=False, comment="models.id"),
+    Column(
+        "share",
+        Double,
+        nullable=False,
+        comment="share of the new recordings that the model also analyses, above 0 and at most 1",
+    ),
+    Column(
+        "started_at",
+        _Time,
+        nullable=False,
+        server_default=func.now(),
+        comment="time at which the model became the shadow",
+    ),
+    Column("started_by", Text, nullable=False, comment="who started it: user@host, or the text of --by"),
+    Column("stopped_at", _Time, comment="time at which it was stopped; null: the model is the shadow model"),
+    CheckConstraint("share > 0 AND share <= 1", name="share"),
+    Index("model_shadows_open_idx", text("(true)"), unique=True, postgresql_where=text("stopped_at IS NULL")),
+    comment=(
+        "One row for each time that tussis models shadow made a model the shadow model. At most one row is not stopped."
+    ),
+)
+
 analyses = Table(
     "analyses",
     metadata,
@@ -360,6 +387,16 @@ analyses = Table(
             "0008"
         ),
     ),
+    Column(
+        "shadow",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment=(
+            "true: by the shadow model, for comparison only. Only the view model_pairs and the command tussis models "
+            "status show such rows, until another job requests the analysis or the model becomes active"
+        ),
+    ),
     # One analysis for each combination. NULL in model_id counts as a value.
     UniqueConstraint(
         "recording_id",
@@ -410,6 +447,8 @@ analyses = Table(
         postgresql_where=text("state = 'failed'"),
     ),
     Index(None, "model_id"),
+    # The hidden rows: `tussis status` subtracts them, and an activation shows them.
+    Index("analyses_shadow_idx", "model_id", "state", "decision", "error_class", postgresql_where=text("shadow")),
     comment="One row for each analysis: one run of one model and profile on one recording, with its outcome.",
 )
 

@@ -158,6 +158,14 @@ def to_discarded(connection: Connection, analysis_ids: Sequence[int]) -> int:
     return connection.execute(move).rowcount
 
 
+_SHOW_SHADOW = analyses.update().where(analyses.c.id == bindparam("analysis"), analyses.c.shadow).values(shadow=False)
+
+
+def show_shadow(connection: Connection, analysis_id: int) -> None:
+    """Show an analysis of the shadow model as any other, because a job that is no shadow job requests it."""
+    _done(connection, _SHOW_SHADOW, analysis=analysis_id)
+
+
 _ATTEMPT_ENDED = (
     attempts.update().where(attempts.c.token == bindparam("attempt"), attempts.c.outcome.is_(None)).values(ended_at=NOW)
 )

@@ -14,6 +14,7 @@ from tussis.shared.text import printable, probability
 from tussis.worker.cli.models_active import activate, list_models
 from tussis.worker.cli.models_compare import compare
 from tussis.worker.cli.models_quantize import quantize
+from tussis.worker.cli.models_shadow import shadow, status
 from tussis.worker.cli.models_verify import verify
 
 if TYPE_CHECKING:
@@ -226,5 +227,5 @@ def _line(what: str, value: str) -> None:
     click.echo(f"  {what:<11} {printable(value)}")
 
 
-for _command in (activate, list_models, verify, quantize, compare):
+for _command in (activate, list_models, shadow, status, verify, quantize, compare):
     models.add_command(_command)

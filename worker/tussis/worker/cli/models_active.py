@@ -39,16 +39,13 @@ def activate(model: str, force: bool, by: str | None, as_json: bool) -> None:
     Example:
       tussis models activate cough@4
     """
-    from tussis.shared.errors import InvalidJob
     from tussis.shared.settings import load_settings
     from tussis.shared.store.repository import Store
 
     name, _, version = model.partition("@")
     if not name or not version:
         raise click.UsageError(f"{model!r} is not NAME@VERSION, for example cough@4.")
-    who = by if by is not None else f"{_user()}@{socket.gethostname()}"
-    if not who.strip() or len(who) > _BY or printable(who) != who:
-        raise InvalidJob(f"--by takes 1 to {_BY} printable characters")
+    who = who_of(by)
     with Store.connect(load_settings().need_database()) as store:
         store.verify_schema()
         done = store.activate(model, activated_by=who, force=force)
@@ -65,6 +62,16 @@ def activate(model: str, force: bool, by: str | None, as_json: bool) -> None:
         click.echo(printable(f"before: {done.before}; to go back: tussis models activate {done.before}"))
 
 
+def who_of(by: str | None) -> str:
+    """The text of --by, or user@host. Raises :class:`InvalidJob`."""
+    from tussis.shared.errors import InvalidJob
+
+    who = by if by is not None else f"{_user()}@{socket.gethostname()}"
+    if not who.strip() or len(who) > _BY or printable(who) != who:
+        raise InvalidJob(f"--by takes 1 to {_BY} printable characters")
+    return who
+
+
 def _user() -> str:
     try:
         return getpass.getuser()
@@ -78,8 +85,8 @@ def list_models(as_json: bool) -> None:
     """List the models that workers have served, the active one first.
 
     `workers` counts the live workers in the broker. `results` are the succeeded analyses in the store, also those that
-    are not in the view `current`. `active since` has no time for a model that never was active: it answers only jobs
-    that name it.
+    are not in the view `current` and those of the shadow model. `state` names the active model, and the shadow model
+    with its share. `active since` has no time for a model that never was active: it answers only jobs that name it.
     """
     from tussis.shared.broker import broker_errors, connect, redact
     from tussis.shared.settings import load_settings
@@ -93,14 +100,17 @@ def list_models(as_json: bool) -> None:
     with Store.connect(settings.need_database()) as store:
         store.verify_schema()
         found = store.models()
+        shadow = store.shadow()
+    shares = {} if shadow is None else {shadow.model: shadow.share}
     if as_json:
         for model in found:
-            click.echo(json.dumps(_as_object(model, serving.count(model.model))))
+            row = _as_object(model, serving.count(model.model))
+            click.echo(json.dumps(row | {"shadow_share": shares.get(model.model)}))
         return
     if not found:
         click.echo("No model yet: start a worker with `tussis worker cpu`.")
         return
-    _print(found, serving)
+    _print(found, serving, shares)
 
 
 def _as_object(model: ServedModel, workers: int) -> dict[str, Any]:
@@ -124,7 +134,7 @@ def _as_object(model: ServedModel, workers: int) -> dict[str, Any]:
     }
 
 
-def _print(found: list[ServedModel], serving: list[str]) -> None:
+def _print(found: list[ServedModel], serving: list[str], shares: dict[str, float]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold underline")
@@ -133,7 +143,11 @@ def _print(found: list[ServedModel], serving: list[str]) -> None:
     for model in found:
         table.add_row(
             plain(model.model),
-            "[bold]active[/]" if model.active else "",
+            "[bold]active[/]"
+            if model.active
+            else f"shadow, {100 * shares[model.model]:g} %"
+            if model.model in shares
+            else "",
             f"{serving.count(model.model):,}",
             f"{model.results:,}",
             plain(model.profile),

@@ -238,7 +238,7 @@ def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stage
 def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: Exception) -> Outcome:
     """Try again later, as after a transient error. After the last retry, store the message as a dead letter.
 
-    The row of a dead letter depends on no other row.
+    The row of a dead letter depends on no other row. A job of the shadow model gets none.
     """
     analysis_id = None if claim is None else claim.analysis_id
     failures, delay_s = _next_retry(job, context)
@@ -255,7 +255,8 @@ def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: E
             # If this row cannot be written, no row can: the operator must fix the database.
             raise DatabaseRefused(str(refused)) from refused
 
-    retry_while_unavailable(context, keep)
+    if not job.shadow:
+        retry_while_unavailable(context, keep)
     return Failed(analysis_id, Expired.error_class)
 
 

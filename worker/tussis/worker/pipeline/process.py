@@ -9,8 +9,8 @@ from functools import partial
 
 import torch
 
-from tussis.shared.errors import WorkerCrashed
-from tussis.shared.messages import Job
+from tussis.shared.errors import InvalidJob, WorkerCrashed
+from tussis.shared.messages import Job, shadow_job
 from tussis.shared.store import records
 from tussis.shared.store.records import Claimed
 from tussis.worker import logs
@@ -48,7 +48,7 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
         context.run_dir.note_attempt(request.token, job.job_id)
         answer = retry_while_unavailable(context, lambda: context.store.claim(request))
         if not isinstance(answer, Claimed):
-            return _no_claim(answer)
+            return _no_claim(answer, job, version)
         claim = answer
         with stages.stage("fetch", settings.download_timeout_s + _DOWNLOAD_SLACK_S) as set_deadline:
             data = objects.fetch(
@@ -77,7 +77,9 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
         )
         with stages.stage("commit", None):
             committed = retry_while_unavailable(context, lambda: context.store.complete(answer, result))
-        return Succeeded(claim.analysis_id, result.analyzed_s) if committed else Superseded(claim.analysis_id)
+        if not committed:
+            return Superseded(claim.analysis_id)
+        return Succeeded(claim.analysis_id, result.analyzed_s, _shadow_job(job, claim.shadow, version))
     except Exception as error:
         return end_attempt(job, context, claim, stages, error)
     finally:
@@ -112,7 +114,22 @@ def _claim_request(job: Job, context: WorkerContext, rules: JobRules, version: O
     )
 
 
-def _no_claim(answer: records.Settled | records.Exhausted | records.Held | records.NotActive) -> Outcome:
+def _shadow_job(job: Job, model: str | None, version: ObjectVersion) -> Job | None:
+    """The job of the shadow model for the analysed content; None without a shadow model.
+
+    None also if the storage names the content in a form that no message can have.
+    """
+    if model is None:
+        return None
+    try:
+        return shadow_job(job, model, etag=version.etag, version_id=version.version_id)
+    except InvalidJob:
+        return None
+
+
+def _no_claim(
+    answer: records.Settled | records.Exhausted | records.Held | records.NotActive, job: Job, version: ObjectVersion
+) -> Outcome:
     match answer:
         case records.NotActive():
             return Routed(answer.active)
@@ -121,4 +138,4 @@ def _no_claim(answer: records.Settled | records.Exhausted | records.Held | recor
         case records.Held():
             return held_elsewhere(answer)
         case records.Settled():
-            return Settled(answer.analysis_id, answer.state)
+            return Settled(answer.analysis_id, answer.state, _shadow_job(job, answer.shadow, version))

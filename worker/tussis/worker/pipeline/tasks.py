@@ -62,13 +62,14 @@ def _analyze(context: WorkerContext, args: tuple[Any, ...], kwargs: dict[str, An
     except PermanentError as error:
         dead_letter(context, kwargs or list(args), error)
         return
-    with structlog.contextvars.bound_contextvars(job_id=job.job_id, uri=job.uri):
+    shadow = {"shadow": True} if job.shadow else {}
+    with structlog.contextvars.bound_contextvars(job_id=job.job_id, uri=job.uri, **shadow):
         started = time.monotonic()
         context.meter.began(job)
         outcome = process(job, context, handed_back)
         if isinstance(outcome, Routed):
             outcome = _routed(outcome, job, context, handed_back)
-        context.meter.ended(outcome)
+        context.meter.ended(outcome, shadow=job.shadow)
         act(outcome, job, context)
         if isinstance(outcome, Deferred) and outcome.error_class == OutOfMemory.error_class:
             child.end_after_task()
@@ -85,7 +86,9 @@ def act(outcome: Outcome, job: Job, context: WorkerContext) -> None:
     """Update the ledger for the outcome: close the job, defer it, or send it again."""
     try:
         match outcome:
-            case Succeeded() | Settled() | Failed():
+            case Succeeded(shadow=shadow) | Settled(shadow=shadow):
+                retry_while_unavailable(context, lambda: context.ledger.close(job, then=shadow))
+            case Failed():
                 retry_while_unavailable(context, lambda: context.ledger.close(job))
             case Deferred(delay_s=delay_s):
                 retry_while_unavailable(context, lambda: context.ledger.defer(job, delay_s))

@@ -11,6 +11,7 @@ from tussis.shared.store.views.view import View
 _ANALYSES_NEWEST = """
 SELECT DISTINCT ON (recording_id, model_id, model_requested, profile, coverage) *
 FROM analyses
+WHERE NOT shadow
 ORDER BY recording_id, model_id, model_requested, profile, coverage, created_at DESC, id DESC
 """
 
@@ -58,6 +59,7 @@ WITH shown AS NOT MATERIALIZED (
         ) AS model_rank
     FROM analyses
     WHERE analyses.state IN ('succeeded', 'failed', 'discarded')
+        AND NOT analyses.shadow
         AND NOT analyses.profile_overridden
         AND NOT analyses.coverage_overridden
         AND (
@@ -174,16 +176,17 @@ VIEWS: Final[dict[str, View]] = {
     ),
     "analyses_newest": View(
         _ANALYSES_NEWEST,
-        "The newest analysis of each combination of recording, model, profile and coverage, in any state.",
+        "The newest analysis of each combination of recording, model, profile and coverage, in any state. "
+        "Analyses of the shadow model are omitted.",
         {column.name: column.comment or "" for column in analyses.columns},
     ),
     "current": View(
         _CURRENT,
         "One row for each bucket and key: the result or failure by the active model, or else by the model that was "
         "active before it and has one. Of an object with several contents, the content with the newest answer counts. "
-        "Answers of models that never were active are omitted, and analyses whose job requested another profile or "
-        "coverage than the manifest. A failure of the job and not of the object (object_changed, model_not_served, "
-        "job_moved) is shown only if the object has no other result or failure.",
+        "Answers of models that never were active and of the shadow model are omitted, and analyses whose job "
+        "requested another profile or coverage than the manifest. A failure of the job and not of the object "
+        "(object_changed, model_not_served, job_moved) is shown only if the object has no other result or failure.",
         {
             "uri": "s3://bucket/key",
             "bucket": "S3 bucket",

@@ -161,8 +161,8 @@ VIEWS: Final[dict[str, View]] = {
     "model_pairs": View(
         _MODEL_PAIRS,
         "One row for each ordered pair of models that have a result for the same recording and coverage: the newest "
-        "result of each. Every pair is here twice, once in each order. Results under another profile than that of the "
-        "manifest are omitted.",
+        "result of each, also of the shadow model. Every pair is here twice, once in each order. Results under another "
+        "profile than that of the manifest are omitted.",
         {
             "uri": "s3://bucket/key",
             "bucket": "S3 bucket",
