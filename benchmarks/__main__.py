@@ -87,6 +87,26 @@ def pipeline(
 
 
 @benchmarks.command()
+@rounds_option
+@recordings_option
+@original_option
+@common_options
+def audit(
+    rounds: int | None, recordings: Path | None, original: Path | None, json_file: Path | None, quick: bool
+) -> None:
+    """`tussis audit`, compared with one analysis for each variant that it scores."""
+    from benchmarks.audit import measure
+
+    model, real = original_of(original), recordings_folder(recordings)
+    run_benchmark(
+        json_file,
+        lambda: measure(
+            model, rounds=rounds or (1 if quick else 3), quick=quick, recordings=real, command=command_line()
+        ),
+    )
+
+
+@benchmarks.command()
 @recordings_option
 @click.option(
     "--cache",

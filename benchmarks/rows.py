@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,7 @@ from benchmarks.row_data import MODELS, fill
 from benchmarks.store import request_for, result_of
 from tussis.shared.states import AnalysisState
 from tussis.shared.store import migrate
+from tussis.shared.store.drift import Span
 from tussis.shared.store.partitions import make_partitions
 from tussis.shared.store.records import Claimed, ResultFilter
 from tussis.shared.store.repository import Store
@@ -162,6 +164,8 @@ def _lists(url: str, rounds: int) -> list[Timed]:
     """The lists of the command line: a page, and one with the segments of each."""
     newest = ResultFilter(limit=50)
     under = ResultFilter(limit=50, prefix="s3://recordings/north/", state=AnalysisState.SUCCEEDED)
+    now = datetime.now(UTC)
+    week = now - timedelta(days=7)
     with Store.connect(url) as store:
         calls: dict[str, Callable[[], int]] = {
             "tussis results": lambda: len(list(store.results(newest))),
@@ -170,6 +174,7 @@ def _lists(url: str, rounds: int) -> list[Timed]:
                 map(len, store.segments_of_each([each.id for each in islice(store.results(newest), 50)]).values())
             ),
             "tussis status": lambda: store.counts().succeeded,
+            "tussis drift": lambda: len(store.drift(Span(week, now), Span(week - 4 * (now - week), week))),
         }
         found = []
         for what, call in calls.items():
@@ -179,7 +184,7 @@ def _lists(url: str, rounds: int) -> list[Timed]:
                 began = time.perf_counter()
                 count = call()
                 ms.append((time.perf_counter() - began) * 1000)
-            found.append(Timed(what, what != "tussis status", tuple(ms), count, ""))
+            found.append(Timed(what, what not in ("tussis status", "tussis drift"), tuple(ms), count, ""))
         return found
 
 
@@ -194,7 +199,7 @@ def _rates(url: str, empty_url: str, rounds: int) -> tuple[float, float]:
             for each, store in order if number % 2 else reversed(order):
                 began = time.perf_counter()
                 for _ in range(_RESULTS):
-                    claim = store.claim(request_for(MODELS[0], f"new/{uuid.uuid4()}.wav", _SEGMENTS))
+                    claim = store.claim(request_for(MODELS[1], f"new/{uuid.uuid4()}.wav", _SEGMENTS))
                     assert isinstance(claim, Claimed), claim
                     assert store.complete(claim, result)
                 if number:  # the first round prepares the statements

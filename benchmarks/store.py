@@ -17,6 +17,7 @@ from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
 from tussis.shared.store.records import BagScores, Claimed, ClaimRequest, ModelFacts, Result, SegmentScores
 from tussis.shared.store.repository import Store
+from tussis.shared.store.software import Software
 from tussis.worker.bench.crew import Crew, Spent
 from tussis.worker.bench.environment import BUCKET, bench_environment
 from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
@@ -148,6 +149,16 @@ def result_of(segments: int) -> Result:
         dc_offset=0.000_173,
         warnings=(),
         timings_ms={"fetch": 3.683, "decode": 0.476, "preprocess": 8.354, "inference": 84.022},
+        software=Software(
+            tussis_version="0.1.0",
+            onnxruntime_version="1.32.0",
+            torch_version="2.11.0",
+            torchaudio_version="2.11.0",
+            decoder_library="libsndfile 1.2.2",
+            provider="cpu",
+            graph="folded+winograd",
+            processor="a processor (avx2)",
+        ),
     )
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training import measures, trials
+from training import trials
 from training.cache import COUGH, UNCERTAIN
 from training.network import Reference, stretched
 from training.validation import Validation
+from tussis.worker.evaluation import measures
 
 Floats = npt.NDArray[np.float64]
 

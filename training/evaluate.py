@@ -12,10 +12,9 @@ from typing import Final
 import numpy as np
 import onnx
 
-from training import measures, pack, probes, trials
+from training import pack, probes, trials
 from training.events import Span, spans
 from training.export import training_of
-from training.measures import Floats, Truth
 from training.pack import Clip, Wave
 from training.product import Askers, Scored, score_file, score_wave
 from training.results import Alarms, Group, Localisation, Measured, Model, Probe, Recordings, Shift
@@ -23,6 +22,8 @@ from tussis.shared.dsp import HOP_SECONDS, SEGMENT_SECONDS, profile_named
 from tussis.shared.errors import AudioError
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import Manifest, read_manifest
+from tussis.worker.evaluation import measures
+from tussis.worker.evaluation.measures import Floats, Truth
 
 SNRS_DB: Final = (10.0, 5.0, 0.0)
 NOISES_DB: Final = (None, 20.0, 10.0, 0.0)

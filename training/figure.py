@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.measures import Floats, Truth, auroc, average_precision, precision_recall, roc
+from tussis.worker.evaluation.curves import curves
+from tussis.worker.evaluation.measures import Floats, Truth
 
 
 def drawn(truth: Truth, scores: Floats, threshold_logit: float, file: Path) -> None:
@@ -25,17 +26,20 @@ def drawn(truth: Truth, scores: Floats, threshold_logit: float, file: Path) -> N
     called = scores > threshold_logit
     sensitivity, alarms = called[truth].mean(), called[~truth].mean()
     precision = truth[called].mean()
-    left.plot(*roc(truth, scores), drawstyle="steps-post", color="#1b5e7d")
+    both = curves(list(zip(scores.tolist(), truth.tolist(), strict=True)))
+    if both is None:
+        raise ValueError("the curves need recordings with a cough and recordings without")
+    left.plot(*zip(*both.roc, strict=True), drawstyle="steps-post", color="#1b5e7d")
     left.plot(alarms, sensitivity, "o", color="#c1440e", label="manifest's threshold")
     left.set(
-        title=f"ROC, area {auroc(truth, scores):.4f}",
+        title=f"ROC, area {both.auroc:.4f}",
         xlabel="share of backgrounds called a cough",
         ylabel="share of coughs found",
     )
-    right.plot(*precision_recall(truth, scores), color="#1b5e7d")
+    right.plot(*zip(*both.precision_recall, strict=True), color="#1b5e7d")
     right.plot(sensitivity, precision, "o", color="#c1440e", label="manifest's threshold")
     right.set(
-        title=f"precision and recall, average precision {average_precision(truth, scores):.4f}",
+        title=f"precision and recall, average precision {both.average_precision:.4f}",
         xlabel="recall: share of coughs found",
         ylabel="precision: share of calls that are coughs",
     )

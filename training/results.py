@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from training.measures import Interval
+from tussis.worker.evaluation.measures import Interval
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,13 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.events.matching import TOLERANCES_S, Quality, compared, quality
-from benchmarks.events.mixtures import BOUT_PAUSE_S
 from benchmarks.events.rules import MINIMUM, RULES, Parameters, Rule, ideal
 from benchmarks.events.scores import Corpus, Scored, scored
 from training.events import Span
 from tussis.shared.cores import available_cores
 from tussis.shared.events import EVENT_THRESHOLD
 from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
+from tussis.worker.evaluation.events import BOUT_PAUSE_S, TOLERANCES_S, Quality, compared, quality
 
 _SEED: Final = 1
 _TUNE, _TEST, _QUICK = 120, 240, 8

@@ -18,9 +18,8 @@ from training import pack, trials
 from training.events import Span, spans
 from training.pack import Wave
 from tussis.shared.dsp import SAMPLE_RATE
+from tussis.worker.evaluation.events import BOUT_PAUSE_S
 
-BOUT_PAUSE_S: Final = 2.0
-"""Coughs with a shorter pause between them are one bout, as in cough monitoring (an epoch of coughing)."""
 LONGEST_CLIP_S: Final = 4.0
 """Longer clips are left out. So are clips with an inner pause of ``BOUT_PAUSE_S`` or more."""
 LENGTH_S: Final = (20.0, 40.0)

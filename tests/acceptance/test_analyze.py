@@ -14,7 +14,7 @@ from tests.support.sounds import wav
 
 KEYS = {
     "uri", "bag_probability", "decision", "threshold", "segments", "profile", "model", "duration_s", "analyzed_s",
-    "truncated", "coverage", "events", "quality",
+    "truncated", "coverage", "events", "quality", "bag_logit",
 }  # fmt: skip
 #: Seconds for a process that loads torch on a busy machine.
 SLOW_S = 120.0

@@ -23,6 +23,7 @@ from tests.support.models import write_tiny
 from tests.support.processes import ROOT, Spawn
 from tests.support.servers import server_folder
 from tussis.producer.cli import root
+from tussis.shared.store.schema import SCHEMA_REVISION
 
 DOCUMENTS: Final = (
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
@@ -183,6 +184,12 @@ def test_the_changelog_names_every_migration() -> None:
     assert revisions
     for revision in revisions:
         assert f"- `{revision}`" in text, f"CHANGELOG.md does not name migration {revision}"
+
+
+def test_the_readmes_demo_is_that_of_this_schema() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+
+    assert re.findall(r"^schema +revision (\d+) ", text, re.MULTILINE) == [SCHEMA_REVISION]
 
 
 def test_the_readmes_tour_runs_beside_a_demo(spawn: Spawn) -> None:

@@ -52,7 +52,8 @@ SCENARIOS: Final = {
     36: "hostile entries and remote control through the broker",
     37: "recordings that crashed the decoder: 8 channels, speakers in an order of their own",
     38: "a worker stopped or killed in the middle of a long recording",
-    39: "upstream is told how each job ended, once, whatever was killed",
+    39: "workers of two models: killed while they route, the leader killed, the worker of a model killed",
+    40: "upstream is told how each job ended, once, whatever was killed",
 }
 
 Results = defaultdict[int, list[tuple[str, float]]]

@@ -205,7 +205,8 @@ def test_a_database_that_was_restored_under_a_worker_keeps_the_models_apart(depl
     url = deployment.environment["TUSSIS_DATABASE_URL"]
     execute(
         url,
-        "TRUNCATE models, recordings, analyses, attempts, jobs, bags, segments, events, bag_progress RESTART IDENTITY",
+        "TRUNCATE models, recordings, analyses, attempts, jobs, bags, segments, events, bag_progress "
+        "RESTART IDENTITY CASCADE",
     )
     for number in range(3):
         deployment.store.register_model(model_facts(version=str(number), sha256=f"{number}" * 64))

@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 from tussis.producer import Producer
 
 
-@pytest.mark.scenario(39)
+@pytest.mark.scenario(40)
 def test_a_kill_between_commit_and_closing_tells_the_outcome_once(deployment: Deployment, tmp_path: Path) -> None:
     deployment.environment[KILL_AFTER_COMMIT] = str(tmp_path / "killed")
     job = deployment.enqueue("a.wav", wav(1.0))
@@ -33,7 +33,7 @@ def test_a_kill_between_commit_and_closing_tells_the_outcome_once(deployment: De
     assert len(told[0].answer.segments) == analysis.segments
 
 
-@pytest.mark.scenario(39)
+@pytest.mark.scenario(40)
 def test_a_recording_that_crashes_is_told_once(deployment: Deployment) -> None:
     good = deployment.enqueue("good.wav", wav(0.5))
     poison = deployment.enqueue("poison.wav", with_fault("segfault"), priority=4)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.benching import has_processor_flag, reach
-from tussis.worker.detector.manifest import read_manifest, read_model
-from tussis.worker.modelling.quantization.quantize import segment_ms
+from tussis.worker.detector.detector import Detector
+from tussis.worker.modelling.timing import speed_of
 
 pytestmark = [pytest.mark.performance, pytest.mark.timeout(600)]
 
@@ -18,11 +18,9 @@ pytestmark = [pytest.mark.performance, pytest.mark.timeout(600)]
     reason="this processor has no VNNI: int8 is promised to be faster with it only",
 )
 def test_int8_takes_less_than_half_of_float32s_time(random_resnet: Path, int8_resnet: Path) -> None:
-    manifest = read_manifest(random_resnet)
-    files = read_model(random_resnet), read_model(int8_resnet)
+    before, after = (Detector.load(path, intra_op_threads=1) for path in (random_resnet, int8_resnet))
 
     def measure() -> dict[str, float]:
-        before, after = segment_ms(*files, manifest)
-        return {"float32 over int8, CPU": before / after}
+        return {"float32 over int8, CPU": speed_of(before, after).ratio}
 
     reach(measure, {"float32 over int8, CPU": 2.0})

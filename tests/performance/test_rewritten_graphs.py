@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tussis.worker.detector.arithmetic import ORIGINAL
 from tussis.worker.detector.detector import Detector
-from tussis.worker.detector.tuning.choice import ORIGINAL, decide, open_chosen
+from tussis.worker.detector.tuning.choice import decide, open_chosen
 from tussis.worker.detector.tuning.comparison import Candidate, ratios
 
 pytestmark = [pytest.mark.performance, pytest.mark.timeout(600)]

@@ -103,11 +103,17 @@ class Deployment:
         return list(self.store.results(ResultFilter()))
 
     def wait_drained(self, timeout_s: float) -> None:
-        """Wait until nothing is open, waiting, in flight or deferred."""
+        """Wait until nothing is open, waiting, in flight or deferred, twice in a row.
+
+        Between its pop and its record as in flight, a message that the ledger does not hold is nowhere.
+        """
+        rounds = 0
 
         def drained() -> bool:
+            nonlocal rounds
             depth = self.ledger.depth()
-            return not (depth.open or depth.total_waiting or depth.in_flight or depth.deferred)
+            rounds = 0 if depth.open or depth.total_waiting or depth.in_flight or depth.deferred else rounds + 1
+            return rounds == 2
 
         try:
             wait_until(drained, timeout_s, "the queues to drain", every_s=0.1)

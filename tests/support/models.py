@@ -59,6 +59,8 @@ class Tiny:
     """The mean of the batch is subtracted from the features of every recording."""
     logit_factor: float = 1.0
     """A factor on the output logits. The probabilities are the sigmoids of the logits without it."""
+    remark: str = ""
+    """Text in the file that changes nothing but its checksum."""
 
 
 PLAIN = Tiny()
@@ -152,6 +154,8 @@ def tiny_bytes(tiny: Tiny = PLAIN) -> bytes:
         [numpy_helper.from_array(array, name) for name, array in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", tiny.opset)], ir_version=8)
+    if tiny.remark:
+        model.doc_string = tiny.remark
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 
@@ -196,6 +200,13 @@ def kept(*rows: Sequence[int]) -> NDArray[np.bool_]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model that follows the contract, with its manifest. Its name is ``tiny``, its version ``1``."""
     return write_tiny(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture(scope="session")
+def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second tiny model. Its name is ``other``, its version ``2``."""
+    folder = tmp_path_factory.mktemp("other-model")
+    return write_tiny(folder, Tiny(remark="another file"), name="other", version="2")
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from tussis.shared.store.records import (
     SegmentScores,
 )
 from tussis.shared.store.repository import Store
+from tussis.shared.store.software import Software
 from tussis.worker.embedded.servers import Servers
 
 #: Seconds since the epoch: 2026-01-01T00:00:00Z. Earlier than any ``now()`` of the database.
@@ -78,6 +79,11 @@ def model_facts(**changes: Any) -> ModelFacts:
         provenance="made for a test",
     )
     return replace(facts, **changes)
+
+
+def label(model: ModelFacts) -> str:
+    """Return name@version. A job with it is answered by this model, whichever model is active."""
+    return f"{model.name}@{model.version}"
 
 
 def a_job(**changes: Any) -> Job:
@@ -172,6 +178,21 @@ def a_result(count: int = 4, probability: float = 0.8, **changes: Any) -> Result
         "timings_ms": {"fetch": 12.5, "inference": 48.0},
     }
     return Result(**(fields | changes))
+
+
+def some_software(**changes: Any) -> Software:
+    """Return the software of a result, with ``changes``."""
+    used = Software(
+        tussis_version="0.1.0",
+        onnxruntime_version="1.32.0",
+        torch_version="2.11.0",
+        torchaudio_version="2.11.0",
+        decoder_library="libsndfile 1.2.2",
+        provider="cpu",
+        graph="original",
+        processor="a processor (avx2)",
+    )
+    return replace(used, **changes)
 
 
 def claimed(answer: object) -> Claimed:

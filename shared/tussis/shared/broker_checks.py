@@ -16,7 +16,8 @@ _RIGHTS_SCRIPT: Final = f"""{WORKERS_OWN.replace("allow-oom", "allow-oom,no-clus
 local key = KEYS[1]
 for _, command in ipairs({{
   {{'TIME'}}, {{'EXISTS', key}}, {{'GET', key}}, {{'SET', key, '', 'PX', '1'}}, {{'DEL', key}},
-  {{'LPUSH', key, ''}}, {{'RPUSH', key, ''}}, {{'LLEN', key}}, {{'LRANGE', key, 0, -1}}, {{'DEL', key}},
+  {{'LPUSH', key, ''}}, {{'RPUSH', key, ''}}, {{'LLEN', key}}, {{'LRANGE', key, 0, -1}},
+  {{'RPOP', key, 1}}, {{'DEL', key}},
   {{'HSET', key, 'a', 1}}, {{'HSETNX', key, 'a', 1}}, {{'HINCRBY', key, 'a', 1}}, {{'HGET', key, 'a'}},
   {{'HMGET', key, 'a'}}, {{'HEXISTS', key, 'a'}}, {{'HLEN', key}}, {{'HVALS', key}}, {{'HGETALL', key}},
   {{'HDEL', key, 'a'}}, {{'ZADD', key, 1, 'a'}}, {{'ZRANGE', key, 0, -1}}, {{'ZSCORE', key, 'a'}},

@@ -85,6 +85,12 @@ class JobUnknown(CallerError):
         """The ids, if several were given."""
 
 
+class NotReproducible(CallerError):
+    """The analysis cannot be repeated here: the job is open, or its object or model is not available."""
+
+    error_class = "not_reproducible"
+
+
 class AnalysisUnknown(CallerError):
     """No analysis has this id or key."""
 
@@ -97,6 +103,24 @@ class FailureUnknown(CallerError):
     error_class = "failure_unknown"
 
 
+class ModelUnknown(CallerError):
+    """No worker has served a model of this name and version."""
+
+    error_class = "model_unknown"
+
+
+class ActivationRefused(CallerError):
+    """The model is not ready to be the active model."""
+
+    error_class = "activation_refused"
+
+
+class ShadowRefused(CallerError):
+    """The model cannot be the shadow model now."""
+
+    error_class = "shadow_refused"
+
+
 class FileUnreadable(CallerError):
     """The local file cannot be read."""
 
@@ -107,6 +131,18 @@ class LabelsInvalid(CallerError):
     """The file of labels is not valid."""
 
     error_class = "labels_invalid"
+
+
+class AnswersInvalid(CallerError):
+    """The file of another system's answers is not valid."""
+
+    error_class = "answers_invalid"
+
+
+class ResultsInvalid(CallerError):
+    """The file of results is not valid."""
+
+    error_class = "results_invalid"
 
 
 class TooFewRecordings(CallerError):
@@ -291,7 +327,7 @@ class UnknownMessageVersion(PermanentError):
 
 
 class ModelNotServed(PermanentError):
-    """The message names a model that this worker does not serve."""
+    """The message names a model that no live worker has served for TUSSIS_MODEL_WAIT_S."""
 
     error_class = "model_not_served"
 

@@ -17,11 +17,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from tussis.shared.broker import broker_errors
+from tussis.shared.depth import Depth, read_depth, read_model_queues
 from tussis.shared.errors import BrokerRefused, BrokerUnavailable, MalformedMessage, UnknownMessageVersion
 from tussis.shared.ledger_scripts import (
     CLOSE_SCRIPT,
     DEFER_SCRIPT,
     OPEN_SCRIPT,
+    ROUTE_SCRIPT,
     SEND_AGAIN_SCRIPT,
     TELL_AGAIN_SCRIPT,
 )
@@ -31,41 +33,35 @@ from tussis.shared.queues import (
     DEFERRED_KEY,
     FAULTS_KEY,
     LEDGER_KEY,
+    MODEL_QUEUES_KEY,
+    MODELS_KEY,
     OPEN_KEY,
     OUTCOMES_COUNT_KEY,
     OUTCOMES_KEY,
     PRIORITIES,
     QUEUES,
-    UNACKED_KEY,
+    UNSERVED_KEY,
+    ServedModel,
     list_key,
     outcome_key,
+    queue_name,
     sent_key,
 )
 
 #: Errors when a command cannot be sent.
 _LOST = (RedisConnectionError, RedisTimeoutError)
-#: Every queue with every priority: each has a list.
-LISTS = tuple((queue, priority) for queue in QUEUES for priority in PRIORITIES)
+#: The most model queues. The cost of a check of the reconciler and of :meth:`Ledger.depth` grows with their number.
+MOST_MODEL_QUEUES = 200
+#: Seconds for which a job is deferred that needs one more model queue.
+_NO_QUEUE_S = 60.0
 
 
 @dataclass(frozen=True)
-class Depth:
-    """The number of messages in the broker at one moment."""
+class Unserved:
+    """A job must fail: no worker serves the model that it names, and none has for the time that a job waits."""
 
-    waiting: dict[str, dict[int, int]]
-    """Queue -> priority -> messages in the list. Priorities without messages are left out."""
-    in_flight: int
-    """Delivered and not yet acknowledged."""
-    open: int
-    """Jobs in the ledger."""
-    deferred: int
-    """Jobs in the ledger that wait for the time of their next attempt."""
-    oldest_open_s: float | None
-    """Age of the oldest open job in seconds; None when no job is open."""
-
-    @property
-    def total_waiting(self) -> int:
-        return sum(sum(steps.values()) for steps in self.waiting.values())
+    served_s: float | None
+    """Seconds since a worker last served the model. None: no worker did, as far as the broker knows."""
 
 
 @dataclass(frozen=True)
@@ -117,16 +113,25 @@ def prepare_opening(jobs: Sequence[Job]) -> Opening:
 class Ledger:
     """The ledger, over one Redis client. Every method raises :class:`BrokerUnavailable` or :class:`BrokerRefused`.
 
+    ``serves`` is the model of the worker that uses it: the worker's jobs may come from the queues of this model.
     ``bounds``: how many outcomes :meth:`close` and :meth:`discard` leave in the broker.
     """
 
-    def __init__(self, client: redis.Redis, where: str = "the broker", bounds: OutcomeBounds = DEFAULT_BOUNDS) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        where: str = "the broker",
+        serves: ServedModel | None = None,
+        bounds: OutcomeBounds = DEFAULT_BOUNDS,
+    ) -> None:
         self._client = client
         self._where = where
+        self._serves = serves
         self._bounds = bounds
         self._close = client.register_script(CLOSE_SCRIPT)
         self._defer = client.register_script(DEFER_SCRIPT)
         self._send_again = client.register_script(SEND_AGAIN_SCRIPT)
+        self._route = client.register_script(ROUTE_SCRIPT)
         self._tell_again = client.register_script(TELL_AGAIN_SCRIPT)
 
     def open(self, job: Job) -> bool:
@@ -182,24 +187,38 @@ class Ledger:
             finally:
                 self._client.connection_pool.release(connection)
 
-    def close(self, job: Job, outcome: JobOutcome | None = None) -> bool:
+    def close(self, job: Job, outcome: JobOutcome | None = None, then: Job | None = None) -> bool:
         """Remove a job that has its result or failure, and tell its outcome, in one step. False if it was not open.
 
         Nothing is told of a job that was not open: its outcome was told when it was closed, or its message was pushed
         without the ledger. Without an ``outcome`` nothing is told either.
-        """
-        return self._end(_keys(job), job.job_id, repr(float(job.enqueued_at)), outcome)
 
-    def _end(self, keys: Sequence[str], job_id: str | bytes, enqueued_at: str, outcome: JobOutcome | None) -> bool:
+        ``then`` is a job with a model that is opened in the same step. Its message goes into the queue of the model. It
+        is not opened if there are :data:`MOST_MODEL_QUEUES` other queues, or if the ledger holds a later job under the
+        id of ``job``.
+        """
+        return self._end(job.job_id, repr(float(job.enqueued_at)), self._sent_keys(job), outcome, then)
+
+    def _end(
+        self,
+        job_id: str | bytes,
+        enqueued_at: str,
+        sent: Sequence[str],
+        outcome: JobOutcome | None,
+        then: Job | None = None,
+    ) -> bool:
         told = "" if outcome is None else outcome.to_json()
-        named = outcome_key(job_id if isinstance(job_id, str) else job_id.decode("utf-8", "replace"))
+        own = outcome_key(job_id if isinstance(job_id, str) else job_id.decode("utf-8", "replace"))
+        keys = [LEDGER_KEY, OPEN_KEY, DEFERRED_KEY, FAULTS_KEY, UNSERVED_KEY, OUTCOMES_KEY, OUTCOMES_COUNT_KEY, own]
+        keys += sent
+        arguments: list[Any] = [job_id, enqueued_at, told, self._bounds.kept, self._bounds.ttl_s]
+        if then is not None:
+            queue = queue_name(then.device, then.model)
+            keys += [MODEL_QUEUES_KEY, sent_key(queue, then.priority), list_key(queue, then.priority)]
+            *described, _ = _open_args(then)
+            arguments += [*described, envelope(then, queue=queue), queue, str(MOST_MODEL_QUEUES)]
         with broker_errors(self._where):
-            return bool(
-                self._close(
-                    keys=[*keys[:5], OUTCOMES_KEY, OUTCOMES_COUNT_KEY, named, *keys[5:]],
-                    args=[job_id, enqueued_at, told, self._bounds.kept, self._bounds.ttl_s],
-                )
-            )
+            return bool(self._close(keys=keys, args=arguments))
 
     def tell_again(self, outcomes: Sequence[JobOutcome]) -> None:
         """Send outcomes again, in one step. They become the kept outcomes of those jobs that have none."""
@@ -227,8 +246,10 @@ class Ledger:
 
     def take_out(self, job_id: str | bytes, outcome: JobOutcome | None = None) -> None:
         """Remove everything that the ledger has under an id, and tell the outcome, in one step."""
-        sent = [sent_key(queue, priority) for queue, priority in LISTS]
-        self._end([LEDGER_KEY, OPEN_KEY, sent[0], DEFERRED_KEY, FAULTS_KEY, *sent[1:]], job_id, "", outcome)
+        with broker_errors(self._where):
+            queues = (*QUEUES, *read_model_queues(self._client))
+        sent = [sent_key(queue, priority) for queue in queues for priority in PRIORITIES]
+        self._end(job_id, "", sent, outcome)
 
     def defer(self, job: Job, delay_s: float, *, fault: bool = True) -> None:
         """Schedule the job's next attempt after ``delay_s`` seconds, by the broker's clock.
@@ -237,8 +258,9 @@ class Ledger:
         and a job that is not in the ledger is not deferred: it has ended, or ends with the running attempt.
         """
         arguments = [job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(delay_s)), str(int(fault))]
+        keys = [LEDGER_KEY, OPEN_KEY, DEFERRED_KEY, FAULTS_KEY, *self._sent_keys(job)]
         with broker_errors(self._where):
-            self._defer(keys=_keys(job), args=arguments)
+            self._defer(keys=keys, args=arguments)
 
     def send_again(self, job: Job, handed_back: str | None = None) -> None:
         """Push the job's message into its queue again, when a worker hands the job back.
@@ -247,8 +269,29 @@ class Ledger:
         attempt records it.
         """
         *described, _ = _open_args(job)
+        keys = [LEDGER_KEY, OPEN_KEY, list_key(job.queue, job.priority), *self._sent_keys(job)]
         with broker_errors(self._where):
-            self._send_again(keys=_open_keys(job), args=[*described, envelope(job, handed_back=handed_back)])
+            self._send_again(keys=keys, args=[*described, envelope(job, handed_back=handed_back)])
+
+    def route(self, job: Job, model: str, wait_s: float, handed_back: str | None = None) -> Unserved | None:
+        """Send the job's message to the queue of ``model`` (``name`` or ``name@version``), in one step.
+
+        The caller acknowledges its own copy next. Returns :class:`Unserved` if the job must fail instead, because the
+        leader returned it and no worker has served the model for ``wait_s`` seconds. Nothing is changed then.
+        Nothing is sent if the ledger holds a later job under this id. ``handed_back`` is that of the caller's copy.
+        """
+        queue = queue_name(job.device, model)
+        *described, _ = _open_args(job)
+        sent = sent_key(queue, job.priority)
+        keys = [LEDGER_KEY, OPEN_KEY, DEFERRED_KEY, MODEL_QUEUES_KEY, MODELS_KEY, UNSERVED_KEY]
+        keys += [sent, list_key(queue, job.priority), *(key for key in self._sent_keys(job) if key != sent)]
+        pushed = envelope(job, handed_back=handed_back, queue=queue)
+        limits = [repr(float(wait_s)), str(MOST_MODEL_QUEUES), repr(_NO_QUEUE_S)]
+        with broker_errors(self._where):
+            served = self._route(keys=keys, args=[*described, pushed, model, queue, *limits])
+        if served is None:
+            return None
+        return Unserved(float(served) if served else None)
 
     def faults(self, job_id: str) -> int:
         """The number of attempts that ended in a transient error since the job was enqueued."""
@@ -278,29 +321,16 @@ class Ledger:
     def depth(self) -> Depth:
         """Count the messages that wait, are in flight and are open. The cost does not grow with the backlog."""
         with broker_errors(self._where):
-            pipe = self._client.pipeline(transaction=True)
-            for queue, priority in LISTS:
-                pipe.llen(list_key(queue, priority))
-            pipe.hlen(UNACKED_KEY)
-            pipe.zcard(OPEN_KEY)
-            pipe.zcard(DEFERRED_KEY)
-            pipe.zrange(OPEN_KEY, 0, 0, withscores=True)
-            pipe.time()
-            *lengths, in_flight, opened, deferred, oldest, (seconds, microseconds) = pipe.execute()
-        waiting: dict[str, dict[int, int]] = {queue: {} for queue in QUEUES}
-        for (queue, priority), length in zip(LISTS, lengths, strict=True):
-            if length:
-                waiting[queue][priority] = length
-        age = max(0.0, seconds + microseconds / 1e6 - oldest[0][1]) if oldest else None
-        return Depth(waiting, in_flight, opened, deferred, age)
+            return read_depth(self._client)
 
+    def _sent_keys(self, job: Job) -> list[str]:
+        """The sorted sets that may have the job: its queue's first, then those of the model queues that it may be in.
 
-def _keys(job: Job) -> list[str]:
-    return [LEDGER_KEY, OPEN_KEY, sent_key(job.queue, job.priority), DEFERRED_KEY, FAULTS_KEY]
-
-
-def _open_keys(job: Job) -> list[str]:
-    return [LEDGER_KEY, OPEN_KEY, sent_key(job.queue, job.priority), list_key(job.queue, job.priority)]
+        A set that is left out here loses the job later: the reconciler finds that the job has ended.
+        """
+        models = [job.model, *(() if self._serves is None else self._serves.texts)]
+        queues = dict.fromkeys([job.queue, *(queue_name(job.device, model) for model in models if model)])
+        return [sent_key(queue, job.priority) for queue in queues]
 
 
 def _open_args(job: Job) -> list[str]:

@@ -11,12 +11,22 @@ from dataclasses import dataclass
 import redis
 
 from tussis.shared.broker import broker_errors, server_time
+from tussis.shared.depth import read_model_queues
 from tussis.shared.errors import MalformedMessage
-from tussis.shared.ledger import LISTS, Ledger, decoded, message_under
+from tussis.shared.ledger import Ledger, decoded, message_under
 from tussis.shared.ledger_scripts import RESEND_SCRIPT
 from tussis.shared.messages import envelope, envelope_around
 from tussis.shared.outcomes import DEFAULT_BOUNDS, JobOutcome, OutcomeBounds, OutcomeState
-from tussis.shared.queues import DEFAULT_PRIORITY, DEFERRED_KEY, LEDGER_KEY, QUEUES, UNACKED_KEY, list_key, sent_key
+from tussis.shared.queues import (
+    DEFAULT_PRIORITY,
+    DEFERRED_KEY,
+    LEDGER_KEY,
+    PRIORITIES,
+    QUEUES,
+    UNACKED_KEY,
+    list_key,
+    sent_key,
+)
 
 #: Number of messages that are read from a list's end to find one with a push time. Messages that were pushed without
 #: the ledger have none.
@@ -53,7 +63,7 @@ class LedgerRepair:
     def __init__(self, client: redis.Redis, where: str = "the broker", bounds: OutcomeBounds = DEFAULT_BOUNDS) -> None:
         self._client = client
         self._where = where
-        self._ledger = Ledger(client, where, bounds)
+        self._ledger = Ledger(client, where, bounds=bounds)
         self._resend = client.register_script(RESEND_SCRIPT)
 
     def resend_due(self, limit: int = 500) -> int:
@@ -65,6 +75,7 @@ class LedgerRepair:
     def resend(self, seen: Mapping[bytes, Seen]) -> int:
         """Send those jobs again, in one step, that are open and have the same score as in ``seen``.
 
+        They go to the queue of their device, also if they were in a model queue. A worker routes them again.
         An unreadable message in the ledger is sent as well, so that a worker stores it as a dead letter. It stays in
         the ledger until then if it is JSON and has the id under which the ledger holds it. Otherwise it is removed, and
         the job of that id ends as a failure: its outcome is told. Returns the number of sent messages.
@@ -95,15 +106,20 @@ class LedgerRepair:
         return int(sent)
 
     def horizon(self) -> Horizon:
-        """The current horizon. The cost grows with the number of jobs in flight, not with that of waiting jobs."""
+        """The current horizon, of all queues and model queues.
+
+        The cost grows with the number of jobs in flight, not with that of waiting jobs.
+        """
         with broker_errors(self._where):
+            queues = (*QUEUES, *read_model_queues(self._client))
+            lists = [(queue, priority) for queue in queues for priority in PRIORITIES]
             pipe = self._client.pipeline(transaction=True)
-            for queue, priority in LISTS:
+            for queue, priority in lists:
                 pipe.lrange(list_key(queue, priority), -_TAIL, -1)
                 pipe.zrange(sent_key(queue, priority), -1, -1, withscores=True)
             reply = pipe.execute()
             ends: dict[str, float] = {}
-            for (queue, priority), tail, last in zip(LISTS, reply[::2], reply[1::2], strict=True):
+            for (queue, priority), tail, last in zip(lists, reply[::2], reply[1::2], strict=True):
                 end = self._end(queue, priority, tail, float(last[0][1])) if last else None
                 if end is not None:
                     ends[sent_key(queue, priority)] = end

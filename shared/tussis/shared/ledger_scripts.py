@@ -41,6 +41,15 @@ local function next_time(sent)
 end
 """
 
+# Whether the ledger holds a job that was enqueued later under the same id.
+_IS_REPLACED: Final = """\
+local function is_replaced(ledger, job_id, enqueued_at)
+  local read, now = pcall(cjson.decode, redis.call('HGET', ledger, job_id) or '')
+  local held = read and type(now) == 'table' and now.enqueued_at
+  return type(held) == 'number' and held ~= tonumber(enqueued_at)
+end
+"""
+
 # Appends an outcome to the stream, and stores it for a while under the id of its job. The id of an entry is the time in
 # milliseconds and the number of outcomes so far. A clock that was set back would make an id that is too small. Then the
 # entry gets the time of the last one.
@@ -60,28 +69,38 @@ local function tell(stream, count, kept, outcome, limit, ttl, ...)
 end
 """
 
-# KEYS: ledger, open, sent, deferred, faults; outcomes, their count, the job's outcome; more sorted sets that may hold
-# the job. ARGV: job id, enqueued_at or ''; outcome or '', number of outcomes to keep, seconds to keep the job's. A late
-# copy of an older message, whose job has its answer, does not close a job that was enqueued later under the same id.
-# The outcome is told only if the job was open, and before the job is closed: an error on the way leaves the job open.
-CLOSE_SCRIPT: Final = f"""{WORKERS_OWN}{_TELL}\
-local held = redis.call('HGET', KEYS[1], ARGV[1])
-local read, now = pcall(cjson.decode, held or '')
-if ARGV[2] ~= '' and read and type(now) == 'table' and type(now.enqueued_at) == 'number'
-    and now.enqueued_at ~= tonumber(ARGV[2]) then
-  return 0
-end
-if held and ARGV[3] ~= '' then
+# KEYS: ledger, open, deferred, faults, unserved, outcomes, their count, the job's outcome, then every sorted set of
+# sent jobs that may have the job. ARGV: job id, enqueued_at or ''; outcome or '', number of outcomes to keep, seconds
+# to keep the job's. A late copy of an older message, whose job has its answer, does not close a job that was enqueued
+# later under the same id. The outcome is told only if the job was open, and before the job is closed: an error on the
+# way leaves the job open.
+#
+# To open another job in the same step: three more KEYS (model queues, sorted set and list of its model queue) and ARGV
+# (its job id, message, enqueued_at, envelope, model queue, the most model queues).
+CLOSE_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}{_TELL}\
+if ARGV[2] ~= '' and is_replaced(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
+if ARGV[3] ~= '' and redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
   tell(KEYS[6], KEYS[7], KEYS[8], ARGV[3], ARGV[4], ARGV[5])
 end
+redis.call('HDEL', KEYS[4], ARGV[1])
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
-for i = 9, #KEYS do
-  redis.call('ZREM', KEYS[i], ARGV[1])
+local closed = redis.call('HDEL', KEYS[1], ARGV[1])
+local own = ARGV[6] and #KEYS - 3 or #KEYS
+for i = 9, own do redis.call('ZREM', KEYS[i], ARGV[1]) end
+if not ARGV[6] then return closed end
+local queues, sent, list = unpack(KEYS, own + 1)
+if not redis.call('ZSCORE', queues, ARGV[10]) then
+  if redis.call('ZCARD', queues) >= tonumber(ARGV[11]) then return closed end
+  redis.call('ZADD', queues, now[1] + now[2] / 1000000, ARGV[10])
 end
-return redis.call('HDEL', KEYS[1], ARGV[1])
+if redis.call('HSETNX', KEYS[1], ARGV[6], ARGV[7]) == 1 then
+  redis.call('ZADD', KEYS[2], ARGV[8], ARGV[6])
+  redis.call('ZADD', sent, next_time(sent), ARGV[6])
+  redis.call('LPUSH', list, ARGV[9])
+end
+return closed
 """
 
 # KEYS: outcomes, their count, then the job's outcome of each. ARGV: number of outcomes to keep, seconds to keep a
@@ -94,30 +113,63 @@ end
 return #ARGV - 2
 """
 
-# KEYS: ledger, open, sent, deferred, faults. ARGV: job id, message, enqueued_at, delay in seconds, faults to add (0 or
-# 1). After a fault it also enters a job that was pushed without the ledger, so that the ledger has all deferred jobs.
+# KEYS: ledger, open, deferred, faults, then every sorted set of sent jobs that may have the job. ARGV: job id, message,
+# enqueued_at, delay in seconds, faults to add (0 or 1). After a fault it also enters a job that was pushed without the
+# ledger, so that the ledger has all deferred jobs.
 DEFER_SCRIPT: Final = f"""{WORKERS_OWN}\
 if ARGV[5] == '0' then
   if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
 else
-  redis.call('HINCRBY', KEYS[5], ARGV[1], ARGV[5])
+  redis.call('HINCRBY', KEYS[4], ARGV[1], ARGV[5])
 end
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
+for i = 5, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
 local now = redis.call('TIME')
-redis.call('ZADD', KEYS[4], now[1] + now[2] / 1000000 + ARGV[4], ARGV[1])
+redis.call('ZADD', KEYS[3], now[1] + now[2] / 1000000 + ARGV[4], ARGV[1])
 return 1
 """
 
-# KEYS: ledger, open, sent, list. ARGV: job id, message, enqueued_at, envelope. Pushes the message even if the ledger
-# does not hold the job, because the caller acknowledges its own copy of the message next.
+# KEYS: ledger, open, list, the sorted set of the list, then the other sorted sets that may have the job. ARGV: job id,
+# message, enqueued_at, envelope. Pushes the message even if the ledger does not hold the job, because the caller
+# acknowledges its own copy of the message next.
 SEND_AGAIN_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}\
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
-redis.call('ZADD', KEYS[3], next_time(KEYS[3]), ARGV[1])
-redis.call('LPUSH', KEYS[4], ARGV[4])
+for i = 5, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+redis.call('ZADD', KEYS[4], next_time(KEYS[4]), ARGV[1])
+redis.call('LPUSH', KEYS[3], ARGV[4])
 return 1
+"""
+
+# KEYS: ledger, open, deferred, model queues, models, unserved, the sorted set and the list of the model queue, then the
+# other sorted sets that may have the job. ARGV: job id, message, enqueued_at, envelope, model, model queue, seconds
+# after which a model is not served any more, the most model queues, delay in seconds if there are as many already.
+# Returns false, or for a job that must fail the seconds since its model was last served ('' if unknown). Nothing is
+# pushed for a job that was enqueued later under the same id: it has its own message. As SEND_AGAIN_SCRIPT, it enters a
+# job that the ledger does not hold.
+ROUTE_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}\
+if is_replaced(KEYS[1], ARGV[1], ARGV[3]) then return false end
+local seconds = now[1] + now[2] / 1000000
+if redis.call('HGET', KEYS[6], ARGV[1]) == ARGV[5] then
+  local served = tonumber(redis.call('HGET', KEYS[5], ARGV[5]) or '')
+  if not served then return '' end
+  if seconds - served >= tonumber(ARGV[7]) then return tostring(seconds - served) end
+  redis.call('HDEL', KEYS[6], ARGV[1])
+end
+redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
+for i = 9, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+if not redis.call('ZSCORE', KEYS[4], ARGV[6]) then
+  if redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[8]) then
+    redis.call('ZADD', KEYS[3], seconds + ARGV[9], ARGV[1])
+    return false
+  end
+  redis.call('ZADD', KEYS[4], seconds, ARGV[6])
+end
+redis.call('ZADD', KEYS[7], next_time(KEYS[7]), ARGV[1])
+redis.call('LPUSH', KEYS[8], ARGV[4])
+return false
 """
 
 # KEYS: ledger, then for each job sent, list, and the sorted set in which the caller saw it. ARGV: for each job its id,
@@ -137,4 +189,54 @@ for i = 1, #ARGV / 3 do
   end
 end
 return count
+"""
+
+# KEYS: ledger, list and sorted set of a model queue, list and sorted set of its device's queue, unserved. ARGV: the
+# most messages to look at, the model, and a time. Returns messages from the end of the model queue's list, the next one
+# first, to the device's queue. With the time '' these are the messages of jobs that name no model. Otherwise they are
+# the other messages that were pushed before the time, and their jobs are noted in unserved. What stays keeps its order.
+# Messages without a push time were pushed without the ledger, or their job has ended: a worker finds out. Returns the
+# number of messages.
+RETURN_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}\
+local function job_of(entry)
+  local read, message = pcall(cjson.decode, entry)
+  local headers = read and type(message) == 'table' and message.headers
+  local job_id = type(headers) == 'table' and headers.id
+  if type(job_id) ~= 'string' then return nil, false end
+  local held, job = pcall(cjson.decode, redis.call('HGET', KEYS[1], job_id) or '')
+  return job_id, held and type(job) == 'table' and type(job.model) ~= 'string'
+end
+local entries = redis.call('LRANGE', KEYS[2], -ARGV[1], -1)
+local kept, returned = {{}}, {{}}
+for i = #entries, 1, -1 do
+  local job_id, unnamed = job_of(entries[i])
+  local score = job_id and redis.call('ZSCORE', KEYS[3], job_id)
+  local old = ARGV[3] ~= '' and (not score or tonumber(score) <= tonumber(ARGV[3]))
+  if unnamed == (ARGV[3] == '') and (unnamed or old) then
+    returned[#returned + 1] = {{entries[i], score and job_id or false, unnamed}}
+  else
+    kept[#kept + 1] = entries[i]
+  end
+end
+if #returned == 0 then return 0 end
+redis.call('RPOP', KEYS[2], #entries)
+for i = #kept, 1, -1 do redis.call('RPUSH', KEYS[2], kept[i]) end
+for _, message in ipairs(returned) do
+  local entry, job_id, unnamed = unpack(message)
+  if job_id then
+    redis.call('ZREM', KEYS[3], job_id)
+    redis.call('ZADD', KEYS[5], next_time(KEYS[5]), job_id)
+    if not unnamed then redis.call('HSET', KEYS[6], job_id, ARGV[2]) end
+  end
+  redis.call('LPUSH', KEYS[4], entry)
+end
+return #returned
+"""
+
+# KEYS: model queues, then all lists and sorted sets of a model queue. ARGV: the model queue. Removes it if it is empty.
+FORGET_SCRIPT: Final = f"""{WORKERS_OWN}\
+for i = 2, #KEYS do
+  if redis.call('EXISTS', KEYS[i]) == 1 then return 0 end
+end
+return redis.call('ZREM', KEYS[1], ARGV[1])
 """

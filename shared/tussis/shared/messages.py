@@ -25,7 +25,7 @@ from tussis.shared.errors import (
     MessageTooLarge,
     UnknownMessageVersion,
 )
-from tussis.shared.queues import DEFAULT_PRIORITY, PRIORITIES, TASK_NAME, Device, queue_name
+from tussis.shared.queues import DEFAULT_PRIORITY, MODEL, PRIORITIES, TASK_NAME, Device, queue_name
 from tussis.shared.uris import check_bucket, check_key, shown
 
 MESSAGE_VERSION = 1
@@ -41,7 +41,6 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 #: The second argument of the task. Only workers send it; see :func:`envelope`.
 HANDED_BACK = "handed_back"
 
-_MODEL = re.compile(r"[A-Za-z0-9._-]{1,100}(@[A-Za-z0-9._+-]{1,100})?")
 _PROFILE = re.compile(r"[a-z0-9_]{1,64}")
 # S3's own version ids and entity tags are printable ASCII of at most 1024 bytes.
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")
@@ -71,7 +70,8 @@ class Job:
     both are None, the worker takes the current content. ``model`` is ``name`` or ``name@version``; None selects the
     model of the worker. ``coverage`` None selects the coverage of the model. ``again`` adds a new analysis to the
     existing ones. ``reopen`` runs an analysis again that failed before ``enqueued_at`` (``tussis failures retry`` sets
-    it). Without ``reopen`` such a failure stays.
+    it). Without ``reopen`` such a failure stays. ``shadow`` marks a job of the shadow model, which only workers open:
+    see :func:`shadow_job`.
     """
 
     job_id: str
@@ -88,6 +88,7 @@ class Job:
     reopen: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
     coverage: Coverage | None = None
+    shadow: bool = False
 
     def __post_init__(self) -> None:
         _check(self)
@@ -103,11 +104,14 @@ class Job:
     def to_json(self) -> str:
         """The message as compact JSON with all fields. Raises :class:`MessageTooLarge`.
 
-        Without a coverage there is no such field: workers of the first version do not know it.
+        Without a coverage there is no such field, and without a shadow job no field ``shadow``: workers of the first
+        version know neither.
         """
         fields = {"v": MESSAGE_VERSION, **vars(self)}
         if self.coverage is None:
             del fields["coverage"]
+        if not self.shadow:
+            del fields["shadow"]
         text = _JSON.encode(fields)
         size = len(text.encode("utf-8"))
         if size > MAX_MESSAGE_BYTES:
@@ -142,6 +146,30 @@ def job_id_for(
     except (AttributeError, UnicodeEncodeError):
         raise InvalidJob("version_id, etag, model, profile and coverage must be text") from None
     return _uuid(hashlib.sha1(JOB_NAMESPACE.bytes + canonical.encode(), usedforsecurity=False).digest(), 5)
+
+
+def shadow_job(job: Job, model: str, *, etag: str, version_id: str | None) -> Job:
+    """The job that has the shadow model (``name@version``) analyse the same content as a job that names no model.
+
+    It is the same for every delivery of ``job``: opening it again changes nothing. It has the lowest priority and no
+    metadata. Empty metadata does not replace that of the recording.
+    """
+    return Job(
+        job_id=_shadow_id(job.bucket, job.key, version_id, etag, model),
+        bucket=job.bucket,
+        key=job.key,
+        enqueued_at=job.enqueued_at,
+        version_id=version_id,
+        etag=etag,
+        model=model,
+        priority=max(PRIORITIES),
+        shadow=True,
+    )
+
+
+def _shadow_id(bucket: str, key: str, version_id: str | None, etag: str | None, model: str | None) -> str:
+    """The id of a shadow job. ``shadow`` is not the name of a coverage, so no other job has this id."""
+    return job_id_for(bucket, key, version_id=version_id, etag=etag, model=model, profile=None, coverage="shadow")
 
 
 def random_id() -> str:
@@ -242,16 +270,16 @@ _ENVELOPE = _JSON.encode(
 ).replace('"%(priority)d"', "%(priority)d")
 
 
-def envelope(job: Job, message: str | None = None, *, handed_back: str | None = None) -> str:
+def envelope(job: Job, message: str | None = None, *, handed_back: str | None = None, queue: str | None = None) -> str:
     """The Celery message (protocol 2) around a job, in the form that the Redis transport stores in a list.
 
     ``message`` is the job's JSON, if the caller has it already. ``handed_back`` is the token of the attempt that handed
-    the message back; only workers use it. Every call creates a new ``delivery_tag``: two entries with the same tag
-    would be acknowledged together.
+    the message back, and ``queue`` is the model queue to which it is sent; only workers use the two. Every call creates
+    a new ``delivery_tag``: two entries with the same tag would be acknowledged together.
     """
     message = job.to_json() if message is None else message
     second = "" if handed_back is None else f',"{HANDED_BACK}":{json.dumps(handed_back)}'
-    return entry_of(f'{{"message":{message}{second}}}', job.job_id, job.queue, job.priority)
+    return entry_of(f'{{"message":{message}{second}}}', job.job_id, queue or job.queue, job.priority)
 
 
 def envelope_around(message: object) -> str:
@@ -281,7 +309,7 @@ def is_job_id(value: object) -> TypeGuard[str]:
 
 def is_model_name(value: object) -> TypeGuard[str]:
     """Whether a value is ``name`` or ``name@version`` of a model."""
-    return isinstance(value, str) and _MODEL.fullmatch(value) is not None
+    return isinstance(value, str) and MODEL.fullmatch(value) is not None
 
 
 def is_nested_deeper(decoded: object, limit: int) -> bool:
@@ -315,13 +343,14 @@ def _check(job: Job) -> None:
     _require_match(_JOB_ID, job.job_id, "job_id", "a UUID in lower case with dashes")
     _require_match(_VERSION_ID, job.version_id, "version_id", "1 to 1024 printable ASCII characters")
     _require_match(_ETAG, job.etag, "etag", "1 to 1024 printable ASCII characters without quotes")
-    _require_match(_MODEL, job.model, "model", "name or name@version")
+    _require_match(MODEL, job.model, "model", "name or name@version")
     _require_match(_PROFILE, job.profile, "profile", "the name of a profile")
     _require(type(job.priority) is int and job.priority in PRIORITIES, "priority", "0 (first) to 9", job.priority)
     _require(isinstance(job.device, Device), "device", _DEVICES, job.device)
     _require(job.coverage is None or isinstance(job.coverage, Coverage), "coverage", _COVERAGES, job.coverage)
     _require(type(job.again) is bool, "again", "true or false", job.again)
     _require(type(job.reopen) is bool, "reopen", "true or false", job.reopen)
+    _require(type(job.shadow) is bool, "shadow", "true or false", job.shadow)
     _require(
         type(job.enqueued_at) in (int, float) and 0 <= job.enqueued_at < _END_OF_TIME,
         "enqueued_at",
@@ -329,8 +358,18 @@ def _check(job: Job) -> None:
         job.enqueued_at,
     )
     _require(isinstance(job.metadata, dict), "metadata", "an object", job.metadata)
+    if job.shadow:
+        _check_shadow(job)
     if job.metadata:
         _check_metadata(job.metadata)
+
+
+def _check_shadow(job: Job) -> None:
+    """The results of a shadow job are hidden. No producer must get one by mistake, so its id is prescribed."""
+    if job.again or job.reopen or job.profile is not None or job.coverage is not None or job.model is None:
+        raise InvalidJob("a job with shadow names a model, and has neither again, reopen, profile nor coverage")
+    if job.job_id != _shadow_id(job.bucket, job.key, job.version_id, job.etag, job.model):
+        raise InvalidJob("shadow is set by workers only: leave it out")
 
 
 def _check_metadata(metadata: Mapping[str, Any]) -> None:

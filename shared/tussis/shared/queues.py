@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
+from functools import lru_cache
 
 TASK_NAME = "tussis.analyze"
 #: 0 is the highest. Every priority has its own list (Celery's ``priority_steps``).
@@ -11,6 +13,10 @@ PRIORITIES = range(10)
 DEFAULT_PRIORITY = 5
 #: Separates the queue's name and the priority in the name of a list.
 PRIORITY_SEPARATOR = ":"
+#: Separates the device's queue and the model in the name of a model queue. No model has it in its name.
+MODEL_SEPARATOR = "@"
+#: ``name`` or ``name@version`` of a model. These characters need no escaping in a key of the broker or in JSON.
+MODEL = re.compile(r"[A-Za-z0-9._-]{1,100}(@[A-Za-z0-9._+-]{1,100})?")
 
 LEDGER_KEY = "tussis.ledger"
 """Hash: job id -> the whole message. It holds every open job, independent of the queues."""
@@ -29,6 +35,15 @@ lost.
 """
 WORKERS_KEY = "tussis.workers"
 """Hash: worker name -> its last status report (JSON)."""
+MODELS_KEY = "tussis.models"
+"""Hash: model (``name@version`` and ``name``) -> time of the last report of a worker that serves it, seconds since the
+epoch by the broker's clock."""
+MODEL_QUEUES_KEY = "tussis.model_queues"
+"""Sorted set: model queue -> time of its first message, seconds since the epoch by the broker's clock. It has every
+model queue whose lists may hold messages."""
+UNSERVED_KEY = "tussis.unserved"
+"""Hash: job id -> the model that the job names. No worker had served the model for a long time when the message was
+returned to the queue of its device. The job fails unless a worker serves the model again."""
 
 OUTCOMES_KEY = "tussis.outcomes"
 """Stream of the outcomes of jobs, the newest ones. Field ``outcome``: JSON. The second part of an entry's id counts the
@@ -52,17 +67,61 @@ class Device(StrEnum):
     GPU = "gpu"
 
 
-# Cached, because it is called several times for every enqueued job.
-@cache
-def queue_name(device: Device) -> str:
-    """The queue of a device: ``tussis.any``, ``tussis.cpu``, ``tussis.gpu``."""
-    return f"tussis.{device.value}"
+@dataclass(frozen=True)
+class ServedModel:
+    """The model that a worker serves."""
+
+    name: str
+    version: str
+
+    @property
+    def label(self) -> str:
+        """``name@version``."""
+        return f"{self.name}{MODEL_SEPARATOR}{self.version}"
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """The texts with which a job can name this model: ``name@version`` and ``name``."""
+        return (self.label, self.name)
+
+
+# Cached, because these functions are called several times for every job. Bounded, because a job can name any model.
+@lru_cache(maxsize=1024)
+def queue_name(device: Device, model: str | None = None) -> str:
+    """The queue of a device: ``tussis.any``, ``tussis.cpu``, ``tussis.gpu``.
+
+    With ``model`` (``name`` or ``name@version``) it is the model queue: ``tussis.any@cough@3``. Raises ValueError for
+    another text.
+    """
+    queue = f"tussis.{device.value}"
+    if model is None:
+        return queue
+    if MODEL.fullmatch(model) is None:
+        raise ValueError(f"not the name of a model: {model!r}")
+    return queue + MODEL_SEPARATOR + model
 
 
 QUEUES = tuple(queue_name(device) for device in Device)
+"""The queues to which jobs are sent. Only workers send messages to model queues."""
 
 
-@cache
+def model_of(queue: str) -> str | None:
+    """The model in the name of a model queue; None for other queues."""
+    return queue.partition(MODEL_SEPARATOR)[2] or None
+
+
+def device_queue(queue: str) -> str:
+    """The queue of the same device without a model."""
+    return queue.partition(MODEL_SEPARATOR)[0]
+
+
+def is_queue(text: str) -> bool:
+    """Whether a text is the name of a queue, with or without a model."""
+    queue, separator, model = text.partition(MODEL_SEPARATOR)
+    return queue in QUEUES and (not separator or MODEL.fullmatch(model) is not None)
+
+
+@lru_cache(maxsize=4096)
 def list_key(queue: str, priority: int) -> str:
     """The Redis list that holds a queue's messages of one priority: ``tussis.any``, ``tussis.any:1`` ...
 
@@ -71,17 +130,32 @@ def list_key(queue: str, priority: int) -> str:
     return f"{queue}{PRIORITY_SEPARATOR}{priority}" if priority else queue
 
 
-@cache
+@lru_cache(maxsize=4096)
 def sent_key(queue: str, priority: int) -> str:
     """The sorted set that belongs to the list of :func:`list_key`."""
     return SENT_PREFIX + list_key(queue, priority)
 
 
-def worker_queues(device: Device) -> tuple[str, ...]:
-    """The queues of a worker on ``device``: first its own, then ``tussis.any``."""
+def list_of(key: str) -> tuple[str, int] | None:
+    """The queue and the priority of a list, from its key; None for another key."""
+    queue, separator, priority = key.partition(PRIORITY_SEPARATOR)
+    if not is_queue(queue) or (separator and priority not in _PRIORITY_TEXTS):
+        return None
+    return queue, int(priority or 0)
+
+
+_PRIORITY_TEXTS = frozenset(str(priority) for priority in PRIORITIES if priority)
+
+
+def worker_queues(device: Device, model: ServedModel | None = None) -> tuple[str, ...]:
+    """The queues of a worker on ``device``: first its own, then ``tussis.any``.
+
+    With ``model`` its model queues come before them.
+    """
     if device is Device.ANY:
         raise ValueError("a worker runs on cpu or gpu")
-    return (queue_name(device), queue_name(Device.ANY))
+    texts: tuple[str | None, ...] = (None,) if model is None else (*model.texts, None)
+    return tuple(queue_name(one, text) for text in texts for one in (device, Device.ANY))
 
 
 def outcome_key(job_id: str) -> str:

@@ -113,6 +113,11 @@ class Settings(BaseSettings):
         gt=0,
         description="time for which a stopping worker continues its recordings before it hands them back, seconds",
     )
+    model_wait_s: float = Field(
+        900.0,
+        gt=0,
+        description="time without a live worker for its model after which a job that names the model fails, seconds",
+    )
     max_attempts: int = Field(3, ge=1, description="crashed attempts after which a recording fails as worker_crashed")
     retry_total_s: float = Field(
         86_400.0, gt=0, description="largest sum of the delays between attempts after transient errors, seconds"

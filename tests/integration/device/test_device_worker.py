@@ -17,6 +17,7 @@ from tests.support.processes import ROOT
 from tests.support.sounds import wav
 from tests.support.tables import code, table
 from tests.support.trials import DRAINED_S, device_pids, trial
+from tussis.worker.detector.arithmetic import processor
 
 #: Long enough for all children to have their recordings with the device process, while a run is going on.
 COMPANY_S = 3.0
@@ -58,6 +59,10 @@ def test_recordings_share_runs_and_the_answers_are_the_cpu_worker_s(deployment: 
         assert ours.bag_logit == pytest.approx(theirs.bag_logit, abs=1e-4)
         rows = [[row.logit for row in deployment.store.segments_of(each.id)] for each in (ours, theirs)]
         assert rows[0] == pytest.approx(rows[1], abs=1e-4)
+        assert ours.software == theirs.software
+        assert ours.software is not None
+        assert (ours.software.provider, ours.software.graph) == ("cpu", "original")
+        assert ours.software.processor == processor()
 
 
 def test_a_model_that_looks_at_its_neighbours_ends_the_worker_with_one_line(

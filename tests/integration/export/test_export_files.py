@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from tests.support.encoding import encoded, interleaved, muxed, wav
 from tests.support.servers import Bucket
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, model_facts, rows
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, label, model_facts, rows
 from tussis.producer.cli import root
 from tussis.shared.events import CoughEvent
 from tussis.shared.store.records import ModelFacts, ResultFilter
@@ -51,7 +51,10 @@ def analysed(store: Store, model: ModelFacts, bucket: Bucket, key: str, data: by
         bucket.put(key, data)
         etag = bucket.client.head_object(Bucket=bucket.name, Key=key)["ETag"].strip('"')
     claim = a_claim(
-        a_job(bucket=bucket.name, key=key), model, etag=etag, size_bytes=None if data is None else len(data)
+        a_job(bucket=bucket.name, key=key, model=label(model)),
+        model,
+        etag=etag,
+        size_bytes=None if data is None else len(data),
     )
     held = claimed(store.claim(claim))
     size = {} if data is None else {"size_bytes": len(data)}

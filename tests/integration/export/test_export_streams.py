@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.processes import TUSSIS
+from tests.support.processes import ROOT, TUSSIS
 from tests.support.store import a_claim, a_job, a_result, claimed, execute, model_facts, rows
 from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.store.repository import Store
@@ -106,10 +106,9 @@ def test_memory_does_not_grow_with_the_rows(many: str, tmp_path: Path, file_form
 
 def peak_bytes(url: str, file_format: str, out: Path, limit: int) -> tuple[int, int]:
     """The number of rows of an export, and the highest memory of the process that wrote it, in bytes."""
-    # Not ru_maxrss: it begins with the memory of the process that started this one.
     code = (
         "import sys; from tussis.producer.cli import root; root(sys.argv[1:], standalone_mode=False); "
-        "print(*(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))"
+        "from tests.support.memory import peak_bytes; print(peak_bytes())"
     )
     words = ["export", "--format", file_format, "--rows", "segments", "--limit", str(limit), "--out", str(out)]
     done = subprocess.run(
@@ -119,6 +118,7 @@ def peak_bytes(url: str, file_format: str, out: Path, limit: int) -> tuple[int, 
         text=True,
         check=True,
         timeout=300,
+        cwd=ROOT,
     )
     exported, peak = done.stdout.splitlines()
-    return int(exported.split()[-2].replace(",", "")), 1024 * int(peak)
+    return int(exported.split()[-2].replace(",", "")), int(peak)

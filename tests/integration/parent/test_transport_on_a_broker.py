@@ -16,10 +16,19 @@ from kombu import transport as transports
 from tests.support.brokers import own_broker
 from tussis.shared.broker import connect, server_time
 from tussis.shared.errors import BrokerRefused
-from tussis.shared.ledger import Ledger
+from tussis.shared.ledger import Ledger, Unserved
 from tussis.shared.ledger_repair import LedgerRepair
 from tussis.shared.messages import Job
-from tussis.shared.queues import UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY, Device, list_key
+from tussis.shared.model_queues import ModelQueues
+from tussis.shared.queues import (
+    MODELS_KEY,
+    UNACKED_INDEX_KEY,
+    UNACKED_KEY,
+    WORKERS_KEY,
+    Device,
+    ServedModel,
+    list_key,
+)
 from tussis.shared.settings import load_settings
 from tussis.worker.parent import housekeeper
 from tussis.worker.parent.app import build_app
@@ -122,6 +131,61 @@ def test_a_full_broker_refuses_producers_and_lets_every_step_of_a_worker_pass(
     assert reconciler.look() > 0
     assert ledger.depth().open == 5
     ledger.discard("nothing", None)
+
+
+def test_a_full_broker_lets_every_step_of_routing_pass(url: str, client: Any, tmp_path: Path) -> None:
+    """The last step gives a message back to the queue of a model that was forgotten meanwhile."""
+    router, served = Ledger(client, serves=ServedModel("sneeze", "1")), ServedModel("cough", "3")
+    ledger, channel, queues = Ledger(client, serves=served), a_channel(url), ModelQueues(client)
+    jobs = [a_job(model="cough@3") for _ in range(3)]
+    ledger.open_many(jobs)
+    client.delete(LIST)
+    fill(client)
+
+    for job in jobs:
+        assert router.route(job, "cough@3", 900.0) is None
+    [found] = queues.state().waiting
+    assert queues.return_unserved(found, server_time(client) + 60, 1) == 1
+    assert isinstance(router.route(jobs[0], "cough@3", 900.0), Unserved)
+    ledger.close(jobs[0])
+    message = json.loads(client.rpop("tussis.any@cough@3:5"))
+    info = {"exchange": "", "routing_key": "tussis.any@cough@3"}
+    channel.qos.append(SimpleNamespace(_raw=message, delivery_info=info), "tag")
+    client.delete("tussis.any@cough@3:5")
+    ledger.close(jobs[1])
+    ledger.close(jobs[2])
+    assert queues.forget("tussis.any@cough@3")
+
+    channel.qos.restore_by_tag("tag")
+
+    assert client.llen("tussis.any@cough@3:5") == 1
+    assert ledger.depth().waiting["tussis.any@cough@3"] == {5: 1}
+    house = a_keeper(url, tmp_path)
+    house._reconciler.look()
+
+
+def test_a_worker_reports_its_model_and_old_models_are_forgotten(url: str, client: Any, tmp_path: Path) -> None:
+    setup = ChildSetup(
+        load_settings(broker_url=url),
+        Device.CPU,
+        "cpu@here",
+        tmp_path / "model.onnx",
+        1,
+        RunDir(tmp_path),
+        serves=ServedModel("cough", "3"),
+    )
+    now = server_time(client)
+    client.hset(MODELS_KEY, mapping={"old@1": now - 32 * 24 * HOUR, "lately@1": now - HOUR})
+    house = Housekeeper(setup)
+
+    house._report(SimpleNamespace(pool=SimpleNamespace(_pool=SimpleNamespace(_pool=()))))
+    house._registry.forget_silent_workers()
+
+    ago = ModelQueues(client).last_served()
+    assert set(ago) == {"cough@3", "cough", "lately@1"}
+    assert ago["cough@3"] < 60
+    assert ago["lately@1"] == pytest.approx(HOUR, abs=60)
+    assert json.loads(client.hget(WORKERS_KEY, "cpu@here"))["model"] == "cough@3"
 
 
 def test_a_worker_connects_to_a_full_broker(url: str, client: Any) -> None:

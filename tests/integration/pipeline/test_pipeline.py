@@ -132,7 +132,7 @@ def test_what_a_message_asks_in_vain_is_a_failure_at_once(deployment: Deployment
     elsewhere = jobs.pop("bucket_missing")
     unpinned = deployment.enqueue("e.wav", None)
 
-    deployment.worker(concurrency=1)
+    deployment.worker(concurrency=1, model_wait_s=1)
     deployment.wait_drained(60)
 
     deployment.assert_accounted(failures=6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, rows
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, label, model_facts, rows
 from tussis.shared.states import AttemptOutcome
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
@@ -13,7 +13,7 @@ from tussis.shared.store.repository import Store
 
 def answer(store: Store, model: ModelFacts, key: str, probability: float = 0.8, **changes: Any) -> int:
     """Store a result; the claim takes ``profile``, ``profile_overridden`` and ``again``. Returns the analysis."""
-    job = a_job(key=key, again=changes.pop("again", False))
+    job = a_job(key=key, model=label(model), again=changes.pop("again", False))
     request = {name: changes.pop(name) for name in ("profile", "profile_overridden", "coverage") if name in changes}
     claim = claimed(store.claim(a_claim(job, model, **request)))
     store.complete(claim, a_result(probability=probability, **changes))

@@ -54,8 +54,8 @@ def insert(connection: psycopg.Connection, random_: random.Random) -> Row:
     scores = (0.5, 0.0, False, 0.61, 1, 1, 2.0, False, "soundfile") if state == "succeeded" else (None,) * 9
     if state == "succeeded":
         connection.execute(
-            "INSERT INTO models (name, version, sha256, profile, threshold, provenance) "
-            "VALUES ('cough', '1', repeat('a', 64), 'documented', 0.61, 'test') ON CONFLICT DO NOTHING"
+            "INSERT INTO models (name, version, sha256, profile, threshold, provenance, active_at) "
+            "VALUES ('cough', '1', repeat('a', 64), 'documented', 0.61, 'test', now()) ON CONFLICT DO NOTHING"
         )
     [analysis_id] = connection.execute(
         "INSERT INTO analyses (recording_id, model_id, profile, profile_overridden, coverage, coverage_overridden, "

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from tests.support.query_document import QUESTIONS, SECTIONS, number
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, some_software
 from tussis.shared.events import CoughEvent, find_events
 from tussis.shared.store.event_sql import EVENTS
 from tussis.shared.store.records import ModelFacts, SegmentScores
@@ -92,7 +92,7 @@ def fill(store: Store, url: str) -> None:
     analysed("south/copy.wav", 0.8, 600.0, (0.5, 1), **same, size_bytes=len("south/e.wav"))
     short = find_events(SHORT.start_s, SHORT.probability, 17.5)
     assert len(short) == 1
-    analysed("north/short.wav", 0.95, 17.5, count=32, segments=SHORT, events=short)
+    analysed("north/short.wav", 0.95, 17.5, count=32, segments=SHORT, events=short, software=some_software())
     picture = a_job(key="north/g.png", job_id=job_id(2))
     store.fail(claimed(store.claim(a_claim(picture, model))), "not_audio", "a picture")
     store.refuse(a_refusal(a_job(key="south/h.wav")))
@@ -172,6 +172,10 @@ ANSWERS: dict[int, list[tuple[Any, ...]]] = {
         (at("22T10:00"), "north", 3, pytest.approx(2 / 3), pytest.approx(4.5)),
         (at("22T23:00"), "south", 0, 0.5, 0.0),
         (at("23T00:00"), "south", 0, 0.5, 0.0),
+    ],
+    26: [
+        (None, None, None, None, 9),
+        ("0.1.0", "1.32.0", "libsndfile 1.2.2", "a processor (avx2)", 1),
     ],
 }
 

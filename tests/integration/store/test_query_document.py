@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Table, make_url
 
 from tests.support.query_document import QUESTIONS, SCHEMA, SECTIONS, number, sections
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, rows
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, label, model_facts, rows
 from tussis.shared.events import find_events
 from tussis.shared.states import AttemptOutcome
 from tussis.shared.store.records import ModelFacts, SegmentScores
@@ -114,7 +114,8 @@ def fill(store: Store) -> None:
 
     def answered(key: str, probability: float, *, model: ModelFacts = model, **changes: Any) -> None:
         fields = {"profile": "documented"} | changes
-        request = a_claim(a_job(key=key, metadata={"site": key.split("/")[0]}), model, **fields)
+        job = a_job(key=key, metadata={"site": key.split("/")[0]}, model=label(model))
+        request = a_claim(job, model, **fields)
         store.complete(claimed(store.claim(request)), a_result(8, probability))
 
     answered("north/1.wav", 0.95)
@@ -124,7 +125,7 @@ def fill(store: Store) -> None:
     answered("south/3.wav", 0.20, profile="legacy", profile_overridden=True)
     answered("south/3.wav", 0.62, model=newer)
     answered("south/9.wav", 0.10)
-    long = claimed(store.claim(a_claim(a_job(key="south/4.wav"), model)))
+    long = claimed(store.claim(a_claim(a_job(key="south/4.wav", model="cough@1"), model)))
     hot = range(8, 12)
     scores = SegmentScores(
         start_s=[0.5 * n for n in range(32)],
@@ -144,12 +145,14 @@ def fill(store: Store) -> None:
             analyzed_s=17.5,
         ),
     )
-    store.fail(claimed(store.claim(a_claim(a_job(key="south/5.png"), model))), "not_audio", "a picture")
+    store.fail(
+        claimed(store.claim(a_claim(a_job(key="south/5.png", model="cough@1"), model))), "not_audio", "a picture"
+    )
     store.refuse(a_refusal(a_job(key="south/6.wav")))
-    crashed = a_job(key="south/7.wav")
+    crashed = a_job(key="south/7.wav", model="cough@1")
     for _ in range(3):
         store.claim(a_claim(crashed, model, max_attempts=2))
-    waiting = claimed(store.claim(a_claim(a_job(key="south/8.wav"), model)))
+    waiting = claimed(store.claim(a_claim(a_job(key="south/8.wav", model="cough@1"), model)))
     store.release(waiting, AttemptOutcome.TRANSIENT, "storage_unavailable", "503")
     store.dead_letter("?", None, "malformed_message", "not JSON")
 

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import make_url
 
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, refused, rows
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, label, model_facts, refused, rows
 from tussis.shared.states import AnalysisState
 from tussis.shared.store import queries
 from tussis.shared.store.records import Analysis, ResultFilter
@@ -67,7 +67,8 @@ def filled(shared_store_url: str) -> Iterator[Filled]:
                 case "no version":
                     store.refuse(a_refusal(job, etag="e1", model_requested="cough"))
                 case kind:
-                    answer = store.claim(a_claim(job, draw.choice(MODELS), lease_s=60))
+                    model = draw.choice(MODELS)
+                    answer = store.claim(a_claim(replace(job, model=label(model)), model, lease_s=60))
                     if not hasattr(answer, "token"):
                         continue  # it has its answer already, or it is running
                     if kind == "failed":

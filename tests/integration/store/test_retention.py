@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.months import make_month, make_older, segments_in
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts, rows
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, label, model_facts, rows
 from tests.support.waiting import wait_until
 from tussis.producer.cli import root
 from tussis.shared.errors import FailureUnknown
@@ -46,7 +46,7 @@ def retain(run: Run, *words: str) -> list[str]:
 
 def answered(store: Store, model: ModelFacts, key: str, **job: object) -> tuple[int, Job]:
     """Store a result of four segments; returns the id of its analysis, and its job."""
-    asked = a_job(key=key, **job)
+    asked = a_job(**{"key": key, "model": label(model)} | job)
     claim = claimed(store.claim(a_claim(asked, model)))
     assert store.complete(claim, a_result())
     return claim.analysis_id, asked
@@ -150,11 +150,11 @@ def test_results_are_deleted_with_all_their_rows(store: Store, store_url: str, m
     # Two analyses of one recording: the recording goes with the last of them.
     answered(store, newer, "1.wav")
     kept, _ = answered(store, model, "new.wav")
-    store.complete(claimed(store.claim(a_claim(a_job(key="again.wav"), model))), a_result())
-    failed = claimed(store.claim(a_claim(a_job(key="failed.wav"), model)))
+    store.complete(claimed(store.claim(a_claim(a_job(key="again.wav", model="cough@1"), model))), a_result())
+    failed = claimed(store.claim(a_claim(a_job(key="failed.wav", model="cough@1"), model)))
     store.fail(failed, "corrupt", "why")
     missing = store.refuse(a_refusal(a_job(key="missing.wav"), etag=""))
-    open_one = claimed(store.claim(a_claim(a_job(key="open.wav"), model)))
+    open_one = claimed(store.claim(a_claim(a_job(key="open.wav", model="cough@1"), model)))
     assert isinstance(missing, int)
     for analysis_id in (*old, failed.analysis_id, missing, open_one.analysis_id):
         make_older(store_url, analysis_id, 20)
@@ -245,7 +245,7 @@ def test_deleted_segments_are_not_reported_as_none(store: Store, store_url: str,
     make_month(store_url, 20)
     old, job = answered(store, model, "old.wav")
     _, new = answered(store, model, "new.wav")
-    failed = claimed(store.claim(a_claim(a_job(key="failed.wav"), model)))
+    failed = claimed(store.claim(a_claim(a_job(key="failed.wav", model="cough@1"), model)))
     store.fail(failed, "corrupt", "why")
     make_older(store_url, old, 20)
     retain(run, "--yes")
@@ -300,11 +300,15 @@ def test_results_continue_while_old_ones_are_deleted(store: Store, store_url: st
         except Exception as error:
             failed.append(error)
 
+    with psycopg.connect(store_url, autocommit=True) as connection:
+        [database] = connection.execute("SELECT current_database()").fetchone() or ("",)
+        connection.execute(f"ALTER DATABASE \"{database}\" SET lock_timeout = '2s'".encode())
     threads = [threading.Thread(target=write, args=[index]) for index in range(2)]
     for thread in threads:
         thread.start()
     try:
-        wait_until(lambda: min(written) > 5, 30, "results")
+        wait_until(lambda: failed or min(written) > 5, 30, "results")
+        assert not failed
         told = retain(run, "--results", "--yes")
         before = sum(written)
         wait_until(lambda: sum(written) > before + 10, 30, "more results")

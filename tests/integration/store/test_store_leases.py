@@ -129,7 +129,7 @@ class TestTheModelOfAClaim:
         execute(
             store_url,
             "TRUNCATE models, recordings, analyses, attempts, jobs, bags, segments, events, bag_progress, tombstones "
-            "RESTART IDENTITY",
+            "RESTART IDENTITY CASCADE",
         )
         for number in range(3):
             store.register_model(model_facts(version=f"other-{number}", sha256=f"{number}" * 64))

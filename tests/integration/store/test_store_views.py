@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, model_facts, rows
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, label, model_facts, rows
 from tussis.shared.states import AttemptOutcome
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
@@ -79,8 +79,10 @@ def test_current_is_the_newest_final_answer(store: Store, store_url: str, model:
     for number, answering in enumerate((model, newer), start=1):
         store.complete(claimed(store.claim(a_claim(a_job(), answering))), a_result(2, 0.2 + number / 100))
     # Not final: running, and waiting for the next attempt.
-    store.claim(a_claim(a_job(again=True), model))
-    store.release(claimed(store.claim(a_claim(a_job(again=True), model))), AttemptOutcome.HANDED_BACK)
+    store.claim(a_claim(a_job(again=True, model=label(model)), model))
+    store.release(
+        claimed(store.claim(a_claim(a_job(again=True, model=label(model)), model))), AttemptOutcome.HANDED_BACK
+    )
 
     row = current(store_url)["a.wav"]
     assert (row["model"], row["state"]) == ("cough@2", "succeeded")
@@ -133,7 +135,7 @@ def test_newest_of_each_question(store: Store, store_url: str, model: ModelFacts
         a_claim(a_job(), model),
         a_claim(a_job(again=True), model),
         a_claim(a_job(), newer),
-        a_claim(a_job(), model, etag="e2"),
+        a_claim(a_job(model=label(model)), model, etag="e2"),
     ):
         last = claimed(store.claim(request))
         store.complete(last, a_result())

@@ -19,8 +19,8 @@ def filled(shared_store_url: str) -> str:
 
 def fill_many(connection: psycopg.Connection) -> None:
     connection.execute(
-        "INSERT INTO models (name, version, sha256, profile, threshold, provenance) "
-        "SELECT 'cough', version::text, repeat(version::text, 64), 'documented', 0.61, 'test' "
+        "INSERT INTO models (name, version, sha256, profile, threshold, provenance, active_at) "
+        "SELECT 'cough', version::text, repeat(version::text, 64), 'documented', 0.61, 'test', now() "
         "FROM generate_series(1, 2) AS version"
     )
     connection.execute(

@@ -172,6 +172,8 @@ def test_what_counts_as_an_answer(
 ) -> None:
     other = model_facts(name="other", version="7", sha256="b" * 64)
     store.complete(begin(store, served, "mine"), a_result())
+    job = plain_job("mine-legacy", profile="legacy")
+    store.complete(claimed(store.claim(a_claim(job, served, profile="legacy", profile_overridden=True))), a_result())
     store.complete(begin(store, other, "other"), a_result())
     store.fail(begin(store, other, "other-failed"), "corrupt", "why")
     store.refuse(
@@ -180,8 +182,6 @@ def test_what_counts_as_an_answer(
             model_requested="third@1",
         )
     )  # fmt: skip
-    job = plain_job("mine-legacy", profile="legacy")
-    store.complete(claimed(store.claim(a_claim(job, served, profile="legacy", profile_overridden=True))), a_result())
 
     keys = {"mine", "other", "other-failed", "not-served", "mine-legacy"}
     steps, _ = sweep(store, ledger, listed(*keys), replace(ORDER, criteria=criteria, dry_run=True))

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from tests.support.encoding import encoded, wav
+from tests.support.processes import ROOT
 from tests.support.recordings import cough_like
 from tussis.shared.errors import (
     CorruptAudio,
@@ -137,26 +138,24 @@ def test_no_samples() -> None:
 
 #: Decodes one file and tells the growth of the process's largest memory.
 MEASURE: Final = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
+from tests.support.memory import peak_bytes
 from tussis.shared.errors import AudioError
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 limits = Limits(max_duration_s=float(sys.argv[1]))
 decode(Path(sys.argv[2]).read_bytes(), limits)
 answers = []
 for path in sys.argv[3:]:
     data = Path(path).read_bytes()
-    before = peak()
+    before = peak_bytes()
     try:
         outcome = decode(data, limits).duration_s
     except AudioError as error:
         outcome = error.error_class
-    answers.append([outcome, peak() - before])
+    answers.append([outcome, peak_bytes() - before])
 print(json.dumps(answers))
 """
 
@@ -171,7 +170,7 @@ def growth(folder: Path, max_duration_s: float, *files: bytes) -> list[tuple[flo
         paths[-1].write_bytes(data)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(max_duration_s), warm_up, *paths],
-        capture_output=True, text=True, check=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=True, timeout=120, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     return [(outcome, size) for outcome, size in json.loads(done.stdout)]
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.support.encoding import encoded, interleaved, wav
+from tests.support.processes import ROOT
 from tests.support.recordings import cough_like, quantised
 from tests.support.reference import assert_close_plain, reference
 from tussis.shared.dsp import resampling, streaming
@@ -87,7 +88,7 @@ def test_the_profile_legacy_refuses_it_by_name() -> None:
 
 def test_the_sum_of_enormous_channels_is_refused() -> None:
     samples = np.full((2, 48_000), 3e38, np.float32)
-    data = wav(interleaved(samples), channels=2, rate_hz=16000)
+    data = wav(interleaved(samples), tag=3, channels=2, rate_hz=16000, bits=32)
     with pytest.raises(NonFiniteSamples):
         waveform_of(decode(data, STREAMED), profile_named("training"))
 
@@ -107,16 +108,14 @@ def test_every_minute_of_audio_is_a_tick_that_may_end_it() -> None:
 
 
 MEASURE: Final = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 import torch
+from tests.support.memory import peak_bytes
 from tussis.shared.dsp.profiles import profile_named
 from tussis.shared.dsp.images import images
 from tussis.worker.audio.limits import Limits
 from tussis.worker.pipeline.prepare import read_recording
-
-def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 profile = profile_named("documented")
 def run(path):
@@ -126,8 +125,8 @@ def run(path):
     return audio.duration_s, waveform.num_bags
 
 run(sys.argv[1])
-before = peak()
-print(json.dumps([*run(sys.argv[2]), peak() - before]))
+before = peak_bytes()
+print(json.dumps([*run(sys.argv[2]), peak_bytes() - before]))
 """
 
 
@@ -142,7 +141,7 @@ def test_two_hours_need_a_gigabyte_at_most(kind: str, pack: Path, tmp_path: Path
         (tmp_path / name).write_bytes(content)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, tmp_path / "warm-up", tmp_path / "two-hours"],
-        capture_output=True, text=True, check=True, timeout=400, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=True, timeout=400, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     seconds, bags, grown = json.loads(done.stdout)
     assert seconds == pytest.approx(7200, abs=0.1)

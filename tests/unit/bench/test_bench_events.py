@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from benchmarks.events import measure as measuring
-from benchmarks.events.matching import compared, quality
 from benchmarks.events.measure import best, judged, measure
-from benchmarks.events.mixtures import BOUT_PAUSE_S, SERIES, Material, mixtures
+from benchmarks.events.mixtures import SERIES, Material, mixtures
 from benchmarks.events.rules import MINIMUM, RULES, Rule, ideal
 from benchmarks.events.scores import Scored
 from training.events import Span
 from tussis.shared.dsp import HOP_SECONDS, SAMPLE_RATE, SEGMENT_SECONDS
 from tussis.shared.events import EVENT_THRESHOLD
+from tussis.worker.evaluation.events import BOUT_PAUSE_S, compared, quality
 
 
 def scored(bouts: tuple[Span, ...], duration_s: float, high: float = 0.97) -> Scored:

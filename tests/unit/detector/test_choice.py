@@ -19,7 +19,7 @@ from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.tuning import choice as choosing
 from tussis.worker.detector.tuning import tuning_process
-from tussis.worker.detector.tuning.choice import decide, facts_of, open_chosen
+from tussis.worker.detector.tuning.choice import decide, facts_of, open_chosen, open_form
 from tussis.worker.detector.tuning.comparison import Candidate, spectrograms_of
 from tussis.worker.detector.tuning.graph_cache import Choice, GraphCache
 from tussis.worker.detector.tuning.mel_detector import MelDetector
@@ -351,3 +351,21 @@ def test_a_mel_image_becomes_the_contract_s_input() -> None:
     assert spectrograms.shape == (1, 3, 3, 224, 224)
     # The margins are -1 before ImageNet's step.
     np.testing.assert_allclose(spectrograms[0, 0, :, 0, 0], [-0.485 / 0.229, -0.456 / 0.224, -0.406 / 0.225], rtol=1e-5)
+
+
+def test_a_graph_is_opened_by_its_form(model: Path) -> None:
+    """Given the form in a row, then the same graph is made again, and a form of another version is the original."""
+    forms = [rewritten.form for rewritten in rewritings(model.read_bytes())]
+    assert forms
+    for form in forms:
+        detector = open_form(model, form, intra_op_threads=1)
+        assert isinstance(detector, MelDetector)
+        assert detector.form == form
+    for form in ("original", "of another version"):
+        detector = open_form(model, form, intra_op_threads=1)
+        assert isinstance(detector, Detector)
+        assert detector.form == "original"
+
+
+def test_a_graph_that_is_not_recognised_is_opened_as_it_is(tiny_model: Path) -> None:
+    assert open_form(tiny_model, "folded", intra_op_threads=1).form == "original"

@@ -36,7 +36,7 @@ def rewritten(data: bytes) -> Rewritten:
 
 def way_of(made: Rewritten) -> Candidate:
     session = open_session(made.data, made.form, intra_op_threads=1)
-    return Candidate(made.form, MelDetector(manifest_of(made.data), session), made.data)
+    return Candidate(made.form, MelDetector(manifest_of(made.data), session, made.form), made.data)
 
 
 def operators(data: bytes) -> list[str]:

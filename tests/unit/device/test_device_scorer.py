@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from tests.support.waiting import wait_until
 from tests.unit.device.test_device_wire import reply_bytes
 from tussis.shared.errors import DeviceReplyLost, InferenceFailed, OutOfMemory
+from tussis.worker.detector.arithmetic import Arithmetic
 from tussis.worker.detector.detector import Scores
 from tussis.worker.device import scorer, sockets, wire
 from tussis.worker.device.engine import noise
@@ -320,3 +321,14 @@ def test_whatever_the_device_process_sends_a_recording_gets_its_own_answer_or_a_
                 assert_own(scores, wave)
         child.close()
         run_dir.remove()
+
+
+def test_the_arithmetic_is_that_of_the_device_process(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "run")
+    run_dir.create("gpu@test")
+    here = DeviceScorer(None, run_dir, 0.0)  # type: ignore[arg-type]
+    assert here.arithmetic == Arithmetic("", "original", "")
+
+    run_dir.report_device("ready", provider="cuda", device="NVIDIA H200")
+
+    assert here.arithmetic == Arithmetic("cuda", "original", "NVIDIA H200")

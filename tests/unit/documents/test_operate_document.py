@@ -17,7 +17,7 @@ from tussis.shared import errors
 from tussis.shared.s3_refusals import CODES, STATUSES
 from tussis.shared.settings import Settings
 from tussis.worker.outcome import Outcome
-from tussis.worker.status.metrics import outcome_name
+from tussis.worker.status.metrics import SHADOW_OUTCOME, outcome_name
 
 DOCS = ROOT / "docs"
 METRICS = DOCS / "metrics.md"
@@ -51,7 +51,7 @@ def test_the_settings_are_all_there_with_their_defaults() -> None:
 
 
 def test_queries_name_metrics_that_exist() -> None:
-    named = {code(row[0]) for kind in ("metric", "device metric") for row in table(METRICS, kind)}
+    named = {code(row[0]) for kind in ("metric", "device metric", "drift metric") for row in table(METRICS, kind)}
     for document in (METRICS, DOCS / "operate.md"):
         found = re.findall(r"\btussis_[a-z_]+", document.read_text())
         assert found
@@ -60,7 +60,7 @@ def test_queries_name_metrics_that_exist() -> None:
 
 
 def test_the_outcomes_are_all_there() -> None:
-    expected = {outcome_name(kind.__new__(kind)) for kind in get_args(Outcome)} | {"dead_letter"}
+    expected = {outcome_name(kind.__new__(kind)) for kind in get_args(Outcome)} | {"dead_letter", SHADOW_OUTCOME}
     assert {code(row[0]) for row in table(METRICS, "outcome")} == expected
 
 

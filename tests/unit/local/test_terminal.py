@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from tussis.shared.ledger import Depth
+from tussis.shared.depth import Depth
 from tussis.shared.store.records import Counts
 from tussis.shared.text import printable
 from tussis.worker.cli import status
@@ -39,3 +39,23 @@ def test_status_shows_a_worker_whatever_it_says(capsys: pytest.CaptureFixture[st
     told = capsys.readouterr().out
     assert "[/m]" in told
     assert f"cpu@host [/y] waits: {NASTY[0]}" in told
+
+
+def test_status_names_the_model_queues_from_which_no_worker_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    entry = status.WorkerEntry("one", "cpu", 1, 1, [], "cough@3", 1.0, 0.0)
+    waiting = {
+        "tussis.any": {5: 1},
+        "tussis.gpu": {5: 1},
+        "tussis.any@cough": {5: 1},
+        "tussis.cpu@cough@3": {0: 1},
+        "tussis.gpu@cough@3": {5: 7},
+        "tussis.any@cough@4": {5: 2, 6: 1},
+        "tussis.any@gone": {},
+    }
+    depth = Depth(waiting, 0, 0, 0, None)
+    assert status.unserved_queues(depth, [entry]) == ["tussis.gpu@cough@3", "tussis.any@cough@4"]
+    assert len(status.unserved_queues(depth, [])) == 4
+    status._print(depth, [entry], Counts(0, 0, {}, 0, 0, 0, 0))
+    told = capsys.readouterr().out
+    assert "tussis.any@cough@4: no live worker takes its messages (3)" in told
+    assert "gone" not in told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from tests.support.models import PLAIN
+from tests.support.sounds import wav
 from tussis.shared.dsp.profiles import PROFILES
 from tussis.worker.cli.models import models
 from tussis.worker.detector.contract import MIN_OPSET
@@ -100,8 +102,12 @@ def test_every_command_of_the_document_runs(
     monkeypatch.chdir(tmp_path)
     Path("cough.onnx").write_bytes(data)
     torch.save({"model_state_dict": resnet_network.state_dict(), "epoch": 12, "val_auc": 0.5}, "best.pt")
+    Path("cough-int8.onnx").write_bytes(data)
+    shutil.copy(random_resnet.with_suffix(".json"), "cough-int8.json")
+    Path("recordings/val").mkdir(parents=True)
+    Path("recordings/val/a.wav").write_bytes(wav(0.4))
     commands = re.findall(r"^\$ tussis models ((?!quantize).*)$", DOCUMENT, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 7
 
     for command in commands:
         result = CliRunner().invoke(models, shlex.split(command), catch_exceptions=False)

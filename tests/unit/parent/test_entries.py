@@ -366,12 +366,31 @@ def test_whatever_is_filed_is_restored_and_accepted(worker: Worker, ran: list[di
     worker.take(json.dumps(entry).encode())
 
 
-@pytest.mark.parametrize("name", LISTS)
+@pytest.mark.parametrize("name", [*LISTS, b"tussis.any@cough", b"tussis.gpu@cough@3.0+x:9"])
 def test_a_list_names_queue_and_priority(name: bytes) -> None:
     reply = entries.popped((name, envelope(JOB).encode()))
     assert reply is not None
     properties = json.loads(reply[1])["properties"]
     assert list_key(properties["delivery_info"]["routing_key"], properties["priority"]).encode() == name
+
+
+@pytest.mark.parametrize(
+    ("queue", "list_name"),
+    [
+        ("tussis.gpu@cough@3", "tussis.gpu@cough@3:5"),
+        ("tussis.any@cough", "tussis.any@cough:5"),
+        ("tussis.any@cough:7", "tussis.any:5"),
+        ("tussis.any@../x", "tussis.any:5"),
+        ("tussis.any@", "tussis.any:5"),
+        ("tussis.ledger", "tussis.any:5"),
+    ],
+)
+def test_a_message_goes_back_to_the_queue_of_a_model_and_to_no_other_key(queue: str, list_name: str) -> None:
+    entry = json.loads(envelope(JOB))
+    entry["properties"]["delivery_info"]["routing_key"] = queue
+    remade, back_to, name = entries.given_back(json.dumps([entry, "", queue]).encode())
+    assert (name, list_key(back_to, 5)) == (list_name, list_name)
+    assert json.loads(remade)["properties"]["delivery_info"]["routing_key"] == back_to
 
 
 @fuzzed

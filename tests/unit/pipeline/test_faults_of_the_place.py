@@ -26,6 +26,7 @@ from tussis.shared.messages import Job
 from tussis.shared.queues import Device
 from tussis.shared.settings import load_settings
 from tussis.shared.store.records import Claimed
+from tussis.worker.detector.arithmetic import Arithmetic
 from tussis.worker.outcome import Failed, HandedBack, Stopping
 from tussis.worker.parent.housekeeper import Housekeeper
 from tussis.worker.pipeline import failure_policy, object_bytes, objects, process
@@ -67,6 +68,14 @@ class Store:
         self.letters.append(raw)
 
 
+class Scorer:
+    class manifest:
+        profile = "documented"
+        coverage = "head"
+
+    arithmetic = Arithmetic("cpu", "original", "a processor")
+
+
 @pytest.fixture
 def run_dir(tmp_path: Path) -> RunDir:
     folder = RunDir(tmp_path / "run")
@@ -82,7 +91,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 def make(run_dir: RunDir, store: Store) -> WorkerContext:
     nothing = cast(Any, None)
     return WorkerContext(
-        SETTINGS, cast(Any, store), nothing, nothing, nothing, model_facts(), "one", Device.CPU, run_dir
+        SETTINGS, cast(Any, store), nothing, nothing, cast(Any, Scorer), model_facts(), "one", Device.CPU, run_dir
     )
 
 

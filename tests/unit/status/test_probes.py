@@ -119,3 +119,16 @@ def test_a_probe_takes_half_a_second_of_the_processor(run_dir: RunDir) -> None:
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     # The budget is half a second on a quiet machine; beside other tests a process takes up to twice as long.
     assert min(took) < 0.5 * PATIENCE, took
+
+
+def test_another_active_model_is_a_remark_and_no_finding(run_dir: RunDir, clock: Clock) -> None:
+    clock.now = NOW
+    run_dir.beat(Phase.CONSUMING)
+    run_dir.write_status(ParentStatus(NOW, 1, 1, NOW, None))
+    run_dir.note_active("serves cough@1, active is cough@2")
+    (ready,) = probes.ready(run_dir.path.parent)
+    assert (ready.well, ready.remark) == (True, "serves cough@1, active is cough@2")
+    run_dir.note_active(None)
+    run_dir.note_active(None)
+    (ready,) = probes.ready(run_dir.path.parent)
+    assert (ready.well, ready.remark) == (True, "")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training import batches, fit, measures, scenes, sounds, speech, trials
+from training import batches, fit, scenes, sounds, speech, trials
 from training.cache import COUGH, NO_COUGH, UNCERTAIN, Scenes, plain_images, segment_labels
 from training.codecs import CODECS, Codec, round_trip
 from training.events import spans
@@ -16,6 +16,7 @@ from training.pack import Wave
 from training.probes import loudest
 from tussis.shared.dsp.constants import CONTENT_ROWS, MARGIN_ROWS
 from tussis.shared.dsp.images import letterboxed
+from tussis.worker.evaluation import measures
 
 RATE = 16_000
 

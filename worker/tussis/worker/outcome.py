@@ -5,26 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tussis.shared.errors import TussisError
+from tussis.shared.messages import Job
 from tussis.shared.outcomes import OutcomeAnswer
 from tussis.shared.states import AnalysisState
 
 
 @dataclass(frozen=True)
 class Succeeded:
-    """The result is committed. ``analyzed_s``: seconds of audio that were analysed."""
+    """The result is committed. ``analyzed_s``: seconds of audio that were analysed.
+
+    ``shadow`` is the job that is opened in the step that closes this one.
+    """
 
     analysis_id: int
     analyzed_s: float
     answer: OutcomeAnswer | None = field(default=None, compare=False)
     """What upstream is told. None: it is read from the store."""
+    shadow: Job | None = None
 
 
 @dataclass(frozen=True)
 class Settled:
-    """The answer was already stored, through another message. Nothing was done."""
+    """The answer was already stored, through another message. Nothing was done.
+
+    ``shadow`` is the job that is opened in the step that closes this one: an earlier delivery of this message stored
+    the result, and its process died before that step.
+    """
 
     analysis_id: int
     state: AnalysisState
+    shadow: Job | None = None
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,15 @@ class HeldElsewhere:
     delay_s: float
 
 
-Outcome = Succeeded | Settled | Failed | Superseded | Deferred | HandedBack | HeldElsewhere
+@dataclass(frozen=True)
+class Routed:
+    """Another model analyses the job. Its message goes to the queue of that model."""
+
+    model: str
+    """``name`` or ``name@version``."""
+
+
+Outcome = Succeeded | Settled | Failed | Superseded | Deferred | HandedBack | HeldElsewhere | Routed
 
 
 class Stopping(TussisError):

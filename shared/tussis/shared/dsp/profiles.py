@@ -24,7 +24,8 @@ class Normalise(StrEnum):
     PEAK = "peak"
     """The largest absolute sample over all channels of the whole recording."""
     BIT_DEPTH = "bit_depth"
-    """No division in this step: the decoder divides by the full scale of the sample width and mixes to one channel."""
+    """No division in this step: the samples keep their level relative to the full scale of their width, by which the
+    decoder divides."""
 
 
 class Tail(StrEnum):

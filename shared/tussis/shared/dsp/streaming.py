@@ -31,9 +31,10 @@ class StreamedWaveform:
         self._block = BLOCK_SECONDS * rate_hz
 
     def add(self, block: npt.NDArray[np.float32]) -> None:
-        """Append decoded samples, float32 (channels, n)."""
+        """Append decoded samples, float32 (channels, n). A sum that is too large for float32 becomes infinite."""
         # numpy: torch has no read-only tensors, and a decoded block may be read-only.
-        self._mixed.append(torch.from_numpy(block.mean(axis=0)))
+        with np.errstate(over="ignore"):
+            self._mixed.append(torch.from_numpy(block.mean(axis=0)))
         self._mixed_frames += block.shape[1]
         if self._mixed_frames >= self._block:
             self._convert(last=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tussis.shared.dsp.profiles import Normalise, Profile
+from tussis.shared.dsp.profiles import Decoder, Normalise, Profile
 from tussis.shared.dsp.resampling import resampled
 from tussis.shared.errors import NonFiniteSamples, NoSamples
 
@@ -14,8 +14,8 @@ def unfiltered(samples: Tensor, rate_hz: int, profile: Profile) -> Tensor:
     """The whole recording as one channel at 16 kHz, before the high-pass.
 
     Args:
-        samples: float32 (channels, n), full scale 1.0; not changed. For a profile with bit-depth normalisation
-            (1, n), as returned by the decoder of the profile.
+        samples: float32 (channels, n), full scale 1.0; not changed. For a profile with bit-depth normalisation and
+            the decoder pydub (1, n), as that decoder returns them.
         rate_hz: sample rate of ``samples``, Hz.
         profile: selects the normalisation.
 
@@ -49,7 +49,7 @@ def normalised(samples: Tensor, profile: Profile) -> Tensor:
             # Divide; do not multiply by the reciprocal, which is infinite for a denormal peak.
             return samples / peak if peak > 0 else samples
         case Normalise.BIT_DEPTH:
-            if samples.shape[0] != 1 or peak > 2:
+            if profile.decoder is Decoder.PYDUB and (samples.shape[0] != 1 or peak > 2):
                 raise ValueError(
                     f"profile {profile.name} needs one channel in [-2, 2] from its own decoder "
                     f"({profile.decoder}), not {samples.shape[0]} channel(s) up to {peak.item():g}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from typing import Any
 
+import psycopg
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -12,6 +14,7 @@ from tussis.shared.errors import JobMoved, WorkerCrashed
 from tussis.shared.messages import Job
 from tussis.shared.states import TERMINAL, AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
+from tussis.shared.store.active_models import active_model
 from tussis.shared.store.hot_sql import CLAIM_FIRST
 from tussis.shared.store.identities import (
     Identity,
@@ -24,72 +27,112 @@ from tussis.shared.store.identities import (
     mapped,
     touch_recording,
 )
-from tussis.shared.store.leases import remaining_s
+from tussis.shared.store.leases import held_s, remaining_s
 from tussis.shared.store.one_statement import run_statement
-from tussis.shared.store.records import Claimed, ClaimRequest, Exhausted, Held, Settled
+from tussis.shared.store.records import (
+    Claimed,
+    ClaimRequest,
+    Exhausted,
+    Held,
+    NotActive,
+    RefusalRequest,
+    Settled,
+)
 from tussis.shared.store.schema import analyses, attempts
 from tussis.shared.store.served_models import model_id_of
+from tussis.shared.store.shadow_sql import SHADOW_MODEL
 from tussis.shared.store.transitions import moment
 
 
 def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
     """Claim a new analysis for a new job, in one statement.
 
-    Returns None if the store has the analysis or the job already, or does not have the model. :func:`claim` must then
-    decide. In that case at most the row of the recording was updated, and :func:`claim` updates it again. Otherwise the
-    statement has written the same rows as :func:`claim`, in the same order. It looks up the id of the model: the worker
-    must not cache it, because a restored database can give the id to another model.
+    Returns None if the store has the analysis or the job already, or does not have the model, or if the job names no
+    model and another one is active. :func:`claim` must then decide. In that case at most the row of the recording was
+    updated, and :func:`claim` updates it again. Otherwise the statement has written the same rows as :func:`claim`, in
+    the same order. It looks up the id of the model: the worker must not cache it, because a restored database can give
+    the id to another model.
     """
     if request.handed_back is not None:
         return None
     job = request.job
-    found = run_statement(
-        engine,
-        CLAIM_FIRST,
-        {
-            "bucket": job.bucket,
-            "key": job.key,
-            "etag": request.etag,
-            "version_id": request.version_id,
-            "size_bytes": request.size_bytes,
-            "metadata": json.dumps(dict(job.metadata)),
-            "model_name": request.model.name,
-            "model_version": request.model.version,
-            "model_sha256": request.model.sha256,
-            "profile": request.profile,
-            "profile_overridden": request.profile_overridden,
-            "coverage": request.coverage,
-            "coverage_overridden": request.coverage_overridden,
-            "forced_by": _forced_by(job),
-            "job_id": job.job_id,
-            "token": request.token,
-            "threshold": request.threshold,
-            "worker": request.worker,
-            "device": request.device,
-            "enqueued_at": moment(job.enqueued_at),
-            "exclusive": request.exclusive,
-            "lease_s": request.lease_s,
-        },
-    )
-    return None if found is None else Claimed(found[0], found[1], request.token, 1)
+    try:
+        found = run_statement(
+            engine,
+            CLAIM_FIRST,
+            {
+                **_shadow_parameters(request),
+                "etag": request.etag,
+                "version_id": request.version_id,
+                "size_bytes": request.size_bytes,
+                "metadata": json.dumps(dict(job.metadata)),
+                "model_name": request.model.name,
+                "model_version": request.model.version,
+                "profile": request.profile,
+                "profile_overridden": request.profile_overridden,
+                "coverage": request.coverage,
+                "coverage_overridden": request.coverage_overridden,
+                "forced_by": _forced_by(job),
+                "job_id": job.job_id,
+                "token": request.token,
+                "threshold": request.threshold,
+                "worker": request.worker,
+                "device": request.device,
+                "enqueued_at": moment(job.enqueued_at),
+                "exclusive": request.exclusive,
+                "lease_s": request.lease_s,
+                "names_model": job.model is not None,
+                "shadow": job.shadow,
+            },
+        )
+    except psycopg.errors.UniqueViolation:
+        # Another worker has claimed the job since the statement began.
+        return None
+    return None if found is None else Claimed(found[0], found[1], request.token, 1, shadow=found[2])
+
+
+def _shadow_parameters(request: ClaimRequest) -> dict[str, Any]:
+    """The parameters of :data:`SHADOW_MODEL`."""
+    job = request.job
+    overridden = request.profile_overridden or request.coverage_overridden
+    return {
+        "bucket": job.bucket,
+        "key": job.key,
+        "model_sha256": request.model.sha256,
+        "may_shadow": job.model is None and not job.again and not overridden,
+    }
+
+
+def _shadow_model(connection: Connection, request: ClaimRequest) -> str | None:
+    """The model that analyses the same content after this request, or None."""
+    parameters = _shadow_parameters(request)
+    if not parameters["may_shadow"]:
+        return None
+    found = connection.exec_driver_sql(SHADOW_MODEL, parameters).scalar_one_or_none()
+    return None if found is None else str(found)
 
 
 def _forced_by(job: Job) -> str:
     return job.job_id if job.again else ""
 
 
-def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held:
-    """Decide a claim, in the transaction of the caller. Raises :class:`ModelConflict`."""
+def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held | NotActive:
+    """Decide a claim, in the transaction of the caller. Raises :class:`ModelConflict` and :class:`JobTaken`."""
     job = request.job
     before = mapped(connection, job)
     if before is not None and before.answers:
-        # A redelivery after the commit. Nothing else is read, written or locked, even if the object has changed.
-        return Settled(before.analysis_id, before.state)
+        # A redelivery after the commit. Nothing is written or locked, even if the object has changed. The process may
+        # have ended before it closed the job and opened that of the shadow model.
+        succeeded = before.state is AnalysisState.SUCCEEDED
+        return Settled(before.analysis_id, before.state, _shadow_model(connection, request) if succeeded else None)
+    model_id = model_id_of(connection, request.model)
+    if (refused := left_to_another(connection, request, before)) is not None:
+        return refused
     identity = Identity(
         recording_id=touch_recording(
             connection, job, etag=request.etag, version_id=request.version_id, size_bytes=request.size_bytes
         ),
-        model_id=model_id_of(connection, request.model),
+        model_id=model_id,
         model_requested=None,
         profile=request.profile,
         coverage=request.coverage,
@@ -97,12 +140,50 @@ def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | 
     )
     if before is not None and before.is_open:
         lock_both(connection, identity, before.analysis_id)
+        # The attempt may have ended while this transaction waited.
+        before = mapped(connection, job)
+        if before is not None and before.answers:
+            return Settled(before.analysis_id, before.state)
     standing = find_identity(connection, identity)
+    if standing is not None and standing.shadow != job.shadow:
+        if job.shadow:
+            # Another job requested the same analysis. It answers it, and this one is not needed.
+            return Settled(standing.id, standing.state)
+        transitions.show_shadow(connection, standing.id)
     answer = _begin(connection, request, identity) if standing is None else _decide(connection, request, standing)
-    map_job(connection, job, answer.analysis_id)
+    map_job(connection, job, answer.analysis_id, before)
     if before is not None and before.is_open and before.analysis_id != answer.analysis_id:
         _leave(connection, before, answer.analysis_id)
+    if isinstance(answer, Claimed):
+        return replace(answer, shadow=_shadow_model(connection, request))
     return answer
+
+
+def left_to_another(
+    connection: Connection, request: ClaimRequest | RefusalRequest, before: Mapped | None
+) -> Held | NotActive | None:
+    """Why the worker must not answer a job that names no model: it runs elsewhere, or another model is active.
+
+    None: the worker may answer it. An attempt that began while another model was active goes on and answers the job.
+    Reads without locks: of two claims that pass at once, :func:`map_job` lets one through.
+    """
+    if request.job.model is not None:
+        return None
+    token, handed_back = None, None
+    if isinstance(request, ClaimRequest):
+        token, handed_back = request.token, request.handed_back
+    if before is not None and before.is_open:
+        if before.attempt_token == token:
+            return None  # the same claim again, after the reply to the first one was lost
+        if (left_s := held_s(connection, before.analysis_id, handed_back)) > 0:
+            return Held(before.analysis_id, left_s)
+    active = active_model(connection)
+    model = request.model
+    if active is None or model is None or active.model == f"{model.name}@{model.version}":
+        return None
+    if handed_back is not None:
+        transitions.attempt_handed_back(connection, handed_back)
+    return NotActive(active.model)
 
 
 def may_reopen(standing: Standing, job: Job) -> bool:
@@ -137,6 +218,7 @@ def _begin(connection: Connection, request: ClaimRequest, identity: Identity) ->
             "worker": request.worker,
             "device": request.device,
             "enqueued_at": moment(request.job.enqueued_at),
+            "shadow": request.job.shadow,
         },
     ).one()
     _attempt_begins(connection, request, row.id, 1, exclusive=request.exclusive)

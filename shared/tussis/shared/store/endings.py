@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Engine, select
@@ -15,6 +16,7 @@ from tussis.shared.store.hot_sql import COMPLETE
 from tussis.shared.store.one_statement import array_of, run_statement
 from tussis.shared.store.records import Claimed, Result
 from tussis.shared.store.schema import analyses
+from tussis.shared.store.software import NAMES, Software, software_id_of
 
 
 def complete(engine: Engine, claimed: Claimed, result: Result) -> bool:
@@ -28,7 +30,12 @@ def not_completed(connection: Connection, claimed: Claimed) -> bool:
 
 
 def fail(
-    connection: Connection, claimed: Claimed, error_class: str, message: str, timings_ms: Mapping[str, float] | None
+    connection: Connection,
+    claimed: Claimed,
+    error_class: str,
+    message: str,
+    timings_ms: Mapping[str, float] | None,
+    software: Software | None,
 ) -> bool:
     """Store the failure and its reason. False: the claim is not held."""
     if transitions.to_failed(
@@ -38,6 +45,7 @@ def fail(
         message=message,
         token=claimed.token,
         timings_ms=timings_ms,
+        software_id=None if software is None else software_id_of(connection, software),
     ):
         transitions.attempt_ended(
             connection, claimed.token, AttemptOutcome.FAILED, error_class=error_class, message=message
@@ -127,4 +135,5 @@ def _parameters(claimed: Claimed, result: Result) -> dict[str, Any]:
         "end_s": array_of(scores.end_s),
         "probability": array_of(scores.probability),
         "logit": array_of(scores.logit),
+        **(dict.fromkeys(NAMES) if result.software is None else asdict(result.software)),
     }

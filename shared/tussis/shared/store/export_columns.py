@@ -22,7 +22,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 from tussis.shared.store import upstream_facts
-from tussis.shared.store.schema import analyses, events, models, recordings, segments
+from tussis.shared.store.schema import analyses, events, models, recordings, segments, software
+from tussis.shared.store.software import NAMES
 
 
 class ExportRows(StrEnum):
@@ -155,6 +156,7 @@ COLUMNS: Final[dict[ExportRows, tuple[ExportColumn, ...]]] = {
         _of(analyses.c.created_at),
         _of(analyses.c.started_at),
         _of(analyses.c.finished_at),
+        *(_of(software.c[name]) for name in NAMES),
     ),
     ExportRows.SEGMENTS: (
         _URI,

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, Row, Select, select, text
 from tussis.shared.store.export_columns import COLUMNS, ExportRows
 from tussis.shared.store.records import ResultFilter
 from tussis.shared.store.result_filters import conditions
-from tussis.shared.store.schema import analyses, events, models, recordings, segments
+from tussis.shared.store.schema import analyses, events, models, recordings, segments, software
 
 #: Seconds for the server to find the first batch, which can need a sort of all rows.
 EXPORT_TIMEOUT_S: Final = 600
@@ -89,6 +89,7 @@ def _selected(what: ExportRows, wanted: ResultFilter, columns: Sequence[Any]) ->
         select(*columns)
         .join_from(analyses, recordings, recordings.c.id == analyses.c.recording_id)
         .outerjoin(models, models.c.id == analyses.c.model_id)
+        .outerjoin(software, software.c.id == analyses.c.software_id)
     )
     if wanted.limit is None:
         statement = statement.where(*conditions(wanted))

@@ -83,7 +83,7 @@ def _conditions(wanted: FailureFilter) -> list[ColumnElement[bool]]:
     states = [AnalysisState.FAILED.value]
     if wanted.include_discarded:
         states.append(AnalysisState.DISCARDED.value)
-    conditions: list[ColumnElement[bool]] = [analyses.c.state.in_(states)]
+    conditions: list[ColumnElement[bool]] = [analyses.c.state.in_(states), ~analyses.c.shadow]
     if wanted.error_class is not None:
         conditions.append(analyses.c.error_class == wanted.error_class)
     if wanted.since is not None:

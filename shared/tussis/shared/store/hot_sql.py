@@ -13,6 +13,12 @@ from enum import StrEnum
 
 from tussis.shared.dsp.constants import MAX_SEGMENTS
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
+from tussis.shared.store.schema import software
+from tussis.shared.store.shadow_sql import SHADOW_MODEL
+
+_SOFTWARE = tuple(column.name for column in software.columns if column.name != "id")
+_SOFTWARE_COLUMNS = ", ".join(_SOFTWARE)
+_SOFTWARE_VALUES = ", ".join(f"%({name})s::text" for name in _SOFTWARE)
 
 
 def _quoted(values: Iterable[StrEnum]) -> str:
@@ -24,10 +30,14 @@ _SUCCEEDED = _quoted([AnalysisState.SUCCEEDED])
 _BEFORE_SUCCEEDED = _quoted(from_states(AnalysisState.SUCCEEDED))
 _ATTEMPT_SUCCEEDED = _quoted([AttemptOutcome.SUCCEEDED])
 
-#: Claims a new analysis for a new job. No row: the store has the job or the analysis already, or not the model.
+#: Claims a new analysis for a new job. No row: the store has the job or the analysis already, or not the model; or the
+#: job names no model, and another one is active. Raises UniqueViolation if another claim of the job was committed since
+#: the statement began: a claim by a worker with another model, which makes another analysis.
 #:
 #: Writes in the order of the locks: recording, then analysis. Of two concurrent claims of one analysis, the second
 #: waits for the lock on the row of the recording and then finds the analysis of the first.
+#:
+#: The last column is the shadow model, if it analyses this recording too.
 CLAIM_FIRST = f"""
 WITH recording AS (
     INSERT INTO recordings (bucket, key, etag, version_id, size_bytes, metadata)
@@ -39,6 +49,16 @@ WITH recording AS (
         %(size_bytes)s::bigint,
         %(metadata)s::jsonb
     WHERE NOT EXISTS (SELECT FROM jobs WHERE jobs.job_id = %(job_id)s::uuid)
+        AND (
+            %(names_model)s
+            OR %(model_sha256)s::text = (
+                SELECT models.sha256
+                FROM models
+                WHERE models.active_at IS NOT NULL
+                ORDER BY models.active_at DESC, models.id DESC
+                LIMIT 1
+            )
+        )
     ON CONFLICT (bucket, key, etag) DO UPDATE SET
         version_id = coalesce(excluded.version_id, recordings.version_id),
         size_bytes = coalesce(excluded.size_bytes, recordings.size_bytes),
@@ -49,7 +69,7 @@ WITH recording AS (
 analysis AS (
     INSERT INTO analyses (
         recording_id, model_id, state, attempts, attempt_token, started_at, profile, profile_overridden, coverage,
-        coverage_overridden, forced_by, job_id, threshold, worker, device, enqueued_at
+        coverage_overridden, forced_by, job_id, threshold, worker, device, enqueued_at, shadow
     )
     SELECT
         recording.id,
@@ -67,7 +87,8 @@ analysis AS (
         %(threshold)s,
         %(worker)s::text,
         %(device)s::text,
-        %(enqueued_at)s::timestamptz
+        %(enqueued_at)s::timestamptz,
+        %(shadow)s
     FROM recording, models
     WHERE models.sha256 = %(model_sha256)s::text
         AND models.name = %(model_name)s::text
@@ -90,9 +111,8 @@ job AS (
     INSERT INTO jobs (analysis_id, job_id, enqueued_at)
     SELECT analysis.id, %(job_id)s::uuid, %(enqueued_at)s::timestamptz
     FROM analysis
-    ON CONFLICT (job_id) DO UPDATE SET analysis_id = excluded.analysis_id, enqueued_at = excluded.enqueued_at
 )
-SELECT id, created_at FROM analysis
+SELECT id, created_at, ({SHADOW_MODEL}) AS shadow_model FROM analysis
 """
 
 #: Stores the result of a claim. No row: the claim is not held, and nothing was written.
@@ -101,6 +121,10 @@ SELECT id, created_at FROM analysis
 #: and the later clauses read the row of ``succeeded``. If another claim takes over at the same time, the statement
 #: waits for the transaction of that claim. It then reads the row of the analysis again, finds another token and writes
 #: no result. Bags, segments and events are one INSERT each, with array parameters of any length.
+#:
+#: ``known`` finds the row of the software, and ``added`` inserts it once. It follows ``described``, so that its lock
+#: comes after that of the recording. Of two statements that insert the same row at once, the second waits and gets the
+#: row of the first. Without software (NULL) neither has a row.
 COMPLETE = f"""
 WITH described AS (
     UPDATE recordings SET
@@ -117,6 +141,17 @@ WITH described AS (
         AND analyses.id = %(analysis_id)s::bigint
         AND analyses.attempt_token = %(token)s::uuid
     RETURNING recordings.id
+),
+known AS (
+    SELECT software.id FROM software WHERE ({_SOFTWARE_COLUMNS}) = ({_SOFTWARE_VALUES})
+),
+added AS (
+    INSERT INTO software ({_SOFTWARE_COLUMNS})
+    SELECT {_SOFTWARE_VALUES}
+    FROM described
+    WHERE NOT EXISTS (SELECT FROM known) AND num_nulls({_SOFTWARE_VALUES}) = 0
+    ON CONFLICT ON CONSTRAINT software_key DO UPDATE SET graph = excluded.graph
+    RETURNING software.id
 ),
 succeeded AS (
     UPDATE analyses SET
@@ -138,6 +173,7 @@ succeeded AS (
         warnings = %(warnings)s::text[],
         decoder = %(decoder)s::text,
         timings_ms = %(timings_ms)s::jsonb,
+        software_id = (SELECT known.id FROM known UNION ALL SELECT added.id FROM added),
         error_class = NULL,
         error_message = NULL,
         finished_at = now()

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, case, func, or_, select, text
+from sqlalchemy import BigInteger, Connection, and_, bindparam, case, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from tussis.shared.errors import JobMoved
@@ -46,6 +46,7 @@ class Standing:
     first_attempt: int
     error_class: str | None
     enqueued_at: datetime
+    shadow: bool
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,14 @@ class Mapped:
     """The present analysis of a job.
 
     ``same_message``: the current message is the one that the store has for the job, so this is a redelivery and not a
-    new request.
+    new request. ``attempt_token`` is the token of the newest attempt.
     """
 
     analysis_id: int
     state: AnalysisState
     error_class: str | None
     same_message: bool
+    attempt_token: uuid.UUID
 
     @property
     def answers(self) -> bool:
@@ -113,6 +115,7 @@ _STANDING = select(
     analyses.c.first_attempt,
     analyses.c.error_class,
     analyses.c.enqueued_at,
+    analyses.c.shadow,
 ).with_for_update()
 _STANDING_BY_ID = _STANDING.where(analyses.c.id == bindparam("analysis"))
 _IS_IDENTITY = and_(
@@ -158,7 +161,7 @@ def _standing(row: Sequence[Any] | None) -> Standing | None:
 
 
 _MAPPED = (
-    select(jobs.c.analysis_id, jobs.c.enqueued_at, analyses.c.state, analyses.c.error_class)
+    select(jobs.c.analysis_id, jobs.c.enqueued_at, analyses.c.state, analyses.c.error_class, analyses.c.attempt_token)
     .join(analyses, analyses.c.id == jobs.c.analysis_id)
     .where(jobs.c.job_id == bindparam("job_id"))
 )
@@ -170,20 +173,39 @@ def mapped(connection: Connection, job: Job) -> Mapped | None:
     if row is None:
         return None
     return Mapped(
-        row.analysis_id, AnalysisState(row.state), row.error_class, moment(job.enqueued_at) == row.enqueued_at
+        row.analysis_id,
+        AnalysisState(row.state),
+        row.error_class,
+        moment(job.enqueued_at) == row.enqueued_at,
+        row.attempt_token,
     )
+
+
+class JobTaken(Exception):
+    """Another transaction gave the job an analysis since this one looked. Repeat the transaction."""
 
 
 _NEW_JOB = insert(jobs)
 _MAP_JOB = _NEW_JOB.on_conflict_do_update(
     index_elements=["job_id"],
     set_={"analysis_id": _NEW_JOB.excluded.analysis_id, "enqueued_at": _NEW_JOB.excluded.enqueued_at},
-)
+    where=jobs.c.analysis_id == bindparam("before", type_=BigInteger),
+).returning(jobs.c.job_id)
 
 
-def map_job(connection: Connection, job: Job, analysis_id: int) -> None:
-    """Store that this analysis answers the job, also if another one did."""
-    connection.execute(
+def map_job(connection: Connection, job: Job, analysis_id: int, before: Mapped | None) -> None:
+    """Store that this analysis answers the job, instead of ``before``. Raises :class:`JobTaken`.
+
+    Two workers with two models may have the same message at once. One analysis must answer it.
+    """
+    stored = connection.execute(
         _MAP_JOB,
-        {"job_id": job.job_id, "analysis_id": analysis_id, "enqueued_at": moment(job.enqueued_at)},
+        {
+            "job_id": job.job_id,
+            "analysis_id": analysis_id,
+            "enqueued_at": moment(job.enqueued_at),
+            "before": None if before is None else before.analysis_id,
+        },
     )
+    if stored.one_or_none() is None:
+        raise JobTaken

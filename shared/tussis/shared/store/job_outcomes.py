@@ -71,7 +71,7 @@ def ended_since(connection: Connection, since: datetime, limit: int) -> list[Job
     """The outcomes of the first ``limit`` jobs that ended since then, in the order of their ends.
 
     A job ended when its answer was stored; or when a worker first received the job, if the answer was stored before. A
-    job that was enqueued again after its end ended at its first end.
+    job that was enqueued again after its end ended at its first end. Jobs of the shadow model have no outcome.
     """
     ended_at = func.greatest(analyses.c.finished_at, jobs.c.received_at)
     answered = (
@@ -86,6 +86,7 @@ def ended_since(connection: Connection, since: datetime, limit: int) -> list[Job
         .join_from(jobs, analyses, analyses.c.id == jobs.c.analysis_id)
         .where(
             analyses.c.state.in_(state.value for state in TERMINAL),
+            ~analyses.c.shadow,
             or_(analyses.c.finished_at >= since, jobs.c.received_at >= since),
         )
     )

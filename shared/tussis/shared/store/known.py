@@ -137,7 +137,7 @@ def known_statement(bucket: str, criteria: AnalysisCriteria) -> Select[Any]:
         )
         .join(analyses, analyses.c.recording_id == recordings.c.id)
         .outerjoin(models, models.c.id == analyses.c.model_id)
-        .where(*_conditions(analyses, criteria))
+        .where(~analyses.c.shadow, *_conditions(analyses, criteria))
     )
 
 

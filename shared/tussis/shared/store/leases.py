@@ -28,6 +28,11 @@ _REMAINING = (
     .where(attempts.c.analysis_id == bindparam("analysis"), attempts.c.outcome.is_(None))
     .with_for_update()
 )
+_HELD_BY_ANOTHER = select(func.extract("epoch", attempts.c.lease_expires_at - func.clock_timestamp())).where(
+    attempts.c.analysis_id == bindparam("analysis"),
+    attempts.c.outcome.is_(None),
+    attempts.c.token.is_distinct_from(bindparam("handed_back", type_=Uuid)),
+)
 _RENEW = (
     attempts.update()
     .where(_of_tokens(), attempts.c.outcome.is_(None))
@@ -47,6 +52,12 @@ def remaining_s(connection: Connection, analysis_id: int) -> float:
     """
     found = [float(seconds) for seconds in connection.scalars(_REMAINING, {"analysis": analysis_id})]
     return max([0.0, *found])
+
+
+def held_s(connection: Connection, analysis_id: int, handed_back: uuid.UUID | None) -> float:
+    """As :func:`remaining_s`, without a lock, and without the attempt ``handed_back``."""
+    values = {"analysis": analysis_id, "handed_back": handed_back}
+    return max([0.0, *(float(seconds) for seconds in connection.scalars(_HELD_BY_ANOTHER, values))])
 
 
 def renew(connection: Connection, tokens: Sequence[uuid.UUID], lease_s: float) -> int:

@@ -7,7 +7,20 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, func, select, true, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    Select,
+    and_,
+    func,
+    literal,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
 
 from tussis.shared.events import CoughEvent
 from tussis.shared.states import AnalysisState, AttemptOutcome
@@ -21,7 +34,18 @@ from tussis.shared.store.records import (
     Segment,
 )
 from tussis.shared.store.result_filters import conditions
-from tussis.shared.store.schema import analyses, attempts, dead_letters, events, jobs, models, recordings, segments
+from tussis.shared.store.schema import (
+    analyses,
+    attempts,
+    dead_letters,
+    events,
+    jobs,
+    models,
+    recordings,
+    segments,
+    software,
+)
+from tussis.shared.store.software import NAMES, Software
 from tussis.shared.uris import ObjectAddress
 
 #: Rows of one page. A listing needs memory for one page, whatever its length.
@@ -87,9 +111,12 @@ def flat_analyses() -> Select[Any]:
             *(recordings.c[name] for name in _RECORDING_COLUMNS),
             *(analyses.c[name] for name in _ANALYSIS_COLUMNS),
             func.coalesce(models.c.name + "@" + models.c.version, analyses.c.model_requested).label("model"),
+            models.c.sha256.label("model_sha256"),
+            *(software.c[name] for name in NAMES),
         )
         .join_from(analyses, recordings, recordings.c.id == analyses.c.recording_id)
         .outerjoin(models, models.c.id == analyses.c.model_id)
+        .outerjoin(software, software.c.id == analyses.c.software_id)
     )
 
 
@@ -97,6 +124,8 @@ def analysis_of(row: Row[Any]) -> Analysis:
     """A row of :func:`flat_analyses` as a record."""
     fields = {name: value for name, value in row._mapping.items() if name != _PAGE_KEY}
     fields["state"] = AnalysisState(fields["state"])
+    used = {name: fields.pop(name) for name in NAMES}
+    fields["software"] = None if used[NAMES[0]] is None else Software(**used)
     return Analysis(uri=f"s3://{fields['bucket']}/{fields['key']}", **fields)
 
 
@@ -166,10 +195,13 @@ def events_of(connection: Connection, analysis_id: int) -> tuple[CoughEvent, ...
 
 
 def analyses_of_key(connection: Connection, address: ObjectAddress, limit: int) -> tuple[Analysis, ...]:
-    """The analyses of all contents of an object, newest first by ``created_at``, at most ``limit``."""
+    """The analyses of all contents of an object, newest first by ``created_at``, at most ``limit``.
+
+    Those of the shadow model are omitted.
+    """
     rows = connection.execute(
         flat_analyses()
-        .where(recordings.c.bucket == address.bucket, recordings.c.key == address.key)
+        .where(recordings.c.bucket == address.bucket, recordings.c.key == address.key, ~analyses.c.shadow)
         .order_by(analyses.c.created_at.desc(), analyses.c.id.desc())
         .limit(limit)
     )
@@ -240,17 +272,28 @@ def attempts_of(connection: Connection, analysis_id: int) -> tuple[Attempt, ...]
     )
 
 
+_COUNTED = select(analyses.c.state, analyses.c.decision, analyses.c.error_class, func.count()).group_by(
+    analyses.c.state, analyses.c.decision, analyses.c.error_class
+)
+#: All analyses, then those of the shadow model: each is a scan of one index, and of no row of the table.
+_COUNTS = union_all(
+    _COUNTED.add_columns(literal(False)),
+    _COUNTED.where(analyses.c.shadow).add_columns(literal(True)),
+)
+
+
 def counts(connection: Connection) -> Counts:
-    """The number of analyses in each state, and the number of dead letters."""
+    """The number of analyses in each state, without those of the shadow model, and the number of dead letters."""
     by_state: dict[str, int] = {}
     decisions: dict[bool, int] = {}
     failures: dict[str, int] = {}
-    rows = connection.execute(
-        select(analyses.c.state, analyses.c.decision, analyses.c.error_class, func.count()).group_by(
-            analyses.c.state, analyses.c.decision, analyses.c.error_class
-        )
-    )
-    for state, decision, error_class, number in rows:
+    found: dict[tuple[str, bool, str], int] = {}
+    for state, decision, error_class, number, hidden in connection.execute(_COUNTS):
+        key = (state, decision, error_class)
+        found[key] = found.get(key, 0) + (-number if hidden else number)
+    for (state, decision, error_class), number in found.items():
+        if not number:
+            continue
         by_state[state] = by_state.get(state, 0) + number
         if state == AnalysisState.SUCCEEDED.value:
             decisions[decision] = number

@@ -13,6 +13,7 @@ from tussis.shared.coverage import Coverage
 from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
 from tussis.shared.states import AnalysisState, AttemptOutcome
+from tussis.shared.store.software import Software
 
 # --- into the store ---------------------------------------------------------------------------------------
 
@@ -119,7 +120,7 @@ class Result:
     ``bags`` are all bags, and ``segments`` the segments of all bags. ``bag_probability`` is the highest one of the
     bags. ``peak_dbfs`` and ``rms_dbfs`` are None if every sample is 0. ``decision`` must equal ``bag_probability >
     threshold`` in float64 (Python's floats); otherwise ValueError is raised. ``timings_ms`` maps the name of a stage to
-    milliseconds.
+    milliseconds. ``software`` is None if it is unknown.
     """
 
     size_bytes: int
@@ -145,6 +146,7 @@ class Result:
     dc_offset: float
     warnings: Sequence[str]
     timings_ms: Mapping[str, float]
+    software: Software | None = None
 
     def __post_init__(self) -> None:
         if bool(self.decision) != (float(self.bag_probability) > float(self.threshold)):
@@ -188,6 +190,7 @@ class Claimed:
 
     ``number`` is the number of the attempt, from 1. ``vanished`` is the number of vanished attempts since the analysis
     was created or last reopened, exclusive or not. If it is above 0, the run of this attempt must be exclusive.
+    ``shadow`` is the model (name@version) that analyses the same content after this analysis has succeeded.
     """
 
     analysis_id: int
@@ -195,14 +198,16 @@ class Claimed:
     token: uuid.UUID
     number: int
     vanished: int = 0
+    shadow: str | None = None
 
 
 @dataclass(frozen=True)
 class Settled:
-    """The analysis already has its answer."""
+    """The analysis already has its answer. ``shadow`` as in :class:`Claimed`, for a redelivery of the same message."""
 
     analysis_id: int
     state: AnalysisState
+    shadow: str | None = None
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,14 @@ class Held:
 
     analysis_id: int
     remaining_s: float
+
+
+@dataclass(frozen=True)
+class NotActive:
+    """The job names no model, and another model than the worker's is the active one. Nothing was written."""
+
+    active: str
+    """name@version"""
 
 
 @dataclass(frozen=True)
@@ -227,7 +240,8 @@ class Exhausted:
 class Analysis:
     """One analysis with its recording and model in one record. Units are as in ``docs/schema.md``; times are in UTC.
 
-    ``model`` is name@version, or the requested model that the worker does not serve, or None.
+    ``model`` is name@version, or the requested model that the worker does not serve, or None. ``software`` is None in
+    open rows, in failures that no attempt reported, and in rows from before revision 0008.
     """
 
     id: int
@@ -278,6 +292,8 @@ class Analysis:
     enqueued_at: datetime
     started_at: datetime
     finished_at: datetime | None
+    model_sha256: str | None = None
+    software: Software | None = None
 
 
 @dataclass(frozen=True)
@@ -350,6 +366,94 @@ class Counts:
     @property
     def failed(self) -> int:
         return sum(self.failures.values())
+
+
+@dataclass(frozen=True)
+class ActiveModel:
+    """The model that answers the jobs that name none: name@version, and since when.
+
+    ``explicit``: `tussis models activate` chose it. Otherwise it is the newest one that workers serve.
+    """
+
+    model: str
+    explicit: bool
+    since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedModel:
+    """A model that a worker has served. ``model`` and ``parent`` are name@version.
+
+    ``served``: a worker serves it now. ``active_at`` is the time at which it last became active, also without an
+    activation; ``activated_at``, ``activated_by`` and ``forced`` are those of its last activation.
+    """
+
+    model: str
+    active: bool
+    served: bool
+    results: int
+    profile: str
+    threshold: float
+    parent: str | None
+    first_seen_at: datetime
+    last_served_at: datetime | None
+    active_at: datetime | None
+    activated_at: datetime | None
+    activated_by: str | None
+    forced: bool | None
+
+
+@dataclass(frozen=True)
+class Activation:
+    """The activation of a model. ``before``: the model that was active. ``skipped``: what --force skipped."""
+
+    model: str
+    before: str | None
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """The shadow model: name@version, the share of the new recordings that it analyses, and who started it."""
+
+    model: str
+    share: float
+    started_at: datetime
+    started_by: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowComparison:
+    """The shadow model against the active model, on the recordings that were chosen since it started.
+
+    ``chosen``: recordings of the share that the active model has answered. ``failed``: those of them that the shadow
+    model failed to analyse. ``compared``: those that both have answered. The shifts are absolute differences of the bag
+    probability, the times are seconds from the claim to the result; all are None if nothing was compared.
+    ``active_failed``: recordings of the share that the active model failed to analyse; the shadow model does not get
+    them.
+    """
+
+    model: str
+    active: str
+    share: float
+    started_at: datetime
+    stopped_at: datetime | None
+    chosen: int
+    active_failed: int
+    failed: int
+    compared: int
+    to_cough: int
+    to_no_cough: int
+    mean_shift: float | None
+    p95_shift: float | None
+    max_shift: float | None
+    active_median_s: float | None
+    median_s: float | None
+
+    @property
+    def waiting(self) -> int:
+        """Chosen recordings without an answer of the shadow model."""
+        return self.chosen - self.compared - self.failed
 
 
 @dataclass(frozen=True, kw_only=True)

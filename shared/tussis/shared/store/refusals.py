@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
-from tussis.shared.store.claims import may_reopen
+from tussis.shared.store.claims import left_to_another, may_reopen
 from tussis.shared.store.identities import (
     Identity,
     Standing,
@@ -22,7 +22,7 @@ from tussis.shared.store.identities import (
     touch_recording,
 )
 from tussis.shared.store.leases import remaining_s
-from tussis.shared.store.records import Held, RefusalRequest
+from tussis.shared.store.records import Held, NotActive, RefusalRequest
 from tussis.shared.store.schema import analyses, dead_letters
 from tussis.shared.store.served_models import model_id_of
 from tussis.shared.store.transitions import moment
@@ -31,12 +31,19 @@ from tussis.shared.store.transitions import moment
 MAX_RAW = 65_536
 
 
-def refuse(connection: Connection, request: RefusalRequest) -> int | Held:
-    """Fail a job; returns the id of its analysis, or :class:`Held` while another attempt holds that analysis."""
+def refuse(connection: Connection, request: RefusalRequest) -> int | Held | NotActive:
+    """Fail a job; returns the id of its analysis, or :class:`Held` while another attempt holds that analysis.
+
+    Returns :class:`NotActive` if the job names no model, and another one than that of the request is active. Raises
+    :class:`ModelConflict` and :class:`JobTaken`.
+    """
     job = request.job
     before = mapped(connection, job)
     if before is not None and before.answers:
         return before.analysis_id
+    model_id = None if request.model is None else model_id_of(connection, request.model)
+    if (left := left_to_another(connection, request, before)) is not None:
+        return left
     if before is not None and before.is_open:
         # An earlier attempt at this job left an analysis open. That analysis fails, and no second one is created.
         open_one = lock_analysis(connection, before.analysis_id)
@@ -44,19 +51,23 @@ def refuse(connection: Connection, request: RefusalRequest) -> int | Held:
             if (left_s := remaining_s(connection, open_one.id)) > 0:
                 return Held(open_one.id, left_s)
             _fail_standing(connection, request, open_one)
-            map_job(connection, job, open_one.id)
+            map_job(connection, job, open_one.id, before)
             return open_one.id
     identity = Identity(
         recording_id=touch_recording(
             connection, job, etag=request.etag, version_id=request.version_id, size_bytes=None
         ),
-        model_id=None if request.model is None else model_id_of(connection, request.model),
+        model_id=model_id,
         model_requested=request.model_requested,
         profile=request.profile,
         coverage=request.coverage,
         forced_by=job.job_id if job.again else "",
     )
     standing = find_identity(connection, identity)
+    if standing is not None and standing.shadow != job.shadow:
+        if job.shadow:
+            return standing.id
+        transitions.show_shadow(connection, standing.id)
     if standing is None:
         analysis_id = _refused(connection, request, identity)
     else:
@@ -64,7 +75,7 @@ def refuse(connection: Connection, request: RefusalRequest) -> int | Held:
         # An analysis that another job has open does not change. That job may still find the bytes.
         if may_reopen(standing, job):
             _fail_standing(connection, request, standing)
-    map_job(connection, job, analysis_id)
+    map_job(connection, job, analysis_id, before)
     return analysis_id
 
 
@@ -87,6 +98,7 @@ def _refused(connection: Connection, request: RefusalRequest, identity: Identity
             enqueued_at=moment(request.job.enqueued_at),
             started_at=transitions.NOW,
             finished_at=transitions.NOW,
+            shadow=request.job.shadow,
         )
         .returning(analyses.c.id)
     ).scalar_one()

@@ -9,20 +9,22 @@ docstring, the transient errors :class:`DatabaseUnavailable` and :class:`Databas
 from __future__ import annotations
 
 import uuid
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-from sqlalchemy import Engine, Row, func, inspect, select, table
+from sqlalchemy import Connection, Engine, Row, func, inspect, select, table
 from sqlalchemy import column as sql_column
 
-from tussis.shared.errors import SchemaMismatch
+from tussis.shared.errors import DatabaseFault, SchemaMismatch
 from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
 from tussis.shared.outcomes import JobOutcome
 from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import (
+    active_models,
     claims,
     endings,
     exports,
@@ -33,14 +35,20 @@ from tussis.shared.store import (
     queries,
     refusals,
     served_models,
+    shadows,
 )
+from tussis.shared.store import drift as drift_queries
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
+from tussis.shared.store.drift import Group, Span
 from tussis.shared.store.export_columns import ExportRows
 from tussis.shared.store.exports import EventToExtract
 from tussis.shared.store.faults import database_errors
+from tussis.shared.store.identities import JobTaken
 from tussis.shared.store.job_outcomes import JobEnd
 from tussis.shared.store.known import AnalysisCriteria, Deleted, Known, known
 from tussis.shared.store.records import (
+    Activation,
+    ActiveModel,
     Analysis,
     Attempt,
     BagProgress,
@@ -53,15 +61,25 @@ from tussis.shared.store.records import (
     Held,
     JobAnswer,
     ModelFacts,
+    NotActive,
     RefusalRequest,
     Result,
     ResultFilter,
     Segment,
+    ServedModel,
     Settled,
+    Shadow,
+    ShadowComparison,
 )
 from tussis.shared.store.schema import SCHEMA_REVISION, VERSION_TABLE
 from tussis.shared.store.server import check_server
+from tussis.shared.store.software import Software
 from tussis.shared.uris import ObjectAddress
+
+T = TypeVar("T")
+
+#: Tries of a transaction while other workers claim its job. Each of them makes progress, so one is enough in practice.
+_TRIES = 5
 
 
 class Store:
@@ -126,16 +144,86 @@ class Store:
     # --- changes ---
 
     def register_model(self, facts: ModelFacts) -> int:
-        """Register the model; returns its id. Raises as :func:`tussis.shared.store.served_models.register_model`."""
+        """Register the model, which a worker serves now; returns its id.
+
+        Raises as :func:`tussis.shared.store.served_models.register_model`.
+        """
+        with database_errors(self.place):
+            with self._engine.begin() as connection:
+                model_id = served_models.register_model(connection, facts)
+            self._served(model_id)
+            return model_id
+
+    def report_served(self, facts: ModelFacts) -> ActiveModel | None:
+        """Store that a worker serves the model now, if the model is registered; returns the active model."""
+        with database_errors(self.place):
+            with self._engine.connect() as connection:
+                model_id = served_models.find_model(connection, facts)
+            if model_id is not None:
+                self._served(model_id)
+        return self.active_model()
+
+    def _served(self, model_id: int) -> None:
+        # Two transactions: the second one waits for a lock, and must not hold the row of the model meanwhile.
+        with self._engine.begin() as connection:
+            active_models.report_served(connection, model_id)
+        with self._engine.begin() as connection:
+            active_models.take_over(connection, model_id)
+
+    def report_left(self, facts: ModelFacts) -> None:
+        """Store that a worker of the model ends. Its other workers report it again within seconds."""
         with database_errors(self.place), self._engine.begin() as connection:
-            return served_models.register_model(connection, facts)
+            active_models.report_left(connection, facts)
+
+    def activate(self, model: str, *, activated_by: str, force: bool = False) -> Activation:
+        """Make ``name@version`` the active model, and show the results that it has as the shadow model.
+
+        Raises as :func:`tussis.shared.store.active_models.activate`.
+        """
+        with database_errors(self.place), self._engine.begin() as connection:
+            done = active_models.activate(connection, model, activated_by=activated_by, force=force)
+            shadows.show_results(connection, model)
+            return done
+
+    def start_shadow(self, model: str, share: float, *, started_by: str) -> Shadow | None:
+        """Make ``name@version`` the shadow model; returns the one before.
+
+        Raises as :func:`tussis.shared.store.shadows.start`.
+        """
+        with database_errors(self.place), self._engine.begin() as connection:
+            return shadows.start(connection, model, share, started_by=started_by)
+
+    def stop_shadow(self) -> Shadow | None:
+        """Stop the shadow model; returns it. None: there was none."""
+        with database_errors(self.place), self._engine.begin() as connection:
+            return shadows.stop(connection)
+
+    def shadow(self) -> Shadow | None:
+        """The shadow model; None if there is none."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return shadows.shadow(connection)
+
+    def shadow_comparison(self) -> ShadowComparison | None:
+        """The newest shadow model against the active one; None if there never was a shadow model."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return shadows.comparison(connection)
 
     def known_models(self) -> list[str]:
         """``name@version`` of every model that a worker has served."""
         with database_errors(self.place), self._engine.connect() as connection:
             return served_models.known_models(connection)
 
-    def claim(self, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held:
+    def active_model(self) -> ActiveModel | None:
+        """The model that answers the jobs that name none; None before a worker has registered a model."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return active_models.active_model(connection)
+
+    def models(self) -> list[ServedModel]:
+        """Every model that a worker has served, the active one first."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return active_models.models(connection)
+
+    def claim(self, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held | NotActive:
         """Claim the analysis of the request, or return why it cannot be claimed.
 
         A running analysis whose lease has expired is taken over, and its attempt ends as vanished. A repeated request
@@ -144,8 +232,7 @@ class Store:
         with database_errors(self.place):
             if (first := claims.claim_first(self._engine, request)) is not None:
                 return first
-            with self._engine.begin() as connection:
-                return claims.claim(connection, request)
+            return self._unless_taken(lambda connection: claims.claim(connection, request))
 
     def renew_leases(self, tokens: Sequence[uuid.UUID], lease_s: float) -> int:
         """Renew the leases of these attempts to ``lease_s`` seconds from now; returns the number renewed."""
@@ -184,11 +271,16 @@ class Store:
                 return endings.not_completed(connection, claimed)
 
     def fail(
-        self, claimed: Claimed, error_class: str, message: str, timings_ms: Mapping[str, float] | None = None
+        self,
+        claimed: Claimed,
+        error_class: str,
+        message: str,
+        timings_ms: Mapping[str, float] | None = None,
+        software: Software | None = None,
     ) -> bool:
         """End the attempt and the analysis as a failure. False: the claim was taken over."""
         with database_errors(self.place), self._engine.begin() as connection:
-            return endings.fail(connection, claimed, error_class, message, timings_ms)
+            return endings.fail(connection, claimed, error_class, message, timings_ms, software)
 
     def release(
         self,
@@ -202,14 +294,23 @@ class Store:
         with database_errors(self.place), self._engine.begin() as connection:
             return endings.release(connection, claimed, outcome, error_class, message, timings_ms)
 
-    def refuse(self, request: RefusalRequest) -> int | Held:
+    def refuse(self, request: RefusalRequest) -> int | Held | NotActive:
         """Fail a job without a claim; returns the id of its analysis, or :class:`Held` while another attempt holds it.
+
+        Returns :class:`NotActive` if the job names no model, and another one than that of the request is active.
 
         A repeated message makes one row. An analysis that an earlier attempt at this job left open becomes the failure.
         A succeeded analysis does not change.
         """
-        with database_errors(self.place), self._engine.begin() as connection:
-            return refusals.refuse(connection, request)
+        with database_errors(self.place):
+            return self._unless_taken(lambda connection: refusals.refuse(connection, request))
+
+    def _unless_taken(self, decide: Callable[[Connection], T]) -> T:
+        """Run the transaction. Repeat it if another worker gave the job an analysis meanwhile."""
+        for _ in range(_TRIES):
+            with suppress(JobTaken), self._engine.begin() as connection:
+                return decide(connection)
+        raise DatabaseFault(f"other workers claimed the job during each of {_TRIES} tries")
 
     def dead_letter(
         self, raw: str, job_id: str | None, error_class: str, message: str, *, ended_job: bool = False
@@ -301,6 +402,11 @@ class Store:
         """The number of analyses in each state, and the number of dead letters."""
         with database_errors(self.place), self._engine.connect() as connection:
             return queries.counts(connection)
+
+    def drift(self, period: Span, reference: Span, *, by: str | None = None, groups: int = 1) -> list[Group]:
+        """The distribution of each measure in two spans of time, as :func:`tussis.shared.store.drift.drift`."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return drift_queries.drift(connection, period, reference, by, groups)
 
     # --- failures ---
 

@@ -40,7 +40,7 @@ def under_prefix(prefix: str) -> ColumnElement[bool]:
 
 def _of_analysis(wanted: ResultFilter, table: FromClause) -> list[ColumnElement[bool]]:
     """The conditions that differ between the analyses of a recording. ``table`` is ``analyses`` or an alias of it."""
-    found: list[ColumnElement[bool]] = []
+    found: list[ColumnElement[bool]] = [~table.c.shadow]
     if wanted.until is not None:
         found.append(table.c.created_at < wanted.until)
     if wanted.model is not None:

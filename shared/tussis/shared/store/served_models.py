@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from tussis.shared.errors import ModelConflict
+from tussis.shared.store.active_models import take_over
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.schema import models
 
 
 def model_id_of(connection: Connection, facts: ModelFacts) -> int:
     """The id of the model. Registers the model if the database does not have it. Raises as :func:`register_model`."""
-    found = connection.execute(
+    if (found := find_model(connection, facts)) is not None:
+        return found
+    model_id = register_model(connection, facts)
+    take_over(connection, model_id)
+    return model_id
+
+
+def find_model(connection: Connection, facts: ModelFacts) -> int | None:
+    """The id of the model; None if the database does not have it."""
+    return connection.execute(
         select(models.c.id).where(
             models.c.sha256 == facts.sha256, models.c.name == facts.name, models.c.version == facts.version
         )
     ).scalar_one_or_none()
-    return register_model(connection, facts) if found is None else int(found)
 
 
 def known_models(connection: Connection) -> list[str]:
@@ -41,7 +50,13 @@ def register_model(connection: Connection, facts: ModelFacts) -> int:
     }
     connection.execute(
         insert(models)
-        .values(name=facts.name, version=facts.version, sha256=facts.sha256, **changing)
+        .values(
+            name=facts.name,
+            version=facts.version,
+            sha256=facts.sha256,
+            last_served_at=func.clock_timestamp(),
+            **changing,
+        )
         .on_conflict_do_nothing()
     )
     rows = connection.execute(

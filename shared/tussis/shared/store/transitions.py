@@ -58,7 +58,7 @@ def _held(move: Update) -> Update:
 
 
 _TO_RUNNING = _move(AnalysisState.RUNNING).values(
-    started_at=NOW, finished_at=None, error_class=None, error_message=None, timings_ms={}
+    started_at=NOW, finished_at=None, error_class=None, error_message=None, timings_ms={}, software_id=None
 )
 _TO_WAITING = _held(_move(AnalysisState.WAITING))
 _ALL_TO_WAITING = (
@@ -134,12 +134,14 @@ def to_failed(
     message: str,
     token: uuid.UUID | None = None,
     timings_ms: Mapping[str, float] | None = None,
+    software_id: int | None = None,
 ) -> bool:
     """Fail the analysis. With ``token``, only if that token still holds the claim."""
     values = {
         "error_class": error_class,
         "error_message": clean(message),
         "timings_ms": dict(timings_ms or {}),
+        "software_id": software_id,
     }
     if token is None:
         return _done(connection, _TO_FAILED, analysis=analysis_id, **values)
@@ -154,6 +156,14 @@ def to_discarded(connection: Connection, analysis_ids: Sequence[int]) -> int:
         .values(state=AnalysisState.DISCARDED.value)
     )
     return connection.execute(move).rowcount
+
+
+_SHOW_SHADOW = analyses.update().where(analyses.c.id == bindparam("analysis"), analyses.c.shadow).values(shadow=False)
+
+
+def show_shadow(connection: Connection, analysis_id: int) -> None:
+    """Show an analysis of the shadow model as any other, because a job that is no shadow job requests it."""
+    _done(connection, _SHOW_SHADOW, analysis=analysis_id)
 
 
 _ATTEMPT_ENDED = (

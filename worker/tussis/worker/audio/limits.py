@@ -10,8 +10,8 @@ The defaults and their reasons:
 * 8 channels: 7.1. Telephony and browsers send one or two.
 * 4 GiB of samples: two hours of stereo at 48 kHz have 2.6. They are never in memory at once. A few kilobytes of
   losslessly compressed silence can decode to an hour of eight channels at 192 kHz, which is 22 GB.
-* 256 MiB of samples are decoded whole: an hour of 16 kHz mono, 23 minutes of 48 kHz mono. Longer recordings are mixed
-  and resampled while they are decoded.
+* 256 MiB of samples, as decoded and as resampled, are decoded whole: an hour and ten minutes of mono up to 16 kHz, 23
+  minutes of 48 kHz mono. Longer recordings are mixed and resampled while they are decoded.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from tussis.shared.dsp.constants import SAMPLE_RATE
 from tussis.shared.errors import (
     CorruptAudio,
     EmptyObject,
@@ -46,8 +47,8 @@ class Limits:
     max_decoded_bytes: int = 4 * 2**30
     """Bytes of all channels' samples as float32."""
     whole_bytes: int = 256 * 2**20
-    """Bytes of all channels' samples as float32 up to which a recording is decoded whole. That needs up to twice as
-    much memory. The profile ``legacy`` refuses longer recordings."""
+    """Bytes of samples as float32 up to which a recording is decoded whole: those of all channels, and those of the
+    waveform at 16 kHz. The profile ``legacy`` refuses a recording whose channels have more."""
 
     def check_size(self, size: int) -> None:
         """Raise :class:`EmptyObject` or :class:`ObjectTooLarge` for an object of ``size`` bytes."""
@@ -73,6 +74,11 @@ class Limits:
             )
         if channels > self.max_channels:
             raise TooManyChannels(f"the audio has {channels} channels, over the limit of {self.max_channels}")
+
+    def is_whole(self, frames: int, rate_hz: int, channels: int) -> bool:
+        """Whether a recording with ``frames`` samples a channel is decoded whole."""
+        resampled = frames * SAMPLE_RATE / rate_hz
+        return max(frames * channels, resampled) * BYTES_A_SAMPLE <= self.whole_bytes
 
     def check_whole(self, frames: int, channels: int) -> None:
         """Raise :class:`TooLong` when a profile that decodes recordings whole would need too much memory."""

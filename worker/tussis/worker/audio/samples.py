@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from tussis.shared.dsp.streaming import StreamedWaveform
 from tussis.shared.errors import NoSamples
-from tussis.worker.audio.limits import BYTES_A_SAMPLE, Limits
+from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.quality import Quality, QualityMeter
 from tussis.worker.audio.table import is_lossless
 
@@ -97,6 +98,16 @@ def full_scale(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return samples.astype(np.float32, copy=False)
 
 
+#: Only glibc has it.
+_MALLOC_TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def _give_back_freed_memory() -> None:
+    """Let the C library give the memory of freed blocks back to the system. glibc keeps a quarter of a gigabyte."""
+    if _MALLOC_TRIM is not None:
+        _MALLOC_TRIM(0)
+
+
 class Gathered:
     """Collects blocks of samples during decoding. Checks the limits and measures the quality at every block.
 
@@ -132,11 +143,12 @@ class Gathered:
             self._streamed.add(block)
         else:
             self._blocks.append(block)
-            if self._frames * self._channels * BYTES_A_SAMPLE > self._limits.whole_bytes:
+            if not self._limits.is_whole(self._frames, self._rate_hz, self._channels):
                 self._streamed = StreamedWaveform(self._rate_hz)
                 for held in self._blocks:
                     self._streamed.add(held)
                 self._blocks.clear()
+                _give_back_freed_memory()
         if self._frames >= self._next_tick:
             self._next_tick = self._frames + TICK_SECONDS * self._rate_hz
             self._tick()

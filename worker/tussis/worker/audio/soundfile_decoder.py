@@ -23,8 +23,13 @@ class _Memory(io.BytesIO):
     libsndfile makes such seeks in damaged files. An exception in its callback is printed and not raised.
     """
 
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        # getbuffer() would tell the size too, but it copies all bytes.
+        self._size = len(data)
+
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self.getbuffer().nbytes}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._size}[whence]
         return super().seek(min(max(base + offset, 0), 2**62))
 
 

@@ -60,7 +60,7 @@ def ready(ctx: click.Context, worker: str | None, silence: float) -> None:
 
     A worker is ready if it is alive and connected, and every child has loaded the model. It is not ready before the
     model is loaded, while a child that ended is replaced, while it waits for the broker, the database or the operator,
-    and while it stops.
+    and while it stops. If another model than that of the worker is active, the worker is ready and the text says so.
     """
     from tussis.worker.status import probes
 
@@ -76,5 +76,6 @@ def _report(ctx: click.Context, word: str, probe: Callable[..., Any], worker: st
         click.echo(printable(f"no worker{f' {worker}' if worker else ''} runs with TUSSIS_RUN_DIR={folder}"))
         ctx.exit(1)
     for verdict in verdicts:
-        click.echo(printable(f"{verdict.worker}: {word if verdict.well else f'not {word}: {verdict.reason}'}"))
+        remark = f" ({verdict.remark})" if verdict.remark else ""
+        click.echo(printable(f"{verdict.worker}: {word if verdict.well else f'not {word}: {verdict.reason}'}{remark}"))
     ctx.exit(0 if all(verdict.well for verdict in verdicts) else 1)

@@ -28,8 +28,21 @@ STILL_OPEN = 3
     help="Longest wait of --wait; exit status 3 if jobs are still open then.  [no limit]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each job.")
+@click.option("--reproduce", is_flag=True, help="Repeat the analysis of a job here and compare it with the stored one.")
+@click.option(
+    "--model",
+    help="With --reproduce: path or s3:// URI of the model of the analysis.  [default: found by its SHA-256]",
+)
 @click.pass_context
-def job(ctx: click.Context, job_ids: tuple[str, ...], wait: bool, timeout_s: float | None, as_json: bool) -> None:
+def job(
+    ctx: click.Context,
+    job_ids: tuple[str, ...],
+    wait: bool,
+    timeout_s: float | None,
+    as_json: bool,
+    reproduce: bool,
+    model: str | None,
+) -> None:
     """Show the state of jobs, and their results or failures.
 
     ID is the job id that `tussis enqueue` printed. A job is open while it waits in its queue, is in flight, or is
@@ -39,12 +52,22 @@ def job(ctx: click.Context, job_ids: tuple[str, ...], wait: bool, timeout_s: flo
     Without TUSSIS_DATABASE_URL, the report has only what the broker knows: open jobs, and the outcomes of jobs that
     ended within TUSSIS_OUTCOME_TTL_S. With --wait, a report is printed as soon as its job has ended.
 
-    The exit status is 1 if a job failed or is unknown, 3 if jobs are still open after --timeout, otherwise 0.
+    With --reproduce the same bytes are fetched again and analysed on this machine, with the model, the profile and the
+    coverage of the row. It needs the extra cpu and access to the object store, and writes nothing. It prints the values
+    of the row beside those found here, the versions, and a verdict in the last line.
+
+    The exit status is 1 if a job failed or is unknown, 3 if jobs are still open after --timeout, otherwise 0. With
+    --reproduce it is 0 if both agree within the tolerances (probabilities within 1e-3, the same decision and the same
+    facts, or the same failure), otherwise 1.
     """
     if not job_ids:
         raise click.UsageError("Missing argument 'ID'.")
     if timeout_s is not None and not wait:
         raise click.UsageError("--timeout needs --wait.")
+    if model is not None and not reproduce:
+        raise click.UsageError("--model needs --reproduce.")
+    if reproduce and (wait or len(job_ids) > 1):
+        raise click.UsageError("--reproduce takes one ID, and no --wait.")
     from tussis.shared.errors import JobUnknown
     from tussis.shared.settings import load_settings
     from tussis.shared.uris import shown
@@ -54,8 +77,15 @@ def job(ctx: click.Context, job_ids: tuple[str, ...], wait: bool, timeout_s: flo
     for job_id in job_ids:
         if not job_id.isascii():
             raise JobUnknown(f"{shown(job_id)} is not a job id: use the UUID that `tussis enqueue` printed")
+    settings = load_settings()
+    if reproduce:
+        from tussis.worker.cli import job_reproduce
+
+        with JobReports(settings) as reports:
+            answer = reports.ended(job_ids[0])
+        ctx.exit(0 if job_reproduce.reproduce(answer, model, settings, as_json=as_json) else 1)
     status, printed, still_open = 0, 0, list[str]()
-    with JobReports(load_settings()) as reports:
+    with JobReports(settings) as reports:
         for job_id in _as_they_end(reports, list(dict.fromkeys(job_ids)), wait, timeout_s, still_open):
             try:
                 report = reports.of(job_id)

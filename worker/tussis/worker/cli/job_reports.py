@@ -6,15 +6,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tussis.shared.broker import connect, redact
-from tussis.shared.errors import JobUnknown
+from tussis.shared.errors import JobUnknown, NotReproducible
 from tussis.shared.ledger import Ledger
 from tussis.shared.outcome_reader import OutcomeReader
+from tussis.shared.text import printable
 from tussis.shared.uris import shown
 from tussis.worker.cli.job_views import as_iso, describe, unreadable
 
 if TYPE_CHECKING:
     from tussis.shared.outcomes import JobOutcome
     from tussis.shared.settings import Settings
+    from tussis.shared.store.records import JobAnswer
 
 #: What a report without access to the database cannot have.
 FROM_BROKER = (
@@ -28,6 +30,7 @@ class JobReports:
 
     def __init__(self, settings: Settings) -> None:
         url = settings.need_broker()
+        self._settings = settings
         client, where = connect(url), redact(url)
         self.reader = OutcomeReader(client, where)
         self._ledger = Ledger(client, where)
@@ -71,6 +74,19 @@ class JobReports:
         if opened is None and answer is None:
             raise JobUnknown(f"no open job, result or failure has the job id {shown(job_id)}: check the id")
         return describe(job_id, opened, due, answer, progress)
+
+    def ended(self, job_id: str) -> JobAnswer:
+        """The stored answer of a job that has ended. Raises :class:`JobUnknown` and :class:`NotReproducible`."""
+        self._settings.need_database()
+        assert self._store is not None
+        report = self.of(job_id)
+        answer = self._store.job(job_id)
+        if answer is not None and report["state"] != "open":
+            return answer
+        reason = "is open: wait for its result or failure"
+        if report["state"] == "failed":
+            reason = f"failed as {report['error']['class']}: its message names no recording that was analysed"
+        raise NotReproducible(f"job {printable(job_id)} {reason}")
 
 
 def of_outcome(outcome: JobOutcome) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ def describe(
         "model": analysis.model,
         "profile": analysis.profile,
         "coverage": analysis.coverage,
+        "software": None if analysis.software is None else asdict(analysis.software),
     }
     if progress is not None:
         report["progress"] = {"bags_done": progress.bags_done, "bags_total": progress.bags_total}
@@ -132,6 +134,12 @@ def print_report(report: dict[str, Any]) -> None:
 def _shown(name: str, value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if name == "software" and isinstance(value, dict):
+        return printable(
+            f"Tussis {value['tussis_version']}, onnxruntime {value['onnxruntime_version']}, torch "
+            f"{value['torch_version']}, torchaudio {value['torchaudio_version']}, {value['decoder_library']}; "
+            f"{value['provider']}, {value['graph']} graph, {value['processor'] or 'processor unknown'}"
+        )
     if isinstance(value, dict):  # the progress
         return f"{value['bags_done']} of {value['bags_total']} bags"
     if isinstance(value, list):  # the warnings

@@ -1,4 +1,4 @@
-"""``tussis models``: write manifests, check models and export them."""
+"""``tussis models``: write manifests, check models and export them. Its other commands are in modules of their own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import click
 from tussis.shared.errors import NotInstalled, OutputUnwritable
 from tussis.shared.installation import pip_line
 from tussis.shared.text import printable, probability
+from tussis.worker.cli.models_active import activate, list_models
+from tussis.worker.cli.models_compare import compare
 from tussis.worker.cli.models_quantize import quantize
+from tussis.worker.cli.models_shadow import shadow, status
+from tussis.worker.cli.models_verify import verify
 
 if TYPE_CHECKING:
     from tussis.worker.detector.manifest import Manifest
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def models() -> None:
-    """Describe, check, export and quantise models.
+    """Describe, check, export, verify, quantise, compare and activate models.
 
     A model is an ONNX file and a manifest beside it, for example cough.onnx and cough.json. The manifest identifies the
     file (name, version, sha256) and has the preprocessing profile and the threshold. A worker does not start without
@@ -223,4 +227,5 @@ def _line(what: str, value: str) -> None:
     click.echo(f"  {what:<11} {printable(value)}")
 
 
-models.add_command(quantize)
+for _command in (activate, list_models, shadow, status, verify, quantize, compare):
+    models.add_command(_command)

@@ -22,18 +22,27 @@ _UNITS = {
 def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
     """Callback of an option: convert ISO 8601 (UTC unless it has an offset), or a time ago (``90s``, ``30min``, ``2h``,
     ``7d``, ``1w``), to a time in UTC."""
-    if value is None:
-        return None
-    ago = _AGO.fullmatch(value)
+    return None if value is None else parse_moment(value)
+
+
+def parse_moment(value: str) -> datetime:
+    """The time of a text, as :func:`moment`. Raises :class:`click.BadParameter`."""
     try:
-        if ago:
-            return datetime.now(UTC) - int(ago[1]) * _UNITS[ago[2]]
+        ago = parse_length(value)
+        if ago is not None:
+            return datetime.now(UTC) - ago
         given = datetime.fromisoformat(value)
         return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{value!r} is not a time: write 2026-11-22, 2026-11-22T14:30 (UTC), or a time ago: 90s, 30min, 2h, 7d"
         ) from None
+
+
+def parse_length(value: str) -> timedelta | None:
+    """The length of time of a text such as ``90s`` or ``7d``; None for any other text. Raises OverflowError."""
+    found = _AGO.fullmatch(value)
+    return int(found[1]) * _UNITS[found[2]] if found else None
 
 
 def check_span(since: datetime | None, until: datetime | None) -> None:

@@ -104,7 +104,7 @@ def replay(ctx: click.Context, since: datetime, limit: int | None, dry_run: bool
 
     settings = load_settings()
     url = settings.need_broker()
-    ledger = Ledger(connect(url), redact(url), settings.outcome_bounds)
+    ledger = Ledger(connect(url), redact(url), bounds=settings.outcome_bounds)
     largest = limit or max(1, settings.outcomes_kept // 2)
     with Store.connect(settings.need_database()) as store:
         store.verify_schema()

@@ -31,14 +31,14 @@ def _metadata(ctx: click.Context, param: click.Parameter, values: tuple[str, ...
         name, equals, text = value.partition("=")
         if not (name and equals):
             raise click.BadParameter(f"{shown(value)} is not KEY=VALUE: write for example site=north")
-        if not _storable(value):
+        if not storable(value):
             raise click.BadParameter(f"{shown(value)} has characters that metadata cannot have: write it in UTF-8")
         if wanted.setdefault(name, text) != text:
             raise click.BadParameter(f"{shown(name)} has two values, and no recording has both: give one of them")
     return wanted
 
 
-def _storable(text: str) -> bool:
+def storable(text: str) -> bool:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:  # bytes of the command line that are not UTF-8

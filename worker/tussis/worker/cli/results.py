@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -86,9 +87,11 @@ def as_object(analysis: Analysis, segments: tuple[Segment, ...] | None) -> dict[
         "uri": analysis.uri,
         "state": analysis.state.value,
         "bag_probability": analysis.bag_probability,
+        "bag_logit": finite(analysis.bag_logit),
         "decision": analysis.decision,
         "threshold": analysis.threshold if analysis.decision is not None else None,
         "profile": analysis.profile,
+        "coverage": analysis.coverage,
         "model": analysis.model,
         "duration_s": analysis.duration_s,
         "analyzed_s": analysis.analyzed_s,
@@ -100,6 +103,7 @@ def as_object(analysis: Analysis, segments: tuple[Segment, ...] | None) -> dict[
         "analysis_id": analysis.id,
         "attempts": analysis.attempts,
         "timings_ms": analysis.timings_ms,
+        "software": None if analysis.software is None else asdict(analysis.software),
         "created_at": analysis.created_at.isoformat(),
         "enqueued_at": analysis.enqueued_at.isoformat(),
         "finished_at": analysis.finished_at.isoformat() if analysis.finished_at else None,

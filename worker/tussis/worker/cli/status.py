@@ -13,8 +13,8 @@ from tussis.worker.local.terminal import console, plain
 if TYPE_CHECKING:
     import redis
 
-    from tussis.shared.ledger import Depth
-    from tussis.shared.store.records import Counts
+    from tussis.shared.depth import Depth
+    from tussis.shared.store.records import ActiveModel, Counts
 
 #: Seconds since its last update after which a worker is no longer listed.
 _SILENT_S = 15.0
@@ -33,6 +33,13 @@ class WorkerEntry:
     up_s: float
     seen_s: float
 
+    def takes(self, queue: str) -> bool:
+        """Whether this worker takes messages from a model queue."""
+        from tussis.shared.queues import MODEL_SEPARATOR, Device, device_queue, model_of, queue_name
+
+        device = device_queue(queue) in (queue_name(Device.ANY), queue_name(Device(self.device)))
+        return device and model_of(queue) in (self.model, self.model.partition(MODEL_SEPARATOR)[0])
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -42,7 +49,8 @@ def status(as_json: bool) -> None:
     Use it to see whether jobs wait, and whether workers take them.
 
     \b
-    waiting       messages in the queues, by priority; workers take 0 first
+    waiting       messages in the queues, by priority; workers take 0 first.
+                  DEVICE@MODEL: jobs for the workers that serve this model
     in flight     messages that a worker has received and not acknowledged
     open          jobs without result and without failure
     deferred      open jobs that wait for their next attempt after a transient error
@@ -65,12 +73,15 @@ def status(as_json: bool) -> None:
     try:
         store.verify_schema()
         counts = store.counts()
+        active = store.active_model()
     finally:
         store.close()
     if as_json:
-        click.echo(json.dumps(_as_json(depth, workers, counts) | {"broker_risks": risks}))
+        click.echo(json.dumps(_as_json(depth, workers, counts, active) | {"broker_risks": risks}))
         return
     _print(depth, workers, counts)
+    for line in _about_models(workers, active, depth.total_waiting):
+        console().print(line)
     for risk in risks:
         click.echo(f"broker: {risk}")
 
@@ -90,10 +101,44 @@ def read_workers(client: redis.Redis) -> list[WorkerEntry]:
     return sorted(entries, key=lambda entry: entry.worker)
 
 
-def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> dict[str, Any]:
+def unserved_queues(depth: Depth, workers: list[WorkerEntry]) -> list[str]:
+    """The model queues with messages from which no live worker takes them."""
+    from tussis.shared.queues import model_of
+
+    full = [queue for queue, steps in depth.waiting.items() if steps and model_of(queue)]
+    return [queue for queue in full if not any(worker.takes(queue) for worker in workers)]
+
+
+def _about_models(workers: list[WorkerEntry], active: ActiveModel | None, waiting: int) -> list[str]:
+    """Lines about the active model, for a deployment in which it was chosen or several models are served."""
+    if active is None:
+        return []
+    model = plain(active.model)
+    others = [entry for entry in workers if entry.ready and entry.model != active.model]
+    served = any(entry.model == active.model for entry in workers)
+    lines = []
+    if active.explicit or others:
+        how = "activated" if active.explicit else "the newest model that workers serve, active since"
+        lines.append(f"active model {model} ({how} {active.since:%Y-%m-%d %H:%M:%S} UTC)")
+    lines += [
+        f"[yellow]{plain(entry.worker)} serves {plain(entry.model)}, active is {model}:[/yellow] it answers only jobs "
+        "that name its model"
+        for entry in others
+    ]
+    if not served and (active.explicit or others):
+        lines.append(
+            f"[yellow]no live worker serves the active model {model}:[/yellow] jobs that name no model wait for it "
+            f"({waiting:,} messages wait in all). Start a worker with it, or run `tussis models activate` with another "
+            "model"
+        )
+    return lines
+
+
+def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts, active: ActiveModel | None) -> dict[str, Any]:
     return {
         "waiting": depth.waiting,
         "waiting_total": depth.total_waiting,
+        "unserved_queues": unserved_queues(depth, workers),
         "in_flight": depth.in_flight,
         "open": depth.open,
         "deferred": depth.deferred,
@@ -105,12 +150,22 @@ def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> dict[s
         "running": counts.running,
         "waiting_for_retry": counts.waiting,
         "dead_letters": counts.dead_letters,
+        "active_model": None
+        if active is None
+        else {
+            "model": active.model,
+            "explicit": active.explicit,
+            "since": active.since.isoformat(),
+            "workers": sum(entry.model == active.model for entry in workers),
+        },
     }
 
 
 def _print(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> None:
     from rich import box
     from rich.table import Table
+
+    from tussis.shared.queues import model_of
 
     screen = console()
     queues = Table(box=box.SIMPLE_HEAD, title="waiting", title_justify="left")
@@ -120,8 +175,13 @@ def _print(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> None:
         queues.add_column(f"priority {priority}", justify="right")
     queues.add_column("all", justify="right")
     for queue, steps in depth.waiting.items():
+        if model_of(queue) and not steps:
+            continue
         queues.add_row(plain(queue), *(f"{steps.get(p, 0):,}" for p in priorities), f"{sum(steps.values()):,}")
     screen.print(queues)
+    for queue in unserved_queues(depth, workers):
+        count = sum(depth.waiting[queue].values())
+        screen.print(f"[yellow]{plain(queue)}:[/yellow] no live worker takes its messages ({count:,})")
     oldest = "none open" if depth.oldest_open_s is None else f"oldest {_span(depth.oldest_open_s)}"
     screen.print(f"open {depth.open:,} ({oldest})   in flight {depth.in_flight:,}   deferred {depth.deferred:,}")
     failures = ", ".join(f"{plain(name)} {count:,}" for name, count in sorted(counts.failures.items()))

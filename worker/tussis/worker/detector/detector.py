@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tussis.shared.dsp.constants import IMAGE_SIZE, MAX_SEGMENTS
 from tussis.shared.errors import InferenceFailed, ModelRefused
+from tussis.worker.detector.arithmetic import ORIGINAL
 from tussis.worker.detector.contract import (
     BAG_LOGIT,
     BAG_PROBABILITY,
@@ -49,6 +50,8 @@ class Scores:
 
 class Detector:
     """A loaded model. Load it in the process that uses it: a session does not survive a fork."""
+
+    form = ORIGINAL
 
     def __init__(self, manifest: Manifest, session: Runs) -> None:
         self.manifest = manifest

@@ -48,9 +48,13 @@ class Session:
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """The contract's outputs, by name. Raises :class:`RunFailed`."""
+        return self.values(self.graph.outputs, feeds)
+
+    def values(self, names: Sequence[str], feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name, also those that the contract does not know. Raises :class:`RunFailed`."""
         with _runtime_errors():
-            values = self.inference.run(list(self.graph.outputs), dict(feeds))
-        return dict(zip(self.graph.outputs, values, strict=True))
+            found = self.inference.run(list(names), dict(feeds))
+        return dict(zip(names, found, strict=True))
 
     def run_bound(self, binding: Any) -> None:
         """Run with inputs and outputs bound to memory (``onnxruntime.IOBinding``). Raises :class:`RunFailed`."""

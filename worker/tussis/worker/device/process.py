@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from tussis.shared.errors import TussisError
 from tussis.worker import logs
+from tussis.worker.detector.arithmetic import processor
 from tussis.worker.device.arguments import DeviceArguments, Provider
 from tussis.worker.shortage import is_shortage
 from tussis.worker.status.rundir import RunDir
@@ -79,7 +80,8 @@ def serve(arguments: DeviceArguments, run_dir: RunDir, life: Life) -> None:
     server = Server(engine, arguments, meter)
     listener = sockets.listen(run_dir.path)
     threading.Thread(target=server.accept, args=(listener,), name="accept", daemon=True).start()
-    life.say("ready")
+    device = processor() if arguments.provider is Provider.CPU else engine.device_name
+    life.say("ready", provider=arguments.provider.value, device=device)
     _log.info(
         "device_ready",
         pid=os.getpid(),
@@ -97,13 +99,13 @@ class Life:
     def __init__(self, run_dir: RunDir, lifeline: int) -> None:
         self._run_dir = run_dir
         self._lifeline = lifeline
-        self._state = ("loading", "")
+        self._state = ("loading", "", "", "")
         self._lock = threading.Lock()
 
-    def say(self, state: str, message: str = "") -> None:
-        """Report a new state: ``loading``, ``ready``, or ``refused`` with the reason."""
+    def say(self, state: str, message: str = "", *, provider: str = "", device: str = "") -> None:
+        """Report a new state: ``loading``, ``ready`` with what runs the model, or ``refused`` with the reason."""
         with self._lock:
-            self._state = (state, message)
+            self._state = (state, message, provider, device)
             self._run_dir.report_device(*self._state)
 
     def watch(self) -> None:

@@ -14,6 +14,7 @@ from tussis.shared.dsp.profiles import Profile
 from tussis.shared.dsp.segments import Cut
 from tussis.shared.errors import DeviceReplyLost, InferenceFailed, OutOfMemory
 from tussis.worker import logs
+from tussis.worker.detector.arithmetic import ORIGINAL, Arithmetic
 from tussis.worker.detector.detector import Scores
 from tussis.worker.detector.manifest import Manifest
 from tussis.worker.device import sockets, wire
@@ -54,6 +55,12 @@ class DeviceScorer:
     def manifest(self) -> Manifest:
         """The manifest of the model in the device process, which refuses any other model."""
         return self._manifest
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """The provider and the device in the last report of the device process. Empty texts if there is none."""
+        report = self._run_dir.device()
+        return Arithmetic(report.provider, ORIGINAL, report.device) if report else Arithmetic("", ORIGINAL, "")
 
     def inputs(self, cut: Cut, profile: Profile) -> Wave:
         """The waveform of the segments; the device process makes the images."""

@@ -14,6 +14,7 @@ from tussis.shared.queues import (
     UNACKED_INDEX_KEY,
     UNACKED_KEY,
     Device,
+    ServedModel,
     worker_queues,
 )
 from tussis.shared.settings import Settings
@@ -25,18 +26,21 @@ from tussis.worker.pipeline.child import OUT_OF_REACH_KIB
 RESTORE_INTERVAL_S = 5
 
 
-def build_app(settings: Settings, device: Device, ends: ChildEnds | None = None) -> Celery:
-    """Configure Celery for a worker on ``device``. This opens no connection.
+def build_app(
+    settings: Settings, device: Device, ends: ChildEnds | None = None, serves: ServedModel | None = None
+) -> Celery:
+    """Configure Celery for a worker on ``device`` that serves the model ``serves``. This opens no connection.
 
     ``ends`` has the callbacks for children that end during an attempt. Raises :class:`SettingsInvalid` when the broker
     is not set. The measurements behind the options are in ``docs/guarantees.md``.
     """
     transport.install()
     # No fixups: if the environment has DJANGO_SETTINGS_MODULE, Celery would load that Django project.
+    queues = worker_queues(device, serves)
     app = Celery("tussis", broker=settings.need_broker(), set_as_current=False, fixups=[])
     app.conf.update(
         # Not declared: otherwise kombu keeps a table of bindings in the broker, which Tussis never reads.
-        task_queues=[Queue(name, exchange="", routing_key=name, no_declare=True) for name in worker_queues(device)],
+        task_queues=[Queue(name, exchange="", routing_key=name, no_declare=True) for name in queues],
         task_create_missing_queues=False,
         # The message stays in the broker until its result is stored. It returns to its queue when the child dies.
         task_acks_late=True,

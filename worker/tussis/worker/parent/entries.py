@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from kombu.serialization import register
@@ -29,7 +30,7 @@ from tussis.shared.messages import (
     is_nested_deeper,
     random_id,
 )
-from tussis.shared.queues import DEFAULT_PRIORITY, PRIORITIES, QUEUES, TASK_NAME, list_key
+from tussis.shared.queues import DEFAULT_PRIORITY, PRIORITIES, QUEUES, TASK_NAME, is_queue, list_key, list_of
 from tussis.shared.uris import shown
 
 #: The largest entry that is read, in bytes. The largest message in Base64 with all characters escaped is half of it.
@@ -50,11 +51,6 @@ class _Destination:
 
     queue: str
     priority: int
-
-
-_DESTINATIONS = {
-    list_key(queue, priority).encode(): _Destination(queue, priority) for queue in QUEUES for priority in PRIORITIES
-}
 
 
 class _Unreadable(Exception):
@@ -79,7 +75,7 @@ def popped(reply: Any, **_: Any) -> tuple[bytes, bytes] | None:
     if not reply:
         return None
     name, entry = reply
-    return name, _remade(entry, _DESTINATIONS.get(name))[0]
+    return name, _remade(entry, _destination_of(name))[0]
 
 
 def taken(entry: bytes | None, **_: Any) -> bytes | None:
@@ -95,10 +91,17 @@ def filed(text: bytes | None, **_: Any) -> bytes | None:
     return b'[%b,"",%b]' % (entry, json.dumps(destination.queue).encode())
 
 
-def given_back(text: bytes) -> tuple[bytes, str]:
-    """The entry to give back, from the record of a message in work, and the list to which it belongs."""
+def given_back(text: bytes) -> tuple[bytes, str, str]:
+    """The entry to give back, from the record of a message in work, and the queue and the list to which it belongs."""
     entry, destination = _remade(text, None, in_list=True)
-    return entry, list_key(destination.queue, destination.priority)
+    return entry, destination.queue, list_key(destination.queue, destination.priority)
+
+
+@lru_cache(maxsize=256)
+def _destination_of(name: bytes) -> _Destination | None:
+    """The destination of a list's entries; None for the name of another list."""
+    found = list_of(name.decode("utf-8", "replace"))
+    return None if found is None else _Destination(*found)
 
 
 def _remade(text: bytes, destination: _Destination | None, *, in_list: bool = False) -> tuple[bytes, _Destination]:
@@ -193,6 +196,6 @@ def _named_destination(envelope: Any) -> _Destination:
     queue = info.get("routing_key") if isinstance(info, dict) else None
     priority = properties.get("priority")
     return _Destination(
-        queue if isinstance(queue, str) and queue in QUEUES else QUEUES[0],
+        queue if isinstance(queue, str) and is_queue(queue) else QUEUES[0],
         priority if type(priority) is int and priority in PRIORITIES else DEFAULT_PRIORITY,
     )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tussis.shared.broker import connect, redact
+from tussis.shared.depth import Depth
 from tussis.shared.errors import SettingsInvalid, TransientError
-from tussis.shared.ledger import Depth, Ledger
-from tussis.shared.queues import PRIORITIES, QUEUES
+from tussis.shared.ledger import Ledger
+from tussis.shared.queues import PRIORITIES
 from tussis.worker import logs
 from tussis.worker.status.metrics import FILES
 from tussis.worker.status.rundir import RunDir
@@ -144,9 +145,9 @@ class _State:
         waiting = GaugeMetricFamily(
             "tussis_queue_depth", "Waiting messages, by queue and priority.", labels=["queue", "priority"]
         )
-        for queue in QUEUES:
+        for queue, steps in depth.waiting.items():
             for priority in PRIORITIES:
-                waiting.add_metric([queue, str(priority)], depth.waiting.get(queue, {}).get(priority, 0))
+                waiting.add_metric([queue, str(priority)], steps.get(priority, 0))
         yield waiting
         yield _gauge("tussis_in_flight", "Messages delivered to any worker and not acknowledged.", depth.in_flight)
         yield _gauge("tussis_open_jobs", "Jobs with neither result nor failure yet.", depth.open)

@@ -12,6 +12,7 @@ from celery.worker import state as celery_state
 from tussis.shared.broker import broker_errors, connect, redact
 from tussis.shared.errors import TransientError
 from tussis.shared.ledger_repair import LedgerRepair
+from tussis.shared.model_queues import ModelQueues
 from tussis.shared.queues import UNACKED_INDEX_KEY
 from tussis.worker import logs
 from tussis.worker.device.host import DeviceHost
@@ -25,6 +26,7 @@ from tussis.worker.parent.registry import FORGET_AFTER_S, REPORT_INTERVAL_S, Wor
 from tussis.worker.parent.starving import Starving
 from tussis.worker.parent.stop import BoundedStop
 from tussis.worker.parent.transport_scripts import BEAT_SCRIPT
+from tussis.worker.parent.unserved import UnservedModels
 from tussis.worker.pipeline.child import ChildSetup
 from tussis.worker.status.rundir import ParentStatus
 
@@ -50,8 +52,10 @@ class Housekeeper:
         exposition: Exposition | None = None,
         device: DeviceHost | None = None,
         before_kill: Callable[[], object] = lambda: None,
+        active_model: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """``before_kill`` is called before children are killed."""
+        """``before_kill`` is called before children are killed. ``active_model`` returns the ``name@version`` that
+        answers jobs that name no model. It is called seldom, by the leader, and must return within a few seconds."""
         self._setup = setup
         self._exposition = exposition
         self._device = device
@@ -61,8 +65,11 @@ class Housekeeper:
         self._where = redact(url)
         self._beat_script = self._client.register_script(BEAT_SCRIPT)
         repair = LedgerRepair(self._client, self._where, setup.settings.outcome_bounds)
-        self._reconciler = Reconciler(self._client, repair, setup.worker)
-        self._registry = WorkerRegistry(self._client, self._where, setup.worker, setup.device, str(setup.model))
+        queues = ModelQueues(self._client, self._where)
+        models = UnservedModels(queues, setup.settings.model_wait_s, active_model=active_model)
+        self._reconciler = Reconciler(self._client, repair, setup.worker, models)
+        model = str(setup.model) if setup.serves is None else setup.serves.label
+        self._registry = WorkerRegistry(self._client, self._where, setup.worker, setup.device, model, setup.serves)
         soft_shutdown_s = setup.settings.soft_shutdown_s
         self._stop = BoundedStop(setup.run_dir, soft_shutdown_s, before_kill, self._registry.sign_off)
         self._beats = Beats(age_limit_s(setup.settings))

@@ -1,5 +1,7 @@
 """The parent renews the leases of its children's attempts and ends the attempts of children that died.
 
+It also reports its model to the store, over the same connection.
+
 A child can do neither: native code may hold the interpreter lock (GIL) for minutes, and a crash runs no code.
 """
 
@@ -13,11 +15,14 @@ from typing import Any
 from tussis.shared.broker import connect, redact
 from tussis.shared.errors import OperatorError, TransientError, TussisError
 from tussis.shared.ledger import Ledger
+from tussis.shared.queues import ServedModel
 from tussis.shared.settings import Settings
+from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
 from tussis.worker.parent.beats import Beats, age_limit_s
 from tussis.worker.parent.pool import child_pids
+from tussis.worker.parent.served_model import REPORT_INTERVAL_S, ServedModelReport
 from tussis.worker.status.rundir import AttemptNote, RunDir
 
 _log = logs.get("leases")
@@ -34,7 +39,7 @@ _LOOK_S = 1.0
 class Leases:
     """The leases of one worker. A separate thread renews them from :meth:`start` to :meth:`close`."""
 
-    def __init__(self, settings: Settings, run_dir: RunDir) -> None:
+    def __init__(self, settings: Settings, run_dir: RunDir, model: ModelFacts) -> None:
         self._lease_s = settings.lease_s
         self._run_dir = run_dir
         self._store = Store.connect(
@@ -43,8 +48,9 @@ class Leases:
             statement_timeout_s=_STATEMENT_TIMEOUT_S,
             direct=settings.database_direct,
         )
+        self._served_model = ServedModelReport(self._store, model, run_dir)
         url = settings.need_broker()
-        self._ledger = Ledger(connect(url), redact(url))
+        self._ledger = Ledger(connect(url), redact(url), ServedModel(model.name, model.version))
         self._ages = Beats(age_limit_s(settings))
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -61,7 +67,13 @@ class Leases:
         self._over.set()
         if self._thread is not None:
             self._thread.join(_JOIN_S)
+        self._attempted(self._served_model.left)
         self._store.close()
+
+    def active_model(self) -> str | None:
+        """name@version of the model that answers the jobs that name none. Raises the errors of the store."""
+        active = self._store.active_model()
+        return None if active is None else active.model
 
     def child_lost(self, pid: int) -> None:
         """End the attempt of a child that died, so that its message can be claimed at once.
@@ -107,7 +119,7 @@ class Leases:
             _log.warning("attempts_vanished", attempts=ended)
 
     def _keep(self, worker: Any) -> None:
-        last = due = time.monotonic()
+        last = due = report_due = time.monotonic()
         while not self._over.wait(_LOOK_S):
             self._attempted(self._end_dead, worker)
             now = time.monotonic()
@@ -115,6 +127,8 @@ class Leases:
                 due = now + self._lease_s / _RENEWALS
                 self._attempted(self._renew, now - last)
                 last = now
+            if now >= report_due and self._attempted(self._served_model.report):
+                report_due = now + (REPORT_INTERVAL_S if self._served_model.reported else 0)
 
     def _end_dead(self, worker: Any) -> None:
         # Read the notes before the processes: every child with a note is then in the list of processes, unless it died.

@@ -10,6 +10,7 @@ import redis
 from tussis.shared.ledger_repair import Horizon, LedgerRepair
 from tussis.shared.ledger_scripts import WORKERS_OWN
 from tussis.worker import logs
+from tussis.worker.parent.unserved import UnservedModels
 
 _log = logs.get("reconciler")
 
@@ -36,9 +37,13 @@ return 1
 class Reconciler:
     """The reconciler of one worker. It works only while the worker is the leader. Not thread-safe."""
 
-    def __init__(self, client: redis.Redis, repair: LedgerRepair, name: str) -> None:
+    def __init__(
+        self, client: redis.Redis, repair: LedgerRepair, name: str, models: UnservedModels | None = None
+    ) -> None:
+        """``models`` checks the model queues at each look. None: they are not checked."""
         self._repair = repair
         self._name = name
+        self._models = models
         self._lead = client.register_script(_LEAD)
         self._before: Horizon | None = None
         self.unfinished = False
@@ -47,6 +52,8 @@ class Reconciler:
     def look(self) -> int:
         """Send the deferred jobs that are due and the jobs whose message is lost. Returns the number of messages sent.
 
+        Then check the model queues.
+
         A message is lost if it could not be waiting at the previous look, cannot be waiting now, and is not in flight.
 
         Raises :class:`BrokerUnavailable` and :class:`BrokerRefused`.
@@ -54,8 +61,19 @@ class Reconciler:
         self.unfinished = False
         if not self._lead(keys=[LEADER_KEY], args=[self._name, LEASE_S * 1000]):
             self._before = None
+            if self._models is not None:
+                self._models.stop()
             return 0
         ends = time.monotonic() + BUDGET_S
+        before = self._before
+        sent = self._send_open_jobs(ends)
+        if self._models is not None and self._models.look(ends):
+            self.unfinished = True
+            # The next look may follow at once. It must not take a message for lost that was popped a moment ago.
+            self._before = before or self._before
+        return sent
+
+    def _send_open_jobs(self, ends: float) -> int:
         due = self._send(lambda: self._repair.resend_due(BATCH), ends)
         now, before = self._repair.horizon(), self._before
         self._before = now

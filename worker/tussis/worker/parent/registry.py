@@ -10,7 +10,7 @@ import redis
 
 from tussis.shared.broker import broker_errors, server_time
 from tussis.shared.errors import TransientError
-from tussis.shared.queues import PRIORITIES, WORKERS_KEY, Device, list_key, worker_queues
+from tussis.shared.queues import MODELS_KEY, PRIORITIES, WORKERS_KEY, Device, ServedModel, list_key, worker_queues
 from tussis.worker import logs
 from tussis.worker.parent.pool import child_pids
 from tussis.worker.parent.transport_scripts import REPORT_SCRIPT
@@ -22,24 +22,35 @@ _log = logs.get("registry")
 REPORT_INTERVAL_S = 5.0
 #: Age in seconds at which the entry of a killed worker is removed, and seconds between two searches for such entries.
 FORGET_AFTER_S = 3600.0
+#: Seconds since its last report after which a model is forgotten, as if no worker had ever served it: 30 days.
+FORGET_MODEL_AFTER_S = 2_592_000.0
 
 
 class WorkerRegistry:
     """The entry of one worker. Every method but :meth:`sign_off` raises :class:`BrokerUnavailable` and
     :class:`BrokerRefused`."""
 
-    def __init__(self, client: redis.Redis, where: str, worker: str, device: Device, model: str) -> None:
-        """``where`` names the broker in error messages. ``model`` is shown until a child has loaded the model."""
+    def __init__(
+        self,
+        client: redis.Redis,
+        where: str,
+        worker: str,
+        device: Device,
+        model: str,
+        serves: ServedModel | None = None,
+    ) -> None:
+        """``where`` names the broker in error messages. ``model`` is shown while no child has loaded the model."""
         self._client = client
         self._where = where
         self._worker = worker
         self._device = device
         self._model = model
+        self._serves = serves
         self._report_script = client.register_script(REPORT_SCRIPT)
         self._started_at = time.monotonic()
 
     def report(self, worker: Any, run_dir: RunDir) -> None:
-        """Write the entry."""
+        """Write the entry, and the time at which this worker serves its model."""
         reports = run_dir.children()
         living = child_pids(worker)
         ready = [reports[pid] for pid in living if pid in reports and reports[pid].state == "ready"]
@@ -49,28 +60,35 @@ class WorkerRegistry:
             "children": len(living),
             "ready": len(ready),
             "holding": sorted(set(run_dir.holds().values())),
-            # The name in the results, or the source of the model while no child has loaded it.
             "model": ready[0].message if ready else self._model,
         }
         with broker_errors(self._where):
             # The broker's clock: the entry may be read on a machine with another clock.
             now = server_time(self._client)
             entry |= {"started_at": now - (time.monotonic() - self._started_at), "seen_at": now}
-            self._report_script(keys=[WORKERS_KEY], args=[self._worker, json.dumps(entry)])
+            texts = () if self._serves is None else self._serves.texts
+            self._report_script(keys=[WORKERS_KEY, MODELS_KEY], args=[self._worker, json.dumps(entry), *texts])
 
     def waiting(self) -> int:
         """The number of messages that wait in the queues of this worker."""
         with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=False)
-            for queue in worker_queues(self._device):
+            for queue in worker_queues(self._device, self._serves):
                 for priority in PRIORITIES:
                     pipe.llen(list_key(queue, priority))
             return sum(pipe.execute())
 
     def forget_silent_workers(self) -> None:
-        """Remove the entries of killed workers. They did not sign off, and each start of a worker has a new name."""
+        """Remove the entries of killed workers, and of models that were served long ago.
+
+        Killed workers did not sign off, and each start of a worker has a new name.
+        """
         with broker_errors(self._where):
             now = server_time(self._client)
+            models: Any = self._client.hgetall(MODELS_KEY)
+            old = [model for model, seen_at in models.items() if now - float(seen_at) > FORGET_MODEL_AFTER_S]
+            if old:
+                self._client.hdel(MODELS_KEY, *old)
             entries = self._client.hgetall(WORKERS_KEY)
             silent = [name for name, text in entries.items() if now - json.loads(text)["seen_at"] > FORGET_AFTER_S]
             if silent:

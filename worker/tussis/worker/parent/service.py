@@ -17,9 +17,10 @@ from celery.signals import setup_logging, worker_process_init, worker_ready, wor
 
 from tussis.shared.cores import available_cores
 from tussis.shared.errors import SettingsInvalid
-from tussis.shared.queues import Device
+from tussis.shared.queues import Device, ServedModel
 from tussis.shared.s3 import s3_client
 from tussis.shared.settings import Settings
+from tussis.shared.store.records import ModelFacts
 from tussis.worker import logs, standard_error
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.detector.source import resolve_model
@@ -55,18 +56,20 @@ def run_worker(settings: Settings, on: OnDevice | None = None) -> int:
     name = f"{device.value}@{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
     run_dir = _new_run_dir(settings, name)
     try:
-        model = _find_model(settings)
+        model, facts = _find_model(settings)
         children = settings.concurrency
         cores = available_cores()
         metered = settings.metrics_port is not None
         meter = prometheus_meter(run_dir.path / FILES) if metered else NoMeter()
         threads = max(1, cores // children)
         choice = _choose(settings, model, threads) if on is None else None
-        setup = ChildSetup(settings, device, name, model, threads, run_dir, meter, choice, remote=on is not None)
+        remote = on is not None
+        serves = ServedModel(facts.name, facts.version)
+        setup = ChildSetup(settings, device, name, model, threads, run_dir, meter, choice, remote, serves)
         exposition = Exposition(setup) if metered else None
         host = None if on is None else _device_host(setup, on, exposition)
-        leases = Leases(settings, run_dir)
-        housekeeper = Housekeeper(setup, exposition, host, leases.hand_back)
+        leases = Leases(settings, run_dir, facts)
+        housekeeper = Housekeeper(setup, exposition, host, leases.hand_back, leases.active_model)
         try:
             if host is not None:
                 # The device process loads while the children start. It is not one of them.
@@ -99,10 +102,9 @@ def _new_run_dir(settings: Settings, worker: str) -> RunDir:
     return run_dir
 
 
-def _find_model(settings: Settings) -> Path:
+def _find_model(settings: Settings) -> tuple[Path, ModelFacts]:
     model = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
-    read_manifest(model)
-    return model
+    return model, child.facts_of(read_manifest(model))
 
 
 def _choose(settings: Settings, model: Path, threads: int) -> Choice | None:
@@ -133,7 +135,7 @@ def _device_host(setup: ChildSetup, on: OnDevice, exposition: Exposition | None)
 
 
 def _serve(setup: ChildSetup, housekeeper: Housekeeper, leases: Leases, children: int) -> int:
-    app = build_app(setup.settings, setup.device, ChildEnds(leases.child_lost, leases.hand_back))
+    app = build_app(setup.settings, setup.device, ChildEnds(leases.child_lost, leases.hand_back), setup.serves)
     # Without a default application, Celery makes one that reads a celeryconfig.py in the current folder.
     app.set_default()
     if setup.settings.log_format == "json":

@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import kombu
@@ -27,6 +28,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from tussis.shared.broker import TcpConnection, TlsConnection
+from tussis.shared.queues import MODEL_QUEUES_KEY, model_of
 from tussis.worker import logs
 from tussis.worker.parent import entries
 from tussis.worker.parent.transport_scripts import (
@@ -112,11 +114,13 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
             self._give_back(tag, filed, "LPUSH" if leftmost else "RPUSH", -1)
 
     def _give_back(self, tag: str | bytes, filed: bytes, push: str, unless_younger_s: float) -> None:
-        entry, list_name = entries.given_back(filed)
-        self._run(GIVE_BACK_SCRIPT, tag, entry, push, unless_younger_s, list_name=list_name)
+        entry, queue, list_name = entries.given_back(filed)
+        keys = [list_name, MODEL_QUEUES_KEY]
+        model_queue = "" if model_of(queue) is None else queue
+        self._run(GIVE_BACK_SCRIPT, tag, entry, push, unless_younger_s, model_queue, more_keys=keys)
 
-    def _run(self, script: str, *arguments: Any, list_name: str | None = None) -> Any:
-        keys = [self.unacked_key, self.unacked_index_key, *([] if list_name is None else [list_name])]
+    def _run(self, script: str, *arguments: Any, more_keys: Sequence[str] = ()) -> Any:
+        keys = [self.unacked_key, self.unacked_index_key, *more_keys]
         with self.channel.conn_or_acquire() as client:
             return self.channel.script(script, client)(keys=keys, args=arguments, client=client)
 

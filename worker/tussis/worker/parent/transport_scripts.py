@@ -53,16 +53,22 @@ end
 return found
 """
 
-# KEYS unacked, index, list; ARGV delivery tag, list entry, RPUSH or LPUSH, and the visibility timeout in seconds
-# (negative: give back without waiting for it). If two workers give the same message back, it is pushed once.
+# KEYS unacked, index, list, model queues; ARGV delivery tag, list entry, RPUSH or LPUSH, the visibility timeout in
+# seconds (negative: give back without waiting for it), and the model queue of the list ('' if it belongs to none). If
+# two workers give the same message back, it is pushed once.
 GIVE_BACK_SCRIPT: Final = f"""{WORKERS_OWN}\
 local now, since = redis.call('TIME'), redis.call('ZSCORE', KEYS[2], ARGV[1])
 if since and now[1] + now[2] / 1000000 - since < tonumber(ARGV[4]) then return 0 end
 redis.call('ZREM', KEYS[2], ARGV[1])
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
 redis.call(ARGV[3], KEYS[3], ARGV[2])
+if ARGV[5] ~= '' then redis.call('ZADD', KEYS[4], 'NX', now[1] + now[2] / 1000000, ARGV[5]) end
 return 1
 """
 
-# KEYS workers; ARGV worker name, its entry.
-REPORT_SCRIPT: Final = f"{WORKERS_OWN}return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])"
+# KEYS workers, models; ARGV worker name, its entry, then the texts with which a job can name its model.
+REPORT_SCRIPT: Final = f"""{WORKERS_OWN}\
+local now = redis.call('TIME')
+for i = 3, #ARGV do redis.call('HSET', KEYS[2], ARGV[i], now[1] + now[2] / 1000000) end
+return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+"""

@@ -12,6 +12,7 @@ from tussis.shared.dsp.recording import Waveform
 from tussis.shared.events import find_events
 from tussis.shared.s3 import head_object
 from tussis.shared.settings import Settings
+from tussis.shared.store.records import finite
 from tussis.shared.uris import parse_s3_uri
 from tussis.worker.audio.limits import Limits
 from tussis.worker.detector.detector import Detector
@@ -61,14 +62,11 @@ class Analyzer:
 
         Raises the audio errors, :class:`FileUnreadable`, :class:`InferenceFailed` and the storage errors.
         """
-        audio, waveform = read_recording(self._read(source), self.profile, self.limits)
-        scorer = OwnProcess(self.detector)
-        scored = ScoredBags.of(waveform, self.coverage)
-        while not scored.complete:
-            scored.add(scorer.score(scorer.inputs(waveform.bag(len(scored)), self.profile), exclusive=True))
-        return self._answer(source, audio, waveform, scored)
+        audio, waveform = read_recording(self.read(source), self.profile, self.limits)
+        return self._answer(source, audio, waveform, score_all(OwnProcess(self.detector), waveform, self.coverage))
 
-    def _read(self, source: str) -> bytes:
+    def read(self, source: str) -> bytes:
+        """The bytes of a recording. Raises :class:`FileUnreadable`, :class:`ObjectTooLarge` and the storage errors."""
         if source.startswith("s3://"):
             address = parse_s3_uri(source)
             s3 = self.client()
@@ -92,6 +90,7 @@ class Analyzer:
         return {
             "uri": source,
             "bag_probability": bag_probability,
+            "bag_logit": finite(scored.bag_logit[scored.highest]),
             "decision": bag_probability > manifest.threshold,
             "threshold": manifest.threshold,
             "segments": [
@@ -107,3 +106,11 @@ class Analyzer:
             "truncated": is_truncated(scored, waveform),
             "quality": asdict(audio.quality),
         }
+
+
+def score_all(scorer: OwnProcess, waveform: Waveform, coverage: Coverage) -> ScoredBags:
+    """The scores of the first bag of a recording (coverage ``head``), or of all. Raises :class:`InferenceFailed`."""
+    scored = ScoredBags.of(waveform, coverage)
+    while not scored.complete:
+        scored.add(scorer.score(scorer.inputs(waveform.bag(len(scored)), waveform.profile), exclusive=True))
+    return scored

@@ -13,13 +13,13 @@ import torch
 from tussis.shared.broker import connect, redact
 from tussis.shared.errors import OperatorError, TransientError, TussisError
 from tussis.shared.ledger import Ledger
-from tussis.shared.queues import Device
+from tussis.shared.queues import Device, ServedModel
 from tussis.shared.s3 import s3_client
 from tussis.shared.settings import Settings
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
-from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.detector.manifest import Manifest, read_manifest
 from tussis.worker.detector.tuning.choice import open_chosen
 from tussis.worker.detector.tuning.graph_cache import Choice
 from tussis.worker.device.scorer import DeviceScorer
@@ -57,6 +57,8 @@ class ChildSetup:
     """How a child runs the model. None: the original, in onnxruntime."""
     remote: bool = False
     """The model runs in the worker's device process."""
+    serves: ServedModel | None = None
+    """The model by its name and version. None: the worker has no model queues."""
 
 
 def start(setup: ChildSetup) -> None:
@@ -103,23 +105,14 @@ def make_context(setup: ChildSetup) -> WorkerContext:
         direct=settings.database_direct,
     )
     store.verify_schema()
-    manifest = scorer.manifest
-    facts = ModelFacts(
-        name=manifest.name,
-        version=manifest.version,
-        sha256=manifest.sha256,
-        profile=manifest.profile,
-        threshold=manifest.threshold,
-        provenance=manifest.provenance,
-        parent=manifest.parent,
-    )
+    facts = facts_of(scorer.manifest)
     # This finds a conflict at the start. The number of the model is not kept: the claim looks it up.
     store.register_model(facts)
     url = settings.need_broker()
     return WorkerContext(
         settings=settings,
         store=store,
-        ledger=Ledger(connect(url), redact(url), settings.outcome_bounds),
+        ledger=Ledger(connect(url), redact(url), setup.serves, settings.outcome_bounds),
         s3=s3_client(settings),
         scorer=scorer,
         model=facts,
@@ -127,6 +120,19 @@ def make_context(setup: ChildSetup) -> WorkerContext:
         device=setup.device,
         run_dir=setup.run_dir,
         meter=setup.meter,
+    )
+
+
+def facts_of(manifest: Manifest) -> ModelFacts:
+    """What the store has about a model."""
+    return ModelFacts(
+        name=manifest.name,
+        version=manifest.version,
+        sha256=manifest.sha256,
+        profile=manifest.profile,
+        threshold=manifest.threshold,
+        provenance=manifest.provenance,
+        parent=manifest.parent,
     )
 
 

@@ -8,12 +8,9 @@ from typing import Any
 
 from tussis.shared.coverage import Coverage
 from tussis.shared.dsp.profiles import Profile, profile_named
-from tussis.shared.errors import (
-    ModelNotServed,
-)
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job
-from tussis.shared.queues import Device
+from tussis.shared.queues import Device, ServedModel
 from tussis.shared.settings import Settings
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
@@ -59,16 +56,17 @@ class WorkerContext:
         """The limits for a recording."""
         return limits_of(self.settings)
 
+    def serves(self, model: str) -> bool:
+        """Whether this worker serves the model with this ``name`` or ``name@version``."""
+        manifest = self.scorer.manifest
+        return model in ServedModel(manifest.name, manifest.version).texts
+
     def rules_of(self, job: Job) -> JobRules:
         """Choose profile and coverage: the job's, or the manifest's if the job has none.
 
-        Raises :class:`ModelNotServed` when the job names another model, and :class:`UnknownProfile`.
+        Raises :class:`UnknownProfile`.
         """
         manifest = self.scorer.manifest
-        if job.model is not None and job.model not in (manifest.name, f"{manifest.name}@{manifest.version}"):
-            raise ModelNotServed(
-                f"the job names model {job.model!r}, and this worker serves {manifest.name}@{manifest.version}"
-            )
         profile = profile_named(job.profile or manifest.profile)
         coverage = job.coverage or Coverage(manifest.coverage)
         return JobRules(

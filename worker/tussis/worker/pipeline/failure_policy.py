@@ -35,9 +35,11 @@ from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import records
 from tussis.shared.store.records import Claimed
 from tussis.worker import logs
-from tussis.worker.outcome import Deferred, Failed, HandedBack, HeldElsewhere, Outcome, Stopping, Superseded
+from tussis.worker.audio.libraries import libraries_of
+from tussis.worker.outcome import Deferred, Failed, HandedBack, HeldElsewhere, Outcome, Routed, Stopping, Superseded
 from tussis.worker.pipeline import backoff
 from tussis.worker.pipeline.context import WorkerContext
+from tussis.worker.pipeline.software import software_of
 from tussis.worker.pipeline.watchdog import Stages
 from tussis.worker.shortage import is_shortage
 
@@ -99,6 +101,15 @@ def end_attempt(job: Job, context: WorkerContext, claim: Claimed | None, stages:
         error = _internal(error)
     reason = error
     return _stored(job, context, claim, lambda: _conclude(job, context, claim, stages, reason))
+
+
+def refuse_model(job: Job, context: WorkerContext, served_s: float | None) -> Outcome:
+    """Fail a job whose model no worker serves. ``served_s``: seconds since a worker did; None if none is known."""
+    since = "no worker has served it" if served_s is None else f"no worker has served it for {served_s:.0f} s"
+    error = ModelNotServed(
+        f"the job names model {job.model!r}, and {since} (limit {context.settings.model_wait_s:g} s)"
+    )
+    return end_attempt(job, context, None, Stages(context.meter.stage), error)
 
 
 def held_elsewhere(held: records.Held) -> HeldElsewhere:
@@ -189,8 +200,10 @@ def _hand_back(context: WorkerContext, claim: Claimed | None, error: TussisError
 
 def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stages, error: PermanentError) -> Outcome:
     if claim is not None:
+        libraries = libraries_of(context.rules_of(job).profile.decoder)
+        software = software_of(context.scorer.arithmetic, libraries)
         written = retry_while_unavailable(
-            context, lambda: context.store.fail(claim, error.error_class, str(error), stages.timings_ms)
+            context, lambda: context.store.fail(claim, error.error_class, str(error), stages.timings_ms, software)
         )
         return Failed(claim.analysis_id, error.error_class, str(error)) if written else Superseded(claim.analysis_id)
     # Only ModelNotServed leaves the failure without a model.
@@ -213,13 +226,19 @@ def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stage
         device=context.device.value,
     )
     answer = retry_while_unavailable(context, lambda: context.store.refuse(refusal))
-    return held_elsewhere(answer) if isinstance(answer, records.Held) else Failed(answer, error.error_class)
+    match answer:
+        case records.Held():
+            return held_elsewhere(answer)
+        case records.NotActive():
+            return Routed(answer.active)
+        case analysis_id:
+            return Failed(analysis_id, error.error_class)
 
 
 def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: Exception) -> Outcome:
     """Try again later, as after a transient error. After the last retry, store the message as a dead letter.
 
-    The row of a dead letter depends on no other row.
+    The row of a dead letter depends on no other row. A job of the shadow model gets none.
     """
     analysis_id = None if claim is None else claim.analysis_id
     failures, delay_s = _next_retry(job, context)
@@ -236,7 +255,8 @@ def _put_aside(job: Job, context: WorkerContext, claim: Claimed | None, error: E
             # If this row cannot be written, no row can: the operator must fix the database.
             raise DatabaseRefused(str(refused)) from refused
 
-    retry_while_unavailable(context, keep)
+    if not job.shadow:
+        retry_while_unavailable(context, keep)
     return Failed(analysis_id, Expired.error_class, message)
 
 

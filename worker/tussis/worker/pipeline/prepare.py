@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from tussis.shared.dsp.images import images
-from tussis.shared.dsp.profiles import Profile
+from tussis.shared.dsp.profiles import Normalise, Profile
 from tussis.shared.dsp.recording import Waveform
 from tussis.shared.dsp.segments import Cut
 from tussis.shared.dsp.waveform import unfiltered
@@ -121,7 +121,7 @@ def waveform_of(audio: Audio, profile: Profile) -> Waveform:
         return Waveform(unfiltered(samples, audio.rate_hz, profile), profile)
     if not torch.isfinite(samples.sum()):
         raise NonFiniteSamples
-    return Waveform(samples[0], profile, divisor=audio.peak or 1.0)
+    return Waveform(samples[0], profile, divisor=audio.peak or 1.0 if profile.normalise is Normalise.PEAK else 1.0)
 
 
 def cut_audio(audio: Audio, profile: Profile) -> Cut:

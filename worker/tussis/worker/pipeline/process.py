@@ -9,22 +9,20 @@ from functools import partial
 
 import torch
 
-from tussis.shared.dsp.recording import Waveform
-from tussis.shared.errors import WorkerCrashed
-from tussis.shared.events import find_events
-from tussis.shared.messages import Job
+from tussis.shared.errors import InvalidJob, WorkerCrashed
+from tussis.shared.messages import Job, shadow_job
 from tussis.shared.store import records
 from tussis.shared.store.job_outcomes import answer_of_result
 from tussis.shared.store.records import Claimed
 from tussis.worker import logs
-from tussis.worker.outcome import Failed, Outcome, Settled, Succeeded, Superseded
+from tussis.worker.outcome import Failed, Outcome, Routed, Settled, Succeeded, Superseded
 from tussis.worker.pipeline import objects
 from tussis.worker.pipeline.bags import score_bags
 from tussis.worker.pipeline.context import JobRules, WorkerContext
 from tussis.worker.pipeline.failure_policy import end_attempt, held_elsewhere, retry_while_unavailable
 from tussis.worker.pipeline.object_bytes import ObjectVersion
-from tussis.worker.pipeline.prepare import AudioFacts, read_recording
-from tussis.worker.pipeline.scored import ScoredBags, analyzed_s, duration_s, is_truncated
+from tussis.worker.pipeline.prepare import read_recording
+from tussis.worker.pipeline.result import result_of
 from tussis.worker.pipeline.watchdog import Stages
 
 _log = logs.get("pipeline")
@@ -43,13 +41,15 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
     stages = Stages(context.meter.stage)
     claim: Claimed | None = None
     try:
+        if job.model is not None and not context.serves(job.model):
+            return Routed(job.model)
         rules = context.rules_of(job)
         version = objects.resolve(context.s3, job)
         request = replace(_claim_request(job, context, rules, version), handed_back=handed_back)
         context.run_dir.note_attempt(request.token, job.job_id)
         answer = retry_while_unavailable(context, lambda: context.store.claim(request))
         if not isinstance(answer, Claimed):
-            return _no_claim(answer)
+            return _no_claim(answer, job, version)
         claim = answer
         with stages.stage("fetch", settings.download_timeout_s + _DOWNLOAD_SLACK_S) as set_deadline:
             data = objects.fetch(
@@ -67,7 +67,15 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
             audio, waveform = read_recording(data, rules.profile, context.limits, tick)
         del data  # the bytes of a long recording
         scored = score_bags(waveform, rules.coverage, claim, context, stages)
-        result = _result(context, size, audio, waveform, scored, stages)
+        result = result_of(
+            size,
+            audio,
+            waveform,
+            scored,
+            threshold=context.scorer.manifest.threshold,
+            arithmetic=context.scorer.arithmetic,
+            timings_ms=stages.timings_ms,
+        )
         with stages.stage("commit", None):
             committed = retry_while_unavailable(context, lambda: context.store.complete(answer, result))
         if not committed:
@@ -75,7 +83,7 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
         told = answer_of_result(
             result, f"{context.model.name}@{context.model.version}", rules.profile.name, rules.coverage
         )
-        return Succeeded(claim.analysis_id, result.analyzed_s, told)
+        return Succeeded(claim.analysis_id, result.analyzed_s, told, _shadow_job(job, claim.shadow, version))
     except Exception as error:
         return end_attempt(job, context, claim, stages, error)
     finally:
@@ -110,44 +118,28 @@ def _claim_request(job: Job, context: WorkerContext, rules: JobRules, version: O
     )
 
 
-def _result(
-    context: WorkerContext, size: int, audio: AudioFacts, waveform: Waveform, scored: ScoredBags, stages: Stages
-) -> records.Result:
-    threshold = context.scorer.manifest.threshold
-    bag_probability = scored.bag_probability[scored.highest]
-    quality = audio.quality
-    return records.Result(
-        size_bytes=size,
-        duration_s=audio.duration_s,
-        rate_hz=audio.rate_hz,
-        channels=audio.channels,
-        codec=audio.codec,
-        container=audio.container,
-        decoder=audio.decoder,
-        bag_probability=bag_probability,
-        bag_logit=scored.bag_logit[scored.highest],
-        decision=bag_probability > threshold,
-        threshold=threshold,
-        bags=scored.bag_scores(duration_s(waveform)),
-        segments=scored.segment_scores(),
-        segments_total=waveform.num_segments_total,
-        analyzed_s=analyzed_s(scored, waveform),
-        truncated=is_truncated(scored, waveform),
-        events=find_events(scored.starts(), scored.probability, duration_s(waveform)),
-        peak_dbfs=quality.peak_dbfs,
-        rms_dbfs=quality.rms_dbfs,
-        clipped_share=quality.clipped_share,
-        dc_offset=quality.dc_offset,
-        warnings=quality.warnings,
-        timings_ms=stages.timings_ms,
-    )
+def _shadow_job(job: Job, model: str | None, version: ObjectVersion) -> Job | None:
+    """The job of the shadow model for the analysed content; None without a shadow model.
+
+    None also if the storage names the content in a form that no message can have.
+    """
+    if model is None:
+        return None
+    try:
+        return shadow_job(job, model, etag=version.etag, version_id=version.version_id)
+    except InvalidJob:
+        return None
 
 
-def _no_claim(answer: records.Settled | records.Exhausted | records.Held) -> Outcome:
+def _no_claim(
+    answer: records.Settled | records.Exhausted | records.Held | records.NotActive, job: Job, version: ObjectVersion
+) -> Outcome:
     match answer:
+        case records.NotActive():
+            return Routed(answer.active)
         case records.Exhausted():
             return Failed(answer.analysis_id, WorkerCrashed.error_class)
         case records.Held():
             return held_elsewhere(answer)
         case records.Settled():
-            return Settled(answer.analysis_id, answer.state)
+            return Settled(answer.analysis_id, answer.state, _shadow_job(job, answer.shadow, version))

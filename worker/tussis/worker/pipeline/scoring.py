@@ -13,6 +13,7 @@ from tussis.shared.dsp.constants import HOP_SAMPLES
 from tussis.shared.dsp.images import images, scaled_images
 from tussis.shared.dsp.profiles import Profile, profile_named
 from tussis.shared.dsp.segments import Cut, cut_segments
+from tussis.worker.detector.arithmetic import Arithmetic, processor
 from tussis.worker.detector.detector import Detector, Scores
 from tussis.worker.detector.manifest import Manifest
 from tussis.worker.detector.tuning.mel_detector import MelDetector
@@ -39,6 +40,10 @@ class Scorer(Protocol[Inputs]):
     @property
     def manifest(self) -> Manifest:
         """The manifest of the model that computes the scores."""
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What runs the model."""
 
     def inputs(self, cut: Cut, profile: Profile) -> Inputs:
         """The inputs of the model for a recording with S segments."""
@@ -71,6 +76,11 @@ class OwnProcess:
     def manifest(self) -> Manifest:
         """The manifest of the loaded model."""
         return self.detector.manifest
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """onnxruntime on the CPU, with the graph of the detector."""
+        return Arithmetic("cpu", self.detector.form, processor())
 
     def warm_up(self) -> None:
         """Run the model and the preprocessing of one segment, so that one-time work is done before the first recording.

@@ -19,6 +19,7 @@ from tussis.worker.outcome import (
     HandedBack,
     HeldElsewhere,
     Outcome,
+    Routed,
     Settled,
     Stopping,
     Succeeded,
@@ -27,7 +28,7 @@ from tussis.worker.outcome import (
 from tussis.worker.pipeline import child
 from tussis.worker.pipeline.context import WorkerContext
 from tussis.worker.pipeline.dead_letters import dead_letter
-from tussis.worker.pipeline.failure_policy import OPERATOR_PAUSE_S, retry_while_unavailable
+from tussis.worker.pipeline.failure_policy import OPERATOR_PAUSE_S, refuse_model, retry_while_unavailable
 from tussis.worker.pipeline.job_outcomes import job_outcome
 from tussis.worker.pipeline.process import process
 from tussis.worker.shortage import is_shortage
@@ -62,11 +63,14 @@ def _analyze(context: WorkerContext, args: tuple[Any, ...], kwargs: dict[str, An
     except PermanentError as error:
         dead_letter(context, kwargs or list(args), error)
         return
-    with structlog.contextvars.bound_contextvars(job_id=job.job_id, uri=job.uri):
+    shadow = {"shadow": True} if job.shadow else {}
+    with structlog.contextvars.bound_contextvars(job_id=job.job_id, uri=job.uri, **shadow):
         started, started_at = time.monotonic(), time.time()
         context.meter.began(job)
         outcome = process(job, context, handed_back)
-        context.meter.ended(outcome)
+        if isinstance(outcome, Routed):
+            outcome = _routed(outcome, job, context, handed_back)
+        context.meter.ended(outcome, shadow=job.shadow)
         act(outcome, job, context, started_at)
         if isinstance(outcome, Deferred) and outcome.error_class == OutOfMemory.error_class:
             child.end_after_task()
@@ -87,20 +91,36 @@ def act(outcome: Outcome, job: Job, context: WorkerContext, started_at: float | 
     try:
         match outcome:
             case Succeeded() | Settled() | Failed():
-                told = job_outcome(outcome, job, context, started_at)
-                retry_while_unavailable(context, lambda: context.ledger.close(job, told))
+                told = None if job.shadow else job_outcome(outcome, job, context, started_at)
+                then = None if isinstance(outcome, Failed) else outcome.shadow
+                retry_while_unavailable(context, lambda: context.ledger.close(job, told, then))
             case Deferred(delay_s=delay_s):
                 retry_while_unavailable(context, lambda: context.ledger.defer(job, delay_s))
             case HeldElsewhere(delay_s=delay_s):
                 retry_while_unavailable(context, lambda: context.ledger.defer(job, delay_s, fault=False))
             case HandedBack(unreleased=unreleased):
                 retry_while_unavailable(context, lambda: context.ledger.send_again(job, unreleased))
-            case Superseded():
-                pass  # The attempt that took over the claim closes the job.
+            case Superseded() | Routed():
+                pass  # The attempt that took over the claim closes the job; a routed message is in another queue.
     except Stopping:
         # The broker is not available and the worker stops. The message is not acknowledged and comes back.
         _log.warning("ledger_not_updated", outcome=outcome_name(outcome))
         raise
+
+
+def _routed(outcome: Routed, job: Job, context: WorkerContext, handed_back: uuid.UUID | None) -> Outcome:
+    """Send the message to the queue of the model. If the job must fail instead, this returns the refusal.
+
+    When the process dies before the message is acknowledged, there are two messages. The claim settles the second.
+    """
+    token = None if handed_back is None else str(handed_back)
+    wait_s = context.settings.model_wait_s
+    try:
+        unserved = retry_while_unavailable(context, lambda: context.ledger.route(job, outcome.model, wait_s, token))
+    except Stopping:
+        _log.warning("ledger_not_updated", outcome=outcome_name(outcome))
+        raise
+    return outcome if unserved is None else refuse_model(job, context, unserved.served_s)
 
 
 def _job(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job:

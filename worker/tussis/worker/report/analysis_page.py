@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Final
 
 from tussis.shared.events import EVENT_THRESHOLD
@@ -238,8 +239,14 @@ def numbers(analysis: Analysis) -> list[tuple[str, object]]:
         ("finished", moment(analysis.finished_at)),
         ("attempts", analysis.attempts),
         ("worker", f"{analysis.worker} ({analysis.device})"),
+        *_software(analysis),
         ("stages", ", ".join(f"{stage} {took:,.1f} ms" for stage, took in analysis.timings_ms.items()) or None),
     ]
+
+
+def _software(analysis: Analysis) -> list[tuple[str, object]]:
+    used = {} if analysis.software is None else asdict(analysis.software)
+    return [(name.replace("_", " "), value or None) for name, value in used.items()]
 
 
 def _source(analysis: Analysis) -> str | None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from tussis.shared.states import AnalysisState
 from tussis.shared.store.records import Analysis
-from tussis.worker.report.curves import Scored
+from tussis.worker.evaluation.curves import Scored
 
 BINS: Final = 20
 """Bins of the histogram, each 0.05 wide."""

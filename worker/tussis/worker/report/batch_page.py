@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Final
 
+from tussis.worker.evaluation.curves import SWEEP, Confusion, confusion, curves
 from tussis.worker.report import plots
 from tussis.worker.report.analysis_page import headline
 from tussis.worker.report.batch import BINS, COUGH, FAILED, NO_COUGH, Batch, took_s
-from tussis.worker.report.curves import Confusion, confusion, curves
 from tussis.worker.report.html import details, facts, page, paragraph, section, table, text
 from tussis.worker.report.words import counted, moment, seconds, warning
 
 #: More days are drawn and listed as months.
 _DAYS: Final = 92
 _KINDS: Final = ((COUGH, "cough"), (NO_COUGH, "no-cough"), (FAILED, "failed"))
-#: Thresholds of the table: 0.05 to 0.95, and those of the results.
-_SWEEP: Final = tuple(index / 20 for index in range(1, 20))
 
 
 def batch_page(batch: Batch, filters: Sequence[str], made_at: datetime, version: str) -> str:
@@ -147,7 +145,7 @@ def _labelled(batch: Batch) -> list[str]:
                 f"Average precision: {both.average_precision:.3f}.",
             ),
         ]
-    thresholds = sorted({*_SWEEP, *batch.thresholds})
+    thresholds = sorted({*SWEEP, *batch.thresholds})
     rows = [_sweep_row(confusion(scored, threshold), threshold in batch.thresholds) for threshold in thresholds]
     headings = ("threshold", "found", "false alarms", "missed", "sensitivity", "specificity", "precision", "F1")
     parts.append(paragraph("Decisions at other thresholds. The threshold of the results is marked with *.", "soft"))

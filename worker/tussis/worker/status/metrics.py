@@ -18,6 +18,8 @@ from tussis.worker.outcome import Outcome, Succeeded
 if TYPE_CHECKING:
     from tussis.shared.messages import Job
 
+#: The outcome of every attempt at a job of the shadow model, so that its failures raise no alarm.
+SHADOW_OUTCOME: Final = "shadow"
 #: Name of the folder with these files, in the run directory.
 FILES: Final = "metrics"
 #: The environment variable from which prometheus-client reads the folder when it is imported.
@@ -53,8 +55,8 @@ class Meter(Protocol):
     def stage(self, name: str, seconds: float) -> None:
         """A stage of an attempt is over, whatever its end."""
 
-    def ended(self, outcome: Outcome) -> None:
-        """An attempt ended and reported its outcome."""
+    def ended(self, outcome: Outcome, *, shadow: bool = False) -> None:
+        """An attempt ended and reported its outcome. ``shadow``: it was at a job of the shadow model."""
 
     def dead_lettered(self, error_class: str) -> None:
         """A message that cannot be read became a dead letter."""
@@ -69,7 +71,7 @@ class NoMeter:
     def stage(self, name: str, seconds: float) -> None:
         return
 
-    def ended(self, outcome: Outcome) -> None:
+    def ended(self, outcome: Outcome, *, shadow: bool = False) -> None:
         return
 
     def dead_lettered(self, error_class: str) -> None:
@@ -102,13 +104,15 @@ class PrometheusMeter:
 
     def began(self, job: Job) -> None:
         self._attempts.inc()
-        self._queue.observe(max(0.0, time.time() - job.enqueued_at))
+        if not job.shadow:
+            self._queue.observe(max(0.0, time.time() - job.enqueued_at))
 
     def stage(self, name: str, seconds: float) -> None:
         self._stages.labels(name).observe(seconds)
 
-    def ended(self, outcome: Outcome) -> None:
-        self._jobs.labels(outcome_name(outcome), known_class(getattr(outcome, "error_class", None))).inc()
+    def ended(self, outcome: Outcome, *, shadow: bool = False) -> None:
+        name = SHADOW_OUTCOME if shadow else outcome_name(outcome)
+        self._jobs.labels(name, known_class(getattr(outcome, "error_class", None))).inc()
         if isinstance(outcome, Succeeded):
             self._audio.inc(outcome.analyzed_s)
 

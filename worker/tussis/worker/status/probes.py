@@ -24,10 +24,11 @@ _STARVING_FACTOR: Final = 2.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """The finding of a probe. ``reason`` is empty when the worker passes."""
+    """The finding of a probe. ``reason`` is empty when the worker passes. ``remark`` does not change the finding."""
 
     worker: str
     reason: str = ""
+    remark: str = ""
 
     @property
     def well(self) -> bool:
@@ -44,8 +45,14 @@ def live(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) 
 
 
 def ready(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) -> list[Verdict]:
-    """As :func:`live`. A ready worker is live and consumes, every child has loaded the model, and no process waits."""
-    return [Verdict(one.worker, _not_live(one, silence_s) or _not_ready(one)) for one in _living(folder, worker)]
+    """As :func:`live`. A ready worker is live and consumes, every child has loaded the model, and no process waits.
+
+    The remark says whether another model is active. Such a worker is ready: it answers jobs that name its model.
+    """
+    return [
+        Verdict(one.worker, _not_live(one, silence_s) or _not_ready(one), one.not_active())
+        for one in _living(folder, worker)
+    ]
 
 
 def is_ready(one: RunDir) -> bool:

@@ -46,6 +46,10 @@ class DeviceReport:
     message: str
     at: float
     """Seconds of the machine's monotonic clock."""
+    provider: str = ""
+    """Execution provider of onnxruntime, when ready."""
+    device: str = ""
+    """Name of the device, when ready."""
 
 
 class Phase(StrEnum):
@@ -159,9 +163,9 @@ class RunDir:
 
     # --- the device process's side ---
 
-    def report_device(self, state: str, message: str = "") -> None:
+    def report_device(self, state: str, message: str = "", provider: str = "", device: str = "") -> None:
         """Report the state of the device process. Raises nothing, as :meth:`hold`."""
-        report = DeviceReport(os.getpid(), state, message, time.monotonic())
+        report = DeviceReport(os.getpid(), state, message, time.monotonic(), provider, device)
         with suppress(OSError):
             _write(self.path / "device.json", json.dumps(asdict(report)))
 
@@ -187,6 +191,21 @@ class RunDir:
         """Record the housekeeper's view. Raises nothing, as :meth:`hold`."""
         with suppress(OSError):
             _write(self.path / "parent", json.dumps(asdict(status)))
+
+    def note_active(self, text: str | None) -> None:
+        """Record that another model than that of this worker is active. None: it is the same. Raises nothing."""
+        with suppress(OSError):
+            if text is None:
+                (self.path / "active").unlink(missing_ok=True)
+            else:
+                _write(self.path / "active", text)
+
+    def not_active(self) -> str:
+        """The text of :meth:`note_active`, or an empty text."""
+        try:
+            return (self.path / "active").read_text()
+        except FileNotFoundError:
+            return ""
 
     def last_beat(self) -> Beat | None:
         """The last beat. None before the first one."""

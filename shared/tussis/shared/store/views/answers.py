@@ -11,14 +11,62 @@ from tussis.shared.store.views.view import View
 _ANALYSES_NEWEST = """
 SELECT DISTINCT ON (recording_id, model_id, model_requested, profile, coverage) *
 FROM analyses
+WHERE NOT shadow
 ORDER BY recording_id, model_id, model_requested, profile, coverage, created_at DESC, id DESC
 """
 
-# An analysis is shown if no better one exists: one of the same object that is newer, where a failure of the job ranks
-# below every result and below every failure of the object. A late message (for replaced bytes or for a model that is no
-# longer served) must not hide the result for the object. With NOT EXISTS, PostgreSQL can use an index for any condition
-# of a query: on bucket and key, on created_at, on state. With DISTINCT ON it could for bucket and key only.
+_ACTIVE_MODEL = """
+SELECT
+    models.id AS model_id,
+    models.name,
+    models.version,
+    EXISTS (SELECT FROM model_activations) AS explicit,
+    models.active_at AS since
+FROM models
+WHERE models.active_at IS NOT NULL
+ORDER BY models.active_at DESC, models.id DESC
+LIMIT 1
+"""
+
+# Of an object with several contents, the content with the newest answer counts: a model that is activated again must
+# not bring back the answer for bytes that were replaced meanwhile. Of this content, the view shows the answer of the
+# model that became active last, and of several answers of that model the newest. A failure without a model counts as
+# one of the active model.
+#
+# A failure of the job ranks below every result and below every failure of the object. A late message (for replaced
+# bytes or for a model that is no longer served) must not hide the result for the object. A model that never was active
+# answers only jobs that name it. Its answers are not here.
+#
+# With NOT EXISTS, PostgreSQL can use an index for any condition of a query: on bucket and key, on created_at, on state.
+# With DISTINCT ON it could for bucket and key only. The arrays of models are computed once for each query. Joins with
+# models in their place take twice as long to plan.
 _CURRENT = """
+WITH shown AS NOT MATERIALIZED (
+    SELECT
+        analyses.*,
+        (analyses.error_class IN ('object_changed', 'model_not_served', 'job_moved')) IS NOT TRUE AS of_the_object,
+        coalesce(
+            array_position(
+                ARRAY(
+                    SELECT models.id
+                    FROM models
+                    WHERE models.active_at IS NOT NULL
+                    ORDER BY models.active_at, models.id
+                ),
+                analyses.model_id
+            ),
+            (SELECT count(*) FROM models WHERE models.active_at IS NOT NULL)
+        ) AS model_rank
+    FROM analyses
+    WHERE analyses.state IN ('succeeded', 'failed', 'discarded')
+        AND NOT analyses.shadow
+        AND NOT analyses.profile_overridden
+        AND NOT analyses.coverage_overridden
+        AND (
+            analyses.model_id IS NULL
+            OR analyses.model_id = ANY (ARRAY(SELECT models.id FROM models WHERE models.active_at IS NOT NULL))
+        )
+)
 SELECT
     's3://' || recordings.bucket || '/' || recordings.key AS uri,
     recordings.bucket,
@@ -65,30 +113,25 @@ SELECT
     recordings.recorded_at,
     recordings.site,
     recordings.subject
-FROM analyses
+FROM shown AS analyses
 JOIN recordings ON recordings.id = analyses.recording_id
 LEFT JOIN models ON models.id = analyses.model_id
-WHERE analyses.state IN ('succeeded', 'failed', 'discarded')
-    AND NOT analyses.profile_overridden
-    AND NOT analyses.coverage_overridden
+JOIN shown AS newest ON newest.recording_id = analyses.recording_id
+WHERE NOT EXISTS (
+        SELECT
+        FROM shown AS better
+        WHERE better.recording_id = analyses.recording_id
+            AND (better.of_the_object, better.model_rank, better.finished_at, better.id)
+                > (analyses.of_the_object, analyses.model_rank, analyses.finished_at, analyses.id)
+    )
     AND NOT EXISTS (
         SELECT
         FROM recordings AS same_object
-        JOIN analyses AS better ON better.recording_id = same_object.id
+        JOIN shown AS newer ON newer.recording_id = same_object.id
         WHERE same_object.bucket = recordings.bucket
             AND same_object.key = recordings.key
-            AND better.state IN ('succeeded', 'failed', 'discarded')
-            AND NOT better.profile_overridden
-            AND NOT better.coverage_overridden
-            AND (
-                (better.error_class IN ('object_changed', 'model_not_served', 'job_moved')) IS NOT TRUE,
-                better.finished_at,
-                better.id
-            ) > (
-                (analyses.error_class IN ('object_changed', 'model_not_served', 'job_moved')) IS NOT TRUE,
-                analyses.finished_at,
-                analyses.id
-            )
+            AND (newer.of_the_object, newer.finished_at, newer.id)
+                > (newest.of_the_object, newest.finished_at, newest.id)
     )
 """
 
@@ -119,16 +162,31 @@ _MEASURES = ("events", "cough_seconds", "peak_dbfs", "rms_dbfs", "clipped_share"
 
 #: Name -> view. A view comes after the views that it reads.
 VIEWS: Final[dict[str, View]] = {
+    "active_model": View(
+        _ACTIVE_MODEL,
+        "One row: the active model, which answers the jobs that name no model. tussis models activate chooses it. "
+        "Before its first use, the newest registered model that workers serve is active.",
+        {
+            "model_id": "models.id",
+            "name": "name in the manifest",
+            "version": "version in the manifest",
+            "explicit": "true if tussis models activate chose it",
+            "since": "time at which it became the active model",
+        },
+    ),
     "analyses_newest": View(
         _ANALYSES_NEWEST,
-        "The newest analysis of each combination of recording, model, profile and coverage, in any state.",
+        "The newest analysis of each combination of recording, model, profile and coverage, in any state. "
+        "Analyses of the shadow model are omitted.",
         {column.name: column.comment or "" for column in analyses.columns},
     ),
     "current": View(
         _CURRENT,
-        "One row for each bucket and key: the newest result or failure. Analyses whose job requested another profile "
-        "or coverage than the manifest are omitted. A failure of the job and not of the object (object_changed, "
-        "model_not_served, job_moved) is shown only if the object has no other result or failure.",
+        "One row for each bucket and key: the result or failure by the active model, or else by the model that was "
+        "active before it and has one. Of an object with several contents, the content with the newest answer counts. "
+        "Answers of models that never were active and of the shadow model are omitted, and analyses whose job "
+        "requested another profile or coverage than the manifest. A failure of the job and not of the object "
+        "(object_changed, model_not_served, job_moved) is shown only if the object has no other result or failure.",
         {
             "uri": "s3://bucket/key",
             "bucket": "S3 bucket",

@@ -56,7 +56,18 @@ WHERE current.state = 'succeeded'
 # newest: of each recording, model and coverage, the newest result under the profile of the model.
 _MODEL_PAIRS = """
 WITH newest AS NOT MATERIALIZED (
-    SELECT analyses.*, models.name || '@' || models.version AS model
+    SELECT
+        analyses.id,
+        analyses.recording_id,
+        analyses.model_id,
+        analyses.profile,
+        analyses.coverage,
+        analyses.bag_probability,
+        analyses.bag_logit,
+        analyses.decision,
+        analyses.threshold,
+        analyses.finished_at,
+        models.name || '@' || models.version AS model
     FROM analyses
     JOIN models ON models.id = analyses.model_id
     WHERE analyses.state = 'succeeded'
@@ -150,8 +161,8 @@ VIEWS: Final[dict[str, View]] = {
     "model_pairs": View(
         _MODEL_PAIRS,
         "One row for each ordered pair of models that have a result for the same recording and coverage: the newest "
-        "result of each. Every pair is here twice, once in each order. Results under another profile than that of the "
-        "manifest are omitted.",
+        "result of each, also of the shadow model. Every pair is here twice, once in each order. Results under another "
+        "profile than that of the manifest are omitted.",
         {
             "uri": "s3://bucket/key",
             "bucket": "S3 bucket",

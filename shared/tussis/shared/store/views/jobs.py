@@ -36,7 +36,7 @@ SELECT
     analyses.finished_at,
     analyses.id AS analysis_id
 FROM jobs
-JOIN analyses ON analyses.id = jobs.analysis_id
+JOIN analyses ON analyses.id = jobs.analysis_id AND NOT analyses.shadow
 JOIN recordings ON recordings.id = analyses.recording_id
 LEFT JOIN models ON models.id = analyses.model_id
 UNION ALL
@@ -64,7 +64,7 @@ VIEWS: Final[dict[str, View]] = {
     "job_answers": View(
         _JOB_ANSWERS,
         "One row for each job that a worker has received: the analysis that answers it, in any state. A job that is "
-        "not here waits in the broker or is unknown.",
+        "not here waits in the broker, is one of the shadow model, or is unknown.",
         {
             "job_id": "job id returned by enqueue",
             "state": "succeeded, failed or discarded: final; running or waiting: received, and not yet answered",

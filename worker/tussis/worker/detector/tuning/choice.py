@@ -8,7 +8,6 @@ scores. Both conditions depend on the machine and are tested on it. The choice i
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 
 from tussis.shared.errors import InferenceFailed, ModelRefused
 from tussis.worker import logs
+from tussis.worker.detector.arithmetic import ORIGINAL, cpu_info
 from tussis.worker.detector.detector import Detector, Scores
 from tussis.worker.detector.manifest import Manifest, check_sha256, read_manifest, read_model, sha256_of
 from tussis.worker.detector.session import open_session
@@ -27,7 +27,6 @@ from tussis.worker.detector.tuning.specialise import REWRITE_VERSION, Rewritten,
 
 _log = logs.get("choice")
 
-ORIGINAL: Final = "original"
 #: The least speed-up for which a rewritten graph is chosen. A smaller one is within the noise of the measurement.
 LEAST_RATIO: Final = 1.02
 
@@ -78,10 +77,31 @@ def open_chosen(path: Path, choice: Choice | None, *, intra_op_threads: int, cac
     check_sha256(data, manifest, str(path))
     rewritten = GraphCache(cache_dir).read(choice.file_sha256)
     if rewritten is not None and choice.model_sha256 == manifest.sha256:
-        return MelDetector(manifest, open_session(rewritten, choice.form, intra_op_threads=intra_op_threads))
+        session = open_session(rewritten, choice.form, intra_op_threads=intra_op_threads)
+        return MelDetector(manifest, session, choice.form)
     _log.warning(
         "graph_lost", form=choice.form, reason="the rewritten file is damaged or missing, or belongs to another model"
     )
+    return Detector.load(path, intra_op_threads=intra_op_threads)
+
+
+def open_form(path: Path, form: str, *, intra_op_threads: int) -> Detector | MelDetector:
+    """Load a model as the rewritten graph ``form``, or as the original if this version cannot make that graph.
+
+    Raises the same errors as :meth:`Detector.load`.
+    """
+    if form == ORIGINAL:
+        return Detector.load(path, intra_op_threads=intra_op_threads)
+    manifest = read_manifest(path)
+    data = read_model(path)
+    check_sha256(data, manifest, str(path))
+    try:
+        for rewritten in rewritings(data):
+            if rewritten.form == form:
+                session = open_session(rewritten.data, form, intra_op_threads=intra_op_threads)
+                return MelDetector(manifest, session, form)
+    except (NotRecognised, ModelRefused):
+        pass
     return Detector.load(path, intra_op_threads=intra_op_threads)
 
 
@@ -127,7 +147,7 @@ def _valid_candidate(
     """The candidate, if it loads and its outputs match the expected ones. Otherwise log the reason and return None."""
     try:
         session = open_session(rewritten.data, f"{where} ({rewritten.form})", intra_op_threads=threads)
-        candidate = Candidate(rewritten.form, MelDetector(manifest, session), rewritten.data)
+        candidate = Candidate(rewritten.form, MelDetector(manifest, session, rewritten.form), rewritten.data)
         compare(answers(candidate), expected)
     except (ModelRefused, InferenceFailed, Differs) as reason:
         _log.warning("graph_dropped", form=rewritten.form, reason=str(reason))
@@ -137,19 +157,8 @@ def _valid_candidate(
 
 def _processor() -> str:
     """A description that differs between processors for which the runtime may use different code."""
-    flags, model = "", ""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            name, _, value = line.partition(":")
-            match name.strip():
-                case "model name":
-                    model = " ".join(value.split())
-                case "flags" | "Features":
-                    flags = value
-                    break
-    except OSError:
-        pass
-    return f"{model or platform.machine()} {sha256_of(flags.encode())[:12]}, {os.cpu_count()} cores"
+    name, flags = cpu_info()
+    return f"{name} {sha256_of(flags.encode())[:12]}, {os.cpu_count()} cores"
 
 
 def _version(package: str) -> str:

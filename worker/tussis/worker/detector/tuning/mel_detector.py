@@ -19,8 +19,10 @@ _IMAGE = (MEL_BANDS, FRAMES)
 class MelDetector:
     """A model loaded as a specialised graph. Otherwise like :class:`~tussis.worker.detector.detector.Detector`."""
 
-    def __init__(self, manifest: Manifest, session: Runs) -> None:
+    def __init__(self, manifest: Manifest, session: Runs, form: str) -> None:
         self.manifest = manifest
+        self.form = form
+        """The form of the rewritten graph."""
         self._session = session
 
     @property

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import onnx
 
@@ -24,6 +24,8 @@ _ACTIVATIONS: Final = frozenset({"Relu", "Clip"})
 _QUANTISED: Final = frozenset(
     {"QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"}
 )
+
+NumberType: TypeAlias = Literal["float32", "float16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +48,11 @@ def simplify(data: bytes, where: str) -> Any:
     from onnxruntime.quantization import quant_pre_process
 
     model = onnx.load_model_from_string(data)
-    if any(node.op_type in _QUANTISED for node in model.graph.node):
-        raise ModelRefused(f"{where} is already quantised: give the float32 model that it was made from")
-    if any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in model.graph.initializer):
-        raise ModelRefused(f"{where} has float16 weights: give the float32 model that it was made from")
+    match number_type(model):
+        case "int8":
+            raise ModelRefused(f"{where} is already quantised: give the float32 model that it was made from")
+        case "float16":
+            raise ModelRefused(f"{where} has float16 weights: give the float32 model that it was made from")
     with tempfile.TemporaryDirectory(prefix="tussis-") as folder:
         given, made = Path(folder) / "given.onnx", Path(folder) / "simplified.onnx"
         given.write_bytes(data)
@@ -59,6 +62,15 @@ def simplify(data: bytes, where: str) -> Any:
     for index, node in enumerate(model.graph.node):
         node.name = node.name or f"{node.op_type}_{index}"
     return model
+
+
+def number_type(model: Any) -> NumberType:
+    """The lowest precision in a model, an ``onnx.ModelProto``. Some of its layers may have a higher one."""
+    if any(node.op_type in _QUANTISED for node in model.graph.node):
+        return "int8"
+    if any(weight.data_type == onnx.TensorProto.FLOAT16 for weight in model.graph.initializer):
+        return "float16"
+    return "float32"
 
 
 def backbone_of(model: Any, where: str) -> Backbone:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -13,7 +12,6 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tussis.shared.dsp.constants import IMAGE_SIZE
 from tussis.shared.errors import FileUnreadable, InferenceFailed, ModelRefused, OutputUnwritable, TooFewRecordings
 from tussis.worker.atomic import replace_file
 from tussis.worker.detector.detector import Detector
@@ -35,7 +33,7 @@ from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.modelling.quantization.ranges import ranges_over
 from tussis.worker.modelling.quantization.recordings import Reading, Recording, read
 from tussis.worker.modelling.quantization.search import Candidate, candidates, open_detector
-from tussis.worker.pipeline.prepare import whole_mask
+from tussis.worker.modelling.timing import speed_of
 
 #: The least number of recordings for the ranges. Too narrow a range costs far more accuracy than too wide a range.
 MIN_CALIBRATION: Final = 20
@@ -43,8 +41,6 @@ MIN_CALIBRATION: Final = 20
 #: convolution.
 _SAMPLES: Final = 16
 _SAMPLED_SEGMENTS: Final = 4
-_TIMED_SEGMENTS: Final = 4
-_ROUNDS: Final = 5
 
 
 class Target(StrEnum):
@@ -122,7 +118,8 @@ def quantize(request: QuantizationRequest, progress: Progress) -> Quantised:
     found = probe(detector)
     manifest = work.new_manifest(candidate, comparison)
     sizes = len(work.data), len(candidate.data)
-    times = segment_ms(work.data, candidate.data, work.parent.manifest)
+    timed = (open_detector(data, work.parent.manifest) for data in (work.data, candidate.data))
+    times = speed_of(*timed).segment_ms
     _write(request.output, candidate.data, manifest)
     return Quantised(manifest, candidate.excluded, comparison, found, sizes, times)
 
@@ -276,22 +273,3 @@ def _write(output: Path, data: bytes, manifest: Manifest) -> None:
     except OutputUnwritable:
         output.unlink()
         raise
-
-
-def segment_ms(parent: bytes, child: bytes, manifest: Manifest) -> tuple[float, float]:
-    """CPU milliseconds per segment on one thread, for two models: medians over rounds, the models in turn.
-
-    Raises :class:`ModelRefused` and :class:`InferenceFailed`.
-    """
-    detectors = [open_detector(data, manifest) for data in (parent, child)]
-    shape = (1, _TIMED_SEGMENTS, 3, IMAGE_SIZE, IMAGE_SIZE)
-    spectrograms = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    mask = whole_mask(spectrograms)
-    taken: list[list[float]] = [[], []]
-    for _ in range(_ROUNDS + 1):  # the first round allocates memory and is dropped
-        for detector, times in zip(detectors, taken, strict=True):
-            began = time.process_time()
-            detector.score(spectrograms, mask)
-            times.append(time.process_time() - began)
-    before, after = (1000 * float(np.median(times[1:])) / mask.size for times in taken)
-    return before, after

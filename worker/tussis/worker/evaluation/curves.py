@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 Scored = tuple[float, bool]
 """A probability, and whether the recording has a cough."""
+
+SWEEP: Final = tuple(index / 20 for index in range(1, 20))
+"""Thresholds of a table: 0.05 to 0.95."""
 
 
 @dataclass(frozen=True, slots=True)

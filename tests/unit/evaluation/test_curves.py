@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tussis.worker.report.curves import confusion, curves
+from tussis.worker.evaluation.curves import confusion, curves
 
 #: The example in the documentation of scikit-learn's roc_auc_score and average_precision_score.
 KNOWN = [(0.1, False), (0.4, False), (0.35, True), (0.8, True)]

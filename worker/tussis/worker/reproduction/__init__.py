@@ -1,0 +1,1 @@
+"""Repeats a stored analysis on this machine and compares the two. Writes nothing to the store or the ledger."""
