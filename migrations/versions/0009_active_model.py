@@ -107,22 +107,28 @@ SELECT
 FROM shown AS analyses
 JOIN recordings ON recordings.id = analyses.recording_id
 LEFT JOIN models ON models.id = analyses.model_id
-JOIN shown AS newest ON newest.recording_id = analyses.recording_id
 WHERE NOT EXISTS (
         SELECT
         FROM shown AS better
         WHERE better.recording_id = analyses.recording_id
+            AND better.id <> analyses.id
             AND (better.of_the_object, better.model_rank, better.finished_at, better.id)
                 > (analyses.of_the_object, analyses.model_rank, analyses.finished_at, analyses.id)
     )
     AND NOT EXISTS (
         SELECT
-        FROM recordings AS same_object
-        JOIN shown AS newer ON newer.recording_id = same_object.id
-        WHERE same_object.bucket = recordings.bucket
-            AND same_object.key = recordings.key
-            AND (newer.of_the_object, newer.finished_at, newer.id)
-                > (newest.of_the_object, newest.finished_at, newest.id)
+        FROM recordings AS other
+        JOIN shown AS newer ON newer.recording_id = other.id
+        WHERE other.bucket = recordings.bucket
+            AND other.key = recordings.key
+            AND other.id <> recordings.id
+            AND NOT EXISTS (
+                SELECT
+                FROM shown AS own
+                WHERE own.recording_id = recordings.id
+                    AND (own.of_the_object, own.finished_at, own.id)
+                        > (newer.of_the_object, newer.finished_at, newer.id)
+            )
     )
 """
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from tests.support.audits import RATE, audited, bursts, plan_of, wav_of
@@ -99,6 +102,16 @@ def test_8_bits_are_named_where_no_factor_alone_shifts_the_answer(tiny_model: Pa
     cause = attribution.cause(recording.causes)
     assert cause is not None
     assert cause.text == "8 bit, pcm_u8"
+
+
+def test_samples_far_beyond_full_scale_have_no_8_bits() -> None:
+    """All float32 numbers beyond 131,072 are multiples of 1/128. Some of them times 128 are no float32 number."""
+    file = io.BytesIO()
+    soundfile.write(file, np.tile([1e38, -3e37], RATE), RATE, format="WAV", subtype="FLOAT")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert CauseName.EIGHT_BIT not in causes_of(file.getvalue())
 
 
 def test_a_cough_in_the_tail_is_attributed_to_the_tail(tiny_model: Path) -> None:

@@ -113,8 +113,12 @@ def measure(audio: Audio, wave: Tensor) -> tuple[Cause, ...]:
 
 
 def is_eight_bit(audio: Audio) -> bool:
-    """Whether all samples are multiples of 1/128, and not all are zero. False for a recording that was streamed."""
-    if audio.streamed or audio.peak == 0:
+    """Whether all samples are multiples of 1/128 within full scale, and not all are zero.
+
+    False for a recording that was streamed.
+    """
+    # Every float32 beyond 2 ** 17 is a multiple of 1/128.
+    if audio.streamed or not 0 < audio.peak <= 1:
         return False
     samples = audio.samples
     # Most recordings are told apart by their first samples.
