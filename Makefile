@@ -13,7 +13,7 @@ STAMPS = $(VENV)/stamps
 CHECKED = producer worker shared tests migrations training benchmarks
 
 .DEFAULT_GOAL = help
-.PHONY: help install demo test speed soak lint faults bench train images-check release-check env constraints clean
+.PHONY: help install demo test acceptance speed soak lint faults bench train images-check release-check env constraints clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -27,17 +27,23 @@ demo: $(STAMPS)/demo  ## real servers, a worker, recordings, results; AUDIO=DIR 
 	@if [ -n "$$AUDIO" ]; then exec $(RUN)/tussis demo --audio "$$AUDIO"; else exec $(RUN)/tussis demo; fi
 
 # Four processes for two cores: half of the time, a test waits for servers, workers and deadlines. Files go to them in
-# their order, the long ones of tests/acceptance first: xdist's own order has the files with the fewest tests last, and
-# the longest of them alone at the end.
-test: $(STAMPS)/dev  ## run the test suite against real servers; ARGS='-k name' chooses
-	$(RUN)/python -m pytest -m 'not faults_only and not slow and not performance' \
-	    -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+# their order, because xdist's own order has the files with the fewest tests last, and the longest of them alone at the
+# end.
+IN_PARALLEL = -n 4 --dist loadfile --no-loadscope-reorder
+
+test: $(STAMPS)/dev  ## run the tests that start no worker, against real servers; ARGS='-k name' chooses
+	$(RUN)/python -m pytest -m 'not acceptance and not faults_only and not slow and not performance' \
+	    $(IN_PARALLEL) $(ARGS)
+
+acceptance: $(STAMPS)/dev  ## run the tests that start workers and the whole product, as its users do
+	$(RUN)/python -m pytest -m 'acceptance and not faults_only and not slow and not performance' \
+	    $(IN_PARALLEL) $(ARGS)
 
 speed: $(STAMPS)/dev  ## hold the promised speed, in short measurements (eight minutes, alone on the machine)
 	$(RUN)/python -m pytest -m 'performance and not slow' $(ARGS)
 
 # The first folder is named so that its conftest.py, which prints the table, is loaded in the process that reports.
-faults: $(STAMPS)/dev  ## run the tests that kill, freeze, cut and fill, which `make test` leaves out
+faults: $(STAMPS)/dev  ## run the tests that kill, freeze, cut and fill
 	$(RUN)/python -m pytest -m faults_only -n 3 --dist worksteal \
 	    tests/faults tests/acceptance tests/integration $(ARGS)
 

@@ -1,10 +1,28 @@
 """Fixtures for every test."""
 
 import signal
+from pathlib import Path
+from typing import Final
 
 import hypothesis
+import pytest
 import structlog
 import torch
+
+_TESTS: Final = Path(__file__).parent
+#: Folders whose tests start a worker, a whole deployment or a fresh installation. They run in `make acceptance`.
+_ACCEPTANCE: Final = (
+    "acceptance",
+    "migration",
+    "integration/deploy",
+    "integration/detector",
+    "integration/device",
+    "integration/embedded",
+    "integration/parent",
+    "integration/pipeline",
+    "integration/status",
+    "integration/worker",
+)
 
 # With more threads, several test processes on two cores wait for each other more than they work.
 torch.set_num_threads(1)
@@ -39,3 +57,10 @@ pytest_plugins = [
     "tests.support.deployment",
     "tests.support.benching",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folders = [_TESTS / name for name in _ACCEPTANCE]
+    for item in items:
+        if any(item.path.is_relative_to(folder) for folder in folders):
+            item.add_marker(pytest.mark.acceptance)

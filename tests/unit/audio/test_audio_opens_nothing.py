@@ -159,6 +159,7 @@ def opened(decoder: Decoder, *paths: Path) -> list[tuple[str, str]]:
     return [(event, argument) for event, argument in seen]
 
 
+@pytest.mark.acceptance
 def test_python_opens_nothing_either(pack: Path) -> None:
     """All of the pack in one process; it also stays quiet on standard error."""
     assert opened(Decoder.NATIVE, *sorted(pack.glob("adversarial/*")), *sorted(pack.glob("formats/*"))) == []

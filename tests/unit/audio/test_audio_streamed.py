@@ -130,6 +130,7 @@ print(json.dumps([*run(sys.argv[2]), peak_bytes() - before]))
 """
 
 
+@pytest.mark.acceptance
 @pytest.mark.parametrize("kind", ["flac", "wav"])
 def test_two_hours_need_a_gigabyte_at_most(kind: str, pack: Path, tmp_path: Path) -> None:
     """Given two hours, decoded in a fresh process, then the peak of its memory grows by less than 1 GB."""

@@ -72,6 +72,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.mark.acceptance
 def test_the_training_runs_resumes_and_is_measured(toy_pack: Path, tmp_path: Path) -> None:
     model = tmp_path / "out" / "tussis-reference.onnx"
     said: list[str] = []
