@@ -15,7 +15,7 @@ from tussis.shared.depth import read_model_queues
 from tussis.shared.errors import MalformedMessage
 from tussis.shared.ledger import Ledger, decoded, message_under
 from tussis.shared.ledger_scripts import RESEND_SCRIPT
-from tussis.shared.messages import envelope, envelope_around
+from tussis.shared.messages import envelope, envelope_around, is_shadow
 from tussis.shared.outcomes import DEFAULT_BOUNDS, JobOutcome, OutcomeBounds, OutcomeState
 from tussis.shared.queues import (
     DEFAULT_PRIORITY,
@@ -78,12 +78,13 @@ class LedgerRepair:
         They go to the queue of their device, also if they were in a model queue. A worker routes them again.
         An unreadable message in the ledger is sent as well, so that a worker stores it as a dead letter. It stays in
         the ledger until then if it is JSON and has the id under which the ledger holds it. Otherwise it is removed, and
-        the job of that id ends as a failure: its outcome is told. Returns the number of sent messages.
+        the job of that id ends as a failure: its outcome is told, unless it is a job of the shadow model. Returns the
+        number of sent messages.
         """
         if not seen:
             return 0
         keys, arguments = [LEDGER_KEY], list[str | bytes]()
-        unreadable: list[bytes] = []
+        unreadable: dict[bytes, str | bytes] = {}
         with broker_errors(self._where):
             texts = self._client.hmget(LEDGER_KEY, list(seen))
             for (job_id, place), text in zip(seen.items(), texts, strict=True):
@@ -94,15 +95,15 @@ class LedgerRepair:
                     if job is None and (wrapped := _wrapped(job_id, text)) is not None:
                         entry = wrapped
                     elif job is None:
-                        unreadable.append(job_id)
+                        unreadable[job_id] = text
                     else:
                         queue, priority = job.queue, job.priority
                         entry = envelope(job, text if isinstance(text, str) else text.decode())
                 keys += [sent_key(queue, priority), list_key(queue, priority), place.key]
                 arguments += [job_id, entry, repr(place.score)]
             sent = self._resend(keys=keys, args=arguments)
-        for name in unreadable:
-            self._ledger.take_out(name, _unreadable_outcome(name))
+        for name, text in unreadable.items():
+            self._ledger.take_out(name, None if is_shadow(decoded(text)) else _unreadable_outcome(name))
         return int(sent)
 
     def horizon(self) -> Horizon:

@@ -155,7 +155,7 @@ def shadow_job(job: Job, model: str, *, etag: str, version_id: str | None) -> Jo
     metadata. Empty metadata does not replace that of the recording.
     """
     return Job(
-        job_id=_shadow_id(job.bucket, job.key, version_id, etag, model),
+        job_id=shadow_id(job.bucket, job.key, version_id, etag, model),
         bucket=job.bucket,
         key=job.key,
         enqueued_at=job.enqueued_at,
@@ -167,7 +167,7 @@ def shadow_job(job: Job, model: str, *, etag: str, version_id: str | None) -> Jo
     )
 
 
-def _shadow_id(bucket: str, key: str, version_id: str | None, etag: str | None, model: str | None) -> str:
+def shadow_id(bucket: str, key: str, version_id: str | None, etag: str | None, model: str | None) -> str:
     """The id of a shadow job. ``shadow`` is not the name of a coverage, so no other job has this id."""
     return job_id_for(bucket, key, version_id=version_id, etag=etag, model=model, profile=None, coverage="shadow")
 
@@ -302,6 +302,11 @@ def entry_of(arguments: str, task_id: str, queue: str, priority: int) -> str:
     }
 
 
+def is_shadow(message: object) -> bool:
+    """Whether the decoded JSON of a message, also of one that cannot be read, says that its job is a shadow job."""
+    return isinstance(message, dict) and message.get("shadow") is True
+
+
 def is_job_id(value: object) -> TypeGuard[str]:
     """Whether a value is a job id: a UUID in lower case with dashes."""
     return isinstance(value, str) and _JOB_ID.fullmatch(value) is not None
@@ -368,7 +373,7 @@ def _check_shadow(job: Job) -> None:
     """The results of a shadow job are hidden. No producer must get one by mistake, so its id is prescribed."""
     if job.again or job.reopen or job.profile is not None or job.coverage is not None or job.model is None:
         raise InvalidJob("a job with shadow names a model, and has neither again, reopen, profile nor coverage")
-    if job.job_id != _shadow_id(job.bucket, job.key, job.version_id, job.etag, job.model):
+    if job.job_id != shadow_id(job.bucket, job.key, job.version_id, job.etag, job.model):
         raise InvalidJob("shadow is set by workers only: leave it out")
 
 
