@@ -128,8 +128,8 @@ def test_ten_producers_together_stay_below_the_bound(broker_url: str, broker: re
     def work() -> None:
         with redis.Redis.from_url(broker_url, decode_responses=True) as client:
             while not stop.is_set():
-                seen.append(client.zcard(OPEN_KEY))  # type: ignore[arg-type]
-                close(ledger, list(client.zrange(OPEN_KEY, 0, 3)))  # type: ignore[arg-type]
+                seen.append(client.zcard(OPEN_KEY))
+                close(ledger, list(client.zrange(OPEN_KEY, 0, 3)))
 
     def enqueue(number: int) -> int:
         with Producer(broker_url, head=False) as producer:
