@@ -31,7 +31,7 @@ def test_a_full_broker_is_drained_and_takes_new_jobs_again(deployment: Deploymen
         with Producer(broker.url, head=False) as producer:
             request = JobRequest(uri, metadata=filler, again=True)
             with pytest.raises(BrokerRefused, match="full") as refused:
-                list(producer.enqueue_many([request] * 200, batch=1))
+                list(producer.enqueue_many([request] * 200, chunk=1))
             assert "\n" not in str(refused.value)
             filled = deployment.ledger.depth().open
             assert filled > 8

@@ -35,7 +35,7 @@ def test_a_shared_producer_goes_on_after_a_failover(pair: Pair) -> None:
     """One call, and a stream that is between two batches when the roles change."""
     with Producer(pair.url, head=False) as producer:
         producer.enqueue("s3://clinic/before.wav")
-        stream = producer.enqueue_many([f"s3://clinic/{n}.wav" for n in range(4)], batch=1)
+        stream = producer.enqueue_many([f"s3://clinic/{n}.wav" for n in range(4)], chunk=1)
         assert next(stream).sent
         pair.fail_over()
         assert sum(item.sent for item in stream) == 3

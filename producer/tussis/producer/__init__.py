@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tussis.producer.client import Enqueued, Producer
     from tussis.producer.jobs import JobRequest
+    from tussis.shared.batches import BatchOutcome, BatchStatus
     from tussis.shared.outcomes import JobOutcome
 
-__all__ = ["Enqueued", "JobOutcome", "JobRequest", "Producer"]
+__all__ = ["BatchOutcome", "BatchStatus", "Enqueued", "JobOutcome", "JobRequest", "Producer"]
 
 _MODULES = {
+    "BatchOutcome": "tussis.shared.batches",
+    "BatchStatus": "tussis.shared.batches",
     "Enqueued": "tussis.producer.client",
     "JobOutcome": "tussis.shared.outcomes",
     "JobRequest": "tussis.producer.jobs",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from tussis.producer.jobs import JobRequest, job_for
 from tussis.producer.objects import Pins, requests_under
+from tussis.shared.admission import Admission, admit
+from tussis.shared.batches import Batches, BatchOutcome, BatchStatus
 from tussis.shared.broker import connect, redact
 from tussis.shared.errors import MessageTooLarge, TussisError
 from tussis.shared.ledger import Ledger, Opening, SentOpening, prepare_opening
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
     from tussis.shared.settings import Settings
 
-DEFAULT_BATCH = 500
+DEFAULT_CHUNK = 500
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ class Enqueued:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _Chunk:
     """Requests, and for each its job or its error."""
 
     requests: Sequence[JobRequest]
     jobs: Sequence[Job | TussisError]
     opening: Opening | None
-    """The jobs in the format of the broker, prepared while it processes the previous batch; None without jobs."""
+    """The jobs in the format of the broker, prepared while it processes the previous chunk; None without jobs."""
 
 
 class Producer:
@@ -96,48 +98,82 @@ class Producer:
         metadata: Mapping[str, Any] | None = None,
         again: bool = False,
         coverage: str | None = None,
+        batch: str | None = None,
+        max_depth: int | None = None,
+        max_wait_s: float | None = 0.0,
     ) -> str:
         """Enqueue one recording; returns its job id.
 
         When this returns, the broker holds the job. If the same job is already open, this returns its id and sends
-        nothing. The arguments are those of :class:`JobRequest`. Raises :class:`InvalidUri`, :class:`InvalidJob`,
+        nothing. The arguments are those of :class:`JobRequest`, and of :class:`Admission`: ``batch`` is the batch that
+        the job joins (see :meth:`close_batch`), and ``max_depth`` the most open jobs. If there are as many, this waits
+        ``max_wait_s`` seconds for room (None: without a limit) and raises :class:`QueueFull`.
+
+        Raises :class:`InvalidUri`, :class:`InvalidJob`,
         :class:`ObjectMissing`, :class:`BucketMissing`, :class:`StorageAccessDenied`, :class:`StorageCredentials`,
-        :class:`StorageUnavailable`, :class:`BrokerUnavailable`, :class:`BrokerRefused` and :class:`SettingsInvalid`,
-        all within 10 s.
+        :class:`StorageUnavailable`, :class:`BrokerUnavailable`, :class:`BrokerRefused`, :class:`TooManyBatches` and
+        :class:`SettingsInvalid`, all within 10 s.
         """
+        admission = _admission(batch, max_depth, max_wait_s)
         request = JobRequest(uri, version_id, etag, model, profile, priority, device, metadata, again, coverage)
         if self._head and not request.pinned:
             request = self._pins.pin(request)
-        job = job_for(request, time.time())
-        self._open_ledger().open(job)
+        job = job_for(request, time.time(), batch)
+        ledger = self._open_ledger()
+        if admission is None:
+            ledger.open(job)
+        else:
+            list(admit(ledger, [job], admission))
         return job.job_id
 
     def enqueue_many(
-        self, requests: Iterable[str | JobRequest], *, batch: int = DEFAULT_BATCH, dry_run: bool = False
+        self,
+        requests: Iterable[str | JobRequest],
+        *,
+        chunk: int = DEFAULT_CHUNK,
+        dry_run: bool = False,
+        batch: str | None = None,
+        max_depth: int | None = None,
+        max_wait_s: float | None = 0.0,
+        on_full: Callable[[int], None] = lambda depth: None,
     ) -> Generator[Enqueued, None, None]:
         """Enqueue a stream of URIs and requests; yields the outcome of each, in order.
 
-        Works during the iteration, ``batch`` requests at a time. While the broker processes one batch, the next one is
-        read from the stream and prepared. At most these two batches are in memory. A request that is wrong, or whose
+        Works during the iteration, ``chunk`` requests at a time. While the broker processes one chunk, the next one is
+        read from the stream and prepared. At most these two chunks are in memory. A request that is wrong, or whose
         object is missing, is refused, and the iteration continues. An error that concerns all requests ends the
         iteration: it raises :class:`BrokerUnavailable`, :class:`BrokerRefused`, :class:`StorageUnavailable`,
-        :class:`StorageCredentials` or :class:`SettingsInvalid`. Outcomes that were already yielded are final, and the
-        other requests can safely be enqueued again. ``dry_run`` does everything except sending, returns no ids and
-        needs no broker.
+        :class:`StorageCredentials`, :class:`SettingsInvalid` or :class:`TooManyBatches`. Outcomes that were already
+        yielded are final, and the other requests can safely be enqueued again. ``dry_run`` does everything except
+        sending, returns no ids and needs no broker.
+
+        ``batch``, ``max_depth`` and ``max_wait_s`` are those of :class:`Admission`. ``max_wait_s`` is the longest wait
+        for room for the next request; then it raises :class:`QueueFull`. ``on_full`` is called with the number of open
+        jobs while there is no room. The batch is not closed at the end: see :meth:`close_batch`.
         """
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, not {batch}")
+        if not isinstance(chunk, int) or chunk < 1:
+            raise ValueError(f"chunk must be at least 1, not {chunk}")
+        admission = _admission(batch, max_depth, max_wait_s)
         stream = (JobRequest(item) if isinstance(item, str) else item for item in requests)
-        batches = self._batches(stream, batch)
-        current = next(batches, None)
+        chunks = self._chunks(stream, chunk, admission)
+        current = next(chunks, None)
         if current is None:
             return
+        ahead = max_depth is None
+        """Whether a chunk is sent before the outcomes of the one before are yielded. With a bound, it would overtake
+        those for which there is no room."""
         sent = None if dry_run else self._send(current.opening)
         try:
             while current is not None:
-                upcoming, problem = _next_batch(batches)
-                answers = iter(() if sent is None else sent.answers())
-                sent = None if dry_run or upcoming is None else self._send(upcoming.opening)
+                upcoming, problem = _next_chunk(chunks)
+                answers: Iterator[bool] = iter(() if sent is None else sent.answers())
+                sent = None
+                if not ahead and not dry_run and current.opening is not None:
+                    assert admission is not None
+                    named = [job for job in current.jobs if isinstance(job, Job)]
+                    answers = admit(self._open_ledger(), named, admission, list(answers), on_full=on_full)
+                elif not dry_run and upcoming is not None:
+                    sent = self._send(upcoming.opening)
                 for request, job in zip(current.requests, current.jobs, strict=True):
                     if isinstance(job, TussisError):
                         yield Enqueued(request, None, sent=False, error=job)
@@ -147,10 +183,32 @@ class Producer:
                         yield Enqueued(request, job.job_id, sent=next(answers))
                 if problem is not None:
                     raise problem
+                if not ahead and not dry_run and upcoming is not None:
+                    sent = self._send(upcoming.opening)
                 current = upcoming
         finally:
             if sent is not None:
                 sent.close()
+
+    def close_batch(self, name: str) -> BatchStatus:
+        """Close a batch, when all its jobs are enqueued. It is done, and told, when the last of them has ended.
+
+        A batch without jobs is made if there is none. A batch that gets another job later is open again: close it
+        again. Raises :class:`InvalidJob`, :class:`TooManyBatches`, :class:`BrokerUnavailable` and
+        :class:`BrokerRefused`.
+        """
+        return self._batches().close(name, make=True)
+
+    def batch(self, name: str) -> BatchStatus:
+        """The progress of a batch. Raises :class:`BatchUnknown` and the errors of :meth:`close_batch`."""
+        return self._batches().status(name)
+
+    def wait_batch(self, name: str, timeout_s: float | None = None) -> BatchStatus:
+        """Wait until a batch is done: closed, and without open jobs. It needs no database.
+
+        ``timeout_s`` None waits without a limit. Raises :class:`WaitTimeout` and the errors of :meth:`batch`.
+        """
+        return self._batches().wait(name, timeout_s)
 
     def listed(self, prefix_uri: str, like: JobRequest | None = None) -> Iterator[JobRequest]:
         """A request for every object under ``s3://bucket/prefix``, pinned by the entity tag in the listing.
@@ -184,13 +242,14 @@ class Producer:
         *,
         idle_s: float | None = None,
         take_over_s: float = TAKE_OVER_S,
+        on_batch: Callable[[BatchOutcome], None] | None = None,
     ) -> OutcomeGroup:
         """All outcomes of the deployment, one by one, in a group of readers that the broker remembers.
 
         The arguments and the errors are those of :class:`OutcomeGroup`.
         """
         client, where = self._broker()
-        return OutcomeGroup(client, where, group, consumer, idle_s=idle_s, take_over_s=take_over_s)
+        return OutcomeGroup(client, where, group, consumer, idle_s=idle_s, take_over_s=take_over_s, on_batch=on_batch)
 
     def close(self) -> None:
         """Close the connections that this producer opened. The producer cannot be used afterwards."""
@@ -208,18 +267,18 @@ class Producer:
     ) -> None:
         self.close()
 
-    def _batches(self, stream: Iterator[JobRequest], size: int) -> Iterator[_Batch]:
-        while chunk := list(islice(stream, size)):
-            jobs = self._prepare(chunk)
+    def _chunks(self, stream: Iterator[JobRequest], size: int, admission: Admission | None) -> Iterator[_Chunk]:
+        while requests := list(islice(stream, size)):
+            jobs = self._prepare(requests, None if admission is None else admission.batch)
             try:
-                opening = _opening(jobs)
+                opening = _opening(jobs, admission)
             except MessageTooLarge:
-                # The preparation of a batch serialises each job once and finds its size. Only now is each job checked.
+                # The preparation of a chunk serialises each job once and finds its size. Only now is each job checked.
                 jobs = [_sendable(job) for job in jobs]
-                opening = _opening(jobs)
-            yield _Batch(chunk, jobs, opening)
+                opening = _opening(jobs, admission)
+            yield _Chunk(requests, jobs, opening)
 
-    def _prepare(self, requests: Sequence[JobRequest]) -> list[Job | TussisError]:
+    def _prepare(self, requests: Sequence[JobRequest], batch: str | None) -> list[Job | TussisError]:
         """The jobs of the requests, in order. A refused request has an error in the place of its job."""
         asked = [request for request in requests if self._head and not request.pinned]
         pinned = iter(self._pins.pin_many(asked))
@@ -231,7 +290,7 @@ class Producer:
                 jobs.append(answer)
                 continue
             try:
-                jobs.append(job_for(answer, now))
+                jobs.append(job_for(answer, now, batch))
             except TussisError as error:
                 jobs.append(error)
         return jobs
@@ -245,6 +304,9 @@ class Producer:
             if self._ledger is None:
                 self._ledger = Ledger(client, where)
             return self._ledger
+
+    def _batches(self) -> Batches:
+        return Batches(*self._broker())
 
     def _broker(self) -> tuple[redis.Redis, str]:
         """A client of the broker, and the broker's address for messages."""
@@ -270,10 +332,17 @@ class Producer:
         return load_settings()
 
 
-def _opening(jobs: Sequence[Job | TussisError]) -> Opening | None:
+def _admission(batch: str | None, max_depth: int | None, max_wait_s: float | None) -> Admission | None:
+    """None if jobs are opened without a batch and without a bound. Raises :class:`InvalidJob`."""
+    return None if batch is None and max_depth is None else Admission(batch, max_depth, max_wait_s)
+
+
+def _opening(jobs: Sequence[Job | TussisError], admission: Admission | None) -> Opening | None:
     """The jobs without the errors, in the format of the broker; None without jobs. Raises :class:`MessageTooLarge`."""
     named = [job for job in jobs if isinstance(job, Job)]
-    return prepare_opening(named) if named else None
+    if not named:
+        return None
+    return prepare_opening(named) if admission is None else prepare_opening(named, admission.batch, admission.max_depth)
 
 
 def _sendable(job: Job | TussisError) -> Job | TussisError:
@@ -286,9 +355,9 @@ def _sendable(job: Job | TussisError) -> Job | TussisError:
     return job
 
 
-def _next_batch(batches: Iterator[_Batch]) -> tuple[_Batch | None, Exception | None]:
-    """The next batch, or the error that prevents it. The caller raises it after the outcomes of the previous batch."""
+def _next_chunk(chunks: Iterator[_Chunk]) -> tuple[_Chunk | None, Exception | None]:
+    """The next chunk, or the error that prevents it. The caller raises it after the outcomes of the previous chunk."""
     try:
-        return next(batches, None), None
+        return next(chunks, None), None
     except Exception as error:
         return None, error

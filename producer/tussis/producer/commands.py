@@ -71,6 +71,20 @@ def _json_object(text: str) -> dict[str, Any]:
 )
 @click.option("--again", is_flag=True, help="Analyse recordings again that already have a result.")
 @click.option("--no-head", is_flag=True, help="Do not request the entity tag from S3; the job id is then random.")
+@click.option("--batch", metavar="NAME", help="Enqueue the jobs in the batch NAME, and close it at the end.")
+@click.option(
+    "--max-depth",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Enqueue only while fewer than N jobs are open in the broker; wait otherwise.  [no bound]",
+)
+@click.option(
+    "--max-wait",
+    "max_wait_s",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Longest wait of --max-depth for the next job; 0: none.  [no limit]",
+)
 @click.option("--wait", is_flag=True, help="Wait until the jobs have ended, and print their outcomes.")
 @click.option(
     "--timeout",
@@ -101,6 +115,9 @@ def enqueue(
     metadata: dict[str, Any] | None,
     again: bool,
     no_head: bool,
+    batch: str | None,
+    max_depth: int | None,
+    max_wait_s: float | None,
     wait: bool,
     timeout_s: float | None,
     dry_run: bool,
@@ -119,12 +136,19 @@ def enqueue(
     class<tab>bag probability; --json prints the outcomes (docs/outcomes.md). The exit status is also 1 if a job failed,
     and 3 if jobs are still open after --timeout. It needs no database, and the broker's rights to read outcomes.
 
+    With --batch, `tussis batch NAME` shows how many of the jobs have ended. Jobs that are open already join the batch.
+    It is closed when all recordings are enqueued, also if some were refused, and not after another error.
+
+    With --max-depth, the command waits while as many jobs are open, also those of other producers. If none of them ends
+    within --max-wait, it ends with exit status 1, and the recordings that it has not printed are not enqueued.
+
     \b
     Examples:
       tussis enqueue s3://clinic/2026/11/a.wav
       tussis enqueue s3://clinic/a.wav s3://clinic/b.mp3 --priority 0
       tussis enqueue --prefix s3://clinic/2026/11/ --dry-run
       tussis enqueue - < list.txt
+      tussis enqueue --prefix s3://clinic/2026/11/ --batch november --max-depth 20000
       tussis enqueue s3://clinic/a.wav --wait --timeout 60
       tussis job JOB_ID
 
@@ -141,6 +165,8 @@ def enqueue(
     _check_usage(uris, prefix, version_id or etag)
     if (wait and dry_run) or (timeout_s is not None and not wait):
         raise click.UsageError("--wait is not for --dry-run." if wait else "--timeout needs --wait.")
+    if max_wait_s is not None and max_depth is None:
+        raise click.UsageError("--max-wait needs --max-depth.")
     from tussis.producer.client import Producer
     from tussis.producer.jobs import JobRequest
     from tussis.producer.report import EnqueueReport
@@ -158,11 +184,20 @@ def enqueue(
         chunks = [producer.listed(prefix, like)] if prefix else _requests(uris, like, report)
         empty = True
         for chunk in chunks:
-            for item in producer.enqueue_many(chunk, dry_run=dry_run):
+            for item in producer.enqueue_many(
+                chunk,
+                dry_run=dry_run,
+                batch=batch,
+                max_depth=max_depth,
+                max_wait_s=max_wait_s,
+                on_full=report.full,
+            ):
                 report.add(item)
                 empty = False
         if prefix and empty:
             raise ObjectMissing(f"no object is under {prefix}: check the prefix")
+        if batch is not None and not dry_run:
+            producer.close_batch(batch)
         if wait:
             report.wait(producer, timeout_s)
     ctx.exit(report.status)

@@ -72,6 +72,12 @@ class EnqueueReport:
             uri = printable(item.request.uri)
             self._line(uri if item.job_id is None else f"{item.job_id}\t{uri}")
 
+    def full(self, depth: int) -> None:
+        """Show that there is no room: so many jobs are open."""
+        if self._progress:
+            self._shown_at = time.monotonic()
+            click.echo(f"\r\x1b[K{self._summary()}, waiting: {depth:,} jobs are open ...", err=True, nl=False)
+
     def refuse(self, uri: str, error: TussisError) -> None:
         """Count and print a refused recording with its error."""
         self.refused += 1

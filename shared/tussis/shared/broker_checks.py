@@ -20,7 +20,7 @@ for _, command in ipairs({{
   {{'RPOP', key, 1}}, {{'DEL', key}},
   {{'HSET', key, 'a', 1}}, {{'HSETNX', key, 'a', 1}}, {{'HINCRBY', key, 'a', 1}}, {{'HGET', key, 'a'}},
   {{'HMGET', key, 'a'}}, {{'HEXISTS', key, 'a'}}, {{'HLEN', key}}, {{'HVALS', key}}, {{'HGETALL', key}},
-  {{'HDEL', key, 'a'}}, {{'ZADD', key, 1, 'a'}}, {{'ZRANGE', key, 0, -1}}, {{'ZSCORE', key, 'a'}},
+  {{'EXPIRE', key, 1}}, {{'HDEL', key, 'a'}}, {{'ZADD', key, 1, 'a'}}, {{'ZRANGE', key, 0, -1}}, {{'ZSCORE', key, 'a'}},
   {{'ZMSCORE', key, 'a'}}, {{'ZCARD', key}}, {{'ZREM', key, 'a'}}, {{'DEL', key}},
   {{'INCR', key}}, {{'DEL', key}}, {{'XADD', key, 'MAXLEN', 1, '*', 'a', 1}}, {{'XREVRANGE', key, '+', '-'}},
   {{'DEL', key}},

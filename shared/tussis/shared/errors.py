@@ -74,6 +74,12 @@ class MessageTooLarge(InvalidJob):
     error_class = "message_too_large"
 
 
+class BatchUnknown(CallerError):
+    """The broker has no batch with this name."""
+
+    error_class = "batch_unknown"
+
+
 class JobUnknown(CallerError):
     """No job with this id is open, and none has a result."""
 
@@ -187,6 +193,18 @@ class WaitTimeout(TransientError):
         super().__init__(message)
         self.open_ids = tuple(open_ids)
         """The ids of the jobs that are still open."""
+
+
+class QueueFull(TransientError):
+    """As many jobs are open as the caller allows, and none of them ended while the caller waited."""
+
+    error_class = "queue_full"
+
+
+class TooManyBatches(TransientError):
+    """The broker keeps no more batches, and all have open jobs."""
+
+    error_class = "too_many_batches"
 
 
 class OutcomesGap(TransientError):

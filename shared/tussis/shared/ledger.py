@@ -16,9 +16,16 @@ import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from tussis.shared.batch_scripts import MOST_BATCHES, OPEN_BOUNDED_SCRIPT
 from tussis.shared.broker import broker_errors
 from tussis.shared.depth import Depth, read_depth, read_model_queues
-from tussis.shared.errors import BrokerRefused, BrokerUnavailable, MalformedMessage, UnknownMessageVersion
+from tussis.shared.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    MalformedMessage,
+    TooManyBatches,
+    UnknownMessageVersion,
+)
 from tussis.shared.ledger_scripts import (
     CLOSE_SCRIPT,
     DEFER_SCRIPT,
@@ -66,19 +73,24 @@ class Unserved:
 
 @dataclass(frozen=True)
 class Opening:
-    """A batch of jobs as the arguments of :data:`~tussis.shared.ledger_scripts.OPEN_SCRIPT`."""
+    """Several jobs as the arguments of :data:`~tussis.shared.ledger_scripts.OPEN_SCRIPT`.
+
+    ``bounded``: of :data:`~tussis.shared.batch_scripts.OPEN_BOUNDED_SCRIPT`. The other script is shorter, and the
+    broker reads it at each call.
+    """
 
     keys: list[str]
     arguments: list[str]
+    bounded: bool = False
 
     @property
     def eval_args(self) -> list[Any]:
         """The arguments of the command EVAL."""
-        return [OPEN_SCRIPT, len(self.keys), *self.keys, *self.arguments]
+        return [OPEN_BOUNDED_SCRIPT if self.bounded else OPEN_SCRIPT, len(self.keys), *self.keys, *self.arguments]
 
 
 class SentOpening:
-    """A batch that was sent and not yet answered. ``connection`` is None if it could not be sent."""
+    """Jobs that were sent and not yet answered. ``connection`` is None if it could not be sent."""
 
     def __init__(self, ledger: Ledger, opening: Opening, connection: redis.Connection | None) -> None:
         self._ledger = ledger
@@ -86,7 +98,7 @@ class SentOpening:
         self._connection = connection
 
     def answers(self) -> list[bool]:
-        """Wait for the answers: for each job, whether it was opened. Call this method only once."""
+        """Wait for the answers, as those of :meth:`Ledger.open_many`. Call this method only once."""
         connection, self._connection = self._connection, None
         answers = None if connection is None else self._ledger.read_sent(connection)
         return self._ledger.open_prepared(self._opening) if answers is None else answers
@@ -95,19 +107,20 @@ class SentOpening:
         """Discard the answers and release the connection. Does nothing after :meth:`answers`."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            # An error here does not matter: the answer is discarded, and the broker processes the batch anyway.
+            # An error here does not matter: the answer is discarded, and the broker processes the jobs anyway.
             with suppress(BrokerUnavailable, BrokerRefused):
                 self._ledger.read_sent(connection)
 
 
-def prepare_opening(jobs: Sequence[Job]) -> Opening:
+def prepare_opening(jobs: Sequence[Job], batch: str | None = None, max_depth: int | None = None) -> Opening:
     """The first half of :meth:`Ledger.open_many`: builds the messages. It needs no broker."""
+    bounded = batch is not None or max_depth is not None
     keys = [LEDGER_KEY, OPEN_KEY]
-    arguments: list[str] = []
+    arguments = ["" if max_depth is None else str(max_depth), batch or ""] if bounded else []
     for job in jobs:
         keys += [sent_key(job.queue, job.priority), list_key(job.queue, job.priority)]
         arguments += _open_args(job)
-    return Opening(keys, arguments)
+    return Opening(keys, arguments, bounded)
 
 
 class Ledger:
@@ -138,26 +151,35 @@ class Ledger:
         """Enter the job into the ledger and its message into its queue, in one step. False if it was already open."""
         return self.open_many([job])[0]
 
-    def open_many(self, jobs: Sequence[Job]) -> list[bool]:
-        """:meth:`open` for a batch, in one step: all, or none after an exception (maybe all after a lost connection).
+    def open_many(self, jobs: Sequence[Job], batch: str | None = None, max_depth: int | None = None) -> list[bool]:
+        """:meth:`open` for several jobs, in one step: all, or none after an error (maybe all after a lost connection).
 
-        The batch is one command and not a pipeline. A broker that syncs its append-only file does so once for a
-        command, but for every few kilobytes of a pipeline. It uses EVAL and not EVALSHA, so that a producer's login
-        needs no right to load scripts.
+        ``batch``: they join this batch, also those that are open already. ``max_depth``: the most open jobs. The
+        answers end before the first job for which there is no room; nothing is done for it and those behind it. Raises
+        :class:`TooManyBatches`.
+
+        It is one command and not a pipeline. A broker that syncs its append-only file does so once for a command, but
+        for every few kilobytes of a pipeline. It uses EVAL and not EVALSHA, so that a producer's login needs no right
+        to load scripts.
         """
-        return self.open_prepared(prepare_opening(jobs)) if jobs else []
+        return self.open_prepared(prepare_opening(jobs, batch, max_depth)) if jobs else []
+
+    def open_jobs(self) -> int:
+        """The number of open jobs: what ``max_depth`` limits."""
+        with broker_errors(self._where):
+            return int(self._client.zcard(OPEN_KEY))
 
     def open_prepared(self, opening: Opening) -> list[bool]:
-        """The second half of :meth:`open_many`: sends the batch and waits for the answer."""
+        """The second half of :meth:`open_many`: sends the jobs and waits for the answer."""
         with broker_errors(self._where):
             opened = self._client.eval(*opening.eval_args)
-        return [bool(answer) for answer in _replies(opened)]
+        return _answers(opened)
 
     def send_prepared(self, opening: Opening) -> SentOpening:
-        """Send the batch without waiting for the answers, so that the caller can work meanwhile.
+        """Send the jobs without waiting for the answers, so that the caller can work meanwhile.
 
         The connection is reserved until the answers are read or discarded. If it is lost, :meth:`SentOpening.answers`
-        calls :meth:`open_prepared`, which sends the batch again. Jobs that the broker had opened before then count as
+        calls :meth:`open_prepared`, which sends the jobs again. Jobs that the broker had opened before then count as
         already open.
         """
         with broker_errors(self._where):
@@ -177,11 +199,11 @@ class Ledger:
             return SentOpening(self, opening, connection)
 
     def read_sent(self, connection: redis.Connection) -> list[bool] | None:
-        """Read the answers to a sent batch. None if the connection was lost before they arrived."""
+        """Read the answers to sent jobs. None if the connection was lost before they arrived."""
         with broker_errors(self._where):
             try:
                 # After a connection error the connection is closed. It reconnects when it is used again.
-                return [bool(answer) for answer in _replies(connection.read_response())]
+                return _answers(connection.read_response())
             except RedisConnectionError:
                 return None
             finally:
@@ -355,6 +377,9 @@ def decoded(text: str | bytes) -> object:
         return None
 
 
-def _replies(reply: object) -> list[object]:
+def _answers(reply: object) -> list[bool]:
+    """Whether each job was opened, from the reply of a script. Raises :class:`TooManyBatches`."""
+    if reply is None:
+        raise TooManyBatches(f"{MOST_BATCHES} batches have open jobs: wait until one of them is done")
     assert isinstance(reply, list)
-    return reply
+    return [bool(answer) for answer in reply]

@@ -14,13 +14,16 @@ from tussis.shared.broker import broker_errors, server_time
 from tussis.shared.depth import read_model_queues
 from tussis.shared.errors import MalformedMessage
 from tussis.shared.ledger import Ledger, decoded, message_under
-from tussis.shared.ledger_scripts import RESEND_SCRIPT
-from tussis.shared.messages import envelope, envelope_around
+from tussis.shared.ledger_scripts import RESEND_SCRIPT, TELL_BATCHES_SCRIPT
+from tussis.shared.messages import envelope, envelope_around, is_shadow
 from tussis.shared.outcomes import DEFAULT_BOUNDS, JobOutcome, OutcomeBounds, OutcomeState
 from tussis.shared.queues import (
+    BATCHES_TO_TELL_KEY,
     DEFAULT_PRIORITY,
     DEFERRED_KEY,
     LEDGER_KEY,
+    OUTCOMES_COUNT_KEY,
+    OUTCOMES_KEY,
     PRIORITIES,
     QUEUES,
     UNACKED_KEY,
@@ -64,7 +67,9 @@ class LedgerRepair:
         self._client = client
         self._where = where
         self._ledger = Ledger(client, where, bounds=bounds)
+        self._bounds = bounds
         self._resend = client.register_script(RESEND_SCRIPT)
+        self._tell_batches = client.register_script(TELL_BATCHES_SCRIPT)
 
     def resend_due(self, limit: int = 500) -> int:
         """Send up to ``limit`` deferred jobs that are due by the broker's clock. Returns the number of messages."""
@@ -78,12 +83,13 @@ class LedgerRepair:
         They go to the queue of their device, also if they were in a model queue. A worker routes them again.
         An unreadable message in the ledger is sent as well, so that a worker stores it as a dead letter. It stays in
         the ledger until then if it is JSON and has the id under which the ledger holds it. Otherwise it is removed, and
-        the job of that id ends as a failure: its outcome is told. Returns the number of sent messages.
+        the job of that id ends as a failure: its outcome is told, unless it is a job of the shadow model. Returns the
+        number of sent messages.
         """
         if not seen:
             return 0
         keys, arguments = [LEDGER_KEY], list[str | bytes]()
-        unreadable: list[bytes] = []
+        unreadable: dict[bytes, str | bytes] = {}
         with broker_errors(self._where):
             texts = self._client.hmget(LEDGER_KEY, list(seen))
             for (job_id, place), text in zip(seen.items(), texts, strict=True):
@@ -94,16 +100,22 @@ class LedgerRepair:
                     if job is None and (wrapped := _wrapped(job_id, text)) is not None:
                         entry = wrapped
                     elif job is None:
-                        unreadable.append(job_id)
+                        unreadable[job_id] = text
                     else:
                         queue, priority = job.queue, job.priority
                         entry = envelope(job, text if isinstance(text, str) else text.decode())
                 keys += [sent_key(queue, priority), list_key(queue, priority), place.key]
                 arguments += [job_id, entry, repr(place.score)]
             sent = self._resend(keys=keys, args=arguments)
-        for name in unreadable:
-            self._ledger.take_out(name, _unreadable_outcome(name))
+        for name, text in unreadable.items():
+            self._ledger.take_out(name, None if is_shadow(decoded(text)) else _unreadable_outcome(name))
         return int(sent)
+
+    def tell_batches(self) -> int:
+        """Tell that batches are done which were closed after their last job had ended. Returns their number."""
+        with broker_errors(self._where):
+            keys = [BATCHES_TO_TELL_KEY, OUTCOMES_KEY, OUTCOMES_COUNT_KEY]
+            return int(self._tell_batches(keys=keys, args=[self._bounds.kept]))
 
     def horizon(self) -> Horizon:
         """The current horizon, of all queues and model queues.

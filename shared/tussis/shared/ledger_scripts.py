@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from tussis.shared.batch_scripts import LEAVE_BATCHES
+
 # The scripts use the broker's clock, because all pushes into a list share it. A clock may be set back. For this reason
 # the time of a push is at least one microsecond after the highest time in the list's sorted set. The times in the set
 # therefore have the order of the pushes.
@@ -51,20 +53,23 @@ end
 """
 
 # Appends an outcome to the stream, and stores it for a while under the id of its job. The id of an entry is the time in
-# milliseconds and the number of outcomes so far. A clock that was set back would make an id that is too small. Then the
+# milliseconds and the number of entries so far. A clock that was set back would make an id that is too small. Then the
 # entry gets the time of the last one.
 _TELL: Final = """\
-local function tell(stream, count, kept, outcome, limit, ttl, ...)
+local function append(stream, count, field, document, limit)
   local now = redis.call('TIME')
   local number = (redis.call('GET', count) or 0) + 1
   local time = now[1] .. string.format('%03d', math.floor(now[2] / 1000))
-  local added = redis.pcall('XADD', stream, 'MAXLEN', limit, time .. '-' .. number, 'outcome', outcome)
+  local added = redis.pcall('XADD', stream, 'MAXLEN', limit, time .. '-' .. number, field, document)
   if type(added) == 'table' and added.err then
     local last = redis.call('XREVRANGE', stream, '+', '-', 'COUNT', 1)
     time = last[1] and string.match(last[1][1], '^%d+') or time
-    redis.call('XADD', stream, 'MAXLEN', limit, time .. '-' .. number, 'outcome', outcome)
+    redis.call('XADD', stream, 'MAXLEN', limit, time .. '-' .. number, field, document)
   end
   redis.call('INCR', count)
+end
+local function tell(stream, count, kept, outcome, limit, ttl, ...)
+  append(stream, count, 'outcome', outcome, limit)
   redis.call('SET', kept, outcome, 'EX', ttl, ...)
 end
 """
@@ -73,15 +78,16 @@ end
 # sent jobs that may have the job. ARGV: job id, enqueued_at or ''; outcome or '', number of outcomes to keep, seconds
 # to keep the job's. A late copy of an older message, whose job has its answer, does not close a job that was enqueued
 # later under the same id. The outcome is told only if the job was open, and before the job is closed: an error on the
-# way leaves the job open.
+# way leaves the job open. The end is counted in the batches of the job, and a batch that is done is told.
 #
 # To open another job in the same step: three more KEYS (model queues, sorted set and list of its model queue) and ARGV
 # (its job id, message, enqueued_at, envelope, model queue, the most model queues).
-CLOSE_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}{_TELL}\
+CLOSE_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}{_TELL}{LEAVE_BATCHES}\
 if ARGV[2] ~= '' and is_replaced(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
 if ARGV[3] ~= '' and redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
   tell(KEYS[6], KEYS[7], KEYS[8], ARGV[3], ARGV[4], ARGV[5])
 end
+pcall(leave_batches, ARGV[1], ARGV[3], KEYS[6], KEYS[7], ARGV[4])
 redis.call('HDEL', KEYS[4], ARGV[1])
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
@@ -111,6 +117,17 @@ for i = 3, #ARGV do
   tell(KEYS[1], KEYS[2], KEYS[i], ARGV[i], ARGV[1], ARGV[2], 'NX')
 end
 return #ARGV - 2
+"""
+
+# KEYS: the sorted set of batches to tell, outcomes, their count. ARGV: number of outcomes to keep. Tells that the
+# batches are done, unless they got further jobs. Returns the number of names.
+TELL_BATCHES_SCRIPT: Final = f"""{WORKERS_OWN}{_TELL}{LEAVE_BATCHES}\
+local names = redis.call('ZRANGE', KEYS[1], 0, 99)
+for _, name in ipairs(names) do
+  pcall(tell_batch, name, KEYS[2], KEYS[3], ARGV[1])
+  redis.call('ZREM', KEYS[1], name)
+end
+return #names
 """
 
 # KEYS: ledger, open, deferred, faults, then every sorted set of sent jobs that may have the job. ARGV: job id, message,

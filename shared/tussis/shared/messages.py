@@ -42,6 +42,9 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 HANDED_BACK = "handed_back"
 
 _PROFILE = re.compile(r"[a-z0-9_]{1,64}")
+# It is part of a key of the broker, and needs no escaping in JSON.
+_BATCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
+_BATCH_FORM = "1 to 100 letters, digits, dots, dashes, underscores, colons and slashes, the first a letter or digit"
 # S3's own version ids and entity tags are printable ASCII of at most 1024 bytes.
 _VERSION_ID = re.compile(r"[!-~]{1,1024}")
 _ETAG = re.compile(r"[!#-~]{1,1024}")
@@ -71,7 +74,7 @@ class Job:
     model of the worker. ``coverage`` None selects the coverage of the model. ``again`` adds a new analysis to the
     existing ones. ``reopen`` runs an analysis again that failed before ``enqueued_at`` (``tussis failures retry`` sets
     it). Without ``reopen`` such a failure stays. ``shadow`` marks a job of the shadow model, which only workers open:
-    see :func:`shadow_job`.
+    see :func:`shadow_job`. ``batch`` is the batch with which the job was opened; None without one.
     """
 
     job_id: str
@@ -89,6 +92,7 @@ class Job:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     coverage: Coverage | None = None
     shadow: bool = False
+    batch: str | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -104,14 +108,16 @@ class Job:
     def to_json(self) -> str:
         """The message as compact JSON with all fields. Raises :class:`MessageTooLarge`.
 
-        Without a coverage there is no such field, and without a shadow job no field ``shadow``: workers of the first
-        version know neither.
+        Without a coverage or a batch there is no such field, and without a shadow job no field ``shadow``: workers of
+        the first version know none of them.
         """
         fields = {"v": MESSAGE_VERSION, **vars(self)}
         if self.coverage is None:
             del fields["coverage"]
         if not self.shadow:
             del fields["shadow"]
+        if self.batch is None:
+            del fields["batch"]
         text = _JSON.encode(fields)
         size = len(text.encode("utf-8"))
         if size > MAX_MESSAGE_BYTES:
@@ -155,7 +161,7 @@ def shadow_job(job: Job, model: str, *, etag: str, version_id: str | None) -> Jo
     metadata. Empty metadata does not replace that of the recording.
     """
     return Job(
-        job_id=_shadow_id(job.bucket, job.key, version_id, etag, model),
+        job_id=shadow_id(job.bucket, job.key, version_id, etag, model),
         bucket=job.bucket,
         key=job.key,
         enqueued_at=job.enqueued_at,
@@ -167,7 +173,7 @@ def shadow_job(job: Job, model: str, *, etag: str, version_id: str | None) -> Jo
     )
 
 
-def _shadow_id(bucket: str, key: str, version_id: str | None, etag: str | None, model: str | None) -> str:
+def shadow_id(bucket: str, key: str, version_id: str | None, etag: str | None, model: str | None) -> str:
     """The id of a shadow job. ``shadow`` is not the name of a coverage, so no other job has this id."""
     return job_id_for(bucket, key, version_id=version_id, etag=etag, model=model, profile=None, coverage="shadow")
 
@@ -302,6 +308,11 @@ def entry_of(arguments: str, task_id: str, queue: str, priority: int) -> str:
     }
 
 
+def is_shadow(message: object) -> bool:
+    """Whether the decoded JSON of a message, also of one that cannot be read, says that its job is a shadow job."""
+    return isinstance(message, dict) and message.get("shadow") is True
+
+
 def is_job_id(value: object) -> TypeGuard[str]:
     """Whether a value is a job id: a UUID in lower case with dashes."""
     return isinstance(value, str) and _JOB_ID.fullmatch(value) is not None
@@ -335,6 +346,11 @@ def device_named(value: object) -> Device:
         raise InvalidJob(f"device must be one of {', '.join(Device)}, not {shown(value)}") from None
 
 
+def check_batch(name: object) -> None:
+    """Raise :class:`InvalidJob` unless it is the name of a batch, or None."""
+    _require_match(_BATCH, name, "batch", _BATCH_FORM)
+
+
 def _check(job: Job) -> None:
     for name in ("job_id", "bucket", "key"):
         _require(isinstance(getattr(job, name), str), name, "a string", getattr(job, name))
@@ -348,6 +364,7 @@ def _check(job: Job) -> None:
     _require(type(job.priority) is int and job.priority in PRIORITIES, "priority", "0 (first) to 9", job.priority)
     _require(isinstance(job.device, Device), "device", _DEVICES, job.device)
     _require(job.coverage is None or isinstance(job.coverage, Coverage), "coverage", _COVERAGES, job.coverage)
+    check_batch(job.batch)
     _require(type(job.again) is bool, "again", "true or false", job.again)
     _require(type(job.reopen) is bool, "reopen", "true or false", job.reopen)
     _require(type(job.shadow) is bool, "shadow", "true or false", job.shadow)
@@ -368,7 +385,9 @@ def _check_shadow(job: Job) -> None:
     """The results of a shadow job are hidden. No producer must get one by mistake, so its id is prescribed."""
     if job.again or job.reopen or job.profile is not None or job.coverage is not None or job.model is None:
         raise InvalidJob("a job with shadow names a model, and has neither again, reopen, profile nor coverage")
-    if job.job_id != _shadow_id(job.bucket, job.key, job.version_id, job.etag, job.model):
+    if job.batch is not None:
+        raise InvalidJob("a job with shadow has no batch")
+    if job.job_id != shadow_id(job.bucket, job.key, job.version_id, job.etag, job.model):
         raise InvalidJob("shadow is set by workers only: leave it out")
 
 

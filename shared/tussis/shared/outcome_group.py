@@ -6,7 +6,7 @@ import math
 import socket
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -14,6 +14,7 @@ from typing import Any, Self
 import redis
 from redis.exceptions import ResponseError
 
+from tussis.shared.batches import BatchOutcome, parse_batch_outcome
 from tussis.shared.broker import broker_errors
 from tussis.shared.errors import OutcomesGap
 from tussis.shared.outcome_reader import BLOCK_MS, Entry, OutcomeReader, entries_of
@@ -50,6 +51,9 @@ class OutcomeGroup:
     again: by this consumer when it starts again, or by another one after ``take_over_s`` seconds. So an outcome may be
     received more than once, and its handling must take less than ``take_over_s`` seconds.
 
+    ``on_batch`` is called with the end of a batch, in the order of the stream. It is acknowledged when ``on_batch`` has
+    returned. None: ends of batches are skipped.
+
     ``idle_s``: the iteration ends after so many seconds without an outcome; None: it never ends.
 
     Iterating raises :class:`OutcomesGap` once for outcomes that the broker no longer keeps; the next call of ``next``,
@@ -67,6 +71,7 @@ class OutcomeGroup:
         *,
         idle_s: float | None = None,
         take_over_s: float = TAKE_OVER_S,
+        on_batch: Callable[[BatchOutcome], None] | None = None,
     ) -> None:
         if not group:
             raise ValueError("a group needs a name")
@@ -76,6 +81,7 @@ class OutcomeGroup:
         self._consumer = consumer or socket.gethostname()
         self._idle_s = idle_s
         self._take_over_s = take_over_s
+        self._on_batch = on_batch
         self._received: deque[Entry] = deque()
         self._received_at = 0.0
         self._current: str | None = None
@@ -88,6 +94,17 @@ class OutcomeGroup:
         return self
 
     def __next__(self) -> JobOutcome:
+        while True:
+            entry = self.next_entry()
+            if entry is None:
+                raise StopIteration
+            if not entry.batch:
+                return parse_outcome(entry.text)
+            if self._on_batch is not None:
+                self._on_batch(parse_batch_outcome(entry.batch))
+
+    def next_entry(self) -> Entry | None:
+        """As ``next``, but the entry as the worker wrote it, also the end of a batch. None after ``idle_s`` without."""
         self.acknowledge()
         if self._received and time.monotonic() >= self._received_at + self._take_over_s / 2:
             # Other consumers may take these entries over. What this consumer still has is read again.
@@ -97,10 +114,10 @@ class OutcomeGroup:
         while not self._received:
             self._receive(ends)
             if not self._received and ends is not None and time.monotonic() >= ends:
-                raise StopIteration
+                return None
         entry = self._received.popleft()
         self._current = entry.entry_id
-        return parse_outcome(entry.text)
+        return entry
 
     def acknowledge(self) -> None:
         """Acknowledge the last outcome. Call it when you stop after an outcome that you have handled."""
@@ -150,8 +167,8 @@ class OutcomeGroup:
         streams: Any = self._client.xreadgroup(self._group, self._consumer, {OUTCOMES_KEY: self._own}, count=_READ)
         found = list(entries_of(streams))
         self._own = found[-1].entry_id if found else None
-        removed = [entry.entry_id for entry in found if not entry.text]
-        self._keep(entry for entry in found if entry.text)
+        removed = [entry.entry_id for entry in found if not (entry.text or entry.batch)]
+        self._keep(entry for entry in found if entry.text or entry.batch)
         if removed:
             self._client.xack(OUTCOMES_KEY, self._group, *removed)
             raise self._gap(removed)

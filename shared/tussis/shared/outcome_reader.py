@@ -16,8 +16,8 @@ from tussis.shared.outcomes import JobOutcome, parse_outcome
 from tussis.shared.queues import OPEN_KEY, OUTCOMES_KEY, outcome_key
 from tussis.shared.uris import shown
 
-#: The field of an entry of the stream.
-FIELD = b"outcome"
+#: The fields of an entry of the stream: it has one of them.
+FIELD, BATCH_FIELD = b"outcome", b"batch"
 #: The longest wait of one command, milliseconds. It must be well below the socket's timeout.
 BLOCK_MS = 2000
 #: Entries of one read, and ids of one look.
@@ -38,10 +38,11 @@ class JobStatus:
 
 @dataclass(frozen=True)
 class Entry:
-    """An entry of the stream: its id, and the JSON of an outcome."""
+    """An entry of the stream: its id, and the JSON of an outcome, or of the end of a batch. One of them is empty."""
 
     entry_id: str
     text: bytes
+    batch: bytes = b""
 
 
 class OutcomeReader:
@@ -147,10 +148,11 @@ class OutcomeReader:
 
 
 def entries_of(streams: Any) -> Iterator[Entry]:
-    """The entries in the reply of XREAD or XREADGROUP. The text of an entry that was removed is empty."""
-    for _, found in streams or ():
-        for entry_id, fields in found:
-            yield Entry(_text(entry_id), (fields or {}).get(FIELD, b""))
+    """The entries in the reply of XREAD or XREADGROUP. An entry that was removed has no text."""
+    for _, entries in streams or ():
+        for entry_id, fields in entries:
+            found = fields or {}
+            yield Entry(_text(entry_id), found.get(FIELD, b""), found.get(BATCH_FIELD, b""))
 
 
 def _readable(entry: Entry) -> JobOutcome | None:

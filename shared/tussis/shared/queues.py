@@ -53,6 +53,17 @@ OUTCOMES_COUNT_KEY = "tussis.outcomes_count"
 OUTCOME_PREFIX = "tussis.outcome:"
 """Prefix of the key of a job's newest outcome (JSON), which expires."""
 
+BATCHES_KEY = "tussis.batches"
+"""Sorted set of the batches: name -> time at which it was made or done, seconds since the epoch by the broker's
+clock."""
+BATCH_PREFIX = "tussis.batch:"
+"""Prefix of the hash of a batch: its counters and times."""
+BATCH_OF_KEY = "tussis.batch_of"
+"""Hash: job id -> names of the batches of an open job, with a space between them."""
+BATCHES_TO_TELL_KEY = "tussis.batches_to_tell"
+"""Sorted set of the batches that were closed after their last job had ended: name -> time. The leader tells that
+they are done."""
+
 # Not Celery's default names, which are global to the Redis database: a worker of another application would restore the
 # messages of Tussis.
 UNACKED_KEY = "tussis.unacked"
@@ -83,6 +94,11 @@ class ServedModel:
     def texts(self) -> tuple[str, str]:
         """The texts with which a job can name this model: ``name@version`` and ``name``."""
         return (self.label, self.name)
+
+
+def batch_key(name: str) -> str:
+    """The key of a batch's hash."""
+    return BATCH_PREFIX + name
 
 
 # Cached, because these functions are called several times for every job. Bounded, because a job can name any model.

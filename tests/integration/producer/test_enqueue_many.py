@@ -60,7 +60,7 @@ def test_many_leave_the_broker_as_one_by_one_do(
     one_by_one = snapshot(broker)
     broker.flushdb()
 
-    many = list(producer.enqueue_many(requests_of_all_kinds(uris), batch=batch))
+    many = list(producer.enqueue_many(requests_of_all_kinds(uris), chunk=batch))
 
     assert [item.job_id for item in many] == single
     assert [item.sent for item in many] == [True, True, True, True, False, False]
@@ -110,7 +110,7 @@ def test_it_streams(producer: Producer, broker: redis.Redis) -> None:
             drawn += 1
             yield JobRequest("s3://clinic/a.wav", etag=f"e{drawn}")
 
-    stream = producer.enqueue_many(endless(), batch=10)
+    stream = producer.enqueue_many(endless(), chunk=10)
     first = [next(stream) for _ in range(25)]
 
     assert drawn == 40  # what was asked for, and the batch that is on its way meanwhile
@@ -126,7 +126,7 @@ def test_what_was_sent_before_the_stream_broke_is_told_first(producer: Producer,
 
     told: list[str | None] = []
     with pytest.raises(LookupError, match="upstream's own"):
-        told.extend(item.job_id for item in producer.enqueue_many(breaks(), batch=10))
+        told.extend(item.job_id for item in producer.enqueue_many(breaks(), chunk=10))
 
     assert len(told) == 20
     assert set(told) == set(open_jobs(broker))
@@ -144,7 +144,7 @@ def test_a_batch_that_is_refused_keeps_the_next_one_back(broker: redis.Redis, br
 
     broker.set("tussis.any:9", "not a list")
     with Producer(broker_url, head=False) as producer, pytest.raises(BrokerRefused):
-        list(producer.enqueue_many(requests(), batch=10))
+        list(producer.enqueue_many(requests(), chunk=10))
 
     assert drawn == 20
     sent = {entry.body[1]["message"]["etag"] for entry in entries(broker)}
@@ -173,19 +173,19 @@ def test_a_dry_run_sends_nothing_and_still_finds_what_is_missing(
 
 def test_a_batch_is_at_least_one(producer: Producer) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        list(producer.enqueue_many(["s3://clinic/a.wav"], batch=0))
+        list(producer.enqueue_many(["s3://clinic/a.wav"], chunk=0))
 
 
 def test_who_stops_iterating_leaves_nothing_half_done(producer: Producer, broker: redis.Redis) -> None:
     """The batch behind the one that was told of is on its way by then; its answer must not be read as another's."""
     requests = [JobRequest(f"s3://clinic/{n}.wav", etag=f"e{n}") for n in range(40)]
-    items = producer.enqueue_many(requests, batch=10)
+    items = producer.enqueue_many(requests, chunk=10)
     assert next(items).sent
 
     items.close()
 
     assert len(open_jobs(broker)) == len(entries(broker)) == 20
-    again = list(producer.enqueue_many(requests, batch=10))
+    again = list(producer.enqueue_many(requests, chunk=10))
     assert [item.sent for item in again] == [False] * 20 + [True] * 20
     assert len(open_jobs(broker)) == len(entries(broker)) == 40
 
@@ -196,7 +196,7 @@ def test_a_connection_that_is_lost_between_batches_loses_and_doubles_nothing(
     """Whether an answer was on its way or had come: a batch is taken whole, once, and its jobs are told of."""
     requests = [JobRequest(f"s3://clinic/{n}.wav", etag=f"e{n}") for n in range(60)]
     told: list[Enqueued] = []
-    for item in producer.enqueue_many(requests, batch=5):
+    for item in producer.enqueue_many(requests, chunk=5):
         told.append(item)
         if len(told) % 5 == 1:
             broker.client_kill_filter(_type="normal", skipme=True)
@@ -223,7 +223,7 @@ def test_a_full_broker_ends_the_iteration_after_what_it_took(producer: Producer,
     broker.config_set("maxmemory", room)
     try:
         with pytest.raises(BrokerRefused, match="is full"):
-            items.extend(producer.enqueue_many(large, batch=50))
+            items.extend(producer.enqueue_many(large, chunk=50))
     finally:
         broker.config_set("maxmemory", limit)
 

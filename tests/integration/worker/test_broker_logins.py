@@ -21,12 +21,13 @@ from tests.support.processes import ROOT
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.producer import Producer
+from tussis.shared.batches import Batches
 from tussis.shared.broker import connect
-from tussis.shared.errors import JobUnknown
+from tussis.shared.errors import BrokerRefused, JobUnknown, QueueFull
 from tussis.shared.ledger import Ledger
 from tussis.shared.queues import UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY
 
-LOGIN = re.compile(r"^ACL SETUSER (producer|worker|outcomes) on >PASSWORD (.+)$", re.MULTILINE)
+LOGIN = re.compile(r"^ACL SETUSER (producer|worker|outcomes|batches) on >PASSWORD (.+)$", re.MULTILINE)
 RIGHTS = {
     name: rights.split()
     for document in ("wire-format.md", "operate.md")
@@ -114,6 +115,48 @@ def test_the_producer_s_login_can_do_nothing_else(broker_url: str, login: Callab
         with pytest.raises(redis.ResponseError):
             client.execute_command(*command)
     client.close()
+
+
+def test_the_login_of_a_producer_with_batches_is_enough_and_can_do_nothing_else(
+    broker_url: str, login: Callable[[str], str]
+) -> None:
+    admin: Any = connect(broker_url)
+    admin.acl_log_reset()
+    url = login("batches")
+    with Producer(url, head=False) as producer:
+        requests = [f"s3://clinic/{number}.wav" for number in range(3)]
+        ids = [item.job_id for item in producer.enqueue_many(requests, batch="night", max_depth=5)]
+        job_id = producer.enqueue("s3://clinic/9.wav", etag="e9", batch="night", max_depth=5)
+        assert producer.enqueue("s3://clinic/9.wav", etag="e9", batch="day", max_depth=1) == job_id
+        with pytest.raises(QueueFull):
+            producer.enqueue("s3://clinic/8.wav", max_depth=4)
+        ledger = Ledger(admin)
+        for ended in [*ids, job_id]:
+            job = ledger.find(str(ended))
+            assert job is not None
+            ledger.close(job, succeeded(job))
+        assert producer.close_batch("night").done
+        assert producer.close_batch("empty").done
+        assert {status.name for status in Batches(connect(url)).all()} == {"night", "day", "empty"}
+    with Producer(login("producer")) as producer, pytest.raises(BrokerRefused):
+        producer.batch("night")
+    admin.acl_log_reset()
+    assert Batches(connect(url)).status("night").total == 4
+    client: Any = redis.Redis.from_url(url)
+    for command in (
+        ["HDEL", "tussis.ledger", "x"],
+        ["HSET", "tussis.ledger", "x", "y"],
+        ["DEL", "tussis.any"],
+        ["RPOP", "tussis.any"],
+        ["XADD", "tussis.outcomes", "*", "batch", "x"],
+        ["SET", "tussis.batch:night", "x"],
+        ["EVAL", "return redis.call('XADD', 'tussis.outcomes', '*', 'batch', 'x')", "0"],
+        ["FLUSHDB"],
+    ):
+        with pytest.raises(redis.ResponseError):
+            client.execute_command(*command)
+    client.close()
+    admin.close()
 
 
 def test_the_login_of_a_reader_of_outcomes_is_enough_and_can_do_nothing_else(

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Connection,
     DateTime,
+    Row,
     Text,
     cast,
     exists,
@@ -19,12 +21,14 @@ from sqlalchemy import (
     null,
     or_,
     select,
+    tuple_,
     union_all,
 )
 
 from tussis.shared import outcomes
 from tussis.shared.dsp.constants import MAX_SEGMENTS as BAG_SEGMENTS
 from tussis.shared.events import CoughEvent
+from tussis.shared.messages import shadow_id
 from tussis.shared.outcomes import EventSpan, JobOutcome, OutcomeAnswer, OutcomeState, first_segments
 from tussis.shared.states import TERMINAL, AnalysisState
 from tussis.shared.store.queries import PAGE, analysis_of, flat_analyses
@@ -71,7 +75,8 @@ def ended_since(connection: Connection, since: datetime, limit: int) -> list[Job
     """The outcomes of the first ``limit`` jobs that ended since then, in the order of their ends.
 
     A job ended when its answer was stored; or when a worker first received the job, if the answer was stored before. A
-    job that was enqueued again after its end ended at its first end. Jobs of the shadow model have no outcome.
+    job that was enqueued again after its end ended at its first end. Jobs of the shadow model have no outcome, also
+    after their model became the active one.
     """
     ended_at = func.greatest(analyses.c.finished_at, jobs.c.received_at)
     answered = (
@@ -100,7 +105,18 @@ def ended_since(connection: Connection, since: datetime, limit: int) -> list[Job
         dead_letters.c.error_message,
     ).where(dead_letters.c.ended_job, dead_letters.c.last_received_at >= since, ~has_answer)
     both = union_all(answered, unreadable).subquery()
-    rows = connection.execute(select(both).order_by(both.c.ended_at, both.c.job_id).limit(limit)).all()
+    following = select(both).order_by(both.c.ended_at, both.c.job_id)
+    ends: list[JobEnd] = []
+    query = following
+    while len(ends) < limit and (rows := connection.execute(query.limit(limit - len(ends))).all()):
+        ends += _ends_of(connection, rows)
+        last = rows[-1]
+        query = following.where(tuple_(both.c.ended_at, both.c.job_id) > tuple_(last.ended_at, last.job_id))
+    return ends
+
+
+def _ends_of(connection: Connection, rows: Sequence[Row[Any]]) -> list[JobEnd]:
+    """The outcomes of rows of :func:`ended_since`, without jobs that run again and jobs of the shadow model."""
     answered_by = [row.analysis_id for row in rows if row.analysis_id is not None]
     found: dict[int, _Ended] = {}
     for first in range(0, len(answered_by), PAGE):
@@ -116,9 +132,9 @@ def ended_since(connection: Connection, since: datetime, limit: int) -> list[Job
                 error_class=row.error_class,
                 error_message=row.error_message,
             )
-        elif row.analysis_id in found:
+        elif row.analysis_id in found and not found[row.analysis_id].is_of_shadow(row.job_id):
             outcome = found[row.analysis_id].of_job(row.job_id, row.enqueued_at.timestamp())
-        else:  # it runs again
+        else:
             continue
         ends.append(JobEnd(row.ended_at, outcome))
     return ends
@@ -131,6 +147,15 @@ class _Ended:
     analysis: Analysis
     segments: Sequence[tuple[float, float]]
     events: Sequence[CoughEvent]
+
+    def is_of_shadow(self, job_id: str) -> bool:
+        """Whether the shadow model had the job with this id. Its analysis may have become an ordinary one since."""
+        analysis = self.analysis
+        bucket, _, key = analysis.uri.removeprefix("s3://").partition("/")
+        return any(
+            job_id == shadow_id(bucket, key, version_id, analysis.etag, analysis.model or analysis.model_requested)
+            for version_id in {analysis.version_id, None}
+        )
 
     def of_job(self, job_id: str, enqueued_at: float) -> JobOutcome:
         analysis = self.analysis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -12,6 +13,7 @@ import click
 from tussis.worker.cli.moments import check_span, moment
 
 if TYPE_CHECKING:
+    from tussis.shared.batches import BatchOutcome
     from tussis.shared.outcome_reader import OutcomeReader
 
 #: Outcomes that one step of the broker sends again.
@@ -24,13 +26,15 @@ _BATCH = 100
 @click.option(
     "--idle", "idle_s", type=click.FloatRange(min=0), metavar="SECONDS", help="End after SECONDS without any."
 )
+@click.option("--batches", is_flag=True, help="Print the ends of batches too.")
 @click.pass_context
-def outcomes(ctx: click.Context, group: str | None, consumer: str | None, idle_s: float | None) -> None:
+def outcomes(ctx: click.Context, group: str | None, consumer: str | None, idle_s: float | None, batches: bool) -> None:
     """Print the outcomes of jobs as they end, one JSON object per line.
 
     It needs the broker only, and prints the outcomes of all jobs of the deployment from now on. With --group, the
     broker remembers what the group has read. A new group begins with the oldest outcome that is kept. An outcome is
-    acknowledged when its line is written. If outcomes that the group has not read are no longer kept, a line on
+    acknowledged when its line is written. With --batches, a batch that is done is a line with "batch" instead of
+    "job_id". If outcomes that the group has not read are no longer kept, a line on
     standard error says so, and the exit status is 1 in the end.
 
     \b
@@ -42,8 +46,8 @@ def outcomes(ctx: click.Context, group: str | None, consumer: str | None, idle_s
     docs/outcomes.md describes the format.
     """
     if ctx.invoked_subcommand is not None:
-        if group or consumer or idle_s is not None:
-            raise click.UsageError("--group, --consumer and --idle are not for a subcommand.")
+        if group or consumer or batches or idle_s is not None:
+            raise click.UsageError("--group, --consumer, --idle and --batches are not for a subcommand.")
         return
     if consumer and not group:
         raise click.UsageError("--consumer needs --group.")
@@ -56,10 +60,10 @@ def outcomes(ctx: click.Context, group: str | None, consumer: str | None, idle_s
     url = load_settings().need_broker()
     client, where = connect(url), redact(url)
     if group is None:
-        for text in _from_now_on(OutcomeReader(client, where), idle_s):
+        for text in _from_now_on(OutcomeReader(client, where), idle_s, batches):
             click.echo(text)
         return
-    reader = OutcomeGroup(client, where, group, consumer, idle_s=idle_s)
+    reader = OutcomeGroup(client, where, group, consumer, idle_s=idle_s, on_batch=_print_batch if batches else None)
     status = 0
     while True:
         try:
@@ -127,8 +131,12 @@ def replay(ctx: click.Context, since: datetime, limit: int | None, dry_run: bool
         ctx.exit(1)
 
 
-def _from_now_on(reader: OutcomeReader, idle_s: float | None) -> Iterator[str]:
-    """The JSON of each outcome from now on. Ends after ``idle_s`` seconds without one."""
+def _print_batch(ended: BatchOutcome) -> None:
+    click.echo(json.dumps(vars(ended)))
+
+
+def _from_now_on(reader: OutcomeReader, idle_s: float | None, batches: bool) -> Iterator[str]:
+    """The JSON of each outcome from now on, or end of a batch. Ends after ``idle_s`` seconds without an entry."""
     from tussis.shared.outcome_reader import BLOCK_MS
 
     position, last = reader.last_id(), time.monotonic()
@@ -137,6 +145,8 @@ def _from_now_on(reader: OutcomeReader, idle_s: float | None) -> Iterator[str]:
         entries = reader.read_after(position, left_ms)
         for entry in entries:
             position, last = entry.entry_id, time.monotonic()
-            yield entry.text.decode("utf-8", "replace")
+            text = entry.batch if batches else b""
+            if text or entry.text:
+                yield (text or entry.text).decode("utf-8", "replace")
         if not entries and idle_s is not None and time.monotonic() >= last + idle_s:
             return

@@ -52,7 +52,7 @@ class Reconciler:
     def look(self) -> int:
         """Send the deferred jobs that are due and the jobs whose message is lost. Returns the number of messages sent.
 
-        Then check the model queues.
+        Then check the model queues, and tell the batches that are done.
 
         A message is lost if it could not be waiting at the previous look, cannot be waiting now, and is not in flight.
 
@@ -67,6 +67,7 @@ class Reconciler:
         ends = time.monotonic() + BUDGET_S
         before = self._before
         sent = self._send_open_jobs(ends)
+        self._repair.tell_batches()
         if self._models is not None and self._models.look(ends):
             self.unfinished = True
             # The next look may follow at once. It must not take a message for lost that was popped a moment ago.

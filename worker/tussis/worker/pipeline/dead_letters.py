@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from tussis.shared.errors import InvalidJob, InvalidUri, TussisError
-from tussis.shared.messages import Job, normalise_etag
+from tussis.shared.messages import Job, is_shadow, normalise_etag
 from tussis.shared.outcomes import JobOutcome, OutcomeState
 from tussis.shared.store.records import Held, NotActive, RefusalRequest
 from tussis.worker import logs
@@ -22,7 +22,8 @@ def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
 
     ``raw`` is the task's arguments. If the ledger holds exactly this unreadable message for the job that it names, the
     job ends too, and its outcome is told: with a failure, if the message names at least the object. A message that only
-    contains the id of a job does not end that job. Raises :class:`Stopping`.
+    contains the id of a job does not end that job. Nothing is told of a job of the shadow model, and it gets no
+    failure. Raises :class:`Stopping`.
     """
     message = raw.get("message") if isinstance(raw, dict) else None
     job_id = _job_id(message)
@@ -30,13 +31,16 @@ def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
     ended_job = job_id is not None and retry_while_unavailable(
         context, lambda: context.ledger.holds_unreadable(job_id, message)
     )
-    job = _recognised(message) if ended_job else None
+    shadow = is_shadow(message)
+    job = _recognised(message) if ended_job and not shadow else None
     failed = None if job is None else _fail(context, job, error)
     if isinstance(failed, Held | NotActive):
         ended_job = False
     retry_while_unavailable(
         context,
-        lambda: context.store.dead_letter(_text(raw), job_id, error.error_class, str(error), ended_job=ended_job),
+        lambda: context.store.dead_letter(
+            _text(raw), job_id, error.error_class, str(error), ended_job=ended_job and not shadow
+        ),
     )
     context.meter.dead_lettered(error.error_class)
     if job_id is not None and ended_job:
@@ -50,7 +54,8 @@ def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
             error_class=error.error_class,
             error_message=str(error),
         )
-        retry_while_unavailable(context, lambda: context.ledger.discard(job_id, message, outcome))
+        told = None if shadow else outcome
+        retry_while_unavailable(context, lambda: context.ledger.discard(job_id, message, told))
 
 
 def _fail(context: WorkerContext, job: Job, error: TussisError) -> int | Held | NotActive:
