@@ -27,14 +27,15 @@ _READ = 16
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A place in the stream: a time in milliseconds, and the number of outcomes up to there."""
+class Place:
+    """A place in the stream of outcomes: a time in milliseconds, and the number of outcomes up to there."""
 
     ms: int
     count: int
 
     @classmethod
-    def of(cls, entry_id: str) -> _Place:
+    def of(cls, entry_id: str) -> Place:
+        """The place of an entry, from its id."""
         ms, _, count = entry_id.partition("-")
         return cls(int(ms), int(count))
 
@@ -88,6 +89,13 @@ class OutcomeGroup:
         return self
 
     def __next__(self) -> JobOutcome:
+        entry = self.next_entry()
+        if entry is None:
+            raise StopIteration
+        return parse_outcome(entry.text)
+
+    def next_entry(self) -> Entry | None:
+        """As ``next``, but the entry of the outcome as the worker wrote it. None after ``idle_s`` without one."""
         self.acknowledge()
         if self._received and time.monotonic() >= self._received_at + self._take_over_s / 2:
             # Other consumers may take these entries over. What this consumer still has is read again.
@@ -97,10 +105,10 @@ class OutcomeGroup:
         while not self._received:
             self._receive(ends)
             if not self._received and ends is not None and time.monotonic() >= ends:
-                raise StopIteration
+                return None
         entry = self._received.popleft()
         self._current = entry.entry_id
-        return parse_outcome(entry.text)
+        return entry
 
     def acknowledge(self) -> None:
         """Acknowledge the last outcome. Call it when you stop after an outcome that you have handled."""
@@ -134,7 +142,7 @@ class OutcomeGroup:
         oldest: Any = self._client.xrange(OUTCOMES_KEY, count=1)
         start = "0"
         if oldest:
-            place = _Place.of(oldest[0][0].decode())
+            place = Place.of(oldest[0][0].decode())
             start = f"{place.ms}-{place.count - 1}"
         try:
             self._client.xgroup_create(OUTCOMES_KEY, self._group, id=start, mkstream=True)
@@ -191,7 +199,7 @@ class OutcomeGroup:
         )
         self._keep(entries_of(streams))
         if self._received:
-            first, last = _Place.of(self._received[0].entry_id), _Place.of(before)
+            first, last = Place.of(self._received[0].entry_id), Place.of(before)
             if first.count > last.count + 1:
                 raise _gap(self._group, first.count - last.count - 1, last.ms, first.ms)
         return before
@@ -202,7 +210,7 @@ class OutcomeGroup:
 
     def _gap(self, removed: Sequence[str]) -> OutcomesGap:
         """The error for entries that left the stream after a consumer received them and before it acknowledged them."""
-        places = [_Place.of(entry_id) for entry_id in removed]
+        places = [Place.of(entry_id) for entry_id in removed]
         return _gap(self._group, len(places), places[0].ms, places[-1].ms)
 
 
