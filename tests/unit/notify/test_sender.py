@@ -28,6 +28,8 @@ HEADERS = {"webhook-id": "msg_1"}
 #: Seconds: far more than the time limits of a request, far less than a receiver that hangs.
 SOON_S = 5.0 * PATIENCE
 
+MADE: list[Sender] = []
+
 
 def make(
     url: str,
@@ -36,7 +38,16 @@ def make(
     tls: ssl.SSLContext | None = None,
 ) -> Sender:
     endpoint = parse_endpoint(url)
-    return Sender(endpoint, Resolver(endpoint.host, endpoint.port), policy, limits, tls)
+    made = Sender(endpoint, Resolver(endpoint.host, endpoint.port), policy, limits, tls)
+    MADE.append(made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _close() -> Iterator[None]:
+    yield
+    while MADE:
+        MADE.pop().close()
 
 
 @contextmanager
@@ -89,7 +100,6 @@ def test_a_connection_is_used_again_and_one_that_the_receiver_closed_is_replaced
         assert sender.post(b"{}", HEADERS).status == 200
         time.sleep(0.1)
     assert ports[0] == ports[1] != ports[2]
-    sender.close()
 
 
 def test_a_connection_is_not_used_for_ever(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,8 +314,7 @@ def test_tls_checks_the_name_of_the_host_and_not_the_address(
         else:
             with pytest.raises(NotDelivered, match=words):
                 sender.post(b"{}", HEADERS)
-        sender.close()
-        thread.join(30)
+            thread.join(30)
 
 
 def test_a_tls_handshake_that_hangs_is_a_failure_in_time(silent_port: int) -> None:
