@@ -56,8 +56,13 @@ def running_notifier(
     broker_url: str, url: str, store: Store | None = None, **options: Any
 ) -> Iterator[RunningNotifier]:
     """Run a notifier that delivers to 127.0.0.1. ``options`` are those of :class:`NotifyOptions`."""
-    wanted = {"name": NAME, "connections": 4, "policy": AddressPolicy(parse_networks(("127.0.0.0/8",)))} | options
-    known = NotifyOptions(endpoint=parse_endpoint(url), **({"limits": TimeLimits(2.0, 2.0)} | wanted))
+    usual: dict[str, Any] = {
+        "name": NAME,
+        "policy": AddressPolicy(parse_networks(("127.0.0.0/8",))),
+        "limits": TimeLimits(2.0, 2.0),
+        "connections": 4,
+    }
+    known = NotifyOptions(endpoint=parse_endpoint(url), **(usual | options))
     client, counts = connect(broker_url), Counts()
     outbox = Outbox(client, "the broker", known.name, uuid.uuid4().hex)
     signer = signer_of(load_settings(webhook_secret=SECRET))

@@ -251,7 +251,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_connected_to(
             raise OSError(111, "Connection refused")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    monkeypatch.setattr(sender_module.socket, "socket", Recorded)
+    monkeypatch.setattr(socket, "socket", Recorded)
     policy = AddressPolicy(parse_networks(("203.0.113.0/24",)))
     for expected in ("no connection", "not public", "no connection"):
         with pytest.raises(NotDelivered, match=expected):
@@ -272,10 +272,10 @@ def test_the_next_address_is_tried(receiver: Receiver, monkeypatch: pytest.Monke
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate for receiver.example, with its key."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-keyout", path, "-out"]
-    extra = ["-subj", "/CN=receiver.example", "-addext", "subjectAltName=DNS:receiver.example"]
     made = path.with_suffix(".crt")
-    subprocess.run([*command, made, *extra], check=True, capture_output=True, timeout=60)
+    options = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=receiver.example"]
+    names = ["-addext", "subjectAltName=DNS:receiver.example", "-keyout", path, "-out", made]
+    subprocess.run(["openssl", *options, *names], check=True, capture_output=True, timeout=60)
     path.write_bytes(path.read_bytes() + made.read_bytes())
     return path
 
