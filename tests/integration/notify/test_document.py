@@ -56,9 +56,7 @@ def verify_in_python(secret: str, headers: dict[str, str], body: bytes, **option
 
 def verify_in_shell(secret: str, headers: dict[str, str], body: bytes, folder: Path) -> bool:
     (folder / "body").write_bytes(body)
-    variables = {
-        name.upper().replace("-", "_"): value for name, value in headers.items() if name.startswith("webhook-")
-    }
+    variables = {name.upper().replace("-", "_"): headers[name] for name in EXAMPLE}
     run = subprocess.run(
         ["/bin/sh", "-c", block(WEBHOOKS, "sh")],
         env={"PATH": os.environ["PATH"], "SECRET": secret, **variables},

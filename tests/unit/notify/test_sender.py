@@ -274,7 +274,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     made = path.with_suffix(".crt")
     options = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=receiver.example"]
-    names = ["-addext", "subjectAltName=DNS:receiver.example", "-keyout", path, "-out", made]
+    names: list[str | Path] = ["-addext", "subjectAltName=DNS:receiver.example", "-keyout", path, "-out", made]
     subprocess.run(["openssl", *options, *names], check=True, capture_output=True, timeout=60)
     path.write_bytes(path.read_bytes() + made.read_bytes())
     return path
