@@ -189,7 +189,7 @@ def test_the_list_of_those_that_were_given_up(client: Any, invoke: Callable[...,
 
 def test_reopen(client: Any, invoke: Callable[..., Result]) -> None:
     assert "not stopped" in invoke("reopen").stdout
-    Outbox(client, "the broker", "webhook").set_state("gone", "x")
+    Outbox(client, "the broker", "webhook").set_state(gone="x")
     assert "410 (Gone)" in invoke("status").stdout
     assert "reopened" in invoke("reopen").stdout
     assert json.loads(invoke("status", "--json").stdout)["gone"] is False

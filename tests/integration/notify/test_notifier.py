@@ -198,7 +198,7 @@ def test_410_stops_the_endpoint_until_it_is_reopened_or_the_url_changes(
     receiver.behaviour = accept
     with running_notifier(broker_url, f"{receiver.url}/new") as running:
         wait_for(lambda: running.counts.delivered == 1, "the delivery to the new URL")
-    outbox.set_state("gone", "")
+    outbox.set_state(gone="")
     other = end_job(ledger)
     with running_notifier(broker_url, receiver.url) as running:
         wait_for(lambda: running.counts.delivered == 1, "the delivery")
@@ -308,12 +308,19 @@ def test_a_full_broker_gives_its_webhooks_away(receiver: Receiver, monkeypatch: 
             end_job(ledger)
         with running_notifier(broker.url, receiver.url) as running:
             wait_for(lambda: outbox.counts()[0] == 10, "the outbox")
+            jobs = [a_job(key=f"{number}.wav") for number in range(3)]
+            ledger.open_many(jobs)
             client.config_set("maxmemory", client.info("memory")["used_memory"] // 2)
+            for job in jobs:
+                ledger.close(job, failed(job))
+            running.end()
+        with running_notifier(broker.url, receiver.url) as running:  # it starts on a full broker too
             receiver.behaviour = accept
             wait_for(lambda: running.counts.delivered == 10, "the deliveries")
+            assert not {job.uri for job in jobs} & set(receiver.uris)
             client.config_set("maxmemory", 0)
-            end_job(ledger)
-            wait_for(lambda: running.counts.delivered == 11, "the next delivery")
+            wait_for(lambda: running.counts.delivered == 13, "the next deliveries")
+            assert {job.uri for job in jobs} <= set(receiver.uris)
         client.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import signal
 import time
 from datetime import datetime
@@ -208,19 +209,16 @@ def _stop_on_signals(notifier: Notifier) -> None:
 def _replay(settings: Settings, name: str, since: datetime) -> None:
     """Ask the notifier to deliver outcomes again. It reads them from the database, in pages."""
     from tussis.shared.errors import SettingsInvalid
-    from tussis.worker.notify.intake import REPLAY, Span, parse_span
+    from tussis.worker.notify.intake import WANTED, Span
     from tussis.worker.notify.notifier import DATABASE
 
     check_span(since, None)
     outbox = notify_outbox.outbox_of(settings, name)
-    state = outbox.state()
-    if not state.get(DATABASE):
+    if not outbox.state().get(DATABASE):
         raise SettingsInvalid(
             f"the notifier {name} has no access to the database: start it with TUSSIS_DATABASE_URL, then repeat this"
         )
-    span = Span(since.timestamp(), time.time())
-    before = parse_span(state.get(REPLAY))
-    outbox.set_state(REPLAY, (span if before is None else before.and_also(span)).to_json())
+    outbox.set_state(**{f"{WANTED}{secrets.token_hex(8)}": Span(since.timestamp(), time.time()).to_json()})
     click.echo(f"the notifier {name} delivers the outcomes since {since:%Y-%m-%dT%H:%M:%S} UTC again")
 
 

@@ -65,7 +65,7 @@ def status(name: str, as_json: bool) -> None:
     The exit status is 0 if a notifier works, nothing was given up, and no outcome is missing. Otherwise it is 1.
     """
     from tussis.worker.notify.deliveries import GONE
-    from tussis.worker.notify.intake import parse_span
+    from tussis.worker.notify.intake import GAP, REPLAY, WANTED, parse_span
     from tussis.worker.notify.notifier import ENDPOINT
 
     outbox = outbox_of(_settings(), name)
@@ -73,7 +73,8 @@ def status(name: str, as_json: bool) -> None:
     waiting, undelivered = outbox.counts()
     failing = [webhook for webhook in outbox.load() if webhook.attempts]
     oldest = min(failing, key=lambda webhook: webhook.first_at or 0.0, default=None)
-    gap, replay = parse_span(state.get("gap")), parse_span(state.get("replay"))
+    gap = parse_span(state.get(GAP))
+    replays = [parse_span(text) for field, text in state.items() if field == REPLAY or field.startswith(WANTED)]
     facts: dict[str, Any] = {
         "name": name,
         "endpoint": state.get(ENDPOINT),
@@ -85,7 +86,7 @@ def status(name: str, as_json: bool) -> None:
         "reason": None if oldest is None else oldest.reason,
         "undelivered": undelivered,
         "missing": 0 if gap is None else gap.lost,
-        "replay_since": None if replay is None else replay.since,
+        "replay_since": min((span.since for span in replays if span is not None), default=None),
     }
     if as_json:
         click.echo(json.dumps(facts))
@@ -164,7 +165,7 @@ def reopen(name: str) -> None:
     if GONE not in outbox.state():
         click.echo(f"the notifier {name} is not stopped by a receiver")
         return
-    outbox.set_state(GONE, "")
+    outbox.set_state(**{GONE: ""})
     click.echo(f"reopened: start `tussis notify --name {name}` again")
 
 

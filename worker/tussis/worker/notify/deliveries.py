@@ -114,7 +114,7 @@ class Deliveries:
             )
             return
         if answer is not None and answer.status == _GONE:
-            self._outbox.set_state(GONE, self._endpoint.fingerprint)
+            self._outbox.set_state(**{GONE: self._endpoint.fingerprint})
             raise WebhookEndpointGone(gone_text(self._endpoint.where))
         self._failed(waiting, webhook, at, reason, answer)
 

@@ -17,6 +17,8 @@ _log = logs.get("notify")
 
 #: Fields of the state: the entry up to which the outcomes are in the outbox, and spans to fill from the database.
 POSITION, GAP, REPLAY = "position", "gap", "replay"
+#: Prefix of fields with spans that an operator wants to be replayed. The notifier moves them to ``REPLAY``.
+WANTED = "wanted:"
 #: Seconds before the first and after the last outcome of a gap: a job ends in the database before it is told, and the
 #: clocks of broker and database differ.
 _BEFORE_S, _AFTER_S = 300.0, 60.0
@@ -72,18 +74,18 @@ class Intake:
             return  # the place of the next outcome tells how many are missing
         if entry is None:
             return
-        self._held = None
+        self._held = entry  # until it is in the outbox: a full broker refuses it
         place, before = Place.of(entry.entry_id), self._position
         if before is not None and place.count <= before.count and place.ms <= before.ms:
+            self._held = None
             return  # it is in the outbox
         if before is not None and place.count > before.count + 1:
             self._note_gap(before, place)
             if self._hold_gaps:
-                self._held = entry
                 return
         webhook = webhook_of_document(entry.text.decode("utf-8", "replace"), place.ms / 1000)
         self._accept([webhook], {POSITION: entry.entry_id})
-        self._position = place
+        self._position, self._held = place, None
 
     def close(self) -> None:
         """Acknowledge the last outcome, if it is in the outbox."""

@@ -25,7 +25,7 @@ from tussis.worker.notify.addresses import AddressPolicy, Resolver
 from tussis.worker.notify.counts import Counts
 from tussis.worker.notify.deliveries import GONE, Deliveries, gone_text
 from tussis.worker.notify.endpoint import Endpoint
-from tussis.worker.notify.intake import GAP, REPLAY, Intake, Span, log_gap, parse_span
+from tussis.worker.notify.intake import GAP, REPLAY, WANTED, Intake, Span, log_gap, parse_span
 from tussis.worker.notify.lanes import Lanes, Waiting
 from tussis.worker.notify.lease import Lease
 from tussis.worker.notify.outbox import LeaseLost, Outbox
@@ -124,7 +124,7 @@ class Notifier:
                 holder = self._lease.take()
                 contact = True
                 if holder is None:
-                    self._say("notifier_ready", name=self._options.name, endpoint=self._options.endpoint.where)
+                    self._say_ready()
                     self._work()
                     continue
                 if state.get(URL) != self._options.endpoint.fingerprint:
@@ -150,6 +150,9 @@ class Notifier:
             self._told = event
             (_log.warning if event == "holding" else _log.info)(event, **fields)
 
+    def _say_ready(self) -> None:
+        self._say("notifier_ready", name=self._options.name, endpoint=self._options.endpoint.where)
+
     def _work(self) -> None:
         """Read and deliver with the lease, until :meth:`stop`. Raises :class:`LeaseLost`, the errors of the broker, and
         :class:`WebhookEndpointGone`."""
@@ -171,7 +174,9 @@ class Notifier:
             if intake.gap is not None:
                 log_gap(intake.gap, filled=self._store is not None)
             database = "" if self._store is None else "yes"
-            shift.accept([], {DATABASE: database, ENDPOINT: options.endpoint.where, URL: options.endpoint.fingerprint})
+            self._outbox.set_state(
+                **{DATABASE: database, ENDPOINT: options.endpoint.where, URL: options.endpoint.fingerprint}
+            )
             deliveries.start(options.connections)
             self._read(intake, shift, lanes, deliveries)
             intake.close()
@@ -184,8 +189,8 @@ class Notifier:
     def _read(self, intake: Intake, shift: Shift, lanes: Lanes, deliveries: Deliveries) -> None:
         """The loop of the main thread."""
         refill = None if self._store is None else Refill(self._store, self._which_open, shift.accept)
-        replay: Span | None = None
         look_at = hindered_until = 0.0
+        replay: Span | None = None
         while not self._stopping.is_set():
             if deliveries.error is not None:
                 raise deliveries.error
@@ -194,29 +199,49 @@ class Notifier:
             if not lanes.wait_for_room(self._options.max_waiting, _READ_S):
                 continue
             now = time.monotonic()
-            if now >= look_at:
-                look_at = now + _LOOK_S
-                shift.deliver_again()
-                replay = parse_span(self._outbox.state().get(REPLAY))
-            if refill is not None and now >= hindered_until:
-                try:
+            try:
+                if now >= look_at:
+                    look_at = now + _LOOK_S
+                    shift.deliver_again()
+                    replay = self._wanted(shift)
+                if refill is not None and now >= hindered_until:
                     if intake.gap is not None:
-                        intake.gap = refill.step(GAP, intake.gap)
-                        if intake.gap is None:
-                            _log.info("gap_filled")
+                        self._fill_gap(intake, refill)
                         continue
                     # Half of the room is left to new outcomes.
                     if replay is not None and len(lanes) < self._options.max_waiting / 2:
                         replay = refill.step(REPLAY, replay)
-                except (BrokerUnavailable, BrokerRefused):
-                    raise
-                except TussisError as error:
-                    _log.warning("refill_hindered", error_class=error.error_class, reason=str(error))
-                    hindered_until = now + _RETRY_S
-            if intake.gap is not None and refill is not None:
-                self._stopping.wait(_READ_S)  # older outcomes of a recording come before newer ones
-                continue
-            intake.read()
+                if intake.gap is not None and refill is not None:
+                    self._stopping.wait(_READ_S)  # older outcomes of a recording come before newer ones
+                    continue
+                intake.read()
+                self._say_ready()
+            except BrokerUnavailable:
+                raise
+            except BrokerRefused as error:  # it is full: what waits is delivered meanwhile
+                self._say("holding", error_class=error.error_class, reason=str(error))
+                self._stopping.wait(_RETRY_S)
+            except TussisError as error:
+                _log.warning("refill_hindered", error_class=error.error_class, reason=str(error))
+                hindered_until = now + _RETRY_S
+
+    def _wanted(self, shift: Shift) -> Span | None:
+        """The span to replay, with what operators want since the last look."""
+        state = self._outbox.state()
+        replay = parse_span(state.get(REPLAY))
+        for field, text in state.items():
+            wanted = parse_span(text) if field.startswith(WANTED) else None
+            if wanted is not None:
+                replay = wanted if replay is None else replay.and_also(wanted)
+                shift.accept([], {REPLAY: replay.to_json(), field: ""})
+        return replay
+
+    def _fill_gap(self, intake: Intake, refill: Refill) -> None:
+        """Move the next page of the gap."""
+        assert intake.gap is not None
+        intake.gap = refill.step(GAP, intake.gap)
+        if intake.gap is None:
+            _log.info("gap_filled")
 
     def _which_open(self, job_ids: Sequence[str]) -> set[str]:
         return Ledger(self._client, self._where).which_open(job_ids)

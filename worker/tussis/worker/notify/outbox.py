@@ -52,6 +52,13 @@ if redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('HEXISTS', KEYS[2], ARGV
   redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 end
 """
+# KEYS state; ARGV field and value of each (an empty value removes it).
+_SET_STATE = f"""{WORKERS_OWN}\
+for i = 1, #ARGV, 2 do
+  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
+  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[1], ARGV[i]) end
+end
+"""
 # KEYS outbox, undelivered; ARGV id, JSON, number of webhooks to keep. Returns the number that left.
 _GIVE_UP = f"""{WORKERS_OWN}\
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
@@ -94,7 +101,7 @@ class Outbox:
         self._state, self._again = f"{prefix}:state", f"{prefix}:again"
         self._lead, self._add = client.register_script(_LEAD), client.register_script(_ADD)
         self._update, self._give_up = client.register_script(_UPDATE), client.register_script(_GIVE_UP)
-        self._redeliver = client.register_script(_REDELIVER)
+        self._redeliver, self._set_state = client.register_script(_REDELIVER), client.register_script(_SET_STATE)
 
     # --- the notifier ---
 
@@ -170,13 +177,10 @@ class Outbox:
             found = self._client.hgetall(self._state)
         return {_text(field): _text(value) for field, value in found.items()}
 
-    def set_state(self, field: str, value: str) -> None:
-        """Set a field. An empty value removes it."""
+    def set_state(self, **fields: str) -> None:
+        """Set fields, also on a full broker. An empty value removes a field."""
         with broker_errors(self._where):
-            if value:
-                self._client.hset(self._state, field, value)
-            else:
-                self._client.hdel(self._state, field)
+            self._set_state(keys=[self._state], args=[text for pair in fields.items() for text in pair])
 
     # --- the operator ---
 
