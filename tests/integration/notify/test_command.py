@@ -67,7 +67,7 @@ def given_up(client: Any, *uris: str) -> list[str]:
         Webhook(
             webhook_id=f"msg_{number}",
             recording=uri,
-            body='{"type":"job.failed","timestamp":"2026-11-29T00:00:00.000Z","data":{"uri":"' + uri + '"}}',
+            body=json.dumps({"type": "job.failed", "timestamp": "2026-11-29T00:00:00.000Z", "data": {"uri": uri}}),
             attempts=50,
             first_at=1_790_000_000.0,
             reason="status 500",

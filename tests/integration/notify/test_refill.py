@@ -160,7 +160,7 @@ def test_pages_have_each_outcome_once_also_of_jobs_that_ended_at_one_time(
     start = datetime(2026, 11, 1, tzinfo=UTC)
     # Five at one time, then one, then three, then some that are outside.
     for number, second in enumerate([-1, *[0] * 5, 1, *[2] * 3, 9]):
-        store.dead_letter("{}", f"job-{number}", "malformed_message", "not JSON", ended_job=True)
+        store.dead_letter(f"not JSON {number}", f"job-{number}", "malformed_message", "not JSON", ended_job=True)
         at = (start + timedelta(seconds=second)).isoformat()
         execute(store_url, f"UPDATE dead_letters SET last_received_at = '{at}' WHERE job_id = 'job-{number}'")
     stored: list[str] = []

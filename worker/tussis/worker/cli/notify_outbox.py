@@ -126,7 +126,7 @@ def list_(limit: int | None, name: str, as_json: bool) -> None:
             click.echo("There are more: use --limit.")
             return
         shown += 1
-        click.echo(json.dumps(_as_object(found.webhook)) if as_json else printable(_line(found.webhook)))
+        click.echo(json.dumps(_as_object(found.webhook)) if as_json else _line(found.webhook))
     if not shown and not as_json:
         click.echo("No webhook was given up.")
 
@@ -194,9 +194,8 @@ def _change(
 
 
 def _line(webhook: Webhook) -> str:
-    return "\t".join(
-        [webhook.webhook_id, _time(webhook.first_at), f"{webhook.attempts} attempts", webhook.reason, webhook.recording]
-    )
+    first, attempts = _time(webhook.first_at), f"{webhook.attempts} attempts"
+    return "\t".join(map(printable, (webhook.webhook_id, first, attempts, webhook.reason, webhook.recording)))
 
 
 def _as_object(webhook: Webhook) -> dict[str, Any]:

@@ -111,6 +111,7 @@ class Sender:
         try:
             raw.settimeout(_left(ends))
             raw.connect(address.sockaddr)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # the body follows the headers at once
             if self._tls is not None:
                 raw = self._tls.wrap_socket(raw, server_hostname=self._endpoint.host)
         except BaseException:
