@@ -132,26 +132,31 @@ class Notifier:
                         f"another notifier with the name {self._options.name} ({holder}) delivers to another URL: "
                         "give this one its own --name"
                     )
-                self._say("notifier_waits", name=self._options.name, holder=holder)
+                if self._is_new("waits"):
+                    _log.info("notifier_waits", name=self._options.name, holder=holder)
             except LeaseLost:
                 continue
             except TransientError as error:
                 if isinstance(error, BrokerRefused) and not contact:
                     raise
-                self._say("holding", error_class=error.error_class, reason=str(error))
+                self._say_holding(error)
             self._stopping.wait(_RETRY_S)
         _log.info("notifier_stopped", name=self._options.name)
 
-    def _say(self, event: str, **fields: object) -> None:
-        """Log a change of what the notifier does, once."""
-        if event != self._told:
-            if self._told == "holding":
-                _log.info("holding_over")
-            self._told = event
-            (_log.warning if event == "holding" else _log.info)(event, **fields)
+    def _is_new(self, state: str) -> bool:
+        """Whether the notifier now does something else than before: each change is logged once."""
+        before, self._told = self._told, state
+        if before == "holding" != state:
+            _log.info("holding_over")
+        return state != before
 
     def _say_ready(self) -> None:
-        self._say("notifier_ready", name=self._options.name, endpoint=self._options.endpoint.where)
+        if self._is_new("ready"):
+            _log.info("notifier_ready", name=self._options.name, endpoint=self._options.endpoint.where)
+
+    def _say_holding(self, error: TransientError) -> None:
+        if self._is_new("holding"):
+            _log.warning("holding", error_class=error.error_class, reason=str(error))
 
     def _work(self) -> None:
         """Read and deliver with the lease, until :meth:`stop`. Raises :class:`LeaseLost`, the errors of the broker, and
@@ -219,7 +224,7 @@ class Notifier:
             except BrokerUnavailable:
                 raise
             except BrokerRefused as error:  # it is full: what waits is delivered meanwhile
-                self._say("holding", error_class=error.error_class, reason=str(error))
+                self._say_holding(error)
                 self._stopping.wait(_RETRY_S)
             except TussisError as error:
                 _log.warning("refill_hindered", error_class=error.error_class, reason=str(error))
