@@ -51,6 +51,7 @@ pytest_plugins = [
     "tests.support.ports",
     "tests.support.preloaded",
     "tests.support.processes",
+    "tests.support.receiver",
     "tests.support.servers",
     "tests.support.store",
     "tests.support.pooler",

@@ -55,6 +55,7 @@ SCENARIOS: Final = {
     39: "workers of two models: killed while they route, the leader killed, the worker of a model killed",
     40: "upstream is told how each job ended, once, whatever was killed",
     42: "a batch counts each job once, and its end is told once, when processes are killed",
+    43: "webhooks arrive when the notifier or the broker is killed",
 }
 
 Results = defaultdict[int, list[tuple[str, float]]]

@@ -55,10 +55,11 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _MAX_LINE = 4_000
 #: Exit statuses as in a shell: 128 plus the number of the signal, SIGINT and SIGPIPE.
 _INTERRUPTED, _OUTPUT_CLOSED = 130, 141
-#: Subcommands that need more than one extra. The error about a missing module names all of them.
+#: Subcommands that need more than one extra, or one of their own. The error about a missing module names all of them.
 COMMAND_EXTRAS = {
     "bench": "cpu,models,embedded",
     "demo": "cpu,models,embedded",
+    "notify": "notify",
     "up": "cpu,models,embedded",
 }
 

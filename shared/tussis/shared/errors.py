@@ -516,6 +516,12 @@ class DeviceUnavailable(OperatorError):
     error_class = "device_unavailable"
 
 
+class WebhookEndpointGone(OperatorError):
+    """The receiver of webhooks answered 410 (Gone): it wants no more."""
+
+    error_class = "webhook_endpoint_gone"
+
+
 class DiskFull(OperatorError):
     """The disk is full."""
 

@@ -28,14 +28,15 @@ _READ = 16
 
 
 @dataclass(frozen=True)
-class _Place:
-    """A place in the stream: a time in milliseconds, and the number of outcomes up to there."""
+class Place:
+    """A place in the stream of outcomes: a time in milliseconds, and the number of outcomes up to there."""
 
     ms: int
     count: int
 
     @classmethod
-    def of(cls, entry_id: str) -> _Place:
+    def of(cls, entry_id: str) -> Place:
+        """The place of an entry, from its id."""
         ms, _, count = entry_id.partition("-")
         return cls(int(ms), int(count))
 
@@ -151,7 +152,7 @@ class OutcomeGroup:
         oldest: Any = self._client.xrange(OUTCOMES_KEY, count=1)
         start = "0"
         if oldest:
-            place = _Place.of(oldest[0][0].decode())
+            place = Place.of(oldest[0][0].decode())
             start = f"{place.ms}-{place.count - 1}"
         try:
             self._client.xgroup_create(OUTCOMES_KEY, self._group, id=start, mkstream=True)
@@ -208,7 +209,7 @@ class OutcomeGroup:
         )
         self._keep(entries_of(streams))
         if self._received:
-            first, last = _Place.of(self._received[0].entry_id), _Place.of(before)
+            first, last = Place.of(self._received[0].entry_id), Place.of(before)
             if first.count > last.count + 1:
                 raise _gap(self._group, first.count - last.count - 1, last.ms, first.ms)
         return before
@@ -219,7 +220,7 @@ class OutcomeGroup:
 
     def _gap(self, removed: Sequence[str]) -> OutcomesGap:
         """The error for entries that left the stream after a consumer received them and before it acknowledged them."""
-        places = [_Place.of(entry_id) for entry_id in removed]
+        places = [Place.of(entry_id) for entry_id in removed]
         return _gap(self._group, len(places), places[0].ms, places[-1].ms)
 
 

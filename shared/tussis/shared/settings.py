@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from tussis.shared.cores import available_cores
@@ -87,7 +87,7 @@ class Settings(BaseSettings):
         None,
         ge=0,
         le=65_535,
-        description="port of the Prometheus metrics of a worker; unset: no metrics, 0: any free port",
+        description="port of the Prometheus metrics of a worker or notifier; unset: no metrics, 0: any free port",
     )
     metrics_host: str = Field("0.0.0.0", description="address on which the metrics are served")
 
@@ -132,6 +132,13 @@ class Settings(BaseSettings):
         ge=60,
         le=31_536_000,
         description="time for which the broker keeps the newest outcome of each job, seconds",
+    )
+    webhook_url: str | None = Field(None, description="URL to which `tussis notify` delivers outcomes of jobs")
+    webhook_secret: SecretStr | None = Field(
+        None, description="secrets with which `tussis notify` signs: whsec_..., several with a space between them"
+    )
+    webhook_secret_file: Path | None = Field(
+        None, description="file with these secrets, one in a line, instead of TUSSIS_WEBHOOK_SECRET"
     )
 
     @property

@@ -51,7 +51,11 @@ def test_the_settings_are_all_there_with_their_defaults() -> None:
 
 
 def test_queries_name_metrics_that_exist() -> None:
-    named = {code(row[0]) for kind in ("metric", "device metric", "drift metric") for row in table(METRICS, kind)}
+    named = {
+        code(row[0])
+        for kind in ("metric", "device metric", "drift metric", "notifier metric")
+        for row in table(METRICS, kind)
+    }
     for document in (METRICS, DOCS / "operate.md"):
         found = re.findall(r"\btussis_[a-z_]+", document.read_text())
         assert found

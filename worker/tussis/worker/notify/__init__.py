@@ -1,0 +1,1 @@
+"""Delivers outcomes of jobs by HTTP: `tussis notify`. ``docs/webhooks.md`` is its specification."""
