@@ -288,9 +288,6 @@ def test_results_continue_while_old_ones_are_deleted(store: Store, store_url: st
 
     def write(index: int) -> None:
         try:
-            with psycopg.connect(store_url, autocommit=True) as connection:
-                [database] = connection.execute("SELECT current_database()").fetchone() or ("",)
-                connection.execute(f"ALTER DATABASE \"{database}\" SET lock_timeout = '2s'".encode())
             with Store.connect(store_url) as own:
                 while not stop.is_set():
                     began = time.monotonic()
