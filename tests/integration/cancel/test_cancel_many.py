@@ -1,0 +1,43 @@
+"""The time to cancel 100,000 jobs."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from tests.support.outcomes import a_job
+from tests.support.store import rows
+from tussis.producer.cli import root
+from tussis.shared.broker import connect
+from tussis.shared.ledger import Ledger
+from tussis.shared.store.records import ModelFacts
+
+JOBS = 100_000
+
+
+def test_100_000_jobs_are_cancelled_in_2_minutes(
+    broker_url: str, store_url: str, model: ModelFacts, monkeypatch: pytest.MonkeyPatch, record_property: Any
+) -> None:
+    monkeypatch.setenv("TUSSIS_BROKER_URL", broker_url)
+    monkeypatch.setenv("TUSSIS_DATABASE_URL", store_url)
+    client: Any = connect(broker_url)
+    ledger = Ledger(client)
+    for first in range(0, JOBS, 1000):
+        ledger.open_many([a_job(key=f"2026/{first + one}.wav", etag=f"{first + one}") for one in range(1000)])
+    seconds = {}
+    for words in ([], ["--yes"]):
+        began = time.monotonic()
+        told = CliRunner().invoke(root, ["cancel", "--prefix", "s3://clinic/2026/", *words], catch_exceptions=False)
+        seconds[" ".join(words) or "preview"] = round(time.monotonic() - began, 1)
+        assert (told.exit_code, told.stdout) == (0, "tussis.any\t100,000\n")
+    print(seconds)
+    record_property("seconds", seconds)
+
+    depth = ledger.depth()
+    assert (depth.open, depth.total_waiting) == (0, 0)
+    assert rows(store_url, "SELECT state, count(*) FROM analyses GROUP BY 1") == [("cancelled", JOBS)]
+    assert seconds["--yes"] < 120
+    client.close()
