@@ -17,7 +17,7 @@ from typing import Any
 
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job
-from tussis.shared.open_jobs import OpenJobs
+from tussis.shared.open_jobs import OpenJobs, Place
 from tussis.shared.outcomes import JobOutcome, OutcomeState
 from tussis.shared.store.cancellations import Cancellation, Verdict
 from tussis.shared.store.repository import Store
@@ -62,7 +62,7 @@ class Counts:
     received: int = 0
     """Workers received them again and again. The next call decides."""
     closed: int = 0
-    """They ended between the choice and the decision."""
+    """They are not open, or ended between the choice and the decision."""
     unreadable: int = 0
     """No worker can read their messages. They become dead letters."""
 
@@ -92,8 +92,7 @@ class Cancel:
             places = self._jobs.places(jobs)
             for job_id, verdict in self._store.cancel_verdicts(jobs).items():
                 if verdict is Verdict.CANCELLED:
-                    self.counts.queues[places[job_id].queue] += 1
-                    self.counts.deferred += places[job_id].deferred
+                    self._count(job_id, places)
                 else:
                     self._leave(job_id, verdict)
             yield self.counts
@@ -115,12 +114,9 @@ class Cancel:
                     ended.append((job, _outcome(job, cancelled)))
                 else:
                     self._leave(job.job_id, cancelled.verdict)
-            for (job, _), was_open in zip(ended, self._ledger.close_each(ended), strict=True):
-                if was_open:
-                    self.counts.queues[places[job.job_id].queue] += 1
-                    self.counts.deferred += places[job.job_id].deferred
-                else:
-                    self.counts.closed += 1
+            self._ledger.close_each(ended)
+            for job, _ in ended:
+                self._count(job.job_id, places)
                 closed[job.job_id] = job.enqueued_at
             if len(closed) >= PRUNE_AFTER:
                 self._jobs.prune(closed)
@@ -138,6 +134,10 @@ class Cancel:
         self.left |= dict.fromkeys(unreadable, Verdict.UNREADABLE)
         self.left |= {job.job_id: Verdict.SHADOW for job in jobs if job.shadow}
         return [job for job in jobs if not job.shadow]
+
+    def _count(self, job_id: str, places: Mapping[str, Place]) -> None:
+        self.counts.queues[places[job_id].queue] += 1
+        self.counts.deferred += places[job_id].deferred
 
     def _leave(self, job_id: str, verdict: Verdict) -> None:
         self.left[job_id] = verdict
