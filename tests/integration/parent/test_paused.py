@@ -66,6 +66,12 @@ def test_the_broker_remembers_who_paused_first(client: Any) -> None:
     assert pauses.read()[1] == Pause("tussis.gpu", None, "")
 
 
+def test_a_pause_is_lost_with_the_broker_s_data(client: Any) -> None:
+    Pauses(client).pause(QUEUES, "a")
+    client.flushdb()
+    assert Pauses(client).read() == []
+
+
 def test_the_reconciler_does_not_take_messages_of_a_paused_queue_for_lost(client: Any) -> None:
     ledger = Ledger(client)
     ledger.open_many([a_job() for _ in range(3)])

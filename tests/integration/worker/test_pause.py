@@ -45,7 +45,8 @@ def test_a_paused_queue_is_left_alone_until_it_is_resumed(deployment: Deployment
     assert (depth.total_waiting, depth.in_flight) == (2, 0)
     assert not [event for event in worker.events if event.get("event") == "lost_messages_sent_again"]
 
-    report = json.loads(ran(deployment, "status", "--json"))
+    status = ran(deployment, "status", "--json")
+    report = json.loads(status[status.index("{") : status.rindex("}") + 1])
     [paused] = report["paused"]
     assert (paused["queue"], paused["by"]) == ("tussis.any", "night shift")
     assert abs(paused["since"] - time.time()) < 300
