@@ -43,7 +43,7 @@ def test_a_killed_cancellation_and_working_workers_end_each_job_once(deployment:
 
     with Producer(deployment.environment["TUSSIS_BROKER_URL"]) as producer:
         told = list(producer.outcomes("upstream", idle_s=1.0))
-    states = dict(deployment.sql("SELECT job_id::text, state FROM job_answers"))
+    states = {str(job_id): state for job_id, state in deployment.sql("SELECT job_id, state FROM job_answers")}
     assert Counter(outcome.job_id for outcome in told) == Counter(job.job_id for job in (*real, *many))
     assert {outcome.job_id: outcome.state.value for outcome in told} == states
     assert deployment.store.counts().cancelled == sum(state == "cancelled" for state in states.values()) > 0

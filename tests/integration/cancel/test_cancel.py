@@ -133,9 +133,9 @@ def test_what_waits_is_cancelled_wherever_it_waits_and_what_runs_finishes(
     reconciler = Reconciler(client, LedgerRepair(client), "w")
     client.hdel(UNACKED_KEY, popped.job_id)
     assert [reconciler.look() for _ in range(4)][:1] == [0]
-    answer = store.claim(a_claim(popped, model))
-    assert isinstance(answer, Settled)
-    assert answer.state is AnalysisState.CANCELLED
+    settled = store.claim(a_claim(popped, model))
+    assert isinstance(settled, Settled)
+    assert settled.state is AnalysisState.CANCELLED
     assert not ledger.close(popped, outcomes[popped.job_id])
 
     # Enqueued again, it runs.
