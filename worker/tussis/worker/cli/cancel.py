@@ -64,7 +64,7 @@ def cancel(
     from tussis.shared.store.repository import Store
     from tussis.shared.uris import shown
     from tussis.worker.cancel.cancel import Cancel
-    from tussis.worker.cli.models_active import who_of
+    from tussis.worker.cli.who import who_of
 
     choice = _choice(batch, prefix)
     for job_id in job_ids:

@@ -28,7 +28,7 @@ def pause(queue: str | None, by: str | None) -> None:
       tussis pause gpu
       tussis pause
     """
-    from tussis.worker.cli.models_active import who_of
+    from tussis.worker.cli.who import who_of
 
     who = who_of(by)
     queues = _queues(queue)
