@@ -54,6 +54,7 @@ SCENARIOS: Final = {
     38: "a worker stopped or killed in the middle of a long recording",
     39: "workers of two models: killed while they route, the leader killed, the worker of a model killed",
     40: "upstream is told how each job ended, once, whatever was killed",
+    41: "`tussis cancel` killed in the middle, and beside workers",
     42: "a batch counts each job once, and its end is told once, when processes are killed",
     43: "webhooks arrive when the notifier or the broker is killed",
 }

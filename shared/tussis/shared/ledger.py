@@ -27,6 +27,7 @@ from tussis.shared.errors import (
     UnknownMessageVersion,
 )
 from tussis.shared.ledger_scripts import (
+    CLOSE_MANY_SCRIPT,
     CLOSE_SCRIPT,
     DEFER_SCRIPT,
     OPEN_SCRIPT,
@@ -49,6 +50,7 @@ from tussis.shared.queues import (
     QUEUES,
     UNSERVED_KEY,
     ServedModel,
+    device_queue,
     list_key,
     outcome_key,
     queue_name,
@@ -142,6 +144,7 @@ class Ledger:
         self._serves = serves
         self._bounds = bounds
         self._close = client.register_script(CLOSE_SCRIPT)
+        self._close_many = client.register_script(CLOSE_MANY_SCRIPT)
         self._defer = client.register_script(DEFER_SCRIPT)
         self._send_again = client.register_script(SEND_AGAIN_SCRIPT)
         self._route = client.register_script(ROUTE_SCRIPT)
@@ -221,6 +224,25 @@ class Ledger:
         """
         return self._end(job.job_id, repr(float(job.enqueued_at)), self._sent_keys(job), outcome, then)
 
+    def close_each(self, ended: Sequence[tuple[Job, JobOutcome]]) -> list[bool]:
+        """:meth:`close` for many jobs, in one step: whether each was open.
+
+        The jobs may wait in any model queue of their device.
+        """
+        if not ended:
+            return []
+        with broker_errors(self._where):
+            model_queues = read_model_queues(self._client)
+            all_keys: list[str] = []
+            all_arguments: list[Any] = []
+            for job, outcome in ended:
+                others = [queue for queue in model_queues if device_queue(queue) == job.queue]
+                sent = [sent_key(queue, job.priority) for queue in (job.queue, *others)]
+                keys, arguments = self._ending(job.job_id, repr(float(job.enqueued_at)), sent, outcome)
+                all_keys += keys
+                all_arguments += [len(keys), len(arguments), *arguments]
+            return [bool(answer) for answer in self._close_many(keys=all_keys, args=all_arguments)]
+
     def _end(
         self,
         job_id: str | bytes,
@@ -229,6 +251,19 @@ class Ledger:
         outcome: JobOutcome | None,
         then: Job | None = None,
     ) -> bool:
+        keys, arguments = self._ending(job_id, enqueued_at, sent, outcome, then)
+        with broker_errors(self._where):
+            return bool(self._close(keys=keys, args=arguments))
+
+    def _ending(
+        self,
+        job_id: str | bytes,
+        enqueued_at: str,
+        sent: Sequence[str],
+        outcome: JobOutcome | None,
+        then: Job | None = None,
+    ) -> tuple[list[str], list[Any]]:
+        """Keys and arguments of :data:`~tussis.shared.ledger_scripts.CLOSE_SCRIPT`."""
         told = "" if outcome is None else outcome.to_json()
         own = outcome_key(job_id if isinstance(job_id, str) else job_id.decode("utf-8", "replace"))
         keys = [LEDGER_KEY, OPEN_KEY, DEFERRED_KEY, FAULTS_KEY, UNSERVED_KEY, OUTCOMES_KEY, OUTCOMES_COUNT_KEY, own]
@@ -239,8 +274,7 @@ class Ledger:
             keys += [MODEL_QUEUES_KEY, sent_key(queue, then.priority), list_key(queue, then.priority)]
             *described, _ = _open_args(then)
             arguments += [*described, envelope(then, queue=queue), queue, str(MOST_MODEL_QUEUES)]
-        with broker_errors(self._where):
-            return bool(self._close(keys=keys, args=arguments))
+        return keys, arguments
 
     def tell_again(self, outcomes: Sequence[JobOutcome]) -> None:
         """Send outcomes again, in one step. They become the kept outcomes of those jobs that have none."""
@@ -280,7 +314,7 @@ class Ledger:
         and a job that is not in the ledger is not deferred: it has ended, or ends with the running attempt.
         """
         arguments = [job.job_id, job.to_json(), repr(float(job.enqueued_at)), repr(float(delay_s)), str(int(fault))]
-        keys = [LEDGER_KEY, OPEN_KEY, DEFERRED_KEY, FAULTS_KEY, *self._sent_keys(job)]
+        keys = [LEDGER_KEY, OPEN_KEY, DEFERRED_KEY, FAULTS_KEY, outcome_key(job.job_id), *self._sent_keys(job)]
         with broker_errors(self._where):
             self._defer(keys=keys, args=arguments)
 
@@ -291,7 +325,8 @@ class Ledger:
         attempt records it.
         """
         *described, _ = _open_args(job)
-        keys = [LEDGER_KEY, OPEN_KEY, list_key(job.queue, job.priority), *self._sent_keys(job)]
+        own, *others = self._sent_keys(job)
+        keys = [LEDGER_KEY, OPEN_KEY, list_key(job.queue, job.priority), own, outcome_key(job.job_id), *others]
         with broker_errors(self._where):
             self._send_again(keys=keys, args=[*described, envelope(job, handed_back=handed_back)])
 
@@ -306,7 +341,8 @@ class Ledger:
         *described, _ = _open_args(job)
         sent = sent_key(queue, job.priority)
         keys = [LEDGER_KEY, OPEN_KEY, DEFERRED_KEY, MODEL_QUEUES_KEY, MODELS_KEY, UNSERVED_KEY]
-        keys += [sent, list_key(queue, job.priority), *(key for key in self._sent_keys(job) if key != sent)]
+        keys += [sent, list_key(queue, job.priority), outcome_key(job.job_id)]
+        keys += [key for key in self._sent_keys(job) if key != sent]
         pushed = envelope(job, handed_back=handed_back, queue=queue)
         limits = [repr(float(wait_s)), str(MOST_MODEL_QUEUES), repr(_NO_QUEUE_S)]
         with broker_errors(self._where):

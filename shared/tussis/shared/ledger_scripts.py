@@ -74,6 +74,16 @@ local function tell(stream, count, kept, outcome, limit, ttl, ...)
 end
 """
 
+# An operator cancelled the job: a worker that still has its message must not open it again.
+_IS_CANCELLED: Final = """\
+local function is_cancelled(ledger, kept, job_id, enqueued_at)
+  if redis.call('HEXISTS', ledger, job_id) == 1 then return false end
+  local read, outcome = pcall(cjson.decode, redis.call('GET', kept) or '')
+  return read and type(outcome) == 'table' and outcome.state == 'cancelled'
+    and outcome.enqueued_at == tonumber(enqueued_at)
+end
+"""
+
 # KEYS: ledger, open, deferred, faults, unserved, outcomes, their count, the job's outcome, then every sorted set of
 # sent jobs that may have the job. ARGV: job id, enqueued_at or ''; outcome or '', number of outcomes to keep, seconds
 # to keep the job's. A late copy of an older message, whose job has its answer, does not close a job that was enqueued
@@ -82,7 +92,7 @@ end
 #
 # To open another job in the same step: three more KEYS (model queues, sorted set and list of its model queue) and ARGV
 # (its job id, message, enqueued_at, envelope, model queue, the most model queues).
-CLOSE_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}{_TELL}{LEAVE_BATCHES}\
+_CLOSE: Final = """\
 if ARGV[2] ~= '' and is_replaced(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
 if ARGV[3] ~= '' and redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
   tell(KEYS[6], KEYS[7], KEYS[8], ARGV[3], ARGV[4], ARGV[5])
@@ -108,6 +118,40 @@ if redis.call('HSETNX', KEYS[1], ARGV[6], ARGV[7]) == 1 then
 end
 return closed
 """
+CLOSE_SCRIPT: Final = f"{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}{_TELL}{LEAVE_BATCHES}{_CLOSE}"
+
+# Closes many jobs in one step. KEYS and ARGV: those of CLOSE_SCRIPT of each job, with the number of its keys and of its
+# arguments before its arguments. Returns what CLOSE_SCRIPT returns for each job.
+CLOSE_MANY_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}{_TELL}{LEAVE_BATCHES}\
+local function close(KEYS, ARGV)
+{_CLOSE}end
+local key, argument, closed = 0, 0, {{}}
+while argument < #ARGV do
+  local keys, arguments = {{}}, {{}}
+  local key_count, argument_count = tonumber(ARGV[argument + 1]), tonumber(ARGV[argument + 2])
+  for i = 1, key_count do keys[i] = KEYS[key + i] end
+  for i = 1, argument_count do arguments[i] = ARGV[argument + 2 + i] end
+  closed[#closed + 1] = close(keys, arguments)
+  key, argument = key + key_count, argument + 2 + argument_count
+end
+return closed
+"""
+
+# KEYS: ledger, list. ARGV: first and last index, counted from the end of the list (-1 is the next message), then job
+# ids. Removes the messages of these jobs in this part of the list, but not of a job that is open. Returns their number.
+PRUNE_SCRIPT: Final = f"""{WORKERS_OWN}\
+local named, count = {{}}, 0
+for i = 3, #ARGV do named[ARGV[i]] = redis.call('HEXISTS', KEYS[1], ARGV[i]) == 0 end
+local entries = redis.call('LRANGE', KEYS[2], ARGV[1], ARGV[2])
+for i, entry in ipairs(entries) do
+  if named[string.match(entry, '"id":"([^"]*)"') or ''] then
+    redis.call('LSET', KEYS[2], ARGV[2] - #entries + i, 'cancelled')
+    count = count + 1
+  end
+end
+if count > 0 then redis.call('LREM', KEYS[2], -count, 'cancelled') end
+return count
+"""
 
 # KEYS: outcomes, their count, then the job's outcome of each. ARGV: number of outcomes to keep, seconds to keep a
 # job's, then each outcome. Sends outcomes again. An outcome that is stored under the id of a job stays, as it may be
@@ -130,10 +174,11 @@ end
 return #names
 """
 
-# KEYS: ledger, open, deferred, faults, then every sorted set of sent jobs that may have the job. ARGV: job id, message,
-# enqueued_at, delay in seconds, faults to add (0 or 1). After a fault it also enters a job that was pushed without the
-# ledger, so that the ledger has all deferred jobs.
-DEFER_SCRIPT: Final = f"""{WORKERS_OWN}\
+# KEYS: ledger, open, deferred, faults, the job's outcome, then every sorted set of sent jobs that may have the job.
+# ARGV: job id, message, enqueued_at, delay in seconds, faults to add (0 or 1). After a fault it also enters a job that
+# was pushed without the ledger, so that the ledger has all deferred jobs. Nothing is done for a cancelled job.
+DEFER_SCRIPT: Final = f"""{WORKERS_OWN}{_IS_CANCELLED}\
+if is_cancelled(KEYS[1], KEYS[5], ARGV[1], ARGV[3]) then return 0 end
 if ARGV[5] == '0' then
   if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
 else
@@ -141,32 +186,34 @@ else
 end
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
-for i = 5, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+for i = 6, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
 local now = redis.call('TIME')
 redis.call('ZADD', KEYS[3], now[1] + now[2] / 1000000 + ARGV[4], ARGV[1])
 return 1
 """
 
-# KEYS: ledger, open, list, the sorted set of the list, then the other sorted sets that may have the job. ARGV: job id,
-# message, enqueued_at, envelope. Pushes the message even if the ledger does not hold the job, because the caller
-# acknowledges its own copy of the message next.
-SEND_AGAIN_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}\
+# KEYS: ledger, open, list, the sorted set of the list, the job's outcome, then the other sorted sets that may have the
+# job. ARGV: job id, message, enqueued_at, envelope. Pushes the message even if the ledger does not hold the job,
+# because the caller acknowledges its own copy of the message next; but not that of a cancelled job.
+SEND_AGAIN_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_CANCELLED}\
+if is_cancelled(KEYS[1], KEYS[5], ARGV[1], ARGV[3]) then return 0 end
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
-for i = 5, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+for i = 6, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
 redis.call('ZADD', KEYS[4], next_time(KEYS[4]), ARGV[1])
 redis.call('LPUSH', KEYS[3], ARGV[4])
 return 1
 """
 
-# KEYS: ledger, open, deferred, model queues, models, unserved, the sorted set and the list of the model queue, then the
-# other sorted sets that may have the job. ARGV: job id, message, enqueued_at, envelope, model, model queue, seconds
-# after which a model is not served any more, the most model queues, delay in seconds if there are as many already.
-# Returns false, or for a job that must fail the seconds since its model was last served ('' if unknown). Nothing is
-# pushed for a job that was enqueued later under the same id: it has its own message. As SEND_AGAIN_SCRIPT, it enters a
-# job that the ledger does not hold.
-ROUTE_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}\
+# KEYS: ledger, open, deferred, model queues, models, unserved, the sorted set and the list of the model queue, the
+# job's outcome, then the other sorted sets that may have the job. ARGV: job id, message, enqueued_at, envelope, model,
+# model queue, seconds after which a model is not served any more, the most model queues, delay in seconds if there are
+# as many already. Returns false, or for a job that must fail the seconds since its model was last served ('' if
+# unknown). Nothing is pushed for a job that was enqueued later under the same id: it has its own message. As
+# SEND_AGAIN_SCRIPT, it enters a job that the ledger does not hold, but not a cancelled one.
+ROUTE_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}{_IS_CANCELLED}\
 if is_replaced(KEYS[1], ARGV[1], ARGV[3]) then return false end
+if is_cancelled(KEYS[1], KEYS[9], ARGV[1], ARGV[3]) then return false end
 local seconds = now[1] + now[2] / 1000000
 if redis.call('HGET', KEYS[6], ARGV[1]) == ARGV[5] then
   local served = tonumber(redis.call('HGET', KEYS[5], ARGV[5]) or '')
@@ -176,7 +223,7 @@ if redis.call('HGET', KEYS[6], ARGV[1]) == ARGV[5] then
 end
 redis.call('HSETNX', KEYS[1], ARGV[1], ARGV[2])
 redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
-for i = 9, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+for i = 10, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
 if not redis.call('ZSCORE', KEYS[4], ARGV[6]) then
   if redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[8]) then
     redis.call('ZADD', KEYS[3], seconds + ARGV[9], ARGV[1])

@@ -47,6 +47,8 @@ class OutcomeState(StrEnum):
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
+    CANCELLED = "cancelled"
+    """An operator cancelled it before it had an answer."""
 
 
 class SegmentScore(NamedTuple):
@@ -93,10 +95,10 @@ class OutcomeAnswer:
 class JobOutcome:
     """How a job ended. Times are in seconds since the epoch.
 
-    ``answer`` is set if the job succeeded, and ``error_class`` and ``error_message`` if it failed. Both are None if the
-    worker could not read them from the store. ``uri`` is None if the message of the job named no object.
-    ``enqueued_at`` is from the clock of the producer, the other times are from a worker or the database. ``replayed``:
-    an operator sent this outcome again.
+    ``answer`` is set if the job succeeded, and ``error_class`` and ``error_message`` if it failed. Both are None if it
+    was cancelled, or if the worker could not read them from the store. ``uri`` is None if the message of the job named
+    no object. ``enqueued_at`` is from the clock of the producer, the other times are from a worker or the database.
+    ``replayed``: an operator sent this outcome again.
     """
 
     job_id: str

@@ -44,6 +44,9 @@ model queue whose lists may hold messages."""
 UNSERVED_KEY = "tussis.unserved"
 """Hash: job id -> the model that the job names. No worker had served the model for a long time when the message was
 returned to the queue of its device. The job fails unless a worker serves the model again."""
+PAUSED_KEY = "tussis.paused"
+"""Hash: paused queue -> since when, by whom (JSON). Workers take no message from it or from the model queues of its
+device."""
 
 OUTCOMES_KEY = "tussis.outcomes"
 """Stream of the outcomes of jobs, the newest ones. Field ``outcome``: JSON. The second part of an entry's id counts the

@@ -21,6 +21,8 @@ class AnalysisState(StrEnum):
     """There is no result. ``error_class`` and ``error_message`` have the reason."""
     DISCARDED = "discarded"
     """A failure that an operator set aside. A sweep does not enqueue it again."""
+    CANCELLED = "cancelled"
+    """An operator cancelled the job before an attempt made a result. It is no failure."""
 
 
 class AttemptOutcome(StrEnum):
@@ -40,23 +42,25 @@ class AttemptOutcome(StrEnum):
     limit."""
 
 
-TERMINAL = frozenset({AnalysisState.SUCCEEDED, AnalysisState.FAILED, AnalysisState.DISCARDED})
+TERMINAL = frozenset({AnalysisState.SUCCEEDED, AnalysisState.FAILED, AnalysisState.DISCARDED, AnalysisState.CANCELLED})
 
 #: from-state -> to-states. ``None`` means that there is no row yet.
 TRANSITIONS: dict[AnalysisState | None, frozenset[AnalysisState]] = {
-    None: frozenset({AnalysisState.RUNNING, AnalysisState.FAILED}),
+    None: frozenset({AnalysisState.RUNNING, AnalysisState.FAILED, AnalysisState.CANCELLED}),
     AnalysisState.RUNNING: frozenset(
         {
             AnalysisState.RUNNING,  # a redelivery takes over the claim
             AnalysisState.WAITING,
             AnalysisState.SUCCEEDED,
             AnalysisState.FAILED,
+            AnalysisState.CANCELLED,  # only after the lease of the attempt has expired
         }
     ),
-    AnalysisState.WAITING: frozenset({AnalysisState.RUNNING, AnalysisState.FAILED}),
+    AnalysisState.WAITING: frozenset({AnalysisState.RUNNING, AnalysisState.FAILED, AnalysisState.CANCELLED}),
     AnalysisState.SUCCEEDED: frozenset(),
     AnalysisState.FAILED: frozenset({AnalysisState.RUNNING, AnalysisState.DISCARDED}),
     AnalysisState.DISCARDED: frozenset({AnalysisState.RUNNING}),
+    AnalysisState.CANCELLED: frozenset({AnalysisState.RUNNING, AnalysisState.CANCELLED}),
 }
 
 

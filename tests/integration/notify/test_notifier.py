@@ -7,15 +7,17 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from tests.support.brokers import own_broker
 from tests.support.notifying import NAME, end_job, running_notifier, wait_for
-from tests.support.outcomes import a_job, failed
+from tests.support.outcomes import a_job, failed, succeeded
 from tests.support.receiver import Handler, Receiver, accept, status
 from tests.support.waiting import PATIENCE
+from tussis.shared.batches import Batches
 from tussis.shared.broker import connect
 from tussis.shared.errors import SettingsInvalid, WebhookEndpointGone
 from tussis.shared.ledger import Ledger
@@ -333,3 +335,20 @@ def test_what_a_newer_version_wrote_is_delivered_as_it_is(
         wait_for(lambda: len(receiver.requests) == 2, "both")
     found = {request.document["type"]: request.document["data"] for request in receiver.requests}
     assert found["job.ended"] == {"v": 2, "job_id": "x", "uri": "s3://b/k", "new": 1}
+
+
+def test_the_end_of_a_batch_is_delivered(broker_url: str, ledger: Ledger, client: Any, receiver: Receiver) -> None:
+    job = a_job()
+    ledger.open_many([job], batch="week-48")
+    Batches(client).close("week-48")
+    ledger.close(job, succeeded(job))
+    with running_notifier(broker_url, receiver.url):
+        wait_for(lambda: len(receiver.requests) == 2, "the outcome and the end of the batch")
+
+    documents = {request.document["type"]: request.document for request in receiver.requests}
+    assert documents["job.succeeded"]["data"]["job_id"] == job.job_id
+    end = documents["batch.done"]
+    told = [fields[b"batch"] for _, fields in client.xrange(OUTCOMES_KEY) if b"batch" in fields]
+    assert [end["data"]] == [json.loads(text) for text in told]
+    assert (end["data"]["batch"], end["data"]["succeeded"]) == ("week-48", 1)
+    assert datetime.fromisoformat(end["timestamp"]).timestamp() == pytest.approx(end["data"]["done_at"], abs=1e-3)

@@ -36,6 +36,7 @@ from tussis.worker.sweep.sweep import PAGE, Counts, Sweep, SweepRequest, SweptPa
 BUCKET = "recordings"
 ETAG = "e1"
 SERVED = AnalysisCriteria(sha256="a" * 64, profile="documented")
+OTHER = AnalysisCriteria(sha256="b" * 64, profile="documented")
 ORDER = SweepRequest(
     prefix=ObjectAddress(BUCKET, ""),
     criteria=SERVED,
@@ -150,6 +151,24 @@ def test_failures_are_enqueued_on_demand_and_discarded_ones_never(
     again = claimed(store.claim(a_claim(message, served)))
     assert again.number == 2
     assert [attempt.outcome for attempt in store.attempts_of(again.analysis_id)] == [AttemptOutcome.FAILED, None]
+
+
+def test_cancelled_objects_are_enqueued_on_demand(store: Store, ledger: Ledger, served: ModelFacts) -> None:
+    # The producer's clock was an hour ahead.
+    job = plain_job("cancelled", enqueued_at=time.time() + 3600)
+    store.cancel([job], "ops@host")
+
+    steps, counts = sweep(store, ledger, listed("cancelled"), ORDER)
+    assert (uris(steps), counts.cancelled, counts.enqueued) == ([], 1, 0)
+    # Another model has not been cancelled.
+    steps, _ = sweep(store, ledger, listed("cancelled"), replace(ORDER, criteria=OTHER, dry_run=True))
+    assert uris(steps) == ["s3://recordings/cancelled"]
+
+    steps, counts = sweep(store, ledger, listed("cancelled"), replace(ORDER, retry_cancelled=True))
+    assert (uris(steps), counts.cancelled, counts.enqueued) == (["s3://recordings/cancelled"], 0, 1)
+    message = ledger.find(job.job_id)
+    assert message is not None
+    assert claimed(store.claim(a_claim(message, served))).number == 1
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,16 @@ def test_the_documents_logins_are_enough(
     for words in (["job", job.job_id, "--wait"], ["outcomes", "replay", "--since", "1h"]):
         run = deployment.tussis(*words)
         assert run.wait(60) == 0, run.text
+    for words in (["pause"], ["status"], ["cancel", "--prefix", "s3://clinic"]):
+        run = deployment.tussis(*words)
+        assert run.wait(60) == 0, run.text
+    cancelled = deployment.enqueue("cancelled.wav", wav(0.5, seed=6), model="cough@9")
+    deployment.ledger.route(cancelled, "cough@9", 60.0)
+    for words in (["cancel", cancelled.job_id, "--yes"], ["resume"]):
+        run = deployment.tussis(*words)
+        assert run.wait(60) == 0, run.text
+    deployment.wait_drained(60)
+    assert deployment.analysis(cancelled).state == "cancelled"
     worker.signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     assert denied(broker_url) == []

@@ -17,4 +17,14 @@ def test_a_result_stands_for_good() -> None:
 def test_only_terminal_states_are_left_by_hand_alone() -> None:
     assert from_states(AnalysisState.SUCCEEDED) == (AnalysisState.RUNNING,)
     assert from_states(AnalysisState.DISCARDED) == (AnalysisState.FAILED,)
-    assert {AnalysisState.SUCCEEDED, AnalysisState.FAILED, AnalysisState.DISCARDED} == TERMINAL
+    assert from_states(AnalysisState.CANCELLED) == (
+        AnalysisState.RUNNING,
+        AnalysisState.WAITING,
+        AnalysisState.CANCELLED,
+    )
+    assert {
+        AnalysisState.SUCCEEDED,
+        AnalysisState.FAILED,
+        AnalysisState.DISCARDED,
+        AnalysisState.CANCELLED,
+    } == TERMINAL

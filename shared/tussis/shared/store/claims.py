@@ -15,6 +15,7 @@ from tussis.shared.messages import Job
 from tussis.shared.states import TERMINAL, AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
 from tussis.shared.store.active_models import active_model
+from tussis.shared.store.cancellations import forget_cancelled, keep_cancelled
 from tussis.shared.store.hot_sql import CLAIM_FIRST
 from tussis.shared.store.identities import (
     Identity,
@@ -138,9 +139,9 @@ def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | 
         coverage=request.coverage,
         forced_by=_forced_by(job),
     )
-    if before is not None and before.is_open:
+    if before is not None and (before.is_open or before.state is AnalysisState.CANCELLED):
         lock_both(connection, identity, before.analysis_id)
-        # The attempt may have ended while this transaction waited.
+        # The attempt may have ended, or the job may have been cancelled, while this transaction waited.
         before = mapped(connection, job)
         if before is not None and before.answers:
             return Settled(before.analysis_id, before.state)
@@ -154,6 +155,8 @@ def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | 
     map_job(connection, job, answer.analysis_id, before)
     if before is not None and before.is_open and before.analysis_id != answer.analysis_id:
         _leave(connection, before, answer.analysis_id)
+    if before is not None and before.state is AnalysisState.CANCELLED and before.analysis_id != answer.analysis_id:
+        forget_cancelled(connection, before.analysis_id)
     if isinstance(answer, Claimed):
         return replace(answer, shadow=_shadow_model(connection, request))
     return answer
@@ -187,7 +190,10 @@ def left_to_another(
 
 
 def may_reopen(standing: Standing, job: Job) -> bool:
-    """Whether this message reopens a failed or discarded analysis."""
+    """Whether this message reopens a failed, discarded or cancelled analysis."""
+    if standing.state is AnalysisState.CANCELLED:
+        # The job that was cancelled has its answer already. This is another one, or the same one enqueued again.
+        return True
     if standing.state is AnalysisState.DISCARDED:
         return job.reopen
     if standing.state is not AnalysisState.FAILED:
@@ -240,6 +246,8 @@ def _decide(connection: Connection, request: ClaimRequest, standing: Standing) -
         case AnalysisState.RUNNING | AnalysisState.WAITING:
             return _next_attempt(connection, request, standing)
         case _ if may_reopen(standing, request.job):
+            if standing.state is AnalysisState.CANCELLED:
+                keep_cancelled(connection, standing.id, request.job.job_id)
             return _attempt(connection, request, standing, first_attempt=standing.attempts + 1, vanished=0)
         case _:
             return Settled(standing.id, standing.state)

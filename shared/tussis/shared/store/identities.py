@@ -62,10 +62,14 @@ class Mapped:
     error_class: str | None
     same_message: bool
     attempt_token: uuid.UUID
+    cancelled: bool = False
+    """The analysis was cancelled for this job. One that was cancelled for another job is no answer to this one."""
 
     @property
     def answers(self) -> bool:
         """Whether the current message already has its answer. The failure ``job_moved`` is not an answer."""
+        if self.state is AnalysisState.CANCELLED:
+            return self.same_message and self.cancelled
         return self.same_message and self.state in TERMINAL and self.error_class != JobMoved.error_class
 
     @property
@@ -161,7 +165,14 @@ def _standing(row: Sequence[Any] | None) -> Standing | None:
 
 
 _MAPPED = (
-    select(jobs.c.analysis_id, jobs.c.enqueued_at, analyses.c.state, analyses.c.error_class, analyses.c.attempt_token)
+    select(
+        jobs.c.analysis_id,
+        jobs.c.enqueued_at,
+        analyses.c.state,
+        analyses.c.error_class,
+        analyses.c.attempt_token,
+        analyses.c.job_id,
+    )
     .join(analyses, analyses.c.id == jobs.c.analysis_id)
     .where(jobs.c.job_id == bindparam("job_id"))
 )
@@ -178,6 +189,7 @@ def mapped(connection: Connection, job: Job) -> Mapped | None:
         row.error_class,
         moment(job.enqueued_at) == row.enqueued_at,
         row.attempt_token,
+        row.state == AnalysisState.CANCELLED.value and row.job_id == job.job_id,
     )
 
 

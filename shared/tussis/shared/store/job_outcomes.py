@@ -65,6 +65,17 @@ def answer_of_result(result: Result, model: str, profile: str, coverage: str) ->
     )
 
 
+def state_of(state: AnalysisState) -> OutcomeState:
+    """The state of a job whose analysis ended in this state."""
+    match state:
+        case AnalysisState.SUCCEEDED:
+            return OutcomeState.SUCCEEDED
+        case AnalysisState.CANCELLED:
+            return OutcomeState.CANCELLED
+        case _:
+            return OutcomeState.FAILED
+
+
 def outcome_of(connection: Connection, job_id: str, enqueued_at: float, analysis_id: int) -> JobOutcome | None:
     """The outcome of a job whose answer is this analysis. None if the analysis is deleted, or runs again."""
     found = _read(connection, [analysis_id]).get(analysis_id)
@@ -163,9 +174,10 @@ class _Ended:
         return JobOutcome(
             job_id=job_id,
             uri=analysis.uri,
-            state=OutcomeState.SUCCEEDED if succeeded else OutcomeState.FAILED,
+            state=state_of(analysis.state),
             enqueued_at=enqueued_at,
-            started_at=analysis.started_at.timestamp(),
+            # A job that was cancelled before a worker had it never started.
+            started_at=analysis.started_at.timestamp() if analysis.attempts else None,
             finished_at=None if analysis.finished_at is None else analysis.finished_at.timestamp(),
             analysis_id=analysis.id,
             answer=self._answer() if succeeded else None,

@@ -25,6 +25,7 @@ _RANK = {
     AnalysisState.RUNNING: 2,
     AnalysisState.WAITING: 3,
     AnalysisState.FAILED: 4,
+    AnalysisState.CANCELLED: 5,
 }
 
 _WANTED = (
@@ -35,6 +36,14 @@ _WANTED = (
 _NEWER = func.greatest(
     analyses.c.finished_at + TICK,
     select(func.max(jobs.c.enqueued_at) + TICK).where(jobs.c.analysis_id == analyses.c.id).scalar_subquery(),
+)
+
+
+#: A job that named no model was cancelled before the first worker registered a model.
+_CANCELLED_EARLY = and_(
+    analyses.c.state == AnalysisState.CANCELLED.value,
+    analyses.c.model_id.is_(None),
+    analyses.c.model_requested.is_(None),
 )
 
 
@@ -56,7 +65,7 @@ class AnalysisCriteria:
 class Known:
     """The analysis of an object that meets the criteria.
 
-    A message that reopens a failure must be enqueued at ``newer_than`` or later.
+    A message that reopens a failure, or a cancelled analysis, must be enqueued at ``newer_than`` or later.
     """
 
     state: AnalysisState
@@ -137,7 +146,7 @@ def known_statement(bucket: str, criteria: AnalysisCriteria) -> Select[Any]:
         )
         .join(analyses, analyses.c.recording_id == recordings.c.id)
         .outerjoin(models, models.c.id == analyses.c.model_id)
-        .where(~analyses.c.shadow, *_conditions(analyses, criteria))
+        .where(~analyses.c.shadow, or_(and_(*_conditions(analyses, criteria)), _CANCELLED_EARLY))
     )
 
 

@@ -304,6 +304,7 @@ def counts(connection: Connection) -> Counts:
         no_cough=decisions.get(False, 0),
         failures=dict(sorted(failures.items(), key=lambda item: (-item[1], item[0]))),
         discarded=by_state.get(AnalysisState.DISCARDED.value, 0),
+        cancelled=by_state.get(AnalysisState.CANCELLED.value, 0),
         running=by_state.get(AnalysisState.RUNNING.value, 0),
         waiting=by_state.get(AnalysisState.WAITING.value, 0),
         dead_letters=connection.execute(select(func.count()).select_from(dead_letters)).scalar_one(),

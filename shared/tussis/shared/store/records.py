@@ -358,6 +358,7 @@ class Counts:
     running: int
     waiting: int
     dead_letters: int
+    cancelled: int = 0
 
     @property
     def succeeded(self) -> int:

@@ -11,9 +11,11 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
+from tussis.shared.store.cancellations import forget_cancelled, keep_cancelled
 from tussis.shared.store.claims import left_to_another, may_reopen
 from tussis.shared.store.identities import (
     Identity,
+    Mapped,
     Standing,
     find_identity,
     lock_analysis,
@@ -22,7 +24,7 @@ from tussis.shared.store.identities import (
     touch_recording,
 )
 from tussis.shared.store.leases import remaining_s
-from tussis.shared.store.records import Held, NotActive, RefusalRequest
+from tussis.shared.store.records import Held, NotActive, RefusalRequest, Settled
 from tussis.shared.store.schema import analyses, dead_letters
 from tussis.shared.store.served_models import model_id_of
 from tussis.shared.store.transitions import moment
@@ -31,22 +33,26 @@ from tussis.shared.store.transitions import moment
 MAX_RAW = 65_536
 
 
-def refuse(connection: Connection, request: RefusalRequest) -> int | Held | NotActive:
+def refuse(connection: Connection, request: RefusalRequest) -> int | Held | NotActive | Settled:
     """Fail a job; returns the id of its analysis, or :class:`Held` while another attempt holds that analysis.
 
-    Returns :class:`NotActive` if the job names no model, and another one than that of the request is active. Raises
-    :class:`ModelConflict` and :class:`JobTaken`.
+    Returns :class:`NotActive` if the job names no model, and another one than that of the request is active, and
+    :class:`Settled` if the job was cancelled. Raises :class:`ModelConflict` and :class:`JobTaken`.
     """
     job = request.job
     before = mapped(connection, job)
     if before is not None and before.answers:
-        return before.analysis_id
+        return _answered(before)
     model_id = None if request.model is None else model_id_of(connection, request.model)
     if (left := left_to_another(connection, request, before)) is not None:
         return left
     if before is not None and before.is_open:
         # An earlier attempt at this job left an analysis open. That analysis fails, and no second one is created.
         open_one = lock_analysis(connection, before.analysis_id)
+        # The job may have been cancelled while this transaction waited.
+        before = mapped(connection, job)
+        if before is not None and before.answers:
+            return _answered(before)
         if open_one is not None and open_one.state in (AnalysisState.RUNNING, AnalysisState.WAITING):
             if (left_s := remaining_s(connection, open_one.id)) > 0:
                 return Held(open_one.id, left_s)
@@ -63,6 +69,11 @@ def refuse(connection: Connection, request: RefusalRequest) -> int | Held | NotA
         coverage=request.coverage,
         forced_by=job.job_id if job.again else "",
     )
+    if before is not None and before.state is AnalysisState.CANCELLED:
+        # The recording is locked now. Its job may have been cancelled again before.
+        before = mapped(connection, job)
+        if before is not None and before.answers:
+            return _answered(before)
     standing = find_identity(connection, identity)
     if standing is not None and standing.shadow != job.shadow:
         if job.shadow:
@@ -74,9 +85,17 @@ def refuse(connection: Connection, request: RefusalRequest) -> int | Held | NotA
         analysis_id = standing.id
         # An analysis that another job has open does not change. That job may still find the bytes.
         if may_reopen(standing, job):
+            if standing.state is AnalysisState.CANCELLED:
+                keep_cancelled(connection, standing.id, job.job_id)
             _fail_standing(connection, request, standing)
     map_job(connection, job, analysis_id, before)
+    if before is not None and before.state is AnalysisState.CANCELLED and before.analysis_id != analysis_id:
+        forget_cancelled(connection, before.analysis_id)
     return analysis_id
+
+
+def _answered(before: Mapped) -> int | Settled:
+    return Settled(before.analysis_id, before.state) if before.cancelled else before.analysis_id
 
 
 def _refused(connection: Connection, request: RefusalRequest, identity: Identity) -> int:

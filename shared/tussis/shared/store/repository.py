@@ -25,6 +25,7 @@ from tussis.shared.outcomes import JobOutcome
 from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import (
     active_models,
+    cancellations,
     claims,
     endings,
     exports,
@@ -38,6 +39,7 @@ from tussis.shared.store import (
     shadows,
 )
 from tussis.shared.store import drift as drift_queries
+from tussis.shared.store.cancellations import Cancellation, Verdict
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
 from tussis.shared.store.drift import Group, Span
 from tussis.shared.store.export_columns import ExportRows
@@ -294,10 +296,11 @@ class Store:
         with database_errors(self.place), self._engine.begin() as connection:
             return endings.release(connection, claimed, outcome, error_class, message, timings_ms)
 
-    def refuse(self, request: RefusalRequest) -> int | Held | NotActive:
+    def refuse(self, request: RefusalRequest) -> int | Held | NotActive | Settled:
         """Fail a job without a claim; returns the id of its analysis, or :class:`Held` while another attempt holds it.
 
-        Returns :class:`NotActive` if the job names no model, and another one than that of the request is active.
+        Returns :class:`NotActive` if the job names no model, and another one than that of the request is active, and
+        :class:`Settled` if the job was cancelled.
 
         A repeated message makes one row. An analysis that an earlier attempt at this job left open becomes the failure.
         A succeeded analysis does not change.
@@ -312,6 +315,21 @@ class Store:
                 return decide(connection)
         raise DatabaseFault(f"other workers claimed the job during each of {_TRIES} tries")
 
+    def cancel(self, jobs: Sequence[Job], cancelled_by: str) -> dict[str, Cancellation]:
+        """Store the jobs as cancelled that no attempt runs. Job id -> the verdict.
+
+        A job that a worker received during each of several tries keeps the verdict ``changed``.
+        """
+        found: dict[str, Cancellation] = {}
+        left = list(jobs)
+        for _ in range(_TRIES):
+            with database_errors(self.place), self._engine.begin() as connection:
+                found |= cancellations.cancel(connection, left, cancelled_by)
+            left = [job for job in left if found[job.job_id].verdict is Verdict.CHANGED]
+            if not left:
+                break
+        return found
+
     def dead_letter(
         self, raw: str, job_id: str | None, error_class: str, message: str, *, ended_job: bool = False
     ) -> None:
@@ -323,6 +341,11 @@ class Store:
             refusals.dead_letter(connection, raw, job_id, error_class, message, ended_job=ended_job)
 
     # --- queries ---
+
+    def cancel_verdicts(self, jobs: Sequence[Job]) -> dict[str, Verdict]:
+        """Job id -> what :meth:`cancel` would decide now. Nothing is written."""
+        with database_errors(self.place), self._engine.connect() as connection:
+            return cancellations.verdicts(connection, jobs)
 
     def outcome_of(self, job_id: str, enqueued_at: float, analysis_id: int) -> JobOutcome | None:
         """The outcome of a job whose answer is this analysis; None if the analysis is deleted or has no answer."""

@@ -158,14 +158,14 @@ def delete_analyses(engine: Engine, before: datetime) -> Iterator[OldAnalyses]:
         yield deleted
 
 
-#: An analysis of the shadow model, or without a known model or entity tag, leaves no tombstone: no sweep counts it as
-#: an answer.
+#: A cancelled analysis, one of the shadow model, or one without a known model or entity tag leaves no tombstone: it is
+#: no answer.
 _DELETE = text(
     f"""
     WITH gone AS (
         DELETE FROM analyses
         WHERE id = ANY(:ids) AND recording_id = ANY(:recordings) AND {_OLD}
-        RETURNING recording_id, model_id, profile, coverage, profile_overridden, coverage_overridden, shadow
+        RETURNING recording_id, model_id, profile, coverage, profile_overridden, coverage_overridden, shadow, state
     ), left_behind AS (
         INSERT INTO tombstones (
             bucket, key, etag, model_id, profile, coverage, profile_overridden, coverage_overridden
@@ -181,7 +181,8 @@ _DELETE = text(
             bool_and(gone.coverage_overridden)
         FROM gone
         JOIN recordings ON recordings.id = gone.recording_id
-        WHERE gone.model_id IS NOT NULL AND NOT gone.shadow AND recordings.etag <> ''
+        WHERE gone.model_id IS NOT NULL AND NOT gone.shadow AND gone.state <> 'cancelled'
+            AND recordings.etag <> ''
         GROUP BY recordings.id, gone.model_id, gone.profile, gone.coverage
         ON CONFLICT (bucket, key, etag, model_id, profile, coverage) DO UPDATE SET
             profile_overridden = tombstones.profile_overridden AND excluded.profile_overridden,

@@ -38,7 +38,7 @@ from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import fact_functions, upstream_facts
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
-SCHEMA_REVISION = "0011"
+SCHEMA_REVISION = "0012"
 #: Alembic's table. It has a name of its own because the database can also hold the migrations of another system.
 VERSION_TABLE = "tussis_revision"
 
@@ -290,7 +290,10 @@ analyses = Table(
         Text,
         nullable=False,
         server_default="",
-        comment="id of the job that requested an additional analysis (again); otherwise empty",
+        comment=(
+            "id of the job that requested an additional analysis (again); cancelled:ID if the job ID was cancelled "
+            "before an attempt; otherwise empty"
+        ),
     ),
     Column(
         "job_id",
@@ -298,7 +301,7 @@ analyses = Table(
         nullable=False,
         comment="id of the job that last claimed this analysis; the table jobs has all of them",
     ),
-    Column("state", Text, nullable=False, comment="running, waiting, succeeded, failed or discarded"),
+    Column("state", Text, nullable=False, comment="running, waiting, succeeded, failed, discarded or cancelled"),
     Column(
         "attempt_token",
         Uuid,
@@ -325,7 +328,10 @@ analyses = Table(
         "attempts",
         Integer,
         nullable=False,
-        comment="number of attempts; a failure that was recorded without a claim counts as one",
+        comment=(
+            "number of attempts; a failure that was recorded without a claim counts as one; 0 if the job was cancelled "
+            "before an attempt"
+        ),
     ),
     Column(
         "first_attempt",
@@ -343,14 +349,23 @@ analyses = Table(
         server_default=text("'{}'::jsonb"),
         comment="duration of each stage of the last attempt in milliseconds, as JSON",
     ),
-    Column("worker", Text, nullable=False, comment="name of the worker of the newest attempt"),
-    Column("device", Text, nullable=False, comment="cpu or gpu"),
+    Column(
+        "worker",
+        Text,
+        nullable=False,
+        comment="name of the worker of the newest attempt; without one, who cancelled the job",
+    ),
+    Column("device", Text, nullable=False, comment="cpu or gpu; also any if the job was cancelled before an attempt"),
     Column("decoder", Text, comment="decoder used for this analysis"),
     Column(
         "enqueued_at", _Time, nullable=False, comment="time at which the job was enqueued, by the clock of the producer"
     ),
-    Column("started_at", _Time, nullable=False, comment="start of the newest attempt"),
-    Column("finished_at", _Time, comment="time at which the analysis succeeded or failed; null if it is open"),
+    Column("started_at", _Time, nullable=False, comment="start of the newest attempt; without one, finished_at"),
+    Column(
+        "finished_at",
+        _Time,
+        comment="time at which the analysis succeeded, failed or was cancelled; null if it is open",
+    ),
     Column(
         "coverage_overridden",
         Boolean,
@@ -410,7 +425,9 @@ analyses = Table(
     ),
     CheckConstraint(_one_of("state", AnalysisState), name="state"),
     CheckConstraint("coverage <> ''", name="coverage"),
-    CheckConstraint("attempts >= 1 AND first_attempt BETWEEN 1 AND attempts", name="attempts"),
+    CheckConstraint(
+        "first_attempt >= 1 AND attempts >= first_attempt - (state = 'cancelled')::integer", name="attempts"
+    ),
     CheckConstraint("bag_probability BETWEEN 0 AND 1", name="bag_probability"),
     CheckConstraint("bag_logit <> 'NaN'", name="bag_logit"),
     CheckConstraint("threshold BETWEEN 0 AND 1", name="threshold"),
@@ -428,6 +445,10 @@ analyses = Table(
         "state NOT IN ('failed', 'discarded') OR num_nulls(error_class, error_message, finished_at) = 0", name="failed"
     ),
     CheckConstraint("state NOT IN ('running', 'waiting') OR finished_at IS NULL", name="open"),
+    CheckConstraint(
+        "state <> 'cancelled' OR (finished_at IS NOT NULL AND num_nonnulls(error_class, error_message) = 0)",
+        name="cancelled",
+    ),
     CheckConstraint("state <> 'running' OR num_nonnulls(error_class, error_message) = 0", name="running"),
     CheckConstraint(
         "state = 'succeeded' OR num_nonnulls(bag_probability, bag_logit, decision, segments, segments_total, "
@@ -474,7 +495,7 @@ jobs = Table(
         _Time,
         nullable=False,
         server_default=func.now(),
-        comment="time at which a worker first received the job",
+        comment="time at which a worker first received the job, or at which it was cancelled before",
     ),
     Index(None, "analysis_id"),
     comment="One row for each job, with the analysis that answers it. Several jobs can share one analysis.",

@@ -60,7 +60,8 @@ def ready(ctx: click.Context, worker: str | None, silence: float) -> None:
 
     A worker is ready if it is alive and connected, and every child has loaded the model. It is not ready before the
     model is loaded, while a child that ended is replaced, while it waits for the broker, the database or the operator,
-    and while it stops. If another model than that of the worker is active, the worker is ready and the text says so.
+    and while it stops. If another model than that of the worker is active, or a queue is paused, the worker is ready
+    and the text says so.
     """
     from tussis.worker.status import probes
 

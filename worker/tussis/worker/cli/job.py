@@ -56,9 +56,9 @@ def job(
     coverage of the row. It needs the extra cpu and access to the object store, and writes nothing. It prints the values
     of the row beside those found here, the versions, and a verdict in the last line.
 
-    The exit status is 1 if a job failed or is unknown, 3 if jobs are still open after --timeout, otherwise 0. With
-    --reproduce it is 0 if both agree within the tolerances (probabilities within 1e-3, the same decision and the same
-    facts, or the same failure), otherwise 1.
+    The exit status is 1 if a job failed, was cancelled or is unknown, 3 if jobs are still open after --timeout,
+    otherwise 0. With --reproduce it is 0 if both agree within the tolerances (probabilities within 1e-3, the same
+    decision and the same facts, or the same failure), otherwise 1.
     """
     if not job_ids:
         raise click.UsageError("Missing argument 'ID'.")
@@ -95,7 +95,7 @@ def job(
                 _print_unknown(job_id, error, as_json)
                 status = 1
                 continue
-            if report["state"] == "failed":
+            if report["state"] in ("failed", "cancelled"):
                 status = 1
             if as_json:
                 click.echo(json.dumps(report))

@@ -36,8 +36,8 @@ def describe(
     answer: JobAnswer | None,
     progress: BagProgress | None = None,
 ) -> dict[str, Any]:
-    """A job as JSON. ``state`` is open, running, waiting, succeeded, failed or discarded."""
-    from tussis.shared.states import AnalysisState
+    """A job as JSON. ``state`` is open, running, waiting, succeeded, failed, discarded or cancelled."""
+    from tussis.shared.states import TERMINAL, AnalysisState
     from tussis.shared.store.records import finite, segments_deleted
     from tussis.shared.store.transitions import moment
 
@@ -56,8 +56,8 @@ def describe(
         return report
     analysis = answer.analysis
     enqueued_again = opened is not None and moment(opened.enqueued_at) > answer.enqueued_at
-    if enqueued_again and analysis.state in (AnalysisState.FAILED, AnalysisState.DISCARDED):
-        # The failure belongs to an earlier message. The new message has not reached a worker yet.
+    if enqueued_again and analysis.state in TERMINAL - {AnalysisState.SUCCEEDED}:
+        # The failure or the cancellation belongs to an earlier message. The new message has not reached a worker yet.
         state, enqueued_at = report["state"], report["enqueued_at"]
     else:
         state, enqueued_at = analysis.state.value, answer.enqueued_at.isoformat()

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tussis.shared.text import printable
+from tussis.worker.cli.who import who_of
 from tussis.worker.local.terminal import console, plain
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from tussis.shared.store.records import ServedModel
-
-#: Characters of the stored name of who activated a model.
-_BY = 200
 
 
 @click.command()
@@ -60,23 +56,6 @@ def activate(model: str, force: bool, by: str | None, as_json: bool) -> None:
     click.echo(printable(f"{done.model} is the active model"))
     if done.before is not None:
         click.echo(printable(f"before: {done.before}; to go back: tussis models activate {done.before}"))
-
-
-def who_of(by: str | None) -> str:
-    """The text of --by, or user@host. Raises :class:`InvalidJob`."""
-    from tussis.shared.errors import InvalidJob
-
-    who = by if by is not None else f"{_user()}@{socket.gethostname()}"
-    if not who.strip() or len(who) > _BY or printable(who) != who:
-        raise InvalidJob(f"--by takes 1 to {_BY} printable characters")
-    return who
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # in a container, the user may have no name
-        return "unknown"
 
 
 @click.command("list")

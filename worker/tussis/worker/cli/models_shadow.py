@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tussis.shared.text import printable
-from tussis.worker.cli.models_active import who_of
+from tussis.worker.cli.who import who_of
 
 if TYPE_CHECKING:
     from tussis.shared.store.records import ShadowComparison

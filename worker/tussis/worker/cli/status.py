@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import redis
 
     from tussis.shared.depth import Depth
+    from tussis.shared.pauses import Pause
     from tussis.shared.store.records import ActiveModel, Counts
 
 #: Seconds since its last update after which a worker is no longer listed.
@@ -59,6 +61,7 @@ def status(as_json: bool) -> None:
     from tussis.shared.broker import broker_errors, connect, redact
     from tussis.shared.broker_checks import risks_of
     from tussis.shared.ledger import Ledger
+    from tussis.shared.pauses import Pauses
     from tussis.shared.settings import load_settings
     from tussis.shared.store.repository import Store
 
@@ -66,6 +69,7 @@ def status(as_json: bool) -> None:
     url = settings.need_broker()
     client = connect(url)
     depth = Ledger(client, redact(url)).depth()
+    paused = Pauses(client, redact(url)).read()
     with broker_errors(redact(url)):
         workers = read_workers(client)
         risks = risks_of(client)
@@ -77,9 +81,12 @@ def status(as_json: bool) -> None:
     finally:
         store.close()
     if as_json:
-        click.echo(json.dumps(_as_json(depth, workers, counts, active) | {"broker_risks": risks}))
+        more = {"paused": [asdict(pause) for pause in paused], "broker_risks": risks}
+        click.echo(json.dumps(_as_json(depth, workers, counts, active) | more))
         return
     _print(depth, workers, counts)
+    for pause in paused:
+        console().print(_paused(pause))
     for line in _about_models(workers, active, depth.total_waiting):
         console().print(line)
     for risk in risks:
@@ -107,6 +114,13 @@ def unserved_queues(depth: Depth, workers: list[WorkerEntry]) -> list[str]:
 
     full = [queue for queue, steps in depth.waiting.items() if steps and model_of(queue)]
     return [queue for queue in full if not any(worker.takes(queue) for worker in workers)]
+
+
+def _paused(pause: Pause) -> str:
+    since = "" if pause.since is None else f" since {datetime.fromtimestamp(pause.since, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    by = f" by {plain(pause.by)}" if pause.by else ""
+    again = f"tussis resume {pause.queue.rpartition('.')[2]}"
+    return f"[yellow]{plain(pause.queue)} is paused[/yellow]{since}{by}: workers take none of its messages ({again})"
 
 
 def _about_models(workers: list[WorkerEntry], active: ActiveModel | None, waiting: int) -> list[str]:
@@ -147,6 +161,7 @@ def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts, active: A
         "results": {"cough": counts.cough, "no_cough": counts.no_cough},
         "failures": dict(counts.failures),
         "discarded": counts.discarded,
+        "cancelled": counts.cancelled,
         "running": counts.running,
         "waiting_for_retry": counts.waiting,
         "dead_letters": counts.dead_letters,
@@ -185,10 +200,11 @@ def _print(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> None:
     oldest = "none open" if depth.oldest_open_s is None else f"oldest {_span(depth.oldest_open_s)}"
     screen.print(f"open {depth.open:,} ({oldest})   in flight {depth.in_flight:,}   deferred {depth.deferred:,}")
     failures = ", ".join(f"{plain(name)} {count:,}" for name, count in sorted(counts.failures.items()))
+    cancelled = f"cancelled {counts.cancelled:,}   " if counts.cancelled else ""
     screen.print(
         f"results {counts.succeeded:,} ({counts.cough:,} cough, {counts.no_cough:,} no cough)   "
         f"failures {counts.failed:,}{f' ({failures})' if failures else ''}   "
-        f"discarded {counts.discarded:,}   dead letters {counts.dead_letters:,}"
+        f"discarded {counts.discarded:,}   {cancelled}dead letters {counts.dead_letters:,}"
     )
     if not workers:
         screen.print("workers: none. Start one with: tussis worker cpu")

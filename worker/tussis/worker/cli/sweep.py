@@ -41,6 +41,7 @@ _EVERY_S, _EVERY_S_LOGGED = 0.2, 60.0
     help="Wait while at least this number of messages is in the queues or in flight.",
 )
 @click.option("--retry-failed", is_flag=True, help="Also enqueue failures, except discarded ones.")
+@click.option("--retry-cancelled", is_flag=True, help="Also enqueue objects whose jobs were cancelled.")
 @click.option(
     "--model",
     metavar="NAME[@VERSION]",
@@ -70,6 +71,7 @@ def sweep(
     resume: Path | None,
     max_depth: int,
     retry_failed: bool,
+    retry_cancelled: bool,
     model: str | None,
     any_model: bool,
     profile: str | None,
@@ -84,9 +86,10 @@ def sweep(
     at any time: objects with a result or an open job are not enqueued again.
 
     A result counts only if it is from the model in TUSSIS_MODEL. Set TUSSIS_MODEL as for the workers, or use --model or
-    --any-model. Failures are enqueued only with --retry-failed, or if the cause may be gone (a missing object).
-    Discarded failures, and objects whose analysis `tussis retain` deleted, are never enqueued. A recording that no
-    worker has received is enqueued without the metadata and the priority from upstream.
+    --any-model. Failures are enqueued only with --retry-failed, or if the cause may be gone (a missing object), and
+    objects whose jobs were cancelled only with --retry-cancelled. Discarded failures, and objects whose analysis
+    `tussis retain` deleted, are never enqueued. A recording that no worker has received is enqueued without the
+    metadata and the priority from upstream.
 
     The exit status is 0 if the whole prefix was swept.
 
@@ -127,6 +130,7 @@ def sweep(
         device=Device(device),
         max_depth=max_depth,
         retry_failed=retry_failed,
+        retry_cancelled=retry_cancelled,
         dry_run=dry_run,
     )
     identity = {
@@ -135,7 +139,10 @@ def sweep(
         "profile": profile,
         "retry": retry_failed,
     }
-    if coverage is not None:  # a file from before there was a choice stays valid
+    # A file from before there was a choice stays valid.
+    if retry_cancelled:
+        identity["retry_cancelled"] = True
+    if coverage is not None:
         identity["coverage"] = coverage
     progress = None if resume is None else read_progress(resume, identity)
     s3 = s3_client(settings)
@@ -265,6 +272,8 @@ class _SweepOutput:
         ]
         if counts.deleted:
             parts.append(f"{counts.deleted:,} deleted by retention")
+        if counts.cancelled:
+            parts.append(f"{counts.cancelled:,} cancelled")
         if counts.stranded:
             parts.append(f"{counts.stranded:,} unfinished {would}sent again")
         if counts.refused:

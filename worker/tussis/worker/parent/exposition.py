@@ -12,7 +12,8 @@ from tussis.shared.broker import connect, redact
 from tussis.shared.depth import Depth
 from tussis.shared.errors import SettingsInvalid, TransientError
 from tussis.shared.ledger import Ledger
-from tussis.shared.queues import PRIORITIES
+from tussis.shared.pauses import Pauses
+from tussis.shared.queues import PRIORITIES, QUEUES
 from tussis.worker import logs
 from tussis.worker.status.metrics import FILES
 from tussis.worker.status.rundir import RunDir
@@ -105,7 +106,9 @@ class _State:
 
     def __init__(self, setup: ChildSetup) -> None:
         url = setup.settings.need_broker()
-        self._ledger = Ledger(connect(url), redact(url))
+        client = connect(url)
+        self._ledger = Ledger(client, redact(url))
+        self._pauses = Pauses(client, redact(url))
         self._run_dir: RunDir = setup.run_dir
         self._remote = setup.remote
         self._labels = [setup.worker, setup.device.value, Path(setup.model).name]
@@ -118,12 +121,14 @@ class _State:
 
         try:
             depth = self._ledger.depth()
+            paused = {pause.queue for pause in self._pauses.read()}
         except TransientError as error:
             _log.warning("metrics_incomplete", reason=str(error))
-            depth = None
+            depth, paused = None, set()
         yield _gauge("tussis_broker_up", "Whether the broker answered this scrape.", float(depth is not None))
         if depth is not None:
             yield from self._of_broker(depth)
+            yield self._of_paused(paused)
         status = self._run_dir.parent_status()
         children, ready = (status.children, status.ready) if status is not None else (0, 0)
         holding = len(self._run_dir.holds())
@@ -155,6 +160,15 @@ class _State:
         yield _gauge(
             "tussis_oldest_open_seconds", "Age of the oldest open job; 0 without one.", depth.oldest_open_s or 0.0
         )
+
+    @staticmethod
+    def _of_paused(paused: set[str]) -> Metric:
+        from prometheus_client.core import GaugeMetricFamily
+
+        gauge = GaugeMetricFamily("tussis_queue_paused", "Whether the queue is paused.", labels=["queue"])
+        for queue in QUEUES:
+            gauge.add_metric([queue], float(queue in paused))
+        return gauge
 
     def _is_ready(self) -> bool:
         from tussis.worker.status.probes import is_ready

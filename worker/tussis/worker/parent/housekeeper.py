@@ -13,12 +13,14 @@ from tussis.shared.broker import broker_errors, connect, redact
 from tussis.shared.errors import TransientError
 from tussis.shared.ledger_repair import LedgerRepair
 from tussis.shared.model_queues import ModelQueues
+from tussis.shared.pauses import Pauses
 from tussis.shared.queues import UNACKED_INDEX_KEY
 from tussis.worker import logs
 from tussis.worker.device.host import DeviceHost
 from tussis.worker.parent.beats import Beats, age_limit_s
 from tussis.worker.parent.children import watch_children, watch_device
 from tussis.worker.parent.exposition import Exposition
+from tussis.worker.parent.paused import PAUSED
 from tussis.worker.parent.pool import busy_children, child_pids, tags_in_work
 from tussis.worker.parent.readiness import NotReady, wait_for_children
 from tussis.worker.parent.reconciler import INTERVAL_S, Reconciler
@@ -36,6 +38,8 @@ _log = logs.get("housekeeper")
 _BEATS_PER_TIMEOUT = 6
 #: Seconds between two writes of the status for the probes.
 _NOTE_INTERVAL_S = 1.0
+#: Seconds between two reads of the paused queues.
+_PAUSED_INTERVAL_S = 1.0
 #: Seconds between two rounds.
 _ROUND_S = 0.5
 
@@ -74,6 +78,8 @@ class Housekeeper:
         self._stop = BoundedStop(setup.run_dir, soft_shutdown_s, before_kill, self._registry.sign_off)
         self._beats = Beats(age_limit_s(setup.settings))
         self._starving = Starving()
+        self._pauses = Pauses(self._client, self._where)
+        self._paused: list[str] = []
         self._broker_since: float | None = None
         self._due: dict[str, float] = {}
         self._over = threading.Event()
@@ -120,6 +126,8 @@ class Housekeeper:
             self._do(self._watch_device)
             if self._is_due("note", _NOTE_INTERVAL_S, now):
                 self._do(self._note, worker)
+            if self._is_due("paused", _PAUSED_INTERVAL_S, now):
+                self._do(self._read_paused)
             self._do(self._attend_broker, worker, beat_every_s, max(elapsed_s, beat_every_s), now)
 
     def _do(self, duty: Callable[..., object], *arguments: Any) -> None:
@@ -138,6 +146,14 @@ class Housekeeper:
             return False
         self._due[what] = now + every_s
         return True
+
+    def _read_paused(self) -> None:
+        """Let the consumer take messages only from the queues that are not paused. Keep the last answer on an error."""
+        paused = [pause.queue for pause in self._pauses.read()]
+        PAUSED.update(paused)
+        if paused != self._paused:
+            _log.info("queues_paused", queues=paused)
+            self._paused = paused
 
     def _attend_broker(self, worker: Any, beat_every_s: float, elapsed_s: float, now: float) -> None:
         if self._is_due("beat", beat_every_s, now):
@@ -161,7 +177,7 @@ class Housekeeper:
 
     def _report(self, worker: Any) -> None:
         self._registry.report(worker, self._run_dir)
-        waiting = self._registry.waiting()
+        waiting = self._registry.waiting(PAUSED.open)
         self._broker_since = self._broker_since or time.monotonic()
         free = len(child_pids(worker)) - busy_children()
         self._starving.look(waiting, free, celery_state.all_total_count[0], time.monotonic())
@@ -179,5 +195,7 @@ class Housekeeper:
         reports = self._run_dir.children()
         living = child_pids(worker)
         ready = sum(1 for pid in living if pid in reports and reports[pid].state == "ready")
-        status = ParentStatus(time.monotonic(), len(living), ready, self._broker_since, self._starving.since)
+        status = ParentStatus(
+            time.monotonic(), len(living), ready, self._broker_since, self._starving.since, ", ".join(self._paused)
+        )
         self._run_dir.write_status(status)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -69,11 +70,11 @@ class WorkerRegistry:
             texts = () if self._serves is None else self._serves.texts
             self._report_script(keys=[WORKERS_KEY, MODELS_KEY], args=[self._worker, json.dumps(entry), *texts])
 
-    def waiting(self) -> int:
-        """The number of messages that wait in the queues of this worker."""
+    def waiting(self, taken: Callable[[Sequence[str]], Sequence[str]] = lambda queues: queues) -> int:
+        """The number of messages that wait in the queues of this worker, or in those of them that ``taken`` returns."""
         with broker_errors(self._where):
             pipe = self._client.pipeline(transaction=False)
-            for queue in worker_queues(self._device, self._serves):
+            for queue in taken(worker_queues(self._device, self._serves)):
                 for priority in PRIORITIES:
                     pipe.llen(list_key(queue, priority))
             return sum(pipe.execute())

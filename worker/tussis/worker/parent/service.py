@@ -33,6 +33,7 @@ from tussis.worker.parent.exposition import Exposition
 from tussis.worker.parent.heartbeat import heartbeat_step
 from tussis.worker.parent.housekeeper import Housekeeper
 from tussis.worker.parent.leases import Leases
+from tussis.worker.parent.paused import PAUSED
 from tussis.worker.parent.pool import Pool
 from tussis.worker.parent.request import ChildEnds
 from tussis.worker.parent.server_checks import warn_of_servers
@@ -135,6 +136,7 @@ def _device_host(setup: ChildSetup, on: OnDevice, exposition: Exposition | None)
 
 
 def _serve(setup: ChildSetup, housekeeper: Housekeeper, leases: Leases, children: int) -> int:
+    PAUSED.await_first()
     app = build_app(setup.settings, setup.device, ChildEnds(leases.child_lost, leases.hand_back), setup.serves)
     # Without a default application, Celery makes one that reads a celeryconfig.py in the current folder.
     app.set_default()

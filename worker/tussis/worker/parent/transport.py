@@ -31,6 +31,7 @@ from tussis.shared.broker import TcpConnection, TlsConnection
 from tussis.shared.queues import MODEL_QUEUES_KEY, model_of
 from tussis.worker import logs
 from tussis.worker.parent import entries
+from tussis.worker.parent.paused import OpenQueues
 from tussis.worker.parent.transport_scripts import (
     FILE_SCRIPT,
     GIVE_BACK_SCRIPT,
@@ -137,6 +138,8 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self._shared_client: Any = None
         self._scripts: dict[str, Any] = {}
         super().__init__(*arguments, **options)
+        # In the order of the option queue_order_strategy. No queue has been added yet.
+        self._queue_cycle = OpenQueues()
 
     def script(self, text: str, client: Any) -> Any:
         """A script, sent by its digest. Only the encoding of ``client`` is used."""

@@ -9,7 +9,7 @@ from typing import Any
 from tussis.shared.errors import InvalidJob, InvalidUri, TussisError
 from tussis.shared.messages import Job, is_shadow, normalise_etag
 from tussis.shared.outcomes import JobOutcome, OutcomeState
-from tussis.shared.store.records import Held, NotActive, RefusalRequest
+from tussis.shared.store.records import Held, NotActive, RefusalRequest, Settled
 from tussis.worker import logs
 from tussis.worker.pipeline.context import WorkerContext
 from tussis.worker.pipeline.failure_policy import retry_while_unavailable
@@ -34,7 +34,7 @@ def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
     shadow = is_shadow(message)
     job = _recognised(message) if ended_job and not shadow else None
     failed = None if job is None else _fail(context, job, error)
-    if isinstance(failed, Held | NotActive):
+    if isinstance(failed, Held | NotActive | Settled):
         ended_job = False
     retry_while_unavailable(
         context,
@@ -58,7 +58,7 @@ def dead_letter(context: WorkerContext, raw: Any, error: TussisError) -> None:
         retry_while_unavailable(context, lambda: context.ledger.discard(job_id, message, told))
 
 
-def _fail(context: WorkerContext, job: Job, error: TussisError) -> int | Held | NotActive:
+def _fail(context: WorkerContext, job: Job, error: TussisError) -> int | Held | NotActive | Settled:
     """Store the failure, separate from other analyses of the object.
 
     The view ``current`` does not show it, because the requested model and profile are not known.

@@ -36,7 +36,17 @@ from tussis.shared.store import records
 from tussis.shared.store.records import Claimed
 from tussis.worker import logs
 from tussis.worker.audio.libraries import libraries_of
-from tussis.worker.outcome import Deferred, Failed, HandedBack, HeldElsewhere, Outcome, Routed, Stopping, Superseded
+from tussis.worker.outcome import (
+    Deferred,
+    Failed,
+    HandedBack,
+    HeldElsewhere,
+    Outcome,
+    Routed,
+    Settled,
+    Stopping,
+    Superseded,
+)
 from tussis.worker.pipeline import backoff
 from tussis.worker.pipeline.context import WorkerContext
 from tussis.worker.pipeline.software import software_of
@@ -231,6 +241,8 @@ def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stage
             return held_elsewhere(answer)
         case records.NotActive():
             return Routed(answer.active)
+        case records.Settled():
+            return Settled(answer.analysis_id, answer.state)
         case analysis_id:
             return Failed(analysis_id, error.error_class)
 

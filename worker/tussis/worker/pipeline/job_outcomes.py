@@ -7,7 +7,7 @@ import time
 from tussis.shared.errors import DatabaseFault
 from tussis.shared.messages import Job
 from tussis.shared.outcomes import JobOutcome, OutcomeState
-from tussis.shared.states import AnalysisState
+from tussis.shared.store.job_outcomes import state_of
 from tussis.worker import logs
 from tussis.worker.outcome import Failed, Settled, Succeeded
 from tussis.worker.pipeline.context import WorkerContext
@@ -30,13 +30,10 @@ def job_outcome(
         stored = _stored(job, context, outcome.analysis_id)
         if stored is not None:
             return stored
-    succeeded = isinstance(outcome, Succeeded) or (
-        isinstance(outcome, Settled) and outcome.state is AnalysisState.SUCCEEDED
-    )
     return JobOutcome(
         job_id=job.job_id,
         uri=job.uri,
-        state=OutcomeState.SUCCEEDED if succeeded else OutcomeState.FAILED,
+        state=_state(outcome),
         enqueued_at=job.enqueued_at,
         started_at=started_at,
         finished_at=time.time(),
@@ -45,6 +42,12 @@ def job_outcome(
         error_class=outcome.error_class if isinstance(outcome, Failed) else None,
         error_message=outcome.message if isinstance(outcome, Failed) else None,
     )
+
+
+def _state(outcome: Succeeded | Settled | Failed) -> OutcomeState:
+    if isinstance(outcome, Settled):
+        return state_of(outcome.state)
+    return OutcomeState.SUCCEEDED if isinstance(outcome, Succeeded) else OutcomeState.FAILED
 
 
 def _stored(job: Job, context: WorkerContext, analysis_id: int) -> JobOutcome | None:

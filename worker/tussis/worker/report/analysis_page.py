@@ -59,6 +59,8 @@ def summary(analysis: Analysis) -> str:
         return answer
     if analysis.state in (AnalysisState.FAILED, AnalysisState.DISCARDED):
         return f"{analysis.error_class}: {analysis.error_message}"
+    if analysis.state is AnalysisState.CANCELLED:
+        return "The job was cancelled."
     return "The analysis has no result yet."
 
 

@@ -60,7 +60,7 @@ class Batch:
             self._add_result(analysis, COUGH if analysis.decision else NO_COUGH)
         elif analysis.state is AnalysisState.FAILED:
             self._add_failure(analysis)
-        if analysis.finished_at is not None:
+        if analysis.finished_at is not None and analysis.state is not AnalysisState.CANCELLED:
             heapq.heappush(self._slowest, (took_s(analysis), -analysis.id, analysis))
             if len(self._slowest) > SLOWEST:
                 heapq.heappop(self._slowest)

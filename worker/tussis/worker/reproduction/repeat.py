@@ -48,6 +48,8 @@ def check_repeatable(analysis: Analysis) -> None:
     """Raise :class:`NotReproducible` if the analysis has no answer, or a failure that no repetition can show."""
     if analysis.state in (AnalysisState.RUNNING, AnalysisState.WAITING):
         raise NotReproducible(f"job {analysis.job_id} is {analysis.state.value}: wait for its result or failure")
+    if analysis.state is AnalysisState.CANCELLED:
+        raise NotReproducible(f"job {analysis.job_id} was cancelled: it has no result")
     if analysis.error_class in _NOT_OF_THE_RECORDING:
         raise NotReproducible(
             f"job {analysis.job_id} failed as {analysis.error_class}, which depends on the workers and not on the "

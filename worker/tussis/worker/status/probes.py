@@ -47,10 +47,11 @@ def live(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) 
 def ready(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) -> list[Verdict]:
     """As :func:`live`. A ready worker is live and consumes, every child has loaded the model, and no process waits.
 
-    The remark says whether another model is active. Such a worker is ready: it answers jobs that name its model.
+    The remark says whether another model is active, and which queues are paused. Such a worker is ready: it answers
+    jobs that name its model, and takes messages again when the queue is resumed.
     """
     return [
-        Verdict(one.worker, _not_live(one, silence_s) or _not_ready(one), one.not_active())
+        Verdict(one.worker, _not_live(one, silence_s) or _not_ready(one), _remark(one))
         for one in _living(folder, worker)
     ]
 
@@ -58,6 +59,12 @@ def ready(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S)
 def is_ready(one: RunDir) -> bool:
     """Whether one worker is ready."""
     return not (_not_live(one, SILENCE_S) or _not_ready(one))
+
+
+def _remark(one: RunDir) -> str:
+    status = one.parent_status()
+    paused = f"paused: {status.paused}" if status is not None and status.paused else ""
+    return "; ".join(filter(None, [one.not_active(), paused]))
 
 
 def _living(folder: Path, worker: str | None) -> list[RunDir]:

@@ -84,6 +84,8 @@ class ParentStatus:
     """The time since which the housekeeper's own connection to the broker works. None while it does not work."""
     starving_since: float | None
     """The time since which messages wait and children are free but none is taken. None otherwise."""
+    paused: str = ""
+    """The paused queues, with commas between them."""
 
 
 class RunDir:

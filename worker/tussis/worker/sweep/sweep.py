@@ -43,6 +43,7 @@ class SweepRequest:
     device: Device
     max_depth: int
     retry_failed: bool = False
+    retry_cancelled: bool = False
     dry_run: bool = False
 
 
@@ -59,6 +60,8 @@ class Counts:
     """Objects whose analyses `tussis retain` deleted."""
     refused: int = 0
     """Objects for which no valid job can be made."""
+    cancelled: int = 0
+    """Objects whose job was cancelled."""
     enqueued: int = 0
     """Listed objects that were enqueued, or in a dry run would be."""
     stranded: int = 0
@@ -197,6 +200,11 @@ class Sweep:
                 return replace(job, enqueued_at=max(job.enqueued_at, newer), reopen=self._request.retry_failed)
             case AnalysisState.FAILED:
                 self.counts.failed += 1
+            case AnalysisState.CANCELLED if self._request.retry_cancelled:
+                newer = 0.0 if known.newer_than is None else known.newer_than.timestamp()
+                return replace(job, enqueued_at=max(job.enqueued_at, newer))
+            case AnalysisState.CANCELLED:
+                self.counts.cancelled += 1
         return None
 
     def _send(self, jobs: list[Job]) -> list[Job]:

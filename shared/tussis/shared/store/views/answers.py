@@ -34,8 +34,8 @@ LIMIT 1
 # one of the active model.
 #
 # A failure of the job ranks below every result and below every failure of the object. A late message (for replaced
-# bytes or for a model that is no longer served) must not hide the result for the object. A model that never was active
-# answers only jobs that name it. Its answers are not here.
+# bytes or for a model that is no longer served) must not hide the result for the object. A cancelled analysis ranks
+# below every answer. A model that never was active answers only jobs that name it. Its answers are not here.
 #
 # With NOT EXISTS, PostgreSQL can use an index for any condition of a query: on bucket and key, on created_at, on state.
 # With DISTINCT ON it could for bucket and key only. The arrays of models are computed once for each query. Joins with
@@ -44,7 +44,11 @@ _CURRENT = """
 WITH shown AS NOT MATERIALIZED (
     SELECT
         analyses.*,
-        (analyses.error_class IN ('object_changed', 'model_not_served', 'job_moved')) IS NOT TRUE AS of_the_object,
+        CASE
+            WHEN analyses.state = 'cancelled' THEN 0
+            WHEN analyses.error_class IN ('object_changed', 'model_not_served', 'job_moved') THEN 1
+            ELSE 2
+        END AS about_the_object,
         coalesce(
             array_position(
                 ARRAY(
@@ -58,7 +62,7 @@ WITH shown AS NOT MATERIALIZED (
             (SELECT count(*) FROM models WHERE models.active_at IS NOT NULL)
         ) AS model_rank
     FROM analyses
-    WHERE analyses.state IN ('succeeded', 'failed', 'discarded')
+    WHERE analyses.state IN ('succeeded', 'failed', 'discarded', 'cancelled')
         AND NOT analyses.shadow
         AND NOT analyses.profile_overridden
         AND NOT analyses.coverage_overridden
@@ -121,8 +125,8 @@ WHERE NOT EXISTS (
         FROM shown AS better
         WHERE better.recording_id = analyses.recording_id
             AND better.id <> analyses.id
-            AND (better.of_the_object, better.model_rank, better.finished_at, better.id)
-                > (analyses.of_the_object, analyses.model_rank, analyses.finished_at, analyses.id)
+            AND (better.about_the_object, better.model_rank, better.finished_at, better.id)
+                > (analyses.about_the_object, analyses.model_rank, analyses.finished_at, analyses.id)
     )
     AND NOT EXISTS (
         SELECT
@@ -135,8 +139,8 @@ WHERE NOT EXISTS (
                 SELECT
                 FROM shown AS own
                 WHERE own.recording_id = recordings.id
-                    AND (own.of_the_object, own.finished_at, own.id)
-                        > (newer.of_the_object, newer.finished_at, newer.id)
+                    AND (own.about_the_object, own.finished_at, own.id)
+                        > (newer.about_the_object, newer.finished_at, newer.id)
             )
     )
 """
@@ -192,14 +196,15 @@ VIEWS: Final[dict[str, View]] = {
         "active before it and has one. Of an object with several contents, the content with the newest answer counts. "
         "Answers of models that never were active and of the shadow model are omitted, and analyses whose job "
         "requested another profile or coverage than the manifest. A failure of the job and not of the object "
-        "(object_changed, model_not_served, job_moved) is shown only if the object has no other result or failure.",
+        "(object_changed, model_not_served, job_moved) is shown only if the object has no other result or failure, and "
+        "a cancelled analysis only if the object has neither.",
         {
             "uri": "s3://bucket/key",
             "bucket": "S3 bucket",
             "key": "S3 object key",
             "etag": "S3 entity tag of the analysed content; empty if it is unknown because no object was found",
             "version_id": "S3 version id; null if the bucket has no versions or the version is unknown",
-            "state": "succeeded, failed or discarded",
+            "state": "succeeded, failed, discarded or cancelled",
             "decision": "true: cough; false: no cough; null: no result",
             "bag_probability": "probability that the recording contains a cough, 0 to 1: the highest one of its bags",
             "bag_logit": "logit of bag_probability (natural logarithm of the odds)",
@@ -223,7 +228,7 @@ VIEWS: Final[dict[str, View]] = {
             "attempts": "number of attempts",
             "enqueued_at": "time at which the job was enqueued, by the clock of the producer",
             "started_at": "start of the last attempt",
-            "finished_at": "time at which the analysis succeeded or failed",
+            "finished_at": "time at which the analysis succeeded, failed or was cancelled",
             "created_at": "time of the first claim",
             "metadata": "metadata of the most recent message that had any, as JSON",
             "job_id": "id of the job that last claimed this analysis",

@@ -63,11 +63,13 @@ WHERE letters.job_id IS NOT NULL AND NOT EXISTS (SELECT FROM jobs WHERE jobs.job
 VIEWS: Final[dict[str, View]] = {
     "job_answers": View(
         _JOB_ANSWERS,
-        "One row for each job that a worker has received: the analysis that answers it, in any state. A job that is "
-        "not here waits in the broker, is one of the shadow model, or is unknown.",
+        "One row for each job that a worker has received or that was cancelled: the analysis that answers it, in any "
+        "state. A job that is not here waits in the broker, is one of the shadow model, or is unknown.",
         {
             "job_id": "job id returned by enqueue",
-            "state": "succeeded, failed or discarded: final; running or waiting: received, and not yet answered",
+            "state": (
+                "succeeded, failed, discarded or cancelled: final; running or waiting: received, and not yet answered"
+            ),
             "uri": "s3://bucket/key; null if the message could not be read",
             "bucket": "S3 bucket",
             "key": "S3 object key",
@@ -88,8 +90,8 @@ VIEWS: Final[dict[str, View]] = {
             "error_message": "description of the error",
             "attempts": "number of attempts; null if the message could not be read",
             "enqueued_at": "time at which the job was last enqueued, by the clock of the producer",
-            "received_at": "time at which a worker first received the job",
-            "finished_at": "time at which the analysis succeeded or failed; null if it is open",
+            "received_at": "time at which a worker first received the job, or at which it was cancelled before",
+            "finished_at": "time at which the analysis succeeded, failed or was cancelled; null if it is open",
             "analysis_id": "analyses.id; null if the message could not be read",
         },
     ),
