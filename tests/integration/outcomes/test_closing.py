@@ -140,7 +140,7 @@ def test_an_unreadable_message_that_is_discarded_is_told(client: Any, ledger: Le
     assert client.exists(LEDGER_KEY, sent_key("tussis.gpu", 3)) == 0
 
 
-@pytest.mark.parametrize("name", [str(uuid.uuid4()).encode(), b"\xff"])
+@pytest.mark.parametrize("name", [str(uuid.uuid4()).encode(), b"\xff"], ids=["a job id", "no UTF-8"])
 def test_an_entry_of_the_ledger_that_the_reconciler_removes_is_told(client: Any, name: bytes) -> None:
     sent = sent_key("tussis.any", 5)
     client.hset(LEDGER_KEY, name, "junk")
