@@ -43,3 +43,14 @@ def versioned(bucket: Bucket) -> Bucket:
     versioning: dict[str, Any] = {"Status": "Enabled"}
     bucket.client.put_bucket_versioning(Bucket=bucket.name, VersioningConfiguration=versioning)
     return bucket
+
+
+@pytest.fixture
+def clinic(bucket: Bucket) -> Iterator[Bucket]:
+    """The bucket of docs/enqueue.md, with objects."""
+    clinic = Bucket("clinic", bucket.client)
+    clinic.client.create_bucket(Bucket=clinic.name)
+    for key in ("2026/11/a.wav", "2026/10/c.wav", "2026/10/d.wav", "a.wav", "b.mp3"):
+        clinic.put(key, key.encode())
+    yield clinic
+    clinic.client.delete_bucket(Bucket=clinic.name)

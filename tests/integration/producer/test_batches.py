@@ -175,12 +175,8 @@ def test_wrong_usage(words: list[str]) -> None:
 
 
 def test_the_document(
-    environment: dict[str, str], bucket: Bucket, broker: redis.Redis, end: Callable[..., None]
+    environment: dict[str, str], clinic: Bucket, broker: redis.Redis, end: Callable[..., None]
 ) -> None:
-    clinic = Bucket("clinic", bucket.client)
-    clinic.client.create_bucket(Bucket=clinic.name)
-    for key in ("2026/11/a.wav", "2026/10/c.wav", "2026/10/d.wav"):
-        clinic.put(key, key.encode())
     (python,) = blocks("Batches", "python")
     stop = threading.Event()
 

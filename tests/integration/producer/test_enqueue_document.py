@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -13,17 +12,6 @@ from tests.support.broker_state import open_jobs
 from tests.support.enqueue_doc import block, blocks
 from tests.support.servers import Bucket
 from tussis.producer.cli import root
-
-
-@pytest.fixture
-def clinic(bucket: Bucket) -> Iterator[Bucket]:
-    """The document's bucket."""
-    clinic = Bucket("clinic", bucket.client)
-    clinic.client.create_bucket(Bucket=clinic.name)
-    for key in ("2026/11/a.wav", "2026/10/c.wav", "2026/10/d.wav", "a.wav", "b.mp3"):
-        clinic.put(key, key.encode())
-    yield clinic
-    clinic.client.delete_bucket(Bucket=clinic.name)
 
 
 def test_the_python_of_the_document_runs(

@@ -59,7 +59,11 @@ def filled(shared_store_url: str) -> Iterator[Filled]:
                 metadata=METADATA[recording % len(METADATA)],
                 again=draw.random() < 0.5,
             )
-            match draw.choice(["cough", "no cough", "failed", "discarded", "running", "not served", "no version"]):
+            match draw.choice(
+                ["cough", "no cough", "failed", "discarded", "cancelled", "running", "not served", "no version"]
+            ):
+                case "cancelled":
+                    store.cancel([replace(job, etag="e1")], "an operator")
                 case "discarded":
                     store.discard([refused(store.refuse(a_refusal(job, etag="e1")))])
                 case "not served":
