@@ -31,11 +31,11 @@ demo: $(STAMPS)/demo  ## real servers, a worker, recordings, results; AUDIO=DIR 
 # end.
 IN_PARALLEL = -n 4 --dist loadfile --no-loadscope-reorder
 
-test: $(STAMPS)/dev  ## run the tests that start no worker, against real servers; ARGS='-k name' chooses
+test: $(STAMPS)/dev  ## run the tests of the code, against real servers; ARGS='-k name' chooses
 	$(RUN)/python -m pytest -m 'not acceptance and not faults_only and not slow and not performance' \
 	    $(IN_PARALLEL) $(ARGS)
 
-acceptance: $(STAMPS)/dev  ## run the tests that start workers and the whole product, as its users do
+acceptance: $(STAMPS)/dev  ## run the tests of commands, workers and the whole product, as its users do
 	$(RUN)/python -m pytest -m 'acceptance and not faults_only and not slow and not performance' \
 	    $(IN_PARALLEL) $(ARGS)
 

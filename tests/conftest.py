@@ -10,18 +10,25 @@ import structlog
 import torch
 
 _TESTS: Final = Path(__file__).parent
-#: Folders whose tests start a worker, a whole deployment or a fresh installation. They run in `make acceptance`.
+#: Folders whose tests run commands, workers, a whole deployment or a fresh installation, or make models. They run in
+#: `make acceptance`.
 _ACCEPTANCE: Final = (
     "acceptance",
     "migration",
+    "integration/cancel",
+    "integration/cli",
     "integration/deploy",
     "integration/detector",
     "integration/device",
     "integration/embedded",
+    "integration/export",
+    "integration/notify",
     "integration/parent",
     "integration/pipeline",
     "integration/status",
+    "integration/sweep",
     "integration/worker",
+    "unit/modelling",
 )
 
 # With more threads, several test processes on two cores wait for each other more than they work.
