@@ -49,10 +49,11 @@ def test_a_kill_of_the_notifier_between_delivery_and_acknowledgement(
     assert first.body == second.body
     stored = deployment.store.outcome_of(job.job_id, job.enqueued_at, deployment.analysis(job).id)
     assert isinstance(stored, JobOutcome)
+    assert stored.answer is not None
     assert first.document["data"]["answer"] == stored.to_dict()["answer"] | {
-        "segments": [list(segment) for segment in stored.answer.segments],  # type: ignore[union-attr]
-        "events": [list(event) for event in stored.answer.events],  # type: ignore[union-attr]
-        "warnings": list(stored.answer.warnings),  # type: ignore[union-attr]
+        "segments": [list(segment) for segment in stored.answer.segments],
+        "events": [list(event) for event in stored.answer.events],
+        "warnings": list(stored.answer.warnings),
     }
 
 

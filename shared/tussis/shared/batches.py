@@ -133,7 +133,8 @@ class Batches:
     def all(self) -> list[BatchStatus]:
         """The status of every batch, in the order in which they were made or done."""
         with broker_errors(self._where):
-            names: list[str] = [name.decode() for name in self._client.zrange(BATCHES_KEY, 0, -1)]  # type: ignore[union-attr]
+            members: Any = self._client.zrange(BATCHES_KEY, 0, -1)
+            names: list[str] = [name.decode() for name in members]
             pipe = self._client.pipeline(transaction=False)
             for name in names:
                 pipe.hgetall(batch_key(name))

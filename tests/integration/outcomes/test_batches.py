@@ -9,7 +9,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from enum import StrEnum
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ from tussis.shared.ledger_repair import LedgerRepair, Seen
 from tussis.shared.messages import Job, shadow_job
 from tussis.shared.outcome_group import OutcomeGroup
 from tussis.shared.outcome_reader import OutcomeReader
-from tussis.shared.outcomes import OutcomeBounds
+from tussis.shared.outcomes import OutcomeBounds, OutcomeState
 from tussis.shared.queues import (
     BATCH_OF_KEY,
     BATCHES_KEY,
@@ -37,14 +36,6 @@ from tussis.shared.queues import (
     sent_key,
 )
 from tussis.worker.parent.reconciler import Reconciler
-
-
-class State(StrEnum):
-    """The states that a batch counts."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
 
 
 @pytest.fixture
@@ -89,7 +80,7 @@ def test_each_end_counts_once(client: Any, ledger: Ledger, batches: Batches) -> 
     ledger.close(one, succeeded(one))
     ledger.close(two, failed(two))
     assert counters(batches.status("night")) == (3, 1, 1, 0, 1)
-    ledger.close(three, replace(failed(three), state=State.CANCELLED))  # type: ignore[arg-type]
+    ledger.close(three, replace(failed(three), state=OutcomeState.CANCELLED))
     assert counters(batches.status("night")) == (3, 1, 1, 1, 0)
     assert client.exists(BATCH_OF_KEY) == 0
     assert batches.status("night").state == "open"
@@ -283,9 +274,9 @@ def test_at_random(client: Any, ledger: Ledger, batches: Batches) -> None:
                 totals[name] += 1
                 closed.discard(name)
         elif action < 0.9:
-            state = draw.choice(list(State))
+            state = draw.choice(list(OutcomeState))
             for _ in range(draw.choice([1, 2])):
-                ledger.close(job, replace(succeeded(job), state=state))  # type: ignore[arg-type]
+                ledger.close(job, replace(succeeded(job), state=state))
             for member in open_in.pop(job.job_id, ()):
                 states[member, state] += 1
                 told[member] += member in closed and not still_open(member)
@@ -296,7 +287,7 @@ def test_at_random(client: Any, ledger: Ledger, batches: Batches) -> None:
             LedgerRepair(client).tell_batches()
     for name in names:
         status = batches.status(name)
-        expected = [states[name, state] for state in State]
+        expected = [states[name, state] for state in OutcomeState]
         left = sum(name in members for members in open_in.values())
         assert counters(status) == (totals[name], *expected, left)
         assert (status.closed_at is not None) is (name in closed)
@@ -364,7 +355,7 @@ def test_the_rate_and_the_time_left_come_from_what_ended(client: Any, ledger: Le
     assert (status.rate_per_s, status.left_s) == (None, None)
     for job in jobs[:30]:
         ledger.close(job, succeeded(job))
-    ledger.close(jobs[30], replace(failed(jobs[30]), state=State.CANCELLED))  # type: ignore[arg-type]
+    ledger.close(jobs[30], replace(failed(jobs[30]), state=OutcomeState.CANCELLED))
     # As if the batch had been opened ten seconds ago.
     seconds, microseconds = client.time()
     now = seconds + microseconds / 1e6
