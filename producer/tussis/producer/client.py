@@ -118,7 +118,7 @@ class Producer:
         request = JobRequest(uri, version_id, etag, model, profile, priority, device, metadata, again, coverage)
         if self._head and not request.pinned:
             request = self._pins.pin(request)
-        job = job_for(request, time.time(), batch)
+        job = job_for(request, time.time())
         ledger = self._open_ledger()
         if admission is None:
             ledger.open(job)
@@ -269,7 +269,7 @@ class Producer:
 
     def _chunks(self, stream: Iterator[JobRequest], size: int, admission: Admission | None) -> Iterator[_Chunk]:
         while requests := list(islice(stream, size)):
-            jobs = self._prepare(requests, None if admission is None else admission.batch)
+            jobs = self._prepare(requests)
             try:
                 opening = _opening(jobs, admission)
             except MessageTooLarge:
@@ -278,7 +278,7 @@ class Producer:
                 opening = _opening(jobs, admission)
             yield _Chunk(requests, jobs, opening)
 
-    def _prepare(self, requests: Sequence[JobRequest], batch: str | None) -> list[Job | TussisError]:
+    def _prepare(self, requests: Sequence[JobRequest]) -> list[Job | TussisError]:
         """The jobs of the requests, in order. A refused request has an error in the place of its job."""
         asked = [request for request in requests if self._head and not request.pinned]
         pinned = iter(self._pins.pin_many(asked))
@@ -290,7 +290,7 @@ class Producer:
                 jobs.append(answer)
                 continue
             try:
-                jobs.append(job_for(answer, now, batch))
+                jobs.append(job_for(answer, now))
             except TussisError as error:
                 jobs.append(error)
         return jobs

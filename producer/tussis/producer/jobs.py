@@ -65,8 +65,8 @@ def request_from_line(line: str, defaults: JobRequest) -> JobRequest:
     return replace(defaults, **given)
 
 
-def job_for(request: JobRequest, enqueued_at: float, batch: str | None = None) -> Job:
-    """The job of a request, in a batch. Its id is deterministic if the content is pinned and ``again`` is false.
+def job_for(request: JobRequest, enqueued_at: float) -> Job:
+    """The job of a request. Its id is deterministic if the content is pinned and ``again`` is false.
 
     ``enqueued_at`` is in seconds since the epoch. Raises :class:`InvalidUri` and :class:`InvalidJob`.
     """
@@ -98,7 +98,6 @@ def job_for(request: JobRequest, enqueued_at: float, batch: str | None = None) -
         device=device_named(request.device),
         again=request.again,
         coverage=coverage,
-        batch=batch,
         metadata={} if request.metadata is None else _plain(request.metadata),
     )
     check_recommended(job.metadata)

@@ -74,7 +74,7 @@ class Job:
     model of the worker. ``coverage`` None selects the coverage of the model. ``again`` adds a new analysis to the
     existing ones. ``reopen`` runs an analysis again that failed before ``enqueued_at`` (``tussis failures retry`` sets
     it). Without ``reopen`` such a failure stays. ``shadow`` marks a job of the shadow model, which only workers open:
-    see :func:`shadow_job`. ``batch`` is the batch with which the job was opened; None without one.
+    see :func:`shadow_job`.
     """
 
     job_id: str
@@ -92,7 +92,6 @@ class Job:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     coverage: Coverage | None = None
     shadow: bool = False
-    batch: str | None = None
 
     def __post_init__(self) -> None:
         _check(self)
@@ -108,16 +107,14 @@ class Job:
     def to_json(self) -> str:
         """The message as compact JSON with all fields. Raises :class:`MessageTooLarge`.
 
-        Without a coverage or a batch there is no such field, and without a shadow job no field ``shadow``: workers of
-        the first version know none of them.
+        Without a coverage there is no such field, and without a shadow job no field ``shadow``: workers of the first
+        version know neither.
         """
         fields = {"v": MESSAGE_VERSION, **vars(self)}
         if self.coverage is None:
             del fields["coverage"]
         if not self.shadow:
             del fields["shadow"]
-        if self.batch is None:
-            del fields["batch"]
         text = _JSON.encode(fields)
         size = len(text.encode("utf-8"))
         if size > MAX_MESSAGE_BYTES:
@@ -364,7 +361,6 @@ def _check(job: Job) -> None:
     _require(type(job.priority) is int and job.priority in PRIORITIES, "priority", "0 (first) to 9", job.priority)
     _require(isinstance(job.device, Device), "device", _DEVICES, job.device)
     _require(job.coverage is None or isinstance(job.coverage, Coverage), "coverage", _COVERAGES, job.coverage)
-    check_batch(job.batch)
     _require(type(job.again) is bool, "again", "true or false", job.again)
     _require(type(job.reopen) is bool, "reopen", "true or false", job.reopen)
     _require(type(job.shadow) is bool, "shadow", "true or false", job.shadow)
@@ -385,8 +381,6 @@ def _check_shadow(job: Job) -> None:
     """The results of a shadow job are hidden. No producer must get one by mistake, so its id is prescribed."""
     if job.again or job.reopen or job.profile is not None or job.coverage is not None or job.model is None:
         raise InvalidJob("a job with shadow names a model, and has neither again, reopen, profile nor coverage")
-    if job.batch is not None:
-        raise InvalidJob("a job with shadow has no batch")
     if job.job_id != shadow_id(job.bucket, job.key, job.version_id, job.etag, job.model):
         raise InvalidJob("shadow is set by workers only: leave it out")
 

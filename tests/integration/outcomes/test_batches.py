@@ -16,6 +16,7 @@ import redis
 
 from tests.support.outcomes import a_job, failed, succeeded
 from tussis.shared import batch_scripts
+from tussis.shared.admission import Admission
 from tussis.shared.batches import Batches, BatchOutcome, BatchStatus
 from tussis.shared.broker import connect
 from tussis.shared.errors import BatchUnknown, BrokerUnavailable, InvalidJob, OutcomesGap, TooManyBatches, WaitTimeout
@@ -56,7 +57,7 @@ def batches(client: redis.Redis) -> Batches:
 
 
 def opened(ledger: Ledger, count: int = 1, batch: str = "night") -> list[Job]:
-    jobs = [a_job(batch=batch) for _ in range(count)]
+    jobs = [a_job() for _ in range(count)]
     assert ledger.open_many(jobs, batch) == [True] * count
     return jobs
 
@@ -110,7 +111,7 @@ def test_a_message_that_cannot_be_read_counts_as_failed(client: Any, ledger: Led
     LedgerRepair(client).resend({junk.job_id.encode(): Seen(sent, client.zscore(sent, junk.job_id))})
     assert counters(batches.status("night")) == (2, 0, 2, 0, 0)
     # `tussis failures retry` enqueues without the batch.
-    again = replace(dead, enqueued_at=dead.enqueued_at + 9, batch=None)
+    again = replace(dead, enqueued_at=dead.enqueued_at + 9)
     assert ledger.open(again)
     ledger.close(again, succeeded(again))
     assert counters(batches.status("night")) == (2, 0, 2, 0, 0)
@@ -119,18 +120,18 @@ def test_a_message_that_cannot_be_read_counts_as_failed(client: Any, ledger: Led
 def test_a_shadow_job_is_in_no_batch(client: Any, ledger: Ledger, batches: Batches) -> None:
     (job,) = opened(ledger)
     shadow = shadow_job(replace(job, etag="e1"), "cough@2", etag="e1", version_id=None)
-    assert shadow.batch is None
     ledger.close(job, succeeded(job), shadow)
+    assert client.exists(BATCH_OF_KEY) == 0
     assert counters(batches.status("night")) == (1, 1, 0, 0, 0)
     ledger.close(shadow)
     assert counters(batches.status("night")) == (1, 1, 0, 0, 0)
 
 
 def test_jobs_that_are_open_already_join_and_those_that_ended_count_again(ledger: Ledger, batches: Batches) -> None:
-    alone, other = a_job(), a_job(batch="day")
+    alone, other = a_job(), a_job()
     ledger.open(alone)
     ledger.open_many([other], "day")
-    fresh = a_job(batch="night")
+    fresh = a_job()
     assert ledger.open_many([alone, other, fresh, fresh], "night") == [False, False, True, False]
     assert counters(batches.status("night")) == (3, 0, 0, 0, 3)
     assert counters(batches.status("day")) == (1, 0, 0, 0, 1)
@@ -266,7 +267,7 @@ def test_at_random(client: Any, ledger: Ledger, batches: Batches) -> None:
         job, action, name = jobs[number], draw.random(), draw.choice(names)
         if action < 0.45:
             if job.job_id not in open_in:
-                job = jobs[number] = replace(job, enqueued_at=job.enqueued_at + 1, batch=name)
+                job = jobs[number] = replace(job, enqueued_at=job.enqueued_at + 1)
             ledger.open_many([job], name)
             members = open_in.setdefault(job.job_id, set())
             if name not in members:
@@ -318,7 +319,7 @@ def test_old_batches_are_removed_and_open_ones_are_kept(
     assert [status.name for status in batches.all()] == ["old-0", "night", "empty", "new"]
     for name in client.zrange(BATCHES_KEY, 0, -1):
         client.hset(batch_key(name.decode()), mapping={"total": 1, "open": 1, "opened_at": 0})
-    refused = a_job(batch="further")
+    refused = a_job()
     with pytest.raises(TooManyBatches, match="1000 batches have open jobs"):
         ledger.open_many([refused], "further")
     with pytest.raises(TooManyBatches):
@@ -394,7 +395,7 @@ def test_a_wrong_name(ledger: Ledger, batches: Batches, name: Any) -> None:
     with pytest.raises(InvalidJob, match="batch must be 1 to 100 letters"):
         batches.status(name)
     with pytest.raises(InvalidJob, match="batch must be"):
-        a_job(batch=name)
+        Admission(name)
 
 
 def test_without_a_broker() -> None:

@@ -40,7 +40,6 @@ _good: dict[str, st.SearchStrategy[Any]] = {
     "again": st.booleans(),
     "reopen": st.booleans(),
     "shadow": st.just(False),
-    "batch": st.none() | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,20}", fullmatch=True),
     "metadata": st.dictionaries(_text, _json, max_size=4),
 }
 _required = ("v", "job_id", "bucket", "key", "enqueued_at")
