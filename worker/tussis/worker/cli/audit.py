@@ -200,7 +200,7 @@ def _run(
     found = list(expand(sources, lambda: s3_client(settings)))
     if not found:
         raise TooFewRecordings(f"no recordings in {', '.join(sources)}: give files, folders or s3:// prefixes")
-    with click.progressbar(length=len(found), label=f"auditing {len(found):,} recordings", file=sys.stderr) as bar:
+    with click.progressbar(length=len(found), label=f"recordings: {len(found):,}", file=sys.stderr) as bar:
         return run(plan, found, analyzer.read, lambda _: bar.update(1))
 
 
