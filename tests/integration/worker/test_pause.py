@@ -19,6 +19,8 @@ from tussis.shared.queues import Device
 SOON_S = 90.0
 #: Longer than a worker needs to read the paused queues, and than a BRPOP lasts.
 LONG_S = 6.0
+#: Longer than the BRPOP that an idle worker sent before the pause.
+BRPOP_S = 1.5
 
 
 def ran(deployment: Deployment, *words: str) -> str:
@@ -33,7 +35,7 @@ def test_a_paused_queue_is_left_alone_until_it_is_resumed(deployment: Deployment
     deployment.wait_drained(SOON_S)
     assert "tussis.any\tpaused\n" in ran(deployment, "pause", "any", "--by", "night shift")
     worker.wait_for_event("queues_paused", SOON_S, queues=["tussis.any"])
-    time.sleep(1.5)  # the BRPOP that was sent before
+    time.sleep(BRPOP_S)
 
     waits = deployment.enqueue("b.wav", wav(1.5))
     named = deployment.enqueue("c.wav", wav(1.5), model=deployment.analysis(first).model)
@@ -77,6 +79,8 @@ def test_what_is_in_work_finishes_and_a_restart_of_the_broker_ends_no_pause(depl
     long = deployment.enqueue("long.wav", wav(60.0))
     wait_until(lambda: deployment.ledger.depth().in_flight == 1, SOON_S, "the message to be taken")
     ran(deployment, "pause")
+    worker.wait_for_event("queues_paused", SOON_S, queues=["tussis.any", "tussis.cpu", "tussis.gpu"])
+    time.sleep(BRPOP_S)
     waits = deployment.enqueue("b.wav", wav(1.5))
     worker.wait_for_event("job_done", SOON_S, job_id=long.job_id, outcome="succeeded")
     deployment.servers.broker.kill()
