@@ -14,7 +14,7 @@ from tussis.shared.dsp.profiles import PROFILES
 from tussis.shared.settings import load_settings
 from tussis.worker.audit.audit import ATTRIBUTE_ABOVE, Audit, Plan, others_of, run
 from tussis.worker.bench.material import MIX, Workload, workloads
-from tussis.worker.bench.measurements import Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Column, Measurements, TargetCheck, hardware
 from tussis.worker.detector.detector import Detector
 from tussis.worker.pipeline.analysis import Analyzer
 
@@ -70,7 +70,7 @@ def measure(model: Path, *, rounds: int, quick: bool, recordings: Path | None, c
             f"{workload.line()}; {model.stem}. CPU time a recording on one thread, the time of ffmpeg for the profile"
             f" legacy included, medians of {rounds} rounds in which both take turns.",
         ),
-        verdicts=(Verdict("audit: times one analysis a variant", ratio, TARGET, at_most=True),),
+        verdicts=(TargetCheck("audit: times one analysis a variant", ratio, TARGET, at_most=True),),
     )
 
 

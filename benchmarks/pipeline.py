@@ -9,7 +9,7 @@ from benchmarks.baselines import CELERY, Baseline, ComparedBaseline
 from tussis.worker.bench.environment import BenchEnvironment
 from tussis.worker.bench.floor import unsteady
 from tussis.worker.bench.material import MIX, SYNTHETIC_MIX
-from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Cell, Column, Measurements, TargetCheck, hardware
 from tussis.worker.bench.pipeline import (
     COLUMNS,
     TITLE,
@@ -81,13 +81,13 @@ def _rows(measured: MeasuredWorkload) -> list[tuple[Cell, ...]]:
     return rows
 
 
-def _verdicts(measured: MeasuredWorkload, same_model: bool) -> list[Verdict]:
+def _verdicts(measured: MeasuredWorkload, same_model: bool) -> list[TargetCheck]:
     name, programs = measured.workload.name, measured.medians()
     verdicts = measured.verdicts() if same_model else []
     target = (CELERY_TARGETS if same_model else OTHER_MODEL_TARGETS).get(name)
     if CELERY in programs and target is not None:
         tussis, celery = programs[TUSSIS], programs[CELERY]
         wall, spread = celery.wall_s / tussis.wall_s, measured.floor().spread
-        verdicts.append(Verdict(f"{name}: times plain Celery, wall", wall, target, void=unsteady(spread)))
-        verdicts.append(Verdict(f"{name}: times plain Celery, CPU", celery.cpu_s / tussis.cpu_s, target))
+        verdicts.append(TargetCheck(f"{name}: times plain Celery, wall", wall, target, void=unsteady(spread)))
+        verdicts.append(TargetCheck(f"{name}: times plain Celery, CPU", celery.cpu_s / tussis.cpu_s, target))
     return verdicts

@@ -37,7 +37,7 @@ from tussis.shared.settings import load_settings
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.samples import Audio
 from tussis.worker.bench.material import NAMES, Workload, workloads
-from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Cell, Column, Measurements, TargetCheck, hardware
 from tussis.worker.pipeline.prepare import cut_audio, limits_of
 
 #: The least speed relative to one transform call for each segment, by the name of the workload.
@@ -154,7 +154,7 @@ def measure(*, names: Sequence[str], rounds: int, quick: bool, recordings: Path 
             rows.append(_row(workload, profile, found))
             if workload.name in TARGETS:
                 what = f"{workload.name}, {profile.name}: times one call a segment"
-                verdicts.append(Verdict(what, found.ratio, TARGETS[workload.name]))
+                verdicts.append(TargetCheck(what, found.ratio, TARGETS[workload.name]))
     return Measurements(
         title="Preprocessing, from the waveform to the network's input, on one core",
         command=command,

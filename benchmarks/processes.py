@@ -9,7 +9,7 @@ from pathlib import Path
 from tussis.worker.bench.crew import Crew, Spent
 from tussis.worker.bench.floor import Rounds, cores, unsteady
 from tussis.worker.bench.material import workloads
-from tussis.worker.bench.measurements import Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Column, Measurements, TargetCheck, hardware
 
 #: Recordings a second of two processes, relative to one.
 TARGET = 1.85
@@ -53,7 +53,7 @@ def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Measureme
             f" {rounds} rounds; those of one process varied by {medians[one].spread:.0%}.",
         ),
         verdicts=(
-            Verdict(
+            TargetCheck(
                 f"{many} processes against one",
                 rates[many] / rates[one],
                 TARGET / 2 * many,

@@ -18,7 +18,7 @@ from tussis.shared.errors import ServerFailed
 from tussis.worker.bench.environment import PASS_S, BenchEnvironment, bench_environment
 from tussis.worker.bench.floor import cores
 from tussis.worker.bench.material import Item, wav
-from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Cell, Column, Measurements, TargetCheck, hardware
 from tussis.worker.bench.process_tree import cpu_parts
 from tussis.worker.embedded.server import EmbeddedServer
 
@@ -195,8 +195,8 @@ def _measurements(
             f" medians of {len(costs[FEW])} and {len(costs[large])} windows.",
         ),
         verdicts=(
-            Verdict("jobs enqueued a second", rate, RATE_TARGET),
-            Verdict("CPU a message with its outcome against without", each[FEW] / silent_s, OUTCOME_TARGET, True),
-            Verdict(f"CPU a message before {large:,} against {FEW:,}", each[large] / each[FEW], COST_TARGET, True),
+            TargetCheck("jobs enqueued a second", rate, RATE_TARGET),
+            TargetCheck("CPU a message with its outcome against without", each[FEW] / silent_s, OUTCOME_TARGET, True),
+            TargetCheck(f"CPU a message before {large:,} against {FEW:,}", each[large] / each[FEW], COST_TARGET, True),
         ),
     )

@@ -21,12 +21,12 @@ from benchmarks.row_data import MODELS, fill
 from benchmarks.store import request_for, result_of
 from tussis.shared.states import AnalysisState
 from tussis.shared.store import migrate
-from tussis.shared.store.drift import Span
+from tussis.shared.store.drift import Period
 from tussis.shared.store.partitions import make_partitions
 from tussis.shared.store.records import Claimed, ResultFilter
 from tussis.shared.store.repository import Store
 from tussis.worker.bench.environment import bench_environment
-from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Cell, Column, Measurements, TargetCheck, hardware
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "query.md"
 #: The largest median in milliseconds of a query on a recording, a page or a day, and of one on everything.
@@ -174,7 +174,7 @@ def _lists(url: str, rounds: int) -> list[Timed]:
                 map(len, store.segments_of_each([each.id for each in islice(store.results(newest), 50)]).values())
             ),
             "tussis status": lambda: store.counts().succeeded,
-            "tussis drift": lambda: len(store.drift(Span(week, now), Span(week - 4 * (now - week), week))),
+            "tussis drift": lambda: len(store.drift(Period(week, now), Period(week - 4 * (now - week), week))),
         }
         found = []
         for what, call in calls.items():
@@ -217,12 +217,12 @@ def _measurements(
         for each in timed
     ]
     verdicts = [
-        Verdict(f"ms: {each.what}", each.median, NARROW_TARGET if each.narrow else WIDE_TARGET, at_most=True)
+        TargetCheck(f"ms: {each.what}", each.median, NARROW_TARGET if each.narrow else WIDE_TARGET, at_most=True)
         for each in timed
     ]
     filled, empty = rates
     notes = (*notes, f"Results a second: {filled:,.0f} in this database, {empty:,.0f} in an empty one.")
-    verdicts.append(Verdict("results a second, of those in an empty database", filled / empty, RATE_TARGET))
+    verdicts.append(TargetCheck("results a second, of those in an empty database", filled / empty, RATE_TARGET))
     return Measurements(
         title=f"Queries over {rows:,} segments",
         command=command,

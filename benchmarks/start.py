@@ -9,7 +9,7 @@ from pathlib import Path
 from tussis.worker.bench.crew import Spent
 from tussis.worker.bench.environment import bench_environment
 from tussis.worker.bench.floor import Rounds, cores
-from tussis.worker.bench.measurements import Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Column, Measurements, TargetCheck, hardware
 from tussis.worker.bench.process_tree import cpu_s
 from tussis.worker.local.surroundings import tussis_command
 
@@ -40,8 +40,8 @@ def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Measureme
             f" every child has loaded {model.stem} and warmed up.",
         ),
         verdicts=(
-            Verdict("seconds until the worker is ready", ready.wall_s, READY_TARGET_S, at_most=True),
-            Verdict("seconds of tussis --help", told.wall_s, HELP_TARGET_S, at_most=True),
+            TargetCheck("seconds until the worker is ready", ready.wall_s, READY_TARGET_S, at_most=True),
+            TargetCheck("seconds of tussis --help", told.wall_s, HELP_TARGET_S, at_most=True),
         ),
     )
 

@@ -20,7 +20,7 @@ from tussis.shared.store.repository import Store
 from tussis.shared.store.software import Software
 from tussis.worker.bench.crew import Crew, Spent
 from tussis.worker.bench.environment import BUCKET, bench_environment
-from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Cell, Column, Measurements, TargetCheck, hardware
 from tussis.worker.embedded.postgres import Postgres
 
 T = TypeVar("T")
@@ -275,7 +275,9 @@ def _measurements(
             )
         )
         if segments == SEGMENTS[0] and not claims:
-            verdicts.append(Verdict(f"segment rows a second, {segments} a transaction", segments / each, ROWS_TARGET))
+            verdicts.append(
+                TargetCheck(f"segment rows a second, {segments} a transaction", segments / each, ROWS_TARGET)
+            )
     for wait in waits:
         beyond = wait.median_ms - fsync.median_ms
         alone = wait is fsync
@@ -293,7 +295,7 @@ def _measurements(
             )
         )
         if not alone:
-            verdicts.append(Verdict(f"ms beyond one fsync, {wait.what}", beyond, BEYOND_TARGET, at_most=True))
+            verdicts.append(TargetCheck(f"ms beyond one fsync, {wait.what}", beyond, BEYOND_TARGET, at_most=True))
     return Measurements(
         title="Store, every commit synced",
         command=command,

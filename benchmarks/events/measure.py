@@ -13,8 +13,8 @@ from benchmarks.events.scores import Corpus, Scored, scored
 from training.events import Span
 from tussis.shared.cores import available_cores
 from tussis.shared.events import EVENT_THRESHOLD
-from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
-from tussis.worker.evaluation.events import BOUT_PAUSE_S, TOLERANCES_S, Quality, compared, quality
+from tussis.worker.bench.measurements import Cell, Column, Measurements, TargetCheck, hardware
+from tussis.worker.evaluation.events import BOUT_PAUSE_S, TOLERANCES_S, EventMeasures, compared, quality
 
 _SEED: Final = 1
 _TUNE, _TEST, _QUICK = 120, 240, 8
@@ -73,7 +73,7 @@ def measure(
         hardware=hardware(),
         notes=(*_corpora(tune, test), *_edge(test, chosen[MINIMUM.name]), *_sweep(tune)),
         verdicts=(
-            Verdict(
+            TargetCheck(
                 "the rule of the product: mean F1 on the tuning splits, relative to the best rule",
                 product.score / max(one.score for one, _ in measured.values()),
                 0.99,
@@ -88,17 +88,17 @@ def best(rule: Rule, recordings: Sequence[Scored]) -> Parameters:
     return max(rule.grid, key=lambda parameters: _judged(recordings, rule, parameters).score)
 
 
-def judged(recordings: Iterable[Scored], find: Callable[[Scored], Sequence[Span]]) -> Quality:
+def judged(recordings: Iterable[Scored], find: Callable[[Scored], Sequence[Span]]) -> EventMeasures:
     """The quality of a rule on recordings."""
     kept = list(recordings)
     return quality([compared(one.bouts, find(one)) for one in kept], sum(one.duration_s for one in kept) / 3600)
 
 
-def _judged(recordings: Iterable[Scored], rule: Rule, parameters: Parameters) -> Quality:
+def _judged(recordings: Iterable[Scored], rule: Rule, parameters: Parameters) -> EventMeasures:
     return judged(recordings, lambda one: rule.find(one, parameters))
 
 
-def _row(name: str, parameters: str, tune: Quality, test: Quality) -> tuple[Cell, ...]:
+def _row(name: str, parameters: str, tune: EventMeasures, test: EventMeasures) -> tuple[Cell, ...]:
     interval = f"{test.f1_interval.low:.3f} to {test.f1_interval.high:.3f}"
     return (
         name,

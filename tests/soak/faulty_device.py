@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from tests.soak.faulty_worker import note
-from tussis.worker.device.wire import Kind, Reply, Wave
+from tussis.worker.device.wire import Reply, ReplyKind, Wave
 
 #: Marks a recording with a fault. Samples of recordings are at most 2.
 _STAMP: Final = np.float32(31_337.0)
@@ -123,7 +123,7 @@ def _disturbing(send: Callable[..., None], chosen: list[str]) -> Callable[..., N
     names = itertools.cycle([name for disturbance in chosen for name in ("", "", disturbance)])
 
     def faulty(connection: socket.socket, reply: Reply) -> None:
-        name = next(names) if reply.kind is Kind.SCORES else ""
+        name = next(names) if reply.kind is ReplyKind.SCORES else ""
         if not name:
             send(connection, reply)
             return

@@ -12,7 +12,7 @@ from tests.support.recordings import Floats, Integers, quantised
 from tussis.shared.coverage import Coverage
 from tussis.shared.dsp.profiles import DOCUMENTED, LEGACY, TRAINING, Profile
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audit.answers import Answer, Distance
+from tussis.worker.audit.answers import Distance, VariantAnswer
 from tussis.worker.audit.audit import Audit, AuditedRecording, Plan, run
 from tussis.worker.detector.detector import Detector
 
@@ -49,11 +49,11 @@ def audited(plan: Plan, recordings: dict[str, bytes]) -> Audit:
     return run(plan, recordings, recordings.__getitem__)
 
 
-def an_answer(*bags: float, segments: Sequence[float] = (0.5,), duration_s: float = 2.0) -> Answer:
+def an_answer(*bags: float, segments: Sequence[float] = (0.5,), duration_s: float = 2.0) -> VariantAnswer:
     """An answer with these bag probabilities."""
-    return Answer(Coverage.HEAD, bags, tuple(segments), duration_s, Distance(0.0, 0.0, len(segments)))
+    return VariantAnswer(Coverage.HEAD, bags, tuple(segments), duration_s, Distance(0.0, 0.0, len(segments)))
 
 
-def a_recording(source: str, own: Answer, **others: Answer) -> AuditedRecording:
+def a_recording(source: str, own: VariantAnswer, **others: VariantAnswer) -> AuditedRecording:
     """An audited recording without attributions."""
     return AuditedRecording(source, own, dict(others), {}, (), {"documented": own, **others})

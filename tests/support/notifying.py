@@ -17,7 +17,7 @@ from tussis.shared.outcomes import JobOutcome
 from tussis.shared.settings import load_settings
 from tussis.shared.store.repository import Store
 from tussis.worker.notify.addresses import AddressPolicy, parse_networks
-from tussis.worker.notify.counts import Counts
+from tussis.worker.notify.counts import DeliveryCounts
 from tussis.worker.notify.endpoint import parse_endpoint
 from tussis.worker.notify.notifier import Notifier, NotifyOptions
 from tussis.worker.notify.outbox import Outbox
@@ -32,7 +32,7 @@ NAME = "test"
 class RunningNotifier:
     """A notifier that runs until :meth:`end`. ``error`` is what it raised."""
 
-    def __init__(self, notifier: Notifier, counts: Counts) -> None:
+    def __init__(self, notifier: Notifier, counts: DeliveryCounts) -> None:
         self.notifier = notifier
         self.counts = counts
         self.error: BaseException | None = None
@@ -63,7 +63,7 @@ def running_notifier(
         "connections": 4,
     }
     known = NotifyOptions(endpoint=parse_endpoint(url), **(usual | options))
-    client, counts = connect(broker_url), Counts()
+    client, counts = connect(broker_url), DeliveryCounts()
     outbox = Outbox(client, "the broker", known.name, uuid.uuid4().hex)
     signer = signer_of(load_settings(webhook_secret=SECRET))
     running = RunningNotifier(Notifier(known, signer, client, "the broker", outbox, store, None, counts), counts)

@@ -22,7 +22,7 @@ from tests.support.processes import TUSSIS
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed
 from tussis.producer.cli import root
 from tussis.shared.store import exports
-from tussis.shared.store.export_columns import COLUMNS, ExportRows, Kind
+from tussis.shared.store.export_columns import COLUMNS, ColumnKind, ExportRows
 from tussis.shared.store.records import ModelFacts, ResultFilter, SegmentScores
 from tussis.shared.store.repository import Store
 
@@ -59,21 +59,21 @@ def exported(run: Run, file_format: str, what: str, out: Path, *words: str) -> R
     columns = COLUMNS[ExportRows(what)]
     if file_format == "jsonl":
         found = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-        convert: dict[Kind, Callable[[Any], Any]] = {Kind.TIME: datetime.fromisoformat}
+        convert: dict[ColumnKind, Callable[[Any], Any]] = {ColumnKind.TIME: datetime.fromisoformat}
     elif file_format == "csv":
         with out.open(encoding="utf-8", newline="") as stream:
             found = [{name: cell or None for name, cell in row.items()} for row in csv.DictReader(stream)]
         convert = {
-            Kind.INTEGER: int,
-            Kind.REAL: float,
-            Kind.BOOLEAN: {"true": True, "false": False}.__getitem__,
-            Kind.TIME: datetime.fromisoformat,
-            Kind.JSON: json.loads,
-            Kind.TEXTS: str.split,
+            ColumnKind.INTEGER: int,
+            ColumnKind.REAL: float,
+            ColumnKind.BOOLEAN: {"true": True, "false": False}.__getitem__,
+            ColumnKind.TIME: datetime.fromisoformat,
+            ColumnKind.JSON: json.loads,
+            ColumnKind.TEXTS: str.split,
         }
     else:
         found = pq.read_table(out).to_pylist()
-        convert = {Kind.JSON: json.loads}
+        convert = {ColumnKind.JSON: json.loads}
     for row in found:
         assert list(row) == [column.name for column in columns]
         for column in columns:

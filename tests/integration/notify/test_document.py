@@ -26,7 +26,7 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker.notify import schedule
-from tussis.worker.notify.intake import Span
+from tussis.worker.notify.intake import ReplaySpan
 from tussis.worker.notify.outbox import Outbox
 
 WEBHOOKS = (ROOT / "docs" / "webhooks.md").read_text(encoding="utf-8")
@@ -139,7 +139,7 @@ def test_the_login_of_a_notifier_is_enough_and_can_do_nothing_else(
         with running_notifier(url, receiver.url, store):
             wait_for(lambda: outbox.counts() == (0, 1), "one that was given up")
             receiver.behaviour = accept
-            outbox.set_state(replay=Span(0.0, 9e9).to_json())
+            outbox.set_state(replay=ReplaySpan(0.0, 9e9).to_json())
             for words in (["list"], ["status"], ["redeliver", "--all"], ["drop", "--all"], ["reopen"]):
                 run = CliRunner().invoke(root, ["notify", *words, "--name", NAME], env={"TUSSIS_BROKER_URL": url})
                 assert run.exception is None or isinstance(run.exception, SystemExit), run.output

@@ -290,7 +290,7 @@ def test_a_gap_without_a_database_is_noticed_noted_and_passed(
         wait_for(lambda: running.counts.delivered == 1, "the delivery")
     for _ in range(12):
         end_job(ledger)
-    noted: list[intake_module.Span] = []
+    noted: list[intake_module.ReplaySpan] = []
     monkeypatch.setattr(intake_module, "log_gap", lambda gap, filled: noted.append(gap))
     with running_notifier(broker_url, receiver.url) as running:
         wait_for(lambda: running.counts.delivered == 5, "what is kept")

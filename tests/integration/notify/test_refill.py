@@ -22,7 +22,7 @@ from tussis.shared.outcomes import OutcomeBounds
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker.notify import refill as refill_module
-from tussis.worker.notify.intake import REPLAY, Span
+from tussis.worker.notify.intake import REPLAY, ReplaySpan
 from tussis.worker.notify.outbox import Outbox
 from tussis.worker.notify.refill import Refill
 from tussis.worker.notify.webhook import Webhook
@@ -172,7 +172,7 @@ def test_pages_have_each_outcome_once_also_of_jobs_that_ended_at_one_time(
         states.append(dict(state))
 
     refill = Refill(store, lambda ids: {"job-6"} & set(ids), accept)
-    span: Span | None = Span(start.timestamp(), start.timestamp() + 5)
+    span: ReplaySpan | None = ReplaySpan(start.timestamp(), start.timestamp() + 5)
     while span is not None:
         span = refill.step(REPLAY, span)
     assert sorted(stored) == [f"job-{number}" for number in (1, 2, 3, 4, 5, 7, 8, 9)]
@@ -192,7 +192,7 @@ def test_a_database_that_is_away_delays_the_refill_and_nothing_else(
         running_notifier(broker_url, receiver.url, away) as running,
     ):
         wait_for(lambda: running.notifier.is_working, "the lease")
-        outbox.set_state(replay=Span(1.0, 2.0).to_json())
+        outbox.set_state(replay=ReplaySpan(1.0, 2.0).to_json())
         for number in range(3):
             end_job(ledger)
             wait_for(partial(counted, running, number + 1), "the delivery")

@@ -16,7 +16,7 @@ from tests.support.processes import TUSSIS, Running
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.worker.status import probes
-from tussis.worker.status.probes import Verdict
+from tussis.worker.status.probes import ProbeResult
 from tussis.worker.status.rundir import ParentStatus, Phase, RunDir, remove_leftovers, run_dirs
 
 #: Seconds, for a busy machine.
@@ -38,7 +38,7 @@ def name_of(worker: Running) -> str:
     return str(worker.wait_for_event("worker_ready", READY_S)["worker"])
 
 
-def one(verdicts: list[Verdict]) -> str:
+def one(verdicts: list[ProbeResult]) -> str:
     """Return the reason of the only verdict; ``no worker`` when there is none."""
     return verdicts[0].reason if verdicts else "no worker"
 

@@ -11,15 +11,15 @@ from tests.support.drifting import add_model, add_results
 from tests.support.processes import ROOT
 from tests.support.store import execute, rows
 from tussis.shared.drift import LARGE, psi
-from tussis.shared.store.drift import MEASURES, Group, Span
+from tussis.shared.store.drift import MEASURES, DriftGroup, Period
 from tussis.shared.store.repository import Store
 from tussis.shared.store.views.drift import CATEGORIES, EDGES, NUMBERS
 from tussis.worker.audio.quality import QualityWarning
 from tussis.worker.cli.drift_rows import bin_words
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
-WEEK = Span(MONDAY, MONDAY + timedelta(days=7))
-BEFORE = Span(MONDAY - timedelta(days=28), MONDAY)
+WEEK = Period(MONDAY, MONDAY + timedelta(days=7))
+BEFORE = Period(MONDAY - timedelta(days=28), MONDAY)
 #: In the week, and in the four weeks before: seven recordings a day.
 THIS_WEEK = "timestamptz '2026-11-23Z' + n % 7 * interval '1 day'"
 EARLIER = "timestamptz '2026-10-26Z' + n % 28 * interval '1 day'"
@@ -31,12 +31,12 @@ def url(store_url: str) -> str:
     return store_url
 
 
-def only(groups: list[Group]) -> Group:
+def only(groups: list[DriftGroup]) -> DriftGroup:
     [group] = groups
     return group
 
 
-def changed(group: Group) -> dict[str, float]:
+def changed(group: DriftGroup) -> dict[str, float]:
     """Measure -> PSI, for each measure with any change."""
     found = {name: psi(group.period[name].counts, group.reference[name].counts) for name in MEASURES}
     return {name: value for name, value in found.items() if value > 1e-12}

@@ -12,7 +12,7 @@ from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, ex
 from tussis.shared.errors import InvalidUri
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import queries
-from tussis.shared.store.records import Counts, ResultFilter
+from tussis.shared.store.records import ResultFilter, StateCounts
 from tussis.shared.store.repository import Store
 
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -124,7 +124,7 @@ def test_a_prefix_is_looked_up_in_the_index(store_url: str) -> None:
 
 
 def test_counts(filled: Store) -> None:
-    assert filled.counts() == Counts(
+    assert filled.counts() == StateCounts(
         cough=1, no_cough=1, failures={"not_audio": 1}, discarded=1, running=1, waiting=1, dead_letters=0
     )
     assert filled.counts().succeeded == 2
@@ -132,7 +132,9 @@ def test_counts(filled: Store) -> None:
 
 
 def test_counts_of_an_empty_store(store: Store) -> None:
-    assert store.counts() == Counts(cough=0, no_cough=0, failures={}, discarded=0, running=0, waiting=0, dead_letters=0)
+    assert store.counts() == StateCounts(
+        cough=0, no_cough=0, failures={}, discarded=0, running=0, waiting=0, dead_letters=0
+    )
     assert list(store.results(ResultFilter())) == []
 
 

@@ -31,7 +31,7 @@ from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.sweep.progress import SweepProgress, read_progress, write_progress
-from tussis.worker.sweep.sweep import PAGE, Counts, Sweep, SweepRequest, SweptPage
+from tussis.worker.sweep.sweep import PAGE, Sweep, SweepCounts, SweepRequest, SweptPage
 
 BUCKET = "recordings"
 ETAG = "e1"
@@ -85,7 +85,7 @@ def begin(store: Store, model: ModelFacts, key: str, **fields: Any) -> Claimed:
 
 def sweep(
     store: Store, ledger: Ledger, objects: Iterable[ListedObject], order: SweepRequest = ORDER
-) -> tuple[list[SweptPage], Counts]:
+) -> tuple[list[SweptPage], SweepCounts]:
     def listing(start_after: str) -> Iterable[ListedObject]:
         return (found for found in objects if found.key > start_after)
 
@@ -113,7 +113,7 @@ def test_only_what_has_neither_answer_nor_open_work_is_enqueued(
     steps, counts = sweep(store, ledger, objects)
 
     assert uris(steps) == ["s3://recordings/new", "s3://recordings/was-missing"]
-    assert counts == Counts(listed=7, answered=1, open=2, failed=1, discarded=1, enqueued=2)
+    assert counts == SweepCounts(listed=7, answered=1, open=2, failed=1, discarded=1, enqueued=2)
     assert ledger.find(plain_job("new").job_id) is not None
     # The object exists again: the message, unchanged, reopens its failure.
     again = ledger.find(plain_job("was-missing").job_id)
@@ -331,7 +331,7 @@ def test_a_sweep_that_was_broken_off_goes_on_where_it_was(
 
     assert asked == ["", "01999"]
     assert [len(step.uris) for step in steps] == [PAGE, 7]
-    assert rest.counts == Counts(listed=len(objects), enqueued=len(objects))
+    assert rest.counts == SweepCounts(listed=len(objects), enqueued=len(objects))
     assert ledger.depth().open == len(objects)
 
 
@@ -343,7 +343,7 @@ def test_a_file_that_is_no_place_is_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_a_place_of_another_sweep_is_refused(tmp_path: Path) -> None:
-    write_progress(tmp_path / "place", SweepProgress({"prefix": "s3://a/", "model": "x"}, "k", Counts(listed=3)))
+    write_progress(tmp_path / "place", SweepProgress({"prefix": "s3://a/", "model": "x"}, "k", SweepCounts(listed=3)))
     with pytest.raises(FileUnreadable, match=r"another sweep \(prefix differ"):
         read_progress(tmp_path / "place", {"prefix": "s3://b/", "model": "x"})
     assert read_progress(tmp_path / "none", {}) is None
@@ -385,11 +385,11 @@ def test_the_command_sweeps_a_bucket_and_resumes(deployment: Deployment, tiny_mo
     assert "5 would be enqueued" in dry.stderr[-1]
 
     told = {"prefix": prefix, "model": read_manifest(tiny_model).sha256, "profile": None, "retry": False}
-    write_progress(place, SweepProgress(told, "2026/1.wav", Counts(listed=2, enqueued=2)))
+    write_progress(place, SweepProgress(told, "2026/1.wav", SweepCounts(listed=2, enqueued=2)))
     done = deployment.tussis("sweep", prefix, "--resume", str(place), "--json", "--priority", "3")
     assert done.wait(60) == 0, done.text
     summary = json.loads(done.stdout[0])
-    assert summary == Counts(listed=5, enqueued=5).as_dict() | {"dry_run": False, "done": True}
+    assert summary == SweepCounts(listed=5, enqueued=5).as_dict() | {"dry_run": False, "done": True}
     assert deployment.ledger.depth().waiting["tussis.any"] == {3: 3}
     assert not place.exists()
 
@@ -468,7 +468,7 @@ def test_what_retention_deleted_is_not_analysed_again(
     for order in (ORDER, replace(ORDER, retry_failed=True)):
         steps, counts = sweep(store, ledger, objects, replace(order, dry_run=True))
         assert uris(steps) == ["s3://recordings/new"]
-        assert counts == Counts(listed=3, deleted=2, enqueued=1)
+        assert counts == SweepCounts(listed=3, deleted=2, enqueued=1)
     # Another model, and another content: they have no tombstone.
     other = AnalysisCriteria(sha256="b" * 64, profile="documented")
     assert len(uris(sweep(store, ledger, objects, replace(ORDER, criteria=other, dry_run=True))[0])) == 3

@@ -17,9 +17,10 @@ from tests.support.reference import Rules, from_integers, legacy_from_pydub, ref
 from tussis.shared.coverage import Coverage
 from tussis.shared.dsp.profiles import DOCUMENTED, LEGACY, TRAINING, Profile
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audit.answers import Answer, RecordingAnswers, Refusal
+from tussis.worker.audit.answers import RecordingAnswers, VariantAnswer
 from tussis.worker.audit.variants import Factor, changed
 from tussis.worker.detector.detector import Detector, Scores
+from tussis.worker.modelling.comparison import Refusal
 
 #: Factor changed in `documented` -> the rules of the reference.
 SINGLE = {
@@ -55,12 +56,14 @@ def detector(tiny_model: Path) -> Counting:
     return found
 
 
-def only(answers: list[Answer | Refusal]) -> list[Answer]:
+def only(answers: list[VariantAnswer | Refusal]) -> list[VariantAnswer]:
     assert not [answer for answer in answers if isinstance(answer, Refusal)]
-    return [answer for answer in answers if isinstance(answer, Answer)]
+    return [answer for answer in answers if isinstance(answer, VariantAnswer)]
 
 
-def answers_of(data: bytes, detector: Detector, *variants: Profile, coverage: Coverage = Coverage.HEAD) -> list[Answer]:
+def answers_of(
+    data: bytes, detector: Detector, *variants: Profile, coverage: Coverage = Coverage.HEAD
+) -> list[VariantAnswer]:
     return only(RecordingAnswers(data, DOCUMENTED, detector, Limits()).under(variants, coverage))
 
 
@@ -156,10 +159,10 @@ def test_a_variant_that_cannot_read_a_recording_leaves_the_others(detector: Coun
         [DOCUMENTED, LEGACY, TRAINING], Coverage.HEAD
     )
 
-    assert isinstance(answers[0], Answer)
+    assert isinstance(answers[0], VariantAnswer)
     assert isinstance(answers[1], Refusal)
     assert answers[1].error_class == "codec_unsupported"
-    assert isinstance(answers[2], Answer)
+    assert isinstance(answers[2], VariantAnswer)
 
 
 def test_a_lossy_recording_differs_between_the_decoders(detector: Counting) -> None:

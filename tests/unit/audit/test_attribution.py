@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from tests.support.audits import an_answer, audited, bursts, plan_of, wav_of
 from tussis.shared.dsp.profiles import PROFILES, Profile
-from tussis.worker.audit.answers import Answer, Answered, Refusal
+from tussis.worker.audit.answers import Answered, VariantAnswer
 from tussis.worker.audit.attribution import Effect, attribute, flips
 from tussis.worker.audit.causes import Cause, CauseName
 from tussis.worker.audit.variants import Factor, differences
+from tussis.worker.modelling.comparison import Refusal
 
 PROBABILITY = st.floats(0, 1)
 
@@ -77,6 +78,6 @@ def test_every_profile_can_be_the_models_own(own: Profile, other: Profile, tiny_
     assert attribution.shift == shift
     assert "padding, 4 of 6 segments" in [cause.text for cause in there.causes]
     first, second = there.others[other.name], back.others[own.name]
-    assert isinstance(first, Answer)
-    assert isinstance(second, Answer)
+    assert isinstance(first, VariantAnswer)
+    assert isinstance(second, VariantAnswer)
     assert first.distance == second.distance

@@ -16,7 +16,7 @@ from tests.support.recordings import Floats
 from tussis.shared.dsp.profiles import DOCUMENTED, LEGACY, TRAINING, Profile
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audit.answers import Answer
+from tussis.worker.audit.answers import VariantAnswer
 from tussis.worker.audit.causes import Cause, CauseName, measure, rumble_share
 from tussis.worker.audit.variants import Factor
 from tussis.worker.pipeline.prepare import waveform_of
@@ -97,7 +97,7 @@ def test_8_bits_are_named_where_no_factor_alone_shifts_the_answer(tiny_model: Pa
     attribution = recording.attributions["legacy"]
     assert attribution.main is None
     legacy = recording.others["legacy"]
-    assert isinstance(legacy, Answer)
+    assert isinstance(legacy, VariantAnswer)
     assert legacy.distance.largest > 0.5
     cause = attribution.cause(recording.causes)
     assert cause is not None

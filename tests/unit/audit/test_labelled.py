@@ -8,9 +8,9 @@ import pytest
 
 from tests.support.audits import a_recording, an_answer, plan_of
 from tussis.shared.dsp.profiles import LEGACY, TRAINING
-from tussis.worker.audit.answers import Refusal
 from tussis.worker.audit.audit import Audit
-from tussis.worker.audit.labelled import Labelled, compare
+from tussis.worker.audit.labelled import LabelledProfiles, compare
+from tussis.worker.modelling.comparison import Refusal
 
 
 def audit_of(model: Path, *rows: tuple[str, float, float, float]) -> Audit:
@@ -23,7 +23,7 @@ def audit_of(model: Path, *rows: tuple[str, float, float, float]) -> Audit:
     return audit
 
 
-def by_name(labelled: Labelled) -> dict[str, tuple[float, float]]:
+def by_name(labelled: LabelledProfiles) -> dict[str, tuple[float, float]]:
     """Profile -> AUROC and accuracy."""
     return {one.profile: (one.auroc.value, one.accuracy.value) for one in labelled.profiles if one.auroc is not None}
 

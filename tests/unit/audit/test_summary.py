@@ -9,10 +9,10 @@ import pytest
 from tests.support.audits import a_recording, an_answer, audited, bursts, plan_of, wav_of
 from tussis.shared.dsp.profiles import LEGACY, TRAINING
 from tussis.shared.errors import StorageCredentials, StorageUnavailable
-from tussis.worker.audit.answers import Refusal
 from tussis.worker.audit.audit import Audit, run
 from tussis.worker.audit.summary import Limits, shifts_of, summarise
 from tussis.worker.evaluation.flips import MostFlips
+from tussis.worker.modelling.comparison import Refusal
 
 
 def test_shifts_are_absolute_and_flips_have_a_direction() -> None:

@@ -7,7 +7,7 @@ from dataclasses import fields
 
 from benchmarks.__main__ import benchmarks
 from tests.support.processes import ROOT
-from tussis.worker.bench.measurements import Column, Hardware, Measurements, Verdict, as_json
+from tussis.worker.bench.measurements import Column, Hardware, Measurements, TargetCheck, as_json
 from tussis.worker.cli.bench import bench
 
 TEXT = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
@@ -35,7 +35,7 @@ def test_every_field_of_the_json_is_in_the_table() -> None:
     table = TEXT.partition("## The JSON of a measurement")[2]
     written = set(re.findall(r"`(\w+)`", table))
     here = Hardware("cpu", 2, 4.0, "3.11", "2.11", "1.2", "2026-11-22T00:00:00+00:00")
-    verdict = Verdict("a", 1.0, 1.0)
+    verdict = TargetCheck("a", 1.0, 1.0)
 
     document = as_json(Measurements("title", "command", (Column("a"),), ((1,),), here, verdicts=(verdict,)))
 

@@ -11,7 +11,7 @@ from tussis.worker.bench.measurements import (
     Column,
     Hardware,
     Measurements,
-    Verdict,
+    TargetCheck,
     as_json,
     hardware,
     plain,
@@ -21,7 +21,7 @@ from tussis.worker.bench.measurements import (
 _HARDWARE = Hardware("AMD EPYC", 2, 23.5, "3.11.7", "2.11.0", "", "2026-11-22T20:35:28+00:00")
 
 
-def measurements(*verdicts: Verdict) -> Measurements:
+def measurements(*verdicts: TargetCheck) -> Measurements:
     return Measurements(
         title="Speed",
         command="tussis bench x",
@@ -34,7 +34,7 @@ def measurements(*verdicts: Verdict) -> Measurements:
 
 
 def test_plain_text_is_an_aligned_table_with_everything_around_it() -> None:
-    assert plain(measurements(Verdict("of the floor", 0.93, 0.9))).splitlines() == [
+    assert plain(measurements(TargetCheck("of the floor", 0.93, 0.9))).splitlines() == [
         "Speed",
         "$ tussis bench x",
         "AMD EPYC, 2 cores, 24 GiB; Python 3.11.7, torch 2.11.0, onnxruntime -; 2026-11-22T20:35:28+00:00",
@@ -52,21 +52,21 @@ def test_plain_text_is_an_aligned_table_with_everything_around_it() -> None:
 @pytest.mark.parametrize(
     ("verdict", "reached"),
     [
-        (Verdict("a", 0.9, 0.9), True),
-        (Verdict("a", 0.89, 0.9), False),
-        (Verdict("a", 8.1, 8.0, at_most=True), False),
-        (Verdict("a", 7.9, 8.0, at_most=True), True),
-        (Verdict("a", 0.95, 0.9, void="the floor varied by 12 %"), None),
+        (TargetCheck("a", 0.9, 0.9), True),
+        (TargetCheck("a", 0.89, 0.9), False),
+        (TargetCheck("a", 8.1, 8.0, at_most=True), False),
+        (TargetCheck("a", 7.9, 8.0, at_most=True), True),
+        (TargetCheck("a", 0.95, 0.9, void="the floor varied by 12 %"), None),
     ],
 )
-def test_a_verdict_is_reached_missed_or_void(verdict: Verdict, reached: bool | None) -> None:
+def test_a_verdict_is_reached_missed_or_void(verdict: TargetCheck, reached: bool | None) -> None:
     assert verdict.reached is reached
 
 
 def test_json_holds_the_numbers_unrounded(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "speed.json"
 
-    write_json(measurements(Verdict("of the floor", 0.93, 0.9)), file)
+    write_json(measurements(TargetCheck("of the floor", 0.93, 0.9)), file)
 
     read = json.loads(file.read_text())
     assert read["schema"] == 1
@@ -76,7 +76,7 @@ def test_json_holds_the_numbers_unrounded(tmp_path: Path) -> None:
     assert read["verdicts"] == [
         {"what": "of the floor", "measured": 0.93, "target": 0.9, "at_most": False, "void": "", "reached": True}
     ]
-    assert read == as_json(measurements(Verdict("of the floor", 0.93, 0.9)))
+    assert read == as_json(measurements(TargetCheck("of the floor", 0.93, 0.9)))
 
 
 def test_a_row_of_another_length_is_refused() -> None:

@@ -15,7 +15,7 @@ from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.demo.encoding import Format, encode
 from tussis.worker.demo.recipes import Recipe, recipes
-from tussis.worker.demo.recordings import Recording, found_in, synthesised
+from tussis.worker.demo.recordings import DemoRecording, found_in, synthesised
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.shipped import default_model
 from tussis.worker.pipeline.prepare import prepare
@@ -123,7 +123,7 @@ def test_a_folder_gives_its_audio_files_at_any_depth(tmp_path: Path) -> None:
     assert found.skipped == ()
     assert [recording.key for recording in found.recordings] == ["clinic/a/x.mp3", "clinic/b.WAV", "clinic/c.webm"]
     assert found_in(folder, 2).recordings == found.recordings[:2]
-    assert found.recordings[0] == Recording(folder / "a" / "x.mp3", "clinic/a/x.mp3")
+    assert found.recordings[0] == DemoRecording(folder / "a" / "x.mp3", "clinic/a/x.mp3")
 
 
 def test_a_folder_by_a_relative_name_gives_its_real_one_to_the_keys(

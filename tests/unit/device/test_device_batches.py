@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from tussis.shared.dsp.constants import HOP_SAMPLES, SEGMENT_SAMPLES
-from tussis.worker.device.batches import Queued, RunLimits, Waiting, choose
-from tussis.worker.device.wire import Request, Wave
+from tussis.worker.device.batches import Queued, RunLimits, WaitingRequests, choose
+from tussis.worker.device.wire import ScoreRequest, Wave
 
 LIMITS = RunLimits(segments=64, wait_s=60.0)
 
 
 def queued(segments: int, *, exclusive: bool = False, profile: str = "documented", owner: Any = None) -> Queued:
     samples = np.zeros((segments - 1) * HOP_SAMPLES + SEGMENT_SAMPLES, dtype=np.float32)
-    return Queued(Request(0, Wave(samples, profile), exclusive), owner)
+    return Queued(ScoreRequest(0, Wave(samples, profile), exclusive), owner)
 
 
 def test_recordings_of_one_length_fill_a_run() -> None:
@@ -62,7 +62,7 @@ def test_a_graph_of_fixed_segments_pads_everybody_alike() -> None:
 
 
 def test_nobody_waits_when_everybody_is_here() -> None:
-    waiting = Waiting(LIMITS, lambda: 2)
+    waiting = WaitingRequests(LIMITS, lambda: 2)
     requests = [queued(4), queued(4)]
     for one in requests:
         waiting.add(one)
@@ -71,7 +71,7 @@ def test_nobody_waits_when_everybody_is_here() -> None:
 
 
 def test_a_full_run_does_not_wait_for_others() -> None:
-    waiting = Waiting(LIMITS, lambda: 100)
+    waiting = WaitingRequests(LIMITS, lambda: 100)
     for _ in range(4):
         waiting.add(queued(32))
     assert len(waiting.take()) == 2
@@ -80,7 +80,7 @@ def test_a_full_run_does_not_wait_for_others() -> None:
 
 def test_the_oldest_waits_no_longer_than_the_limit() -> None:
     """Given company that never comes, when the limit is over, then the run goes without it."""
-    waiting = Waiting(RunLimits(segments=64, wait_s=0.02), lambda: 2)
+    waiting = WaitingRequests(RunLimits(segments=64, wait_s=0.02), lambda: 2)
     waiting.add(queued(4))
     began = time.monotonic()
     assert len(waiting.take()) == 1
@@ -89,7 +89,7 @@ def test_the_oldest_waits_no_longer_than_the_limit() -> None:
 
 
 def test_company_that_comes_within_the_limit_shares_the_run() -> None:
-    waiting = Waiting(LIMITS, lambda: 2)
+    waiting = WaitingRequests(LIMITS, lambda: 2)
     taken: list[list[Queued]] = []
     taker = threading.Thread(target=lambda: taken.append(waiting.take()))
     waiting.add(queued(4))
@@ -102,7 +102,7 @@ def test_company_that_comes_within_the_limit_shares_the_run() -> None:
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_child_that_is_gone_gets_no_run(closed: bool) -> None:
     owner = object()
-    waiting = Waiting(RunLimits(segments=64, wait_s=0), lambda: 1)
+    waiting = WaitingRequests(RunLimits(segments=64, wait_s=0), lambda: 1)
     waiting.add(queued(4, owner=owner))
     waiting.drop(owner)
     other = queued(4)

@@ -27,12 +27,12 @@ from tussis.worker.detector.detector import Scores
 from tussis.worker.device import scorer, sockets, wire
 from tussis.worker.device.engine import noise
 from tussis.worker.device.scorer import DeviceScorer
-from tussis.worker.device.wire import Garbled, Gone, Kind, Reply, Request, Wave
+from tussis.worker.device.wire import Garbled, Gone, Reply, ReplyKind, ScoreRequest, Wave
 from tussis.worker.outcome import Stopping
 from tussis.worker.status.rundir import RunDir
 
 #: What the device sends for a request: bytes, and None for closing the connection.
-Script = Callable[[Request, list[Request]], Sequence[bytes | None]]
+Script = Callable[[ScoreRequest, list[ScoreRequest]], Sequence[bytes | None]]
 
 
 def answer(wave: Wave) -> Scores:
@@ -42,15 +42,15 @@ def answer(wave: Wave) -> Scores:
     return Scores(each[0, :1], -each[0, :1], each, each + 1)
 
 
-def begun(request: Request) -> bytes:
-    return reply_bytes(Reply(request.id, Kind.BEGUN))
+def begun(request: ScoreRequest) -> bytes:
+    return reply_bytes(Reply(request.id, ReplyKind.BEGUN))
 
 
-def scored(request: Request, wave: Wave | None = None) -> bytes:
-    return reply_bytes(Reply(request.id, Kind.SCORES, wire.pack_scores(answer(wave or request.wave))))
+def scored(request: ScoreRequest, wave: Wave | None = None) -> bytes:
+    return reply_bytes(Reply(request.id, ReplyKind.SCORES, wire.pack_scores(answer(wave or request.wave))))
 
 
-def good(request: Request, earlier: list[Request]) -> Sequence[bytes]:
+def good(request: ScoreRequest, earlier: list[ScoreRequest]) -> Sequence[bytes]:
     return [begun(request), scored(request)]
 
 
@@ -59,7 +59,7 @@ class Device:
 
     def __init__(self, folder: Path, scripts: Sequence[Script]) -> None:
         self._scripts = list(scripts)
-        self._earlier: list[Request] = []
+        self._earlier: list[ScoreRequest] = []
         self._listener = sockets.listen(folder)
         self._open: list[socket.socket] = []
         self.connections = 0
@@ -151,11 +151,11 @@ def test_one_connection_serves_recording_after_recording(child: DeviceScorer, ru
         assert made.connections == 1
 
 
-@pytest.mark.parametrize(("kind", "error"), [(Kind.FAILED, InferenceFailed), (Kind.SHORT, OutOfMemory)])
+@pytest.mark.parametrize(("kind", "error"), [(ReplyKind.FAILED, InferenceFailed), (ReplyKind.SHORT, OutOfMemory)])
 def test_a_reply_that_is_an_error_is_raised_and_the_connection_stays(
-    child: DeviceScorer, run_dir: RunDir, kind: Kind, error: type[Exception]
+    child: DeviceScorer, run_dir: RunDir, kind: ReplyKind, error: type[Exception]
 ) -> None:
-    def fails(request: Request, _: list[Request]) -> Sequence[bytes]:
+    def fails(request: ScoreRequest, _: list[ScoreRequest]) -> Sequence[bytes]:
         return [begun(request), reply_bytes(Reply(request.id, kind, b"why \xff"))]
 
     wave = noise(2, 1)
@@ -242,7 +242,7 @@ def test_a_flood_of_replies_that_end_nothing_is_given_up(
 ) -> None:
     monkeypatch.setattr(scorer, "_ANSWER_S", 0.05)
 
-    def flood(request: Request, _: list[Request]) -> Sequence[bytes]:
+    def flood(request: ScoreRequest, _: list[ScoreRequest]) -> Sequence[bytes]:
         return [begun(request)] * 100_000
 
     began = time.monotonic()
@@ -251,26 +251,26 @@ def test_a_flood_of_replies_that_end_nothing_is_given_up(
     assert time.monotonic() - began < 60
 
 
-def _other(request: Request) -> Wave:
+def _other(request: ScoreRequest) -> Wave:
     return noise(request.wave.segments, 77)
 
 
-def _wrong_segments(request: Request) -> bytes:
+def _wrong_segments(request: ScoreRequest) -> bytes:
     return scored(request, noise(request.wave.segments % 32 + 1, 5))
 
 
-def _not_finite(request: Request) -> bytes:
+def _not_finite(request: ScoreRequest) -> bytes:
     payload = np.frombuffer(wire.pack_scores(answer(request.wave)), dtype=np.float32).copy()
     payload[1] = np.nan
-    return reply_bytes(Reply(request.id, Kind.SCORES, payload.tobytes()))
+    return reply_bytes(Reply(request.id, ReplyKind.SCORES, payload.tobytes()))
 
 
-def _stranger(request: Request) -> Request:
-    return Request(request.id ^ 1, _other(request), request.exclusive)
+def _stranger(request: ScoreRequest) -> ScoreRequest:
+    return ScoreRequest(request.id ^ 1, _other(request), request.exclusive)
 
 
 #: Pieces that a script is made of. Scores of other samples are under another request's id, as they would be.
-_PIECES: dict[str, Callable[[Request, list[Request]], bytes | None]] = {
+_PIECES: dict[str, Callable[[ScoreRequest, list[ScoreRequest]], bytes | None]] = {
     "begun": lambda request, _: begun(request),
     "scores": lambda request, _: scored(request),
     "another's begun": lambda request, _: begun(_stranger(request)),
@@ -291,7 +291,7 @@ def scripts(draw: st.DrawFn) -> Script:
     cuts = draw(st.lists(st.none() | st.integers(0, 60), min_size=len(names), max_size=len(names)))
     whole = draw(st.booleans())
 
-    def script(request: Request, earlier: list[Request]) -> Sequence[bytes | None]:
+    def script(request: ScoreRequest, earlier: list[ScoreRequest]) -> Sequence[bytes | None]:
         pieces = [_PIECES[name](request, earlier) for name in names]
         if whole:
             return pieces

@@ -32,7 +32,7 @@ from tussis.worker.device import wire
 from tussis.worker.device.engine import Engine, noise
 from tussis.worker.device.meter import NoDeviceMeter
 from tussis.worker.device.server import BROKEN, Server
-from tussis.worker.device.wire import Gone, Kind, Reply, Request, Wave
+from tussis.worker.device.wire import Gone, Reply, ReplyKind, ScoreRequest, Wave
 
 #: Seconds for anything to happen on a busy machine.
 SOON_S = 60.0
@@ -101,16 +101,16 @@ def serve(tiny_model: Path) -> Iterator[Serve]:
         yield one
 
 
-def request(seed: int, segments: int = 1, *, exclusive: bool = False) -> Request:
-    return Request(seed, noise(segments, seed), exclusive)
+def request(seed: int, segments: int = 1, *, exclusive: bool = False) -> ScoreRequest:
+    return ScoreRequest(seed, noise(segments, seed), exclusive)
 
 
-def final(connection: socket.socket, of: Request) -> Reply:
+def final(connection: socket.socket, of: ScoreRequest) -> Reply:
     """The final reply to a request; each one has its id."""
     while True:
         reply = wire.receive_reply(connection, time.monotonic() + SOON_S)
         assert reply.id == of.id
-        if reply.kind is not Kind.BEGUN:
+        if reply.kind is not ReplyKind.BEGUN:
             return reply
 
 
@@ -118,7 +118,7 @@ def assert_served(connection: socket.socket, seed: int) -> None:
     asked = request(seed)
     wire.send_request(connection, asked)
     reply = final(connection, asked)
-    assert reply.kind is Kind.SCORES
+    assert reply.kind is ReplyKind.SCORES
     assert_own(wire.unpack_scores(reply.payload, 1), asked.wave)
 
 
@@ -219,7 +219,7 @@ def _unread(connection: socket.socket) -> int:
     return count[0]
 
 
-def batch(served: Served, requests: Sequence[Request]) -> list[socket.socket]:
+def batch(served: Served, requests: Sequence[ScoreRequest]) -> list[socket.socket]:
     """All of them in one run: each one's child is there before the first request."""
     connections = [served.connect() for _ in requests]
     for connection, one in zip(connections, requests, strict=True):
@@ -247,7 +247,7 @@ def test_a_run_that_lacks_memory_is_repeated_in_halves(serve: Serve, error: Exce
     connections = batch(serve(engine), requests)
     for connection, asked in zip(connections, requests, strict=True):
         reply = final(connection, asked)
-        assert reply.kind is Kind.SCORES
+        assert reply.kind is ReplyKind.SCORES
         assert_own(wire.unpack_scores(reply.payload, 2), asked.wave)
     assert engine.runs == [5, 3, 2, 1, 2]
     assert engine.released == 2
@@ -257,17 +257,17 @@ def test_one_that_finds_no_memory_alone_is_told_so_and_the_others_are_answered(s
     long = request(9, segments=3)
     engine = StandIn(lambda waves: MemoryError("bad_alloc") if any(one.segments == 3 for one in waves) else None)
     requests = [request(1, segments=3), request(2, segments=3), request(3, segments=3)]
-    requests[1] = Request(2, noise(2, 2), False)
+    requests[1] = ScoreRequest(2, noise(2, 2), False)
     served = serve(engine)
     connections = batch(served, requests)
     kinds = [final(one, asked).kind for one, asked in zip(connections, requests, strict=True)]
-    assert kinds == [Kind.SHORT, Kind.SCORES, Kind.SHORT]
+    assert kinds == [ReplyKind.SHORT, ReplyKind.SCORES, ReplyKind.SHORT]
     # The connection goes on.
     wire.send_request(connections[0], long)
     for connection in connections[1:]:
         connection.close()
     reply = final(connections[0], long)
-    assert (reply.kind, reply.message) == (Kind.SHORT, "MemoryError: bad_alloc")
+    assert (reply.kind, reply.message) == (ReplyKind.SHORT, "MemoryError: bad_alloc")
 
 
 @pytest.mark.parametrize("error", [RunFailed("no reason"), SHORTAGES[0]])
@@ -291,16 +291,16 @@ def test_a_device_that_is_broken_ends_the_process_and_a_shortage_is_told_first(
     assert ended == [BROKEN]
     first = final(connection, asked)
     # The stand-in for the exit returns: after a shortage nothing else is sent, and a failed run sends nothing before.
-    assert first.kind is (Kind.SHORT if error is SHORTAGES[0] else Kind.FAILED)
+    assert first.kind is (ReplyKind.SHORT if error is SHORTAGES[0] else ReplyKind.FAILED)
 
 
 def test_a_run_that_fails_is_repeated_one_by_one(serve: Serve) -> None:
     engine = StandIn(lambda waves: RunFailed("illegal value") if any(one.segments == 2 for one in waves) else None)
     requests = [request(1, segments=3), request(2, segments=3), request(3, segments=3)]
-    requests[1] = Request(2, noise(2, 2), False)
+    requests[1] = ScoreRequest(2, noise(2, 2), False)
     connections = batch(serve(engine), requests)
     replies = [final(one, asked) for one, asked in zip(connections, requests, strict=True)]
-    assert [reply.kind for reply in replies] == [Kind.SCORES, Kind.FAILED, Kind.SCORES]
+    assert [reply.kind for reply in replies] == [ReplyKind.SCORES, ReplyKind.FAILED, ReplyKind.SCORES]
     assert replies[1].message == "failed: illegal value"
     assert engine.runs == [3, 1, 1, 1]
 

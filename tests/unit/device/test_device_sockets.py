@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tussis.worker.device import sockets, wire
-from tussis.worker.device.wire import Gone, Kind, Reply
+from tussis.worker.device.wire import Gone, Reply, ReplyKind
 
 
 @pytest.mark.parametrize("name", ["short", "long" * 50])
@@ -23,8 +23,8 @@ def test_children_find_the_socket_however_deep_the_folder_lies(tmp_path: Path, n
         inside, _ = second.accept()
         with inside:
             inside.setblocking(False)
-            wire.send_reply(inside, Reply(5, Kind.BEGUN))
-            assert wire.receive_reply(child) == Reply(5, Kind.BEGUN)
+            wire.send_reply(inside, Reply(5, ReplyKind.BEGUN))
+            assert wire.receive_reply(child) == Reply(5, ReplyKind.BEGUN)
             assert sockets.peer_pid(child) == os.getpid()
     with pytest.raises(Gone):
         sockets.connect(folder)

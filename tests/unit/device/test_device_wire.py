@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tussis.worker.detector.detector import Scores
 from tussis.worker.device import wire
 from tussis.worker.device.engine import noise
-from tussis.worker.device.wire import MAX_PAYLOAD, Garbled, Gone, Kind, Reply, Request
+from tussis.worker.device.wire import MAX_PAYLOAD, Garbled, Gone, Reply, ReplyKind, ScoreRequest
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -65,7 +65,7 @@ def read_all(stream: bytes) -> tuple[list[Reply], Exception]:
 @pytest.mark.parametrize("exclusive", [True, False])
 @pytest.mark.parametrize("segments", [1, 32])
 def test_a_recording_arrives_as_it_was_sent(pair: Pair, exclusive: bool, segments: int) -> None:
-    sent = Request(2**64 - 1, noise(segments, 3, "training"), exclusive)
+    sent = ScoreRequest(2**64 - 1, noise(segments, 3, "training"), exclusive)
     sender = threading.Thread(target=wire.send_request, args=(pair[0], sent), daemon=True)
     sender.start()
     request = wire.receive_request(pair[1])
@@ -78,15 +78,15 @@ def test_a_recording_arrives_as_it_was_sent(pair: Pair, exclusive: bool, segment
 def test_replies_arrive_as_they_were_sent(pair: Pair) -> None:
     pair[0].setblocking(False)
     sent = [
-        Reply(1, Kind.BEGUN),
-        Reply(2**64 - 1, Kind.FAILED, "nö".encode()),
-        Reply(3, Kind.SHORT, b"x" * MAX_PAYLOAD),
+        Reply(1, ReplyKind.BEGUN),
+        Reply(2**64 - 1, ReplyKind.FAILED, "nö".encode()),
+        Reply(3, ReplyKind.SHORT, b"x" * MAX_PAYLOAD),
     ]
     for reply in sent:
         wire.send_reply(pair[0], reply)
     assert [wire.receive_reply(pair[1]) for _ in sent] == sent
     assert sent[1].message == "nö"
-    wire.send_reply(pair[0], Reply(4, Kind.FAILED, b"x" * (MAX_PAYLOAD + 1)))
+    wire.send_reply(pair[0], Reply(4, ReplyKind.FAILED, b"x" * (MAX_PAYLOAD + 1)))
     assert len(wire.receive_reply(pair[1]).payload) == MAX_PAYLOAD
 
 
@@ -152,7 +152,11 @@ def test_a_request_that_stops_is_left(pair: Pair, cut: int, closed: bool, monkey
 
 @given(st.data())
 def test_a_stream_that_ends_anywhere_gives_whole_replies_and_then_an_error(data: st.DataObject) -> None:
-    sent = [Reply(5, Kind.BEGUN), Reply(5, Kind.SCORES, wire.pack_scores(scores(2))), Reply(6, Kind.FAILED, b"why")]
+    sent = [
+        Reply(5, ReplyKind.BEGUN),
+        Reply(5, ReplyKind.SCORES, wire.pack_scores(scores(2))),
+        Reply(6, ReplyKind.FAILED, b"why"),
+    ]
     parts = [reply_bytes(reply) for reply in sent]
     cut = data.draw(st.integers(0, sum(map(len, parts))))
     read, error = read_all(b"".join(parts)[:cut])
@@ -164,7 +168,11 @@ def test_a_stream_that_ends_anywhere_gives_whole_replies_and_then_an_error(data:
 @given(st.data())
 def test_a_stream_with_bytes_changed_lost_or_added_never_gives_another_reply(data: st.DataObject) -> None:
     """Given a stream that is changed anywhere, then what is read are replies that were sent, and then an error."""
-    sent = [Reply(5, Kind.BEGUN), Reply(5, Kind.SCORES, wire.pack_scores(scores(2))), Reply(6, Kind.SHORT, b"why")]
+    sent = [
+        Reply(5, ReplyKind.BEGUN),
+        Reply(5, ReplyKind.SCORES, wire.pack_scores(scores(2))),
+        Reply(6, ReplyKind.SHORT, b"why"),
+    ]
     stream = b"".join(reply_bytes(reply) for reply in sent)
     first = data.draw(st.integers(0, len(stream)))
     last = data.draw(st.integers(first, min(len(stream), first + 64)))
@@ -186,7 +194,7 @@ def test_noise_is_no_reply_and_no_request(stream: bytes) -> None:
 
 @given(st.lists(st.integers(1, 400), max_size=6))
 def test_a_reply_in_pieces_is_one_reply(cuts: list[int]) -> None:
-    sent = Reply(5, Kind.SCORES, wire.pack_scores(scores(32)))
+    sent = Reply(5, ReplyKind.SCORES, wire.pack_scores(scores(32)))
     stream = reply_bytes(sent)
     one, other = socket.socketpair()
     with one, other:
@@ -207,13 +215,13 @@ def test_a_reply_in_pieces_is_one_reply(cuts: list[int]) -> None:
 @pytest.mark.parametrize("cut", [0, 1, 10, 24, 25, 30])
 def test_a_reply_that_stops_is_left(pair: Pair, cut: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "REST_S", 0.05)
-    pair[0].sendall(reply_bytes(Reply(5, Kind.FAILED, b"something"))[:cut])
+    pair[0].sendall(reply_bytes(Reply(5, ReplyKind.FAILED, b"something"))[:cut])
     with pytest.raises(Garbled, match="timeout after"):
         wire.receive_reply(pair[1], time.monotonic() + 0.05)
 
 
 def test_a_length_beyond_any_reply_is_refused_unread(pair: Pair) -> None:
-    fields = struct.pack("=4sQB3xI", b"TSR2", 5, Kind.SCORES, 2**32 - 1)
+    fields = struct.pack("=4sQB3xI", b"TSR2", 5, ReplyKind.SCORES, 2**32 - 1)
     pair[0].sendall(fields + struct.pack("=I", zlib.crc32(fields)))
     with pytest.raises(Garbled, match="invalid header"):
         wire.receive_reply(pair[1])
@@ -225,7 +233,7 @@ def test_a_reply_that_nobody_reads_is_not_waited_for(pair: Pair) -> None:
 
     def send_often() -> None:
         for _ in range(10_000):
-            wire.send_reply(pair[0], Reply(5, Kind.FAILED, b"x" * MAX_PAYLOAD))
+            wire.send_reply(pair[0], Reply(5, ReplyKind.FAILED, b"x" * MAX_PAYLOAD))
 
     with pytest.raises(Gone, match="does not read"):
         send_often()
@@ -244,4 +252,4 @@ def test_a_wait_can_be_interrupted(pair: Pair, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(Enough):
         wire.receive_reply(pair[1], look=look)
     with pytest.raises(Enough):
-        wire.send_request(pair[1], Request(1, noise(32, 0), False), look)
+        wire.send_request(pair[1], ScoreRequest(1, noise(32, 0), False), look)

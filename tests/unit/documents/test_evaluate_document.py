@@ -24,7 +24,7 @@ def test_every_key_of_the_json_is_explained() -> None:
     scored = Scored("a.wav", 0.7, 0.85, 0.5, 2.0, 2.0, "m@1", "documented, full", [0.0], [0.7])
     case = evaluation.case_of(Label("a.wav", False, {}, 2), scored, None)
     found = as_object(
-        evaluation.evaluate([case], evaluation.Request(precision=0.9, false_alarms=1.0)),
+        evaluation.evaluate([case], evaluation.EvaluationRequest(precision=0.9, false_alarms=1.0)),
         [case],
         Gathered({"a.wav": scored}, {}, [], []),
     )

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from tests.support.tables import code, table
-from tussis.shared.store.export_columns import COLUMNS, ExportRows, Kind
+from tussis.shared.store.export_columns import COLUMNS, ColumnKind, ExportRows
 from tussis.worker.cli.export import export
 from tussis.worker.export.clips import INDEX_COLUMNS
 from tussis.worker.export.labels import RAVEN_COLUMNS
@@ -40,7 +40,7 @@ def test_the_formats_the_rows_and_the_types() -> None:
     assert [code(row[0]) for row in table(DOCUMENT, "`--format`")] == choices("--format")
     assert [code(row[0].removesuffix(" (default)")) for row in table(DOCUMENT, "`--rows`")] == choices("--rows")
     assert choices("--rows") == list(ExportRows)
-    assert [row[0] for row in table(DOCUMENT, "type")] == [*Kind, "no value"]
+    assert [row[0] for row in table(DOCUMENT, "type")] == [*ColumnKind, "no value"]
 
 
 def test_a_name_is_one_column() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from tussis.shared.errors import LabelsInvalid
-from tussis.worker.evaluation.evaluation import Case, Request, case_of, check_columns, evaluate
+from tussis.worker.evaluation.evaluation import Case, EvaluationRequest, case_of, check_columns, evaluate
 from tussis.worker.evaluation.labels import Label, Span
 from tussis.worker.evaluation.scored import Scored, logit_of
 
@@ -37,7 +37,7 @@ FIVE = [
 
 
 def test_decisions_by_hand() -> None:
-    found = evaluate(FIVE, Request(threshold=0.5))
+    found = evaluate(FIVE, EvaluationRequest(threshold=0.5))
 
     assert (found.all.recordings, found.all.coughs) == (5, 3)
     assert (found.all.hours, found.all.hours_without_cough) == (2.5, 1.0)
@@ -55,11 +55,11 @@ def test_decisions_by_hand() -> None:
 
 
 def test_the_threshold_of_the_decisions_is_in_the_sweep() -> None:
-    assert 0.61 in [one.counts.threshold for one in evaluate(FIVE, Request(threshold=0.61)).sweep]
+    assert 0.61 in [one.counts.threshold for one in evaluate(FIVE, EvaluationRequest(threshold=0.61)).sweep]
 
 
 def test_groups_are_the_values_of_a_column() -> None:
-    found = evaluate(FIVE, Request(by=("site",))).groups["site"]
+    found = evaluate(FIVE, EvaluationRequest(by=("site",))).groups["site"]
 
     assert [(value, one.recordings, one.coughs) for value, one in found.items()] == [("north", 2, 1), ("south", 3, 2)]
     assert (found["north"].auroc.value, found["south"].auroc.value) == (1.0, 0.5)
@@ -67,7 +67,7 @@ def test_groups_are_the_values_of_a_column() -> None:
 
 
 def test_one_class_only_has_no_areas_and_no_temperature() -> None:
-    found = evaluate(FIVE[:3], Request())
+    found = evaluate(FIVE[:3], EvaluationRequest())
 
     assert math.isnan(found.all.auroc.value)
     assert math.isnan(found.all.average_precision.value)
@@ -78,7 +78,7 @@ def test_one_class_only_has_no_areas_and_no_temperature() -> None:
 
 
 def test_chosen_thresholds_and_what_they_give() -> None:
-    found = evaluate(FIVE, Request(precision=1.0, false_alarms=0.5))
+    found = evaluate(FIVE, EvaluationRequest(precision=1.0, false_alarms=0.5))
 
     assert found.for_precision is not None
     assert found.for_precision.threshold is not None
@@ -87,7 +87,7 @@ def test_chosen_thresholds_and_what_they_give() -> None:
     assert found.for_precision.decisions.sensitivity.value == pytest.approx(2 / 3)
     assert found.for_false_alarms is not None
     assert found.for_false_alarms.threshold == found.for_precision.threshold
-    assert evaluate(FIVE, Request()).for_false_events is None
+    assert evaluate(FIVE, EvaluationRequest()).for_false_events is None
 
 
 def with_events(is_cough: bool, coughs: Sequence[Span] | None, segments: Sequence[float]) -> Case:
@@ -104,7 +104,7 @@ def test_events_are_measured_where_the_bouts_are_known() -> None:
         with_events(True, None, ONE_EVENT),  # coughs at unknown times
         with_events(False, None, ONE_EVENT),  # no cough: the event is false
     ]
-    found = evaluate(cases, Request(false_alarms=0.0))
+    found = evaluate(cases, EvaluationRequest(false_alarms=0.0))
 
     assert found.all.events is not None
     assert (found.all.events.recordings, found.all.events.hours) == (2, 1.0)
@@ -119,7 +119,7 @@ def test_events_are_measured_where_the_bouts_are_known() -> None:
 
 
 def test_without_segments_no_events_are_measured() -> None:
-    found = evaluate([case_of(label(False), scored(0.1, None), None)], Request(false_alarms=1.0))
+    found = evaluate([case_of(label(False), scored(0.1, None), None)], EvaluationRequest(false_alarms=1.0))
 
     assert found.all.events is None
     assert found.event_sweep == ()
@@ -130,7 +130,7 @@ def test_bouts_after_the_analysed_part_are_counted_apart() -> None:
     case = case_of(label(True), scored(0.9, ONE_EVENT, analyzed_s=7.5), [(3.5, 4.0), (60.0, 61.0)])
 
     assert case.bouts == ((3.5, 4.0),)
-    assert evaluate([case], Request()).late_bouts == 1
+    assert evaluate([case], EvaluationRequest()).late_bouts == 1
 
 
 def test_a_label_and_events_that_contradict_each_other() -> None:
@@ -142,7 +142,7 @@ def test_a_label_and_events_that_contradict_each_other() -> None:
 
 def test_infinite_logits_do_not_break_the_calibration() -> None:
     cases = [case_of(label(bool(index % 2)), scored(float(index % 3 > 0)), None) for index in range(12)]
-    found = evaluate(cases, Request()).calibration
+    found = evaluate(cases, EvaluationRequest()).calibration
 
     assert found.temperature == pytest.approx(5.0)
     assert 0 < found.error < 1

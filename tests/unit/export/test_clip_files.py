@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tussis.worker.export.clip_files import ClipFiles, Span, pcm_16
+from tussis.worker.export.clip_files import ClipFiles, ClipSpan, pcm_16
 
 RATE = 1_000
 LENGTH = 400
@@ -28,7 +28,7 @@ def test_a_clip_is_the_slice_of_the_recording(channels: int, cuts: list[int], sp
 
     with tempfile.TemporaryDirectory() as folder:
         wanted = {
-            Path(folder, f"{index}.wav"): Span(first / RATE, (first + length) / RATE)
+            Path(folder, f"{index}.wav"): ClipSpan(first / RATE, (first + length) / RATE)
             for index, (first, length) in enumerate(spans)
         }
         files = ClipFiles(wanted, RATE, channels)

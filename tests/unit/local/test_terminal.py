@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from tussis.shared.depth import Depth
-from tussis.shared.store.records import Counts
+from tussis.shared.store.records import StateCounts
 from tussis.shared.text import printable
 from tussis.worker.cli import status
 from tussis.worker.local.terminal import plain
@@ -35,7 +35,7 @@ def test_status_shows_a_worker_whatever_it_says(capsys: pytest.CaptureFixture[st
         up_s=1.0,
         seen_s=0.0,
     )
-    status._print(Depth({}, 0, 0, 0, None), [entry], Counts(0, 0, {}, 0, 0, 0, 0))
+    status._print(Depth({}, 0, 0, 0, None), [entry], StateCounts(0, 0, {}, 0, 0, 0, 0))
     told = capsys.readouterr().out
     assert "[/m]" in told
     assert f"cpu@host [/y] waits: {NASTY[0]}" in told
@@ -55,7 +55,7 @@ def test_status_names_the_model_queues_from_which_no_worker_takes(capsys: pytest
     depth = Depth(waiting, 0, 0, 0, None)
     assert status.unserved_queues(depth, [entry]) == ["tussis.gpu@cough@3", "tussis.any@cough@4"]
     assert len(status.unserved_queues(depth, [])) == 4
-    status._print(depth, [entry], Counts(0, 0, {}, 0, 0, 0, 0))
+    status._print(depth, [entry], StateCounts(0, 0, {}, 0, 0, 0, 0))
     told = capsys.readouterr().out
     assert "tussis.any@cough@4: no live worker takes its messages (3)" in told
     assert "gone" not in told

@@ -24,9 +24,9 @@ from tussis.worker.detector.manifest import read_manifest, write_manifest
 from tussis.worker.evaluation.flips import MostFlips
 from tussis.worker.modelling import comparison, timing
 from tussis.worker.modelling.comparison import (
-    Answer,
+    AnswerPair,
     ComparedModel,
-    Pair,
+    ModelAnswer,
     Refusal,
     answers_of,
     summarise,
@@ -41,8 +41,8 @@ THRESHOLD = 0.5
 REFUSED = Refusal("inference_failed", "no")
 
 
-def answer(probability: float, *segments: float) -> Answer:
-    return Answer(probability, probability > THRESHOLD, np.array(segments or (probability,)))
+def answer(probability: float, *segments: float) -> ModelAnswer:
+    return ModelAnswer(probability, probability > THRESHOLD, np.array(segments or (probability,)))
 
 
 def described(path: Path, **changes: Any) -> Path:
@@ -70,13 +70,13 @@ def test_each_model_answers_as_tussis_analyze_does(tmp_path: Path, profiles: tup
     found = answers_of(out.getvalue(), [loaded(path) for path in paths], limits_of(settings))
 
     for path, each in zip(paths, found, strict=True):
-        assert isinstance(each, Answer)
+        assert isinstance(each, ModelAnswer)
         expected = Analyzer.of(Detector.load(path, intra_op_threads=1), None, None, settings, None).analyze(
             str(tmp_path / "a.wav")
         )
         assert (each.probability, each.decision) == (expected["bag_probability"], expected["decision"])
         assert each.segments.tolist() == [segment["probability"] for segment in expected["segments"]]
-    assert isinstance(found[0], Answer)
+    assert isinstance(found[0], ModelAnswer)
     assert found[0].segments.size > 32
 
 
@@ -113,16 +113,16 @@ def test_a_model_that_fails_leaves_the_other_s_answer(tmp_path: Path, monkeypatc
 
     a, b = answers_of(wav(1), models, limits_of(load_settings()))
 
-    assert isinstance(a, Answer)
+    assert isinstance(a, ModelAnswer)
     assert b == Refusal("inference_failed", "NaN")
 
 
 def test_the_summary_counts_and_measures() -> None:
     pairs = [
-        Pair("same", answer(0.6, 0.1, 0.2), answer(0.6, 0.1, 0.2)),
-        Pair("to cough", answer(0.4, 0.1), answer(0.7, 0.3, 0.9)),  # another tail rule: one segment more
-        Pair("to no cough", answer(0.9), answer(0.1)),
-        Pair("only a", answer(0.9), REFUSED),
+        AnswerPair("same", answer(0.6, 0.1, 0.2), answer(0.6, 0.1, 0.2)),
+        AnswerPair("to cough", answer(0.4, 0.1), answer(0.7, 0.3, 0.9)),  # another tail rule: one segment more
+        AnswerPair("to no cough", answer(0.9), answer(0.1)),
+        AnswerPair("only a", answer(0.9), REFUSED),
     ]
 
     found = summarise(pairs)
@@ -141,7 +141,7 @@ def test_at_most_5_percent_of_the_shifts_are_above_p95() -> None:
     rng = np.random.default_rng(0)
     for count in (1, 19, 20, 21, 100, 333):
         shifts = rng.uniform(-0.4, 0.4, count)
-        pairs = [Pair(str(index), answer(0.5), answer(0.5 + shift)) for index, shift in enumerate(shifts)]
+        pairs = [AnswerPair(str(index), answer(0.5), answer(0.5 + shift)) for index, shift in enumerate(shifts)]
 
         found = summarise(pairs).bags
 
@@ -151,7 +151,7 @@ def test_at_most_5_percent_of_the_shifts_are_above_p95() -> None:
 
 
 def test_without_two_answers_there_are_no_shifts() -> None:
-    found = summarise([Pair("a", REFUSED, answer(0.9))])
+    found = summarise([AnswerPair("a", REFUSED, answer(0.9))])
 
     assert (found.bags, found.segments, found.only, found.flips) == (None, None, (0, 1), 1)
     assert found.flips_limit == 1
@@ -159,12 +159,12 @@ def test_without_two_answers_there_are_no_shifts() -> None:
 
 def test_the_worst_recordings_are_first() -> None:
     pairs = [
-        Pair("b", answer(0.1), answer(0.2)),
-        Pair("large shift", answer(0.6), answer(0.99)),
-        Pair("small flip", answer(0.49), answer(0.51)),
-        Pair("large flip", answer(0.9), answer(0.1)),
-        Pair("failed", REFUSED, answer(0.1)),
-        Pair("a", answer(0.2), answer(0.1)),
+        AnswerPair("b", answer(0.1), answer(0.2)),
+        AnswerPair("large shift", answer(0.6), answer(0.99)),
+        AnswerPair("small flip", answer(0.49), answer(0.51)),
+        AnswerPair("large flip", answer(0.9), answer(0.1)),
+        AnswerPair("failed", REFUSED, answer(0.1)),
+        AnswerPair("a", answer(0.2), answer(0.1)),
     ]
 
     assert [pair.source for pair in worst_first(pairs)] == [

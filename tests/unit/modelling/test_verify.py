@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tests.support.convolutional import convolutional_bytes
 from tests.support.models import Tiny, images, tiny_bytes
 from tussis.shared.errors import ModelRefused, TooFewRecordings
-from tussis.worker.modelling.architecture import Answers, CoughNet
+from tussis.worker.modelling.architecture import CoughNet, NetworkOutputs
 from tussis.worker.modelling.layers import match_layers
 from tussis.worker.modelling.quantization.float16 import to_float16
 from tussis.worker.modelling.quantization.graph import backbone_of, simplify
@@ -167,7 +167,7 @@ def old_exporter(network: CoughNet, path: Path) -> bytes:
             opset_version=17,
             training=torch.onnx.TrainingMode.PRESERVE,
             input_names=["spectrograms", "segment_mask"],
-            output_names=list(Answers._fields),
+            output_names=list(NetworkOutputs._fields),
             dynamic_axes={
                 "spectrograms": axes,
                 "segment_mask": axes,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tussis.worker.notify.lanes import Lanes, Waiting
+from tussis.worker.notify.lanes import Lanes, WaitingWebhook
 
 
 @dataclass
@@ -33,9 +33,9 @@ class Rig:
     def add(self, *ids: str) -> None:
         """Webhooks ``a1``, ``a2`` belong to the recording ``a``."""
         for webhook_id in ids:
-            self.lanes.add(Waiting(webhook_id, webhook_id[0]))
+            self.lanes.add(WaitingWebhook(webhook_id, webhook_id[0]))
 
-    def ready(self) -> Waiting | None:
+    def ready(self) -> WaitingWebhook | None:
         """What ``take`` would return; None if it would wait."""
         with self.lanes._changed:
             found, _ = self.lanes._next()
@@ -87,7 +87,7 @@ def test_a_pause_holds_all_and_the_end_wakes_those_who_wait() -> None:
     assert rig.ready() is None
     rig.clock.at = 7.0
     assert rig.ready() is not None
-    taken: list[Waiting | None] = []
+    taken: list[WaitingWebhook | None] = []
     thread = threading.Thread(target=lambda: taken.append(rig.lanes.take()))
     thread.start()
     rig.lanes.close()
@@ -113,7 +113,7 @@ def test_whatever_fails_each_recording_keeps_its_order_and_nothing_is_lost(
         numbers[recording] += 1
         rig.add(f"{recording}{numbers[recording]}")
     delivered: dict[str, list[int]] = defaultdict(list)
-    in_delivery: list[Waiting] = []
+    in_delivery: list[WaitingWebhook] = []
 
     def step(choice: int) -> None:
         if choice < 5 and (found := rig.ready()) is not None:

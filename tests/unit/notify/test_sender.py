@@ -20,7 +20,7 @@ from tests.support.waiting import PATIENCE
 from tussis.worker.notify import sender as sender_module
 from tussis.worker.notify.addresses import AddressPolicy, Resolver, SocketAddress, parse_networks
 from tussis.worker.notify.endpoint import parse_endpoint
-from tussis.worker.notify.sender import Answer, NotDelivered, Sender, TimeLimits
+from tussis.worker.notify.sender import NotDelivered, ReceiverAnswer, Sender, TimeLimits
 
 LOOPBACK = AddressPolicy(parse_networks(("127.0.0.0/8",)))
 SHORT = TimeLimits(connect_s=2.0, answer_s=0.5)
@@ -78,7 +78,7 @@ def raw_server(behave: Callable[[socket.socket], None]) -> Iterator[str]:
 
 def test_a_request_is_what_it_should_be(receiver: Receiver) -> None:
     sender = make(f"{receiver.url}?a=b")
-    assert sender.post(b'{"a":1}', HEADERS) == Answer(204)
+    assert sender.post(b'{"a":1}', HEADERS) == ReceiverAnswer(204)
     [received] = receiver.requests
     assert (received.path, received.body) == ("/hook?a=b", b'{"a":1}')
     assert received.headers["webhook-id"] == "msg_1"
@@ -137,7 +137,7 @@ def test_no_redirect_is_followed(receiver: Receiver, number: int) -> None:
 )
 def test_retry_after(receiver: Receiver, text: str, seconds: float | None) -> None:
     receiver.behaviour = status(503, {"Retry-After": text})
-    assert make(receiver.url).post(b"{}", HEADERS) == Answer(503, seconds)
+    assert make(receiver.url).post(b"{}", HEADERS) == ReceiverAnswer(503, seconds)
 
 
 def test_retry_after_may_be_a_date(receiver: Receiver) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from tussis.shared.errors import ActivationRefused, ModelUnknown
-from tussis.shared.store.records import Activation, ActiveModel, ModelFacts, ServedModel
+from tussis.shared.store.records import Activation, ActiveModel, KnownModel, ModelFacts
 
 #: Seconds after its last report for which a model counts as served.
 LIVE_S: Final = 60
@@ -120,10 +120,10 @@ _MODELS = text(
 )
 
 
-def models(connection: Connection) -> list[ServedModel]:
+def models(connection: Connection) -> list[KnownModel]:
     """Every model that a worker has served, the active one first, then the one that was active before it."""
     return [
-        ServedModel(
+        KnownModel(
             model=row.model,
             active=row.active,
             served=row.served,

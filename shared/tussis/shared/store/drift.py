@@ -19,7 +19,7 @@ MEASURES: Final = (*NUMBERS, *_CATEGORIES)
 
 
 @dataclass(frozen=True)
-class Span:
+class Period:
     """The recordings made from ``start`` (inclusive) to ``end`` (exclusive)."""
 
     start: datetime
@@ -44,7 +44,7 @@ class Sample:
 
 
 @dataclass
-class Group:
+class DriftGroup:
     """The results with one value of the metadata: measure -> its samples in the period and in the reference period.
 
     ``name`` is empty for results without this metadata, and for all results if they have no groups.
@@ -109,7 +109,7 @@ _ALL: Final = text(_STATEMENT % {"group": "''::text"})
 _BY_METADATA: Final = text(_STATEMENT % {"group": "coalesce(current.metadata ->> CAST(:by AS text), '')"})
 
 
-def drift(connection: Connection, period: Span, reference: Span, by: str | None, groups: int) -> list[Group]:
+def drift(connection: Connection, period: Period, reference: Period, by: str | None, groups: int) -> list[DriftGroup]:
     """The samples of all results, or of each value of the metadata ``by``: the ``groups`` values with most results."""
     parameters = {
         "start": period.start,
@@ -122,9 +122,9 @@ def drift(connection: Connection, period: Span, reference: Span, by: str | None,
         found = connection.execute(_ALL, parameters)
     else:
         found = connection.execute(_BY_METADATA, parameters | {"by": by})
-    result: dict[str, Group] = {}
+    result: dict[str, DriftGroup] = {}
     for name, in_period, count, *values in found:
-        group = result.setdefault(name, Group(name))
+        group = result.setdefault(name, DriftGroup(name))
         samples = group.period if in_period else group.reference
         for measure, value in zip(MEASURES, values, strict=True):
             if value is None:

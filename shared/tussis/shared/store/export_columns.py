@@ -37,7 +37,7 @@ class ExportRows(StrEnum):
     """A cough event of a succeeded analysis."""
 
 
-class Kind(StrEnum):
+class ColumnKind(StrEnum):
     """The type of the values of a column. Every value can also be None."""
 
     TEXT = "text"
@@ -57,54 +57,56 @@ class ExportColumn:
     """A column of an export."""
 
     name: str
-    kind: Kind
+    kind: ColumnKind
     meaning: str
     expression: ColumnElement[Any]
 
 
 _KINDS: Final = {
-    Text: Kind.TEXT,
-    Uuid: Kind.TEXT,
-    Integer: Kind.INTEGER,
-    BigInteger: Kind.INTEGER,
-    Double: Kind.REAL,
-    Boolean: Kind.BOOLEAN,
-    TIMESTAMP: Kind.TIME,
-    JSONB: Kind.JSON,
+    Text: ColumnKind.TEXT,
+    Uuid: ColumnKind.TEXT,
+    Integer: ColumnKind.INTEGER,
+    BigInteger: ColumnKind.INTEGER,
+    Double: ColumnKind.REAL,
+    Boolean: ColumnKind.BOOLEAN,
+    TIMESTAMP: ColumnKind.TIME,
+    JSONB: ColumnKind.JSON,
 }
 
 
 def _of(column: Column[Any], name: str | None = None) -> ExportColumn:
     """A column of a table, with its type and its comment."""
-    kind = Kind.TEXTS if isinstance(column.type, ARRAY) else _KINDS[type(column.type)]
+    kind = ColumnKind.TEXTS if isinstance(column.type, ARRAY) else _KINDS[type(column.type)]
     return ExportColumn(name or column.name, kind, column.comment or "", column)
 
 
-def _from_metadata(name: str, kind: Kind, sql: str) -> ExportColumn:
+def _from_metadata(name: str, kind: ColumnKind, sql: str) -> ExportColumn:
     return ExportColumn(name, kind, upstream_facts.COMMENTS[name], literal_column(sql))
 
 
 def _clock_time(name: str, seconds: str) -> ExportColumn:
     sql = f"({upstream_facts.RECORDED_AT}) + events.{seconds} * interval '1 second'"
-    return ExportColumn(name, Kind.TIME, f"recorded_at plus {seconds}; null without recorded_at", literal_column(sql))
+    return ExportColumn(
+        name, ColumnKind.TIME, f"recorded_at plus {seconds}; null without recorded_at", literal_column(sql)
+    )
 
 
 _URI: Final = ExportColumn(
-    "uri", Kind.TEXT, "s3://bucket/key", literal_column("'s3://'") + recordings.c.bucket + "/" + recordings.c.key
+    "uri", ColumnKind.TEXT, "s3://bucket/key", literal_column("'s3://'") + recordings.c.bucket + "/" + recordings.c.key
 )
 _MODEL: Final = ExportColumn(
     "model",
-    Kind.TEXT,
+    ColumnKind.TEXT,
     "name@version of the model, or the requested model that no worker serves",
     func.coalesce(models.c.name + "@" + models.c.version, analyses.c.model_requested),
 )
 _ANALYSIS_ID: Final = ExportColumn(
-    "analysis_id", Kind.INTEGER, "id of the analysis; it joins the three kinds of rows", analyses.c.id
+    "analysis_id", ColumnKind.INTEGER, "id of the analysis; it joins the three kinds of rows", analyses.c.id
 )
 _METADATA: Final = (
-    _from_metadata("recorded_at", Kind.TIME, upstream_facts.RECORDED_AT),
-    _from_metadata("site", Kind.TEXT, upstream_facts.SITE),
-    _from_metadata("subject", Kind.TEXT, upstream_facts.SUBJECT),
+    _from_metadata("recorded_at", ColumnKind.TIME, upstream_facts.RECORDED_AT),
+    _from_metadata("site", ColumnKind.TEXT, upstream_facts.SITE),
+    _from_metadata("subject", ColumnKind.TEXT, upstream_facts.SUBJECT),
 )
 
 #: What the rows are -> their columns, in order.

@@ -27,11 +27,11 @@ from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store.records import (
     Analysis,
     Attempt,
-    Counts,
     DeadLetter,
     JobAnswer,
     ResultFilter,
     Segment,
+    StateCounts,
 )
 from tussis.shared.store.result_filters import conditions
 from tussis.shared.store.schema import (
@@ -282,7 +282,7 @@ _COUNTS = union_all(
 )
 
 
-def counts(connection: Connection) -> Counts:
+def counts(connection: Connection) -> StateCounts:
     """The number of analyses in each state, without those of the shadow model, and the number of dead letters."""
     by_state: dict[str, int] = {}
     decisions: dict[bool, int] = {}
@@ -299,7 +299,7 @@ def counts(connection: Connection) -> Counts:
             decisions[decision] = number
         elif state == AnalysisState.FAILED.value:
             failures[error_class] = number
-    return Counts(
+    return StateCounts(
         cough=decisions.get(True, 0),
         no_cough=decisions.get(False, 0),
         failures=dict(sorted(failures.items(), key=lambda item: (-item[1], item[0]))),

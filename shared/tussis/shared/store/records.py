@@ -348,7 +348,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Counts:
+class StateCounts:
     """The number of analyses in each state. ``failures`` maps error class to number, without discarded failures."""
 
     cough: int
@@ -382,7 +382,7 @@ class ActiveModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServedModel:
+class KnownModel:
     """A model that a worker has served. ``model`` and ``parent`` are name@version.
 
     ``served``: a worker serves it now. ``active_at`` is the time at which it last became active, also without an

@@ -41,7 +41,7 @@ from tussis.shared.store import (
 from tussis.shared.store import drift as drift_queries
 from tussis.shared.store.cancellations import Cancellation, Verdict
 from tussis.shared.store.connection import STATEMENT_TIMEOUT_S, connect_engine, place
-from tussis.shared.store.drift import Group, Span
+from tussis.shared.store.drift import DriftGroup, Period
 from tussis.shared.store.export_columns import ExportRows
 from tussis.shared.store.exports import EventToExtract
 from tussis.shared.store.faults import database_errors
@@ -56,22 +56,22 @@ from tussis.shared.store.records import (
     BagProgress,
     Claimed,
     ClaimRequest,
-    Counts,
     DeadLetter,
     Exhausted,
     FailureFilter,
     Held,
     JobAnswer,
+    KnownModel,
     ModelFacts,
     NotActive,
     RefusalRequest,
     Result,
     ResultFilter,
     Segment,
-    ServedModel,
     Settled,
     Shadow,
     ShadowComparison,
+    StateCounts,
 )
 from tussis.shared.store.schema import SCHEMA_REVISION, VERSION_TABLE
 from tussis.shared.store.server import check_server
@@ -220,7 +220,7 @@ class Store:
         with database_errors(self.place), self._engine.connect() as connection:
             return active_models.active_model(connection)
 
-    def models(self) -> list[ServedModel]:
+    def models(self) -> list[KnownModel]:
         """Every model that a worker has served, the active one first."""
         with database_errors(self.place), self._engine.connect() as connection:
             return active_models.models(connection)
@@ -421,12 +421,12 @@ class Store:
         with database_errors(self.place), self._engine.connect() as connection:
             return failures.find(connection, analysis_id)
 
-    def counts(self) -> Counts:
+    def counts(self) -> StateCounts:
         """The number of analyses in each state, and the number of dead letters."""
         with database_errors(self.place), self._engine.connect() as connection:
             return queries.counts(connection)
 
-    def drift(self, period: Span, reference: Span, *, by: str | None = None, groups: int = 1) -> list[Group]:
+    def drift(self, period: Period, reference: Period, *, by: str | None = None, groups: int = 1) -> list[DriftGroup]:
         """The distribution of each measure in two spans of time, as :func:`tussis.shared.store.drift.drift`."""
         with database_errors(self.place), self._engine.connect() as connection:
             return drift_queries.drift(connection, period, reference, by, groups)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tussis.worker.modelling.quantization.gate import MIN_VALIDATION, Answers, Comparison, compare, upper_limit
+from tussis.worker.modelling.quantization.gate import MIN_VALIDATION, ModelOutputs, OutputShifts, compare, upper_limit
 
 THRESHOLD = 0.6
 
 
-def answers(*bags: float, segments: float = 0.5) -> list[Answers]:
-    return [Answers(bag, np.full(2, segments, dtype=np.float32)) for bag in bags]
+def answers(*bags: float, segments: float = 0.5) -> list[ModelOutputs]:
+    return [ModelOutputs(bag, np.full(2, segments, dtype=np.float32)) for bag in bags]
 
 
-def comparison(recordings: int, flips: int, bag_p99: float) -> Comparison:
-    return Comparison(recordings, 0, flips, bag_p99, bag_p99, 0.0, 0.0)
+def comparison(recordings: int, flips: int, bag_p99: float) -> OutputShifts:
+    return OutputShifts(recordings, 0, flips, bag_p99, bag_p99, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(

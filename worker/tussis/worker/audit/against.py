@@ -10,22 +10,22 @@ import numpy as np
 
 from tussis.shared.coverage import Coverage
 from tussis.shared.dsp.constants import HOP_SECONDS, MAX_SEGMENTS
-from tussis.worker.audit.answers import Answer
+from tussis.worker.audit.answers import VariantAnswer
 from tussis.worker.audit.audit import Audit, AuditedRecording
 from tussis.worker.audit.foreign import ForeignAnswer, ForeignAnswers
-from tussis.worker.audit.summary import Shifts, shifts_of
+from tussis.worker.audit.summary import AnswerShifts, shifts_of
 
 SAME: Final = 1e-3
 """The largest difference of a bag probability that the same preprocessing makes on another machine."""
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class ComparedProfile:
     """One profile and coverage, compared with the other system. Differences are absolute."""
 
     profile: str
     coverage: Coverage
-    shifts: Shifts
+    shifts: AnswerShifts
     """From Tussis' answers to those of the other system. Decisions are those of one threshold: the other system's, or
     the model's if it names none."""
     same: int
@@ -65,16 +65,16 @@ class Against:
     """Of the other system."""
     inconsistent: int
     """Answers of the other system whose decision is not that of its own probability and threshold."""
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[ComparedProfile, ...]
     """The best first."""
-    changes: Shifts
+    changes: AnswerShifts
     """From the answers of the other system to those of Tussis with the model's own profile and threshold, over all
     matched recordings: what changes for users if Tussis replaces the other system."""
     alike: bool
     """Whether both coverages give the same answers, because no compared recording has more than 32 segments."""
 
     @property
-    def best(self) -> Candidate | None:
+    def best(self) -> ComparedProfile | None:
         """The candidate with the smallest mean difference; of equal ones, that with the closest segments."""
         return self.candidates[0] if self.compared else None
 
@@ -82,7 +82,7 @@ class Against:
 def compare(audit: Audit, foreign: ForeignAnswers, matched: Mapping[str, ForeignAnswer]) -> Against:
     """Compare. ``matched``: source of a recording -> the other system's answer for it."""
     pairs = [(one, matched[one.source]) for one in audit.recordings if one.source in matched]
-    common = [pair for pair in pairs if all(isinstance(answer, Answer) for answer in pair[0].scored.values())]
+    common = [pair for pair in pairs if all(isinstance(answer, VariantAnswer) for answer in pair[0].scored.values())]
     candidates = [
         _candidate(common, profile.name, coverage, audit.threshold)
         for profile in audit.profiles
@@ -104,7 +104,7 @@ def compare(audit: Audit, foreign: ForeignAnswers, matched: Mapping[str, Foreign
     )
 
 
-def _rank(candidate: Candidate) -> tuple[float, float, int]:
+def _rank(candidate: ComparedProfile) -> tuple[float, float, int]:
     # Rounded, so that the noise of another machine does not decide between equal candidates.
     segments = candidate.segment_mean if candidate.segment_mean is not None else 0.0
     return round(candidate.shifts.mean, 6), round(segments, 6), -candidate.same_count
@@ -112,7 +112,7 @@ def _rank(candidate: Candidate) -> tuple[float, float, int]:
 
 def _candidate(
     pairs: Sequence[tuple[AuditedRecording, ForeignAnswer]], profile: str, coverage: Coverage, threshold: float
-) -> Candidate:
+) -> ComparedProfile:
     answers = [(_answer(one, profile).covering(coverage), foreign) for one, foreign in pairs]
     gaps = [
         abs(answer.segments[index] - probability)
@@ -122,7 +122,7 @@ def _candidate(
     ]
     probabilities = [(answer.probability, foreign.probability) for answer, foreign in answers]
     counts = [(len(answer.segments), foreign.num_segments) for answer, foreign in answers if foreign.num_segments]
-    return Candidate(
+    return ComparedProfile(
         profile=profile,
         coverage=coverage,
         shifts=_shifts(answers, probabilities, threshold),
@@ -135,8 +135,10 @@ def _candidate(
 
 
 def _shifts(
-    answers: Sequence[tuple[Answer, ForeignAnswer]], probabilities: Sequence[tuple[float, float]], threshold: float
-) -> Shifts:
+    answers: Sequence[tuple[VariantAnswer, ForeignAnswer]],
+    probabilities: Sequence[tuple[float, float]],
+    threshold: float,
+) -> AnswerShifts:
     """Differences of the probabilities, and decisions that flip at the threshold of the other system."""
     decisions = []
     for answer, foreign in answers:
@@ -145,14 +147,14 @@ def _shifts(
     return _with_decisions(shifts_of(probabilities, threshold), decisions)
 
 
-def _changes(pairs: Sequence[tuple[AuditedRecording, ForeignAnswer]], threshold: float) -> Shifts:
+def _changes(pairs: Sequence[tuple[AuditedRecording, ForeignAnswer]], threshold: float) -> AnswerShifts:
     plain = shifts_of([(foreign.probability, one.own.probability) for one, foreign in pairs], threshold)
     return _with_decisions(
         plain, [(_decided(foreign, threshold), one.own.probability > threshold) for one, foreign in pairs]
     )
 
 
-def _with_decisions(shifts: Shifts, decisions: Sequence[tuple[bool, bool]]) -> Shifts:
+def _with_decisions(shifts: AnswerShifts, decisions: Sequence[tuple[bool, bool]]) -> AnswerShifts:
     return replace(
         shifts,
         to_cough=sum(after and not before for before, after in decisions),
@@ -167,9 +169,9 @@ def _decided(foreign: ForeignAnswer, threshold: float) -> bool:
     return foreign.probability > (threshold if foreign.threshold is None else foreign.threshold)
 
 
-def _answer(recording: AuditedRecording, profile: str) -> Answer:
+def _answer(recording: AuditedRecording, profile: str) -> VariantAnswer:
     answer = recording.scored[profile]
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, VariantAnswer)
     return answer
 
 

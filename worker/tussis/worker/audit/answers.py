@@ -24,24 +24,12 @@ from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.samples import Audio
 from tussis.worker.detector.detector import Detector, Scores
+from tussis.worker.modelling.comparison import Refusal
 from tussis.worker.pipeline.prepare import batch_of_one, waveform_of, whole_mask
 from tussis.worker.pipeline.scored import ScoredBags, duration_s
 
 #: A difference of the model's input in the first channel times this is the difference of the image in [-1, 1].
 _TO_IMAGE: Final = 2 * IMAGENET_STD[0]
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a recording has no answer under a variant."""
-
-    error_class: str
-    message: str
-
-    @classmethod
-    def of(cls, error: Exception) -> Refusal:
-        """The class and the message of an error of Tussis."""
-        return cls(getattr(error, "error_class", "internal"), str(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +48,7 @@ class Distance:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class VariantAnswer:
     """The model's answer for a recording under one variant."""
 
     coverage: Coverage
@@ -76,14 +64,14 @@ class Answer:
         """The bag probability: of the first bag with coverage ``head``, otherwise of the highest bag."""
         return self.bags[0] if self.coverage is Coverage.HEAD else max(self.bags)
 
-    def covering(self, coverage: Coverage) -> Answer:
+    def covering(self, coverage: Coverage) -> VariantAnswer:
         """The answer with another coverage. ``full`` can become ``head``, not the other way round."""
         if coverage is Coverage.FULL:
             return replace(self, coverage=coverage)
         return replace(self, coverage=coverage, bags=self.bags[:1], segments=self.segments[:MAX_SEGMENTS])
 
 
-Answered: TypeAlias = Answer | Refusal
+Answered: TypeAlias = VariantAnswer | Refusal
 
 
 @dataclass(slots=True)
@@ -125,7 +113,7 @@ class _Collected:
         if self.refusal is not None:
             return self.refusal
         mean = self.total / self.pixels if self.pixels else 0.0
-        return Answer(
+        return VariantAnswer(
             coverage,
             tuple(self.scored.bag_probability),
             tuple(self.scored.probability),

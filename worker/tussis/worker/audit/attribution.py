@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tussis.worker.audit.answers import Answer, Answered, Refusal
+from tussis.worker.audit.answers import Answered, VariantAnswer
 from tussis.worker.audit.causes import Cause
 from tussis.worker.audit.variants import Factor
+from tussis.worker.modelling.comparison import Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ class Attribution:
         return next((cause for cause in causes if any(map(cause.explains, factors))), None)
 
 
-def attribute(own: Answer, whole: Answer, single: Mapping[Factor, Answered], threshold: float) -> Attribution:
+def attribute(
+    own: VariantAnswer, whole: VariantAnswer, single: Mapping[Factor, Answered], threshold: float
+) -> Attribution:
     """Attribute the shift from ``own`` to ``whole``. ``single`` has the answer with each factor changed alone."""
     return Attribution(
         whole.probability - own.probability,
@@ -66,10 +69,10 @@ def attribute(own: Answer, whole: Answer, single: Mapping[Factor, Answered], thr
     )
 
 
-def flips(own: Answer, other: Answer, threshold: float) -> bool:
+def flips(own: VariantAnswer, other: VariantAnswer, threshold: float) -> bool:
     """Whether the decisions differ. A decision is cough if the probability is above the threshold."""
     return (own.probability > threshold) != (other.probability > threshold)
 
 
-def _effect(own: Answer, answer: Answer, threshold: float) -> Effect:
+def _effect(own: VariantAnswer, answer: VariantAnswer, threshold: float) -> Effect:
     return Effect(answer.probability - own.probability, flips(own, answer, threshold), answer.distance.mean)

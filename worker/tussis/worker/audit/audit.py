@@ -10,11 +10,12 @@ from tussis.shared.coverage import Coverage
 from tussis.shared.dsp.profiles import Decoder, Normalise, Profile
 from tussis.shared.errors import OperatorError, PermanentError, StorageAccessDenied, TussisError
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audit.answers import Answer, Answered, RecordingAnswers, Refusal
+from tussis.worker.audit.answers import Answered, RecordingAnswers, VariantAnswer
 from tussis.worker.audit.attribution import Attribution, attribute, flips
 from tussis.worker.audit.causes import Cause, measure
 from tussis.worker.audit.variants import changed, differences
 from tussis.worker.detector.detector import Detector
+from tussis.worker.modelling.comparison import Refusal
 
 ATTRIBUTE_ABOVE: Final = 0.02
 """A larger shift is attributed to single factors. So is every flip."""
@@ -46,7 +47,7 @@ class AuditedRecording:
     """The answers for one recording. It has one under the model's own profile."""
 
     source: str
-    own: Answer
+    own: VariantAnswer
     others: dict[str, Answered]
     """Profile -> answer, or why there is none."""
     attributions: dict[str, Attribution]
@@ -59,12 +60,12 @@ class AuditedRecording:
     def shift(self, profile: str) -> float | None:
         """Bag probability under a profile minus that under the model's own. None if there is no answer."""
         other = self.others[profile]
-        return other.probability - self.own.probability if isinstance(other, Answer) else None
+        return other.probability - self.own.probability if isinstance(other, VariantAnswer) else None
 
     def flips(self, profile: str, threshold: float) -> bool:
         """Whether the decision under a profile differs from that under the model's own."""
         other = self.others[profile]
-        return isinstance(other, Answer) and flips(self.own, other, threshold)
+        return isinstance(other, VariantAnswer) and flips(self.own, other, threshold)
 
     def worst(self, threshold: float) -> tuple[bool, float]:
         """Whether any decision flips, and the largest absolute shift: the order of the list of worst recordings."""
@@ -142,7 +143,7 @@ def _add(audit: Audit, source: str, data: bytes) -> None:
     attributions = {
         other.name: _attributed(plan, answers, own, answer, other)
         for other in plan.others
-        if isinstance(answer := others[other.name], Answer) and _is_large(plan, recording, other.name)
+        if isinstance(answer := others[other.name], VariantAnswer) and _is_large(plan, recording, other.name)
     }
     causes = _causes(answers, plan.own) if attributions else ()
     audit.recordings.append(replace(recording, attributions=attributions, causes=causes))
@@ -158,7 +159,9 @@ def _is_large(plan: Plan, recording: AuditedRecording, profile: str) -> bool:
     return shift is not None and (abs(shift) > plan.attribute_above or recording.flips(profile, plan.threshold))
 
 
-def _attributed(plan: Plan, answers: RecordingAnswers, own: Answer, whole: Answer, other: Profile) -> Attribution:
+def _attributed(
+    plan: Plan, answers: RecordingAnswers, own: VariantAnswer, whole: VariantAnswer, other: Profile
+) -> Attribution:
     factors = differences(plan.own, other)
     variants = [changed(plan.own, other, [factor]) for factor in factors]
     single = answers.under(variants, plan.coverage)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from tussis.worker.audit.against import Against, Candidate
-from tussis.worker.audit.answers import Answer, Answered, Refusal
+from tussis.worker.audit.against import Against, ComparedProfile
+from tussis.worker.audit.answers import Answered, VariantAnswer
 from tussis.worker.audit.attribution import Attribution, Effect
 from tussis.worker.audit.audit import AuditedRecording
 from tussis.worker.audit.findings import Findings
-from tussis.worker.audit.labelled import Labelled
-from tussis.worker.audit.summary import ProfileSummary, Shifts
+from tussis.worker.audit.labelled import LabelledProfiles
+from tussis.worker.audit.summary import AnswerShifts, ProfileSummary
+from tussis.worker.modelling.comparison import Refusal
 
 
 def as_object(findings: Findings) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def _summary(summary: ProfileSummary) -> dict[str, Any]:
     }
 
 
-def _shifts(shifts: Shifts) -> dict[str, Any]:
+def _shifts(shifts: AnswerShifts) -> dict[str, Any]:
     return asdict(shifts) | {"flips": shifts.flips}
 
 
@@ -80,7 +81,7 @@ def _compared(one: AuditedRecording, profile: str, threshold: float) -> dict[str
     return compared | ({} if attribution is None else {"attribution": _attribution(attribution, one)})
 
 
-def _answer(answer: Answer, threshold: float) -> dict[str, Any]:
+def _answer(answer: VariantAnswer, threshold: float) -> dict[str, Any]:
     return {
         "bag_probability": answer.probability,
         "decision": answer.probability > threshold,
@@ -123,7 +124,7 @@ def _against(against: Against) -> dict[str, Any]:
     }
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
+def _candidate(candidate: ComparedProfile) -> dict[str, Any]:
     return {
         "profile": candidate.profile,
         "coverage": candidate.coverage.value,
@@ -136,5 +137,5 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
     }
 
 
-def _labelled(labelled: Labelled) -> dict[str, Any]:
+def _labelled(labelled: LabelledProfiles) -> dict[str, Any]:
     return asdict(labelled)

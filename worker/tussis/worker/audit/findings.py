@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tussis.worker.audit.against import Against
 from tussis.worker.audit.audit import Audit
-from tussis.worker.audit.labelled import Labelled
+from tussis.worker.audit.labelled import LabelledProfiles
 from tussis.worker.audit.summary import Limits, ProfileSummary, summarise
 
 
@@ -16,13 +16,13 @@ class Findings:
 
     audit: Audit
     summaries: tuple[ProfileSummary, ...]
-    labelled: Labelled | None
+    labelled: LabelledProfiles | None
     against: Against | None
     exceeded: tuple[str, ...]
     """The limits that a comparison exceeds, as sentences."""
 
     @classmethod
-    def of(cls, audit: Audit, limits: Limits, labelled: Labelled | None, against: Against | None) -> Findings:
+    def of(cls, audit: Audit, limits: Limits, labelled: LabelledProfiles | None, against: Against | None) -> Findings:
         """Sum an audit up, and compare every comparison in it with the limits."""
         summaries = summarise(audit)
         exceeded = [line for one in summaries for line in limits.exceeded(f"profile {one.profile}", one.shifts)]

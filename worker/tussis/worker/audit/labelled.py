@@ -11,7 +11,7 @@ import numpy as np
 
 from tussis.shared.dsp.constants import HOP_SECONDS
 from tussis.shared.events import CoughEvent, find_events
-from tussis.worker.audit.answers import Answer
+from tussis.worker.audit.answers import VariantAnswer
 from tussis.worker.audit.audit import Audit, AuditedRecording
 from tussis.worker.evaluation.events import bouts_of, compared, quality
 from tussis.worker.evaluation.labels import Span
@@ -41,7 +41,7 @@ class ProfileMeasures:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledProfiles:
     """All profiles, compared with the labels of the same recordings."""
 
     recordings: int
@@ -65,7 +65,7 @@ class Labelled:
 
 def compare(
     audit: Audit, labels: Mapping[str, bool], unmatched: int, coughs: Mapping[str, Sequence[Span]] | None = None
-) -> Labelled:
+) -> LabelledProfiles:
     """Compare the answers with labels.
 
     ``labels``: source of a recording -> whether it has a cough. ``unmatched``: the number of other labels. ``coughs``:
@@ -73,14 +73,14 @@ def compare(
     the F1 of the events.
     """
     labelled = [one for one in audit.recordings if one.source in labels]
-    common = [one for one in labelled if all(isinstance(answer, Answer) for answer in one.others.values())]
+    common = [one for one in labelled if all(isinstance(answer, VariantAnswer) for answer in one.others.values())]
     truth = np.array([labels[one.source] for one in common], bool)
     failed = sum(source in labels for source, _ in audit.failures)
     names = [profile.name for profile in audit.profiles]
     answers = {name: [_answer(one, name) for one in common] for name in names}
     best = _best(truth, answers, audit.threshold)
     bouts = None if coughs is None else [_bouts(one.source, labels, coughs) for one in common]
-    return Labelled(
+    return LabelledProfiles(
         recordings=len(common),
         coughs=int(truth.sum()),
         left_out=len(labelled) - len(common) + failed,
@@ -94,13 +94,13 @@ def compare(
     )
 
 
-def _answer(recording: AuditedRecording, profile: str) -> Answer:
+def _answer(recording: AuditedRecording, profile: str) -> VariantAnswer:
     answer = recording.others.get(profile, recording.own)
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, VariantAnswer)
     return answer
 
 
-def _best(truth: Truth, answers: Mapping[str, Sequence[Answer]], threshold: float) -> str | None:
+def _best(truth: Truth, answers: Mapping[str, Sequence[VariantAnswer]], threshold: float) -> str | None:
     if truth.all() or not truth.any():
         return None
     scores = {name: _scores(each) for name, each in answers.items()}
@@ -117,7 +117,7 @@ def _bouts(source: str, labels: Mapping[str, bool], coughs: Mapping[str, Sequenc
 def _measures(
     name: str,
     truth: Truth,
-    answers: Mapping[str, Sequence[Answer]],
+    answers: Mapping[str, Sequence[VariantAnswer]],
     threshold: float,
     best: str | None,
     bouts: Sequence[tuple[Span, ...] | None] | None,
@@ -139,7 +139,7 @@ def _measures(
 
 
 def _event_f1(
-    answers: Sequence[Answer], events: Sequence[Sequence[CoughEvent]], bouts: Sequence[tuple[Span, ...] | None]
+    answers: Sequence[VariantAnswer], events: Sequence[Sequence[CoughEvent]], bouts: Sequence[tuple[Span, ...] | None]
 ) -> tuple[Interval, ...] | None:
     """F1 over the recordings with known bouts. A bout after the analysed part does not count."""
     found = [
@@ -152,7 +152,7 @@ def _event_f1(
     return quality(found, 1.0).f1_intervals if any(one.bouts for one in found) else None
 
 
-def _scores(answers: Sequence[Answer]) -> Floats:
+def _scores(answers: Sequence[VariantAnswer]) -> Floats:
     return np.array([answer.probability for answer in answers], np.float64)
 
 
@@ -160,12 +160,12 @@ def _accuracy(truth: Truth, scores: Floats, threshold: float) -> Interval:
     return share((scores > threshold) == truth)
 
 
-def _heard_s(answer: Answer) -> float:
+def _heard_s(answer: VariantAnswer) -> float:
     """Seconds of the recording that the segments cover."""
     return min(answer.duration_s, (len(answer.segments) + 3) * HOP_SECONDS)
 
 
-def _events(answer: Answer) -> tuple[CoughEvent, ...]:
+def _events(answer: VariantAnswer) -> tuple[CoughEvent, ...]:
     starts = [index * HOP_SECONDS for index in range(len(answer.segments))]
     return find_events(starts, answer.segments, answer.duration_s)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tussis.worker.audit.against import SAME, Against, Candidate
+from tussis.worker.audit.against import SAME, Against, ComparedProfile
 from tussis.worker.audit.audit import Audit
 from tussis.worker.audit.findings import Findings
-from tussis.worker.audit.labelled import Labelled
+from tussis.worker.audit.labelled import LabelledProfiles
 from tussis.worker.audit.summary import ProfileSummary
 
 
@@ -44,7 +44,7 @@ def attribution(audit: Audit) -> str:
     )
 
 
-def labels(labelled: Labelled) -> list[str]:
+def labels(labelled: LabelledProfiles) -> list[str]:
     """Which profile agrees best with the labels, and whether the recordings are enough to say so."""
     said = [
         f"{labelled.recordings:,} labelled recordings have an answer under every profile, {labelled.coughs:,} of them "
@@ -92,7 +92,7 @@ def against(found: Against, audit: Audit) -> list[str]:
     return said
 
 
-def _best(best: Candidate, found: Against) -> str:
+def _best(best: ComparedProfile, found: Against) -> str:
     name = f"{best.profile}" if found.alike else f"{best.profile} with coverage {best.coverage.value}"
     both = " Both coverages give the same answers for these recordings." if found.alike else ""
     if best.reproduces:

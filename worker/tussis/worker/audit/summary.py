@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tussis.worker.audit.answers import Answer
+from tussis.worker.audit.answers import VariantAnswer
 from tussis.worker.audit.attribution import Effect
 from tussis.worker.audit.audit import Audit
 from tussis.worker.audit.variants import Factor, differences
@@ -16,7 +16,7 @@ from tussis.worker.evaluation.flips import MostFlips
 
 
 @dataclass(frozen=True, slots=True)
-class Shifts:
+class AnswerShifts:
     """How far answers are from those under the model's own profile. Shifts are absolute differences."""
 
     recordings: int
@@ -35,13 +35,13 @@ class Shifts:
         return self.to_cough + self.to_no_cough
 
 
-def shifts_of(pairs: Sequence[tuple[float, float]], threshold: float) -> Shifts:
+def shifts_of(pairs: Sequence[tuple[float, float]], threshold: float) -> AnswerShifts:
     """Sum up pairs of probabilities: under the model's own profile, and the other one."""
     absolute = np.array([abs(other - own) for own, other in pairs])
     if not absolute.size:
-        return Shifts(0, 0.0, 0.0, 0.0, 0, 0)
+        return AnswerShifts(0, 0.0, 0.0, 0.0, 0, 0)
     decisions = [(own > threshold, other > threshold) for own, other in pairs]
-    return Shifts(
+    return AnswerShifts(
         recordings=len(pairs),
         mean=float(absolute.mean()),
         # "higher" returns one of the values. With few recordings, more than 1 % could exceed an interpolated value.
@@ -73,7 +73,7 @@ class ProfileSummary:
     """One other profile, compared with the model's own."""
 
     profile: str
-    shifts: Shifts
+    shifts: AnswerShifts
     refused: Counter[str]
     """Error class -> recordings that have an answer under the model's own profile only."""
     image_mean: float
@@ -98,7 +98,7 @@ def summarise(audit: Audit) -> tuple[ProfileSummary, ...]:
 
 
 def _summary(audit: Audit, profile: str) -> ProfileSummary:
-    both = [(one.own, other) for one in audit.recordings if isinstance(other := one.others[profile], Answer)]
+    both = [(one.own, other) for one in audit.recordings if isinstance(other := one.others[profile], VariantAnswer)]
     refusals = (one.others[profile] for one in audit.recordings)
     distances = [other.distance for _, other in both]
     means = [distance.mean for distance in distances]
@@ -107,7 +107,7 @@ def _summary(audit: Audit, profile: str) -> ProfileSummary:
     return ProfileSummary(
         profile=profile,
         shifts=shifts_of([(own.probability, other.probability) for own, other in both], audit.threshold),
-        refused=Counter(refusal.error_class for refusal in refusals if not isinstance(refusal, Answer)),
+        refused=Counter(refusal.error_class for refusal in refusals if not isinstance(refusal, VariantAnswer)),
         image_mean=_mean(means),
         image_worst=max(means, default=0.0),
         image_largest=max((distance.largest for distance in distances), default=0.0),
@@ -152,7 +152,7 @@ class Limits:
     flips: MostFlips | None = None
     shift: float | None = None
 
-    def exceeded(self, name: str, shifts: Shifts) -> list[str]:
+    def exceeded(self, name: str, shifts: AnswerShifts) -> list[str]:
         """The limits that a comparison exceeds, as sentences. ``name`` is the profile or system compared."""
         found = []
         if self.flips is not None and not self.flips.admits(shifts.flips, shifts.recordings):

@@ -8,10 +8,10 @@ from typing import Final, TypeAlias
 
 from tussis.shared.text import probability
 from tussis.worker.audit.against import Against
-from tussis.worker.audit.answers import Answer
+from tussis.worker.audit.answers import VariantAnswer
 from tussis.worker.audit.attribution import Attribution, Effect
 from tussis.worker.audit.audit import Audit, AuditedRecording
-from tussis.worker.audit.labelled import Labelled
+from tussis.worker.audit.labelled import LabelledProfiles
 from tussis.worker.audit.summary import ProfileSummary
 from tussis.worker.audit.variants import Factor
 from tussis.worker.evaluation.events import TOLERANCES_S
@@ -88,7 +88,7 @@ def _worst_row(one: AuditedRecording, threshold: float, with_factors: bool) -> R
         return None
     name = max(shifts, key=lambda name: (one.flips(name, threshold), abs(shifts[name])))
     other = one.others[name]
-    assert isinstance(other, Answer)
+    assert isinstance(other, VariantAnswer)
     attribution = one.attributions.get(name)
     return (
         probability(one.own.probability, threshold),
@@ -121,7 +121,7 @@ def cause(attribution: Attribution | None, one: AuditedRecording) -> str:
     return name + (f": {found.text}" if found is not None else "")
 
 
-def labels(labelled: Labelled) -> Listing:
+def labels(labelled: LabelledProfiles) -> Listing:
     """Each profile, compared with the labels."""
     rows = [
         (
@@ -140,7 +140,7 @@ def labels(labelled: Labelled) -> Listing:
     return Listing("Labels", headings, rows, tuple(range(1, len(headings))))
 
 
-def _has_f1(labelled: Labelled) -> bool:
+def _has_f1(labelled: LabelledProfiles) -> bool:
     return any(one.event_f1 is not None for one in labelled.profiles)
 
 

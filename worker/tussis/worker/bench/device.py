@@ -14,7 +14,7 @@ from tussis.worker.bench.crew import Crew, Spent
 from tussis.worker.bench.environment import bench_environment
 from tussis.worker.bench.floor import Rounds, unsteady
 from tussis.worker.bench.material import workloads
-from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Cell, Column, Measurements, TargetCheck, hardware
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.device.arguments import DeviceArguments, OnDevice
 
@@ -104,7 +104,7 @@ def _measurements(
             " outputs on the device, nothing else done.",
         ),
         verdicts=(
-            Verdict("of session.run alone, 10 s", rate / rates[best], TARGET, void=unsteady(floors[best].spread)),
+            TargetCheck("of session.run alone, 10 s", rate / rates[best], TARGET, void=unsteady(floors[best].spread)),
         ),
     )
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from tussis.shared.dsp.constants import FRAMES, MEL_BANDS
-from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Cell, Column, Measurements, TargetCheck, hardware
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import check_sha256, read_manifest, read_model
 from tussis.worker.detector.tuning.choice import valid_candidates
@@ -85,7 +85,7 @@ def measure(
             "from mel images: letterbox, channels and ImageNet's step as well, which rewritten graphs hold",
         ),
         verdicts=tuple(
-            Verdict(f"{cost.model}: {cost.form}, {cost.segments} segments, against the original", cost.ratio, LEAST)
+            TargetCheck(f"{cost.model}: {cost.form}, {cost.segments} segments, against the original", cost.ratio, LEAST)
             for cost in costs
             if cost.form != "original" and cost.threads == 1
         ),

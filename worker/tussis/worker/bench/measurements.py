@@ -79,7 +79,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TargetCheck:
     """One target and its measurement."""
 
     what: str
@@ -116,7 +116,7 @@ class Measurements:
     """Each row has a cell for each of ``columns``."""
     hardware: Hardware
     notes: tuple[str, ...] = ()
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[TargetCheck, ...] = ()
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -16,7 +16,7 @@ from tussis.shared.errors import ServerFailed
 from tussis.worker.bench.environment import PASS_S, BenchEnvironment, bench_environment
 from tussis.worker.bench.floor import cores
 from tussis.worker.bench.material import Item, wav
-from tussis.worker.bench.measurements import Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Column, Measurements, TargetCheck, hardware
 from tussis.worker.bench.process_tree import process_tree
 from tussis.worker.local.running_worker import RunningWorker
 
@@ -153,5 +153,7 @@ def _measurements(samples: list[Sample], wanted: int, model: Path, command: str)
             f"{wanted} recordings of 0.4 to 60 s, {model.stem}, {cores()} children. After the warm-up: the mean between"
             f" {_WARM_UP:.0%} and {_WARM_UP + _SHARE:.0%} of them; at the end: over the last {_SHARE:.0%}.",
         ),
-        verdicts=(Verdict(f"own memory after {wanted} recordings, of that after the warm-up", growth, TARGET, True),),
+        verdicts=(
+            TargetCheck(f"own memory after {wanted} recordings, of that after the warm-up", growth, TARGET, True),
+        ),
     )

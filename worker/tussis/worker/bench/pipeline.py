@@ -16,7 +16,7 @@ from tussis.worker.bench.crew import Crew, Spent
 from tussis.worker.bench.environment import Answered, BenchEnvironment, bench_environment
 from tussis.worker.bench.floor import Layout, Rounds, cores, floor, layouts, unsteady
 from tussis.worker.bench.material import MIX, NAMES, RATE_HZ, SYNTHETIC_MIX, Workload, workloads
-from tussis.worker.bench.measurements import Cell, Column, Measurements, Verdict, hardware
+from tussis.worker.bench.measurements import Cell, Column, Measurements, TargetCheck, hardware
 from tussis.worker.local.running_worker import RunningWorker
 
 TUSSIS = "tussis"
@@ -135,7 +135,7 @@ class MeasuredWorkload:
             f" {rest:.1f} for claim, commit, closing, and waiting for the next one.",
         )
 
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[TargetCheck]:
         """The comparison with the floor, if the workload has a target."""
         name = self.workload.name
         if name not in FLOOR_TARGETS:
@@ -143,8 +143,8 @@ class MeasuredWorkload:
         least, tussis, target = self.floor(), self.medians()[TUSSIS], FLOOR_TARGETS[name]
         wall = least.wall_s / tussis.wall_s
         return [
-            Verdict(f"{name}: of the floor, wall", wall, target, void=unsteady(least.spread)),
-            Verdict(f"{name}: of the floor, CPU", least.cpu_s / tussis.cpu_s, target),
+            TargetCheck(f"{name}: of the floor, wall", wall, target, void=unsteady(least.spread)),
+            TargetCheck(f"{name}: of the floor, CPU", least.cpu_s / tussis.cpu_s, target),
         ]
 
 

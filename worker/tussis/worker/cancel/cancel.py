@@ -44,7 +44,7 @@ def under(prefix: ObjectAddress) -> Choice:
 
 
 @dataclass
-class Counts:
+class CancelCounts:
     """The chosen jobs so far. ``queues`` has the cancelled ones: queue or model queue -> number."""
 
     queues: Counter[str] = field(default_factory=Counter)
@@ -73,14 +73,14 @@ class Cancel:
     """
 
     def __init__(self, jobs: OpenJobs, ledger: Ledger, store: Store, cancelled_by: str) -> None:
-        self.counts = Counts()
+        self.counts = CancelCounts()
         self.left: dict[str, Verdict | None] = {}
         self._jobs = jobs
         self._ledger = ledger
         self._store = store
         self._cancelled_by = cancelled_by
 
-    def preview(self, job_ids: Sequence[str]) -> Iterator[Counts]:
+    def preview(self, job_ids: Sequence[str]) -> Iterator[CancelCounts]:
         """Count what :meth:`run` would cancel now."""
         for chosen in _in_steps(job_ids):
             jobs = self._read(chosen)
@@ -92,7 +92,7 @@ class Cancel:
                     self._leave(job_id, verdict)
             yield self.counts
 
-    def run(self, job_ids: Sequence[str]) -> Iterator[Counts]:
+    def run(self, job_ids: Sequence[str]) -> Iterator[CancelCounts]:
         """Cancel the jobs, some hundred at a time, and remove their messages at the end.
 
         Raises the errors of the broker and of the store. The jobs of the earlier steps are cancelled.

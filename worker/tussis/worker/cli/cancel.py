@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tussis.shared.store.records import JobAnswer
     from tussis.shared.store.repository import Store
     from tussis.shared.uris import ObjectAddress
-    from tussis.worker.cancel.cancel import Counts
+    from tussis.worker.cancel.cancel import CancelCounts
 
 
 @click.command()
@@ -141,7 +141,7 @@ def _ended(answer: JobAnswer | None) -> str:
     return _ALREADY if state == "cancelled" else f"is not open: it is {state}"
 
 
-def _follow(steps: Iterator[Counts], total: int, counts: Counts) -> None:
+def _follow(steps: Iterator[CancelCounts], total: int, counts: CancelCounts) -> None:
     """Do the work. Show the progress on a terminal."""
     shown = sys.stderr.isatty()
     for done in steps:
@@ -151,7 +151,7 @@ def _follow(steps: Iterator[Counts], total: int, counts: Counts) -> None:
         click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _as_json(counts: Counts, yes: bool) -> dict[str, Any]:
+def _as_json(counts: CancelCounts, yes: bool) -> dict[str, Any]:
     return {
         "done": yes,
         "cancelled": counts.cancelled,
@@ -165,7 +165,7 @@ def _as_json(counts: Counts, yes: bool) -> dict[str, Any]:
     }
 
 
-def _print(counts: Counts, yes: bool) -> None:
+def _print(counts: CancelCounts, yes: bool) -> None:
     for queue, number in sorted(counts.queues.items()):
         click.echo(f"{printable(queue)}\t{number:,}")
     parts = [f"{counts.cancelled:,} {'cancelled' if yes else 'would be cancelled'}"]

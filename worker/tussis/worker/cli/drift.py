@@ -18,7 +18,7 @@ from tussis.worker.local.terminal import console, plain
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tussis.shared.store.drift import Group, Span
+    from tussis.shared.store.drift import DriftGroup, Period
     from tussis.worker.cli.drift_rows import Row
 
 #: Groups that are compared: the values with the most results. The number of rows and of time series stays bounded.
@@ -137,18 +137,18 @@ def drift(
         sys.exit(1)
 
 
-def _spans(since: datetime, until: datetime | None, reference: _Reference) -> tuple[Span, Span]:
+def _spans(since: datetime, until: datetime | None, reference: _Reference) -> tuple[Period, Period]:
     """The period and the reference period. Raises :class:`click.UsageError` if they overlap or are empty."""
-    from tussis.shared.store.drift import Span
+    from tussis.shared.store.drift import Period
 
     check_span(since, until)
-    period = Span(since, until or datetime.now(UTC))
+    period = Period(since, until or datetime.now(UTC))
     if isinstance(reference, timedelta):
         try:
-            return period, Span(since - reference, since)
+            return period, Period(since - reference, since)
         except OverflowError:
             raise click.UsageError("--reference starts before the year 1: give a shorter length") from None
-    before = Span(*reference)
+    before = Period(*reference)
     if before.start >= before.end:
         raise click.UsageError(f"--reference {_in_words(before)} has no length: give the earlier time first")
     if before.start < period.end and period.start < before.end:
@@ -159,15 +159,15 @@ def _spans(since: datetime, until: datetime | None, reference: _Reference) -> tu
     return period, before
 
 
-def _results(group: Group) -> tuple[int, int]:
+def _results(group: DriftGroup) -> tuple[int, int]:
     return group.period["decision"].results, group.reference["decision"].results
 
 
-def _in_words(span: Span) -> str:
+def _in_words(span: Period) -> str:
     return f"{span.start:%Y-%m-%d %H:%M} to {span.end:%Y-%m-%d %H:%M} UTC"
 
 
-def _as_json(period: Span, before: Span, by: str | None, more: bool, rows: list[Row]) -> dict[str, Any]:
+def _as_json(period: Period, before: Period, by: str | None, more: bool, rows: list[Row]) -> dict[str, Any]:
     from dataclasses import asdict
 
     from tussis.shared.store.records import finite
@@ -209,7 +209,9 @@ def _label(text: str) -> str:
     return printable(text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n"))
 
 
-def _print(period: Span, before: Span, counts: tuple[int, int], by: str | None, rows: list[Row], more: bool) -> None:
+def _print(
+    period: Period, before: Period, counts: tuple[int, int], by: str | None, rows: list[Row], more: bool
+) -> None:
     from tussis.shared.drift import Change
 
     screen = console()

@@ -16,7 +16,7 @@ from tussis.shared.drift import (
     most_changed,
     psi,
 )
-from tussis.shared.store.drift import MEASURES, Group, Sample
+from tussis.shared.store.drift import MEASURES, DriftGroup, Sample
 from tussis.shared.store.views.drift import EDGES
 from tussis.shared.text import probability
 
@@ -49,7 +49,7 @@ class Row:
         return self.psi is not None and self.chance_limit is not None and self.psi > max(limit, self.chance_limit)
 
 
-def rows_of(groups: Iterable[Group]) -> list[Row]:
+def rows_of(groups: Iterable[DriftGroup]) -> list[Row]:
     """A row for each measure of each group, the largest PSI first, rows without PSI last."""
     rows = [
         _row(group.name, measure, group.period[measure], group.reference[measure])

@@ -112,7 +112,7 @@ def evaluate(
             raise click.UsageError("--profile and --coverage are for recordings that are analysed now")
         if model is not None and not is_model_name(model):
             raise click.UsageError(f"--model {shown(model)} is not NAME or NAME@VERSION")
-    from tussis.worker.evaluation.evaluation import Request, check_columns
+    from tussis.worker.evaluation.evaluation import EvaluationRequest, check_columns
     from tussis.worker.evaluation.evaluation import evaluate as run
     from tussis.worker.evaluation.events import BOUT_PAUSE_S
     from tussis.worker.evaluation.labels import read_events, read_labels
@@ -123,7 +123,7 @@ def evaluate(
     gathered = _gather(sources, list(read), labels, from_store, results, model, profile, coverage, prefix, since, until)
     cases = _cases(read, gathered, coughs, BOUT_PAUSE_S if bout_pause is None else bout_pause)
     used = _threshold(cases) if threshold is None else threshold
-    done = run(cases, Request(tuple(dict.fromkeys(by)), used, for_precision, for_false_alarms))
+    done = run(cases, EvaluationRequest(tuple(dict.fromkeys(by)), used, for_precision, for_false_alarms))
     if as_json:
         from tussis.worker.cli.evaluate_json import as_object
 

@@ -12,7 +12,7 @@ import click
 
 from tussis.shared.errors import LabelsInvalid, OperatorError, ResultsInvalid, StorageAccessDenied, TussisError
 from tussis.worker.evaluation.matching import names_of
-from tussis.worker.evaluation.scored import Answers, Scored, read_results, scored_of
+from tussis.worker.evaluation.scored import Scored, ScoredAnswers, read_results, scored_of
 
 if TYPE_CHECKING:
     from tussis.shared.settings import Settings
@@ -90,7 +90,7 @@ def from_store(store: Store, wanted: ResultFilter, names: Sequence[str]) -> Gath
     for batch in (uris[first : first + _BATCH] for first in range(0, len(uris), _BATCH)):
         segments = store.segments_of_each([newest[uri].id for uri in batch])
         scored += [_scored(newest[uri], segments.get(newest[uri].id, ())) for uri in batch]
-    return _gathered(Answers(tuple(scored), {}), by_recording, names, [*newest, *unlabelled])
+    return _gathered(ScoredAnswers(tuple(scored), {}), by_recording, names, [*newest, *unlabelled])
 
 
 def from_file(path: Path, model: str | None, names: Sequence[str]) -> Gathered:
@@ -102,7 +102,7 @@ def from_file(path: Path, model: str | None, names: Sequence[str]) -> Gathered:
     return _gathered(answers, by_recording, names, recordings)
 
 
-def _analyze(recordings: Iterable[str], analyze: Callable[[str], Scored]) -> Answers:
+def _analyze(recordings: Iterable[str], analyze: Callable[[str], Scored]) -> ScoredAnswers:
     scored, failed = [], {}
     sources = list(recordings)
     with click.progressbar(sources, label=f"analyse {len(sources)} recordings", file=sys.stderr) as bar:
@@ -114,7 +114,7 @@ def _analyze(recordings: Iterable[str], analyze: Callable[[str], Scored]) -> Ans
                 if isinstance(error, OperatorError) and not isinstance(error, StorageAccessDenied):
                     raise
                 failed[source] = f"{error.error_class}: {error}"
-    return Answers(tuple(scored), failed)
+    return ScoredAnswers(tuple(scored), failed)
 
 
 def _path(name: str, labels: Path) -> str | None:
@@ -137,7 +137,7 @@ def _check_found(by_recording: Mapping[str, str], names: Sequence[str], recordin
 
 
 def _gathered(
-    answers: Answers, by_recording: Mapping[str, str], names: Sequence[str], recordings: Sequence[str]
+    answers: ScoredAnswers, by_recording: Mapping[str, str], names: Sequence[str], recordings: Sequence[str]
 ) -> Gathered:
     scored = {by_recording[one.uri]: one for one in answers.scored if one.uri in by_recording}
     failed = {uri: why for uri, why in answers.failed.items() if uri in by_recording}

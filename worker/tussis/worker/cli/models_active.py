@@ -14,7 +14,7 @@ from tussis.worker.local.terminal import console, plain
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from tussis.shared.store.records import ServedModel
+    from tussis.shared.store.records import KnownModel
 
 
 @click.command()
@@ -92,7 +92,7 @@ def list_models(as_json: bool) -> None:
     _print(found, serving, shares)
 
 
-def _as_object(model: ServedModel, workers: int) -> dict[str, Any]:
+def _as_object(model: KnownModel, workers: int) -> dict[str, Any]:
     def text(at: datetime | None) -> str | None:
         return None if at is None else at.isoformat()
 
@@ -113,7 +113,7 @@ def _as_object(model: ServedModel, workers: int) -> dict[str, Any]:
     }
 
 
-def _print(found: list[ServedModel], serving: list[str], shares: dict[str, float]) -> None:
+def _print(found: list[KnownModel], serving: list[str], shares: dict[str, float]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold underline")

@@ -11,14 +11,14 @@ import click
 
 from tussis.shared.errors import NotInstalled, TooFewRecordings
 from tussis.shared.installation import pip_line
-from tussis.worker.cli.models_compare_output import Comparison, Side
+from tussis.worker.cli.models_compare_output import ComparisonReport, Side
 from tussis.worker.cli.models_recordings import Recordings
 
 if TYPE_CHECKING:
     from tussis.worker.evaluation.flips import MostFlips
     from tussis.worker.evaluation.labels import Label
-    from tussis.worker.modelling.comparison import Pair
-    from tussis.worker.modelling.labelled import Labelled
+    from tussis.worker.modelling.comparison import AnswerPair
+    from tussis.worker.modelling.labelled import LabelledComparison
 
 
 def _most_flips(ctx: click.Context, param: click.Parameter, value: str | None) -> MostFlips | None:
@@ -75,7 +75,14 @@ def compare(
     try:
         import torch
 
-        from tussis.worker.modelling.comparison import ComparedModel, Pair, Refusal, answers_of, summarise, worst_first
+        from tussis.worker.modelling.comparison import (
+            AnswerPair,
+            ComparedModel,
+            Refusal,
+            answers_of,
+            summarise,
+            worst_first,
+        )
         from tussis.worker.modelling.timing import speed_of
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
@@ -93,14 +100,14 @@ def compare(
     analyzer = Analyzer.of(models[0].detector, None, None, settings, lambda: s3_client(settings))
     recordings, pairs = Recordings(sources, analyzer), []
     for source, data in recordings.read("comparing"):
-        pair = Pair(source, *answers_of(data, models, analyzer.limits))
+        pair = AnswerPair(source, *answers_of(data, models, analyzer.limits))
         if isinstance(pair.a, Refusal) and isinstance(pair.b, Refusal):
             recordings.leave_out(source, pair.a.error_class, pair.a.message)
         else:
             pairs.append(pair)
     if not pairs:
         raise TooFewRecordings("no recording could be compared: give at least one that can be read")
-    found = Comparison(
+    found = ComparisonReport(
         (Side.of(a, paths[0], models[0]), Side.of(b, paths[1], models[1])),
         summarise(pairs),
         speed_of(*(Detector.load(path, intra_op_threads=1) for path in paths)),
@@ -119,7 +126,7 @@ def compare(
         ctx.exit(1)
 
 
-def _labelled(pairs: Sequence[Pair], labels: Sequence[Label]) -> Labelled:
+def _labelled(pairs: Sequence[AnswerPair], labels: Sequence[Label]) -> LabelledComparison:
     from tussis.shared.errors import LabelsInvalid
     from tussis.worker.evaluation.matching import names_of
     from tussis.worker.modelling.labelled import compare_with_labels

@@ -12,8 +12,8 @@ import click
 from tussis.shared.text import printable, probability
 
 if TYPE_CHECKING:
-    from tussis.worker.modelling.comparison import Answered, ComparedModel, Pair, Shifts, Summary
-    from tussis.worker.modelling.labelled import Labelled
+    from tussis.worker.modelling.comparison import Answered, AnswerPair, ComparedModel, Shifts, Summary
+    from tussis.worker.modelling.labelled import LabelledComparison
     from tussis.worker.modelling.timing import Speed
 
 #: Recordings in the printed list. The JSON object has all.
@@ -54,15 +54,15 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ComparisonReport:
     """All that the command prints."""
 
     sides: tuple[Side, Side]
     summary: Summary
     speed: Speed
-    pairs: Sequence[Pair]
+    pairs: Sequence[AnswerPair]
     """The worst first."""
-    labelled: Labelled | None
+    labelled: LabelledComparison | None
 
     def document(self) -> dict[str, Any]:
         """The comparison as a JSON object."""
@@ -157,17 +157,17 @@ class Comparison:
 
 
 def _answer_document(answer: Answered) -> dict[str, Any]:
-    from tussis.worker.modelling.comparison import Answer
+    from tussis.worker.modelling.comparison import ModelAnswer
 
-    if isinstance(answer, Answer):
+    if isinstance(answer, ModelAnswer):
         return {"bag_probability": answer.probability, "decision": answer.decision}
     return {"error": {"class": answer.error_class, "message": answer.message}}
 
 
 def _probability(answer: Answered, side: Side) -> str:
-    from tussis.worker.modelling.comparison import Answer
+    from tussis.worker.modelling.comparison import ModelAnswer
 
-    return probability(answer.probability, side.threshold) if isinstance(answer, Answer) else "failed"
+    return probability(answer.probability, side.threshold) if isinstance(answer, ModelAnswer) else "failed"
 
 
 def _shifts(shifts: Shifts | None) -> str:
@@ -180,7 +180,7 @@ def _measure(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def _against_labels(found: Labelled) -> str:
+def _against_labels(found: LabelledComparison) -> str:
     line = f"{found.recordings:,} labelled recordings, {found.coughs:,} of them coughs"
     if any(found.right):
         line += f". Where the decisions differ, A is right in {found.right[0]:,} and B in {found.right[1]:,}"

@@ -173,12 +173,12 @@ def _serve(settings: Settings, options: NotifyOptions, signer: Signer, tls: ssl.
 
     from tussis.shared.broker import connect, redact
     from tussis.shared.store.repository import Store
-    from tussis.worker.notify.counts import Counts, MetricsServer
+    from tussis.worker.notify.counts import DeliveryCounts, MetricsServer
     from tussis.worker.notify.notifier import Notifier
 
     url = settings.need_broker()
     client, where = connect(url), redact(url)
-    counts = Counts()
+    counts = DeliveryCounts()
     with ExitStack() as stack:
         stack.callback(client.close)
         outbox = notify_outbox.outbox_of(settings, options.name)
@@ -209,7 +209,7 @@ def _stop_on_signals(notifier: Notifier) -> None:
 def _replay(settings: Settings, name: str, since: datetime) -> None:
     """Ask the notifier to deliver outcomes again. It reads them from the database, in pages."""
     from tussis.shared.errors import SettingsInvalid
-    from tussis.worker.notify.intake import WANTED, Span
+    from tussis.worker.notify.intake import WANTED, ReplaySpan
     from tussis.worker.notify.notifier import DATABASE
 
     check_span(since, None)
@@ -218,7 +218,7 @@ def _replay(settings: Settings, name: str, since: datetime) -> None:
         raise SettingsInvalid(
             f"the notifier {name} has no access to the database: start it with TUSSIS_DATABASE_URL, then repeat this"
         )
-    outbox.set_state(**{f"{WANTED}{secrets.token_hex(8)}": Span(since.timestamp(), time.time()).to_json()})
+    outbox.set_state(**{f"{WANTED}{secrets.token_hex(8)}": ReplaySpan(since.timestamp(), time.time()).to_json()})
     click.echo(f"the notifier {name} delivers the outcomes since {since:%Y-%m-%dT%H:%M:%S} UTC again")
 
 

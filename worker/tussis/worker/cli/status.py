@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tussis.shared.depth import Depth
     from tussis.shared.pauses import Pause
-    from tussis.shared.store.records import ActiveModel, Counts
+    from tussis.shared.store.records import ActiveModel, StateCounts
 
 #: Seconds since its last update after which a worker is no longer listed.
 _SILENT_S = 15.0
@@ -148,7 +148,9 @@ def _about_models(workers: list[WorkerEntry], active: ActiveModel | None, waitin
     return lines
 
 
-def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts, active: ActiveModel | None) -> dict[str, Any]:
+def _as_json(
+    depth: Depth, workers: list[WorkerEntry], counts: StateCounts, active: ActiveModel | None
+) -> dict[str, Any]:
     return {
         "waiting": depth.waiting,
         "waiting_total": depth.total_waiting,
@@ -176,7 +178,7 @@ def _as_json(depth: Depth, workers: list[WorkerEntry], counts: Counts, active: A
     }
 
 
-def _print(depth: Depth, workers: list[WorkerEntry], counts: Counts) -> None:
+def _print(depth: Depth, workers: list[WorkerEntry], counts: StateCounts) -> None:
     from rich import box
     from rich.table import Table
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tussis.shared.settings import Settings
     from tussis.shared.store.known import AnalysisCriteria
     from tussis.shared.store.repository import Store
-    from tussis.worker.sweep.sweep import Counts, SweptPage
+    from tussis.worker.sweep.sweep import SweepCounts, SweptPage
 
 #: Seconds between two lines of progress: on a terminal, and elsewhere.
 _EVERY_S, _EVERY_S_LOGGED = 0.2, 60.0
@@ -210,7 +210,7 @@ class _SweepOutput:
         self._resume = resume
         self._terminal = sys.stderr.isatty()
         self._printed_at = time.monotonic()
-        self.counts: Counts | None = None
+        self.counts: SweepCounts | None = None
         self.done = False
 
     def __enter__(self) -> Self:

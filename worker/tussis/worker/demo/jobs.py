@@ -15,7 +15,7 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.store.records import JobAnswer
 from tussis.shared.store.repository import Store
 from tussis.shared.uris import ObjectAddress
-from tussis.worker.demo.recordings import Recording
+from tussis.worker.demo.recordings import DemoRecording
 from tussis.worker.demo.upload import BUCKET
 from tussis.worker.local.surroundings import last_error_line, tussis_command
 
@@ -27,7 +27,7 @@ _LOOKED_AT: Final = 32
 
 
 @dataclass(frozen=True)
-class Enqueued:
+class DemoJob:
     """A job. ``sent`` is False when the job was already open, from an earlier demo that was stopped."""
 
     uri: str
@@ -35,7 +35,7 @@ class Enqueued:
     sent: bool
 
 
-def enqueue(recordings: Sequence[Recording], again: bool, servers: Mapping[str, str]) -> list[Enqueued]:
+def enqueue(recordings: Sequence[DemoRecording], again: bool, servers: Mapping[str, str]) -> list[DemoJob]:
     """Enqueue the recordings with ``tussis enqueue``, as from a shell. ``servers`` are the settings of the command.
 
     Raises :class:`TussisError` with the command's message when it refuses a recording.
@@ -57,11 +57,11 @@ def enqueue(recordings: Sequence[Recording], again: bool, servers: Mapping[str, 
     if ended.returncode != 0 or refused:
         said = last_error_line(ended.stderr.decode(errors="replace").splitlines())
         raise TussisError(f"the recordings were not enqueued: {refused[0] if refused else said}")
-    return [Enqueued(answer["uri"], answer["job_id"], answer["sent"]) for answer in told]
+    return [DemoJob(answer["uri"], answer["job_id"], answer["sent"]) for answer in told]
 
 
 def follow(
-    jobs: Sequence[Enqueued],
+    jobs: Sequence[DemoJob],
     ledger: Ledger,
     store: Store,
     check: Callable[[], None],

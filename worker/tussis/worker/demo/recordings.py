@@ -25,7 +25,7 @@ _SYNTHETIC_PREFIX: Final = "synthetic/"
 
 
 @dataclass(frozen=True)
-class Recording:
+class DemoRecording:
     """A file and its key in the bucket."""
 
     path: Path
@@ -44,11 +44,11 @@ class Skipped:
 class Found:
     """The recordings found in a folder, and the files skipped."""
 
-    recordings: tuple[Recording, ...]
+    recordings: tuple[DemoRecording, ...]
     skipped: tuple[Skipped, ...]
 
 
-def synthesised(folder: Path, count: int) -> tuple[Recording, ...]:
+def synthesised(folder: Path, count: int) -> tuple[DemoRecording, ...]:
     """Write ``count`` synthetic recordings into ``folder``; keep those that exist. Raises as :func:`writing`."""
     from tussis.worker.demo.encoding import encode
     from tussis.worker.demo.recipes import recipes
@@ -60,7 +60,7 @@ def synthesised(folder: Path, count: int) -> tuple[Recording, ...]:
         path = folder / recipe.file_name
         if not path.exists():
             write_whole(path, encode(recipe.samples(), recipe.rate_hz, recipe.format))
-        made.append(Recording(path, f"{_SYNTHETIC_PREFIX}{recipe.file_name}"))
+        made.append(DemoRecording(path, f"{_SYNTHETIC_PREFIX}{recipe.file_name}"))
     return tuple(made)
 
 
@@ -72,7 +72,7 @@ def found_in(folder: Path, limit: int | None) -> Found:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise FileUnreadable(f"the folder of recordings {what}: {folder}")
-    recordings: list[Recording] = []
+    recordings: list[DemoRecording] = []
     skipped: list[Skipped] = []
     for path in sorted(_files(folder)):
         if limit is not None and len(recordings) == limit:
@@ -84,7 +84,7 @@ def found_in(folder: Path, limit: int | None) -> Found:
             skipped.append(Skipped(path, str(error)))
             continue
         if os.access(path, os.R_OK):
-            recordings.append(Recording(path, key))
+            recordings.append(DemoRecording(path, key))
         else:
             skipped.append(Skipped(path, "no permission to read it"))
     if not recordings and not skipped:

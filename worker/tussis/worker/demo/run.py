@@ -21,7 +21,7 @@ from tussis.shared.store.records import JobAnswer
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
 from tussis.worker.demo import DEFAULT_DATA, jobs, recordings, summary
-from tussis.worker.demo.recordings import Recording
+from tussis.worker.demo.recordings import DemoRecording
 from tussis.worker.demo.summary import Tally
 from tussis.worker.demo.upload import BUCKET, upload
 from tussis.worker.detector.manifest import read_manifest
@@ -147,7 +147,7 @@ class Demo:
         started.callback(worker.stop)
         return worker
 
-    def _make(self) -> tuple[Recording, ...]:
+    def _make(self) -> tuple[DemoRecording, ...]:
         number = self._request.recordings or RECORDINGS
         with self._screen.step("recordings", "synthesising coughs and backgrounds") as step:
             made = recordings.synthesised(self._data / _SYNTHETIC, number)
@@ -155,7 +155,7 @@ class Demo:
             step.text = f"{len(made)} synthetic: {kinds}"
         return made
 
-    def _enqueue(self, servers: Servers, made: tuple[Recording, ...]) -> list[jobs.Enqueued]:
+    def _enqueue(self, servers: Servers, made: tuple[DemoRecording, ...]) -> list[jobs.DemoJob]:
         with self._screen.step("upload", "uploading") as step:
             done = 0
 
@@ -174,7 +174,7 @@ class Demo:
             step.text = count(len(enqueued) - still, "job") + (f", {still} were open already" if still else "")
         return enqueued
 
-    def _follow(self, servers: Servers, worker: RunningWorker, enqueued: list[jobs.Enqueued]) -> Tally:
+    def _follow(self, servers: Servers, worker: RunningWorker, enqueued: list[jobs.DemoJob]) -> Tally:
         answers: list[JobAnswer] = []
         url = servers.endpoints.broker_url
         with (

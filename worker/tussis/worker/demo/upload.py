@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from tussis.shared.errors import FileUnreadable
 from tussis.shared.s3 import list_objects, storage_errors
-from tussis.worker.demo.recordings import Recording
+from tussis.worker.demo.recordings import DemoRecording
 from tussis.worker.local.bucket import CONNECTIONS
 
 BUCKET: Final = "tussis-demo"
 
 
-def upload(client: Any, recordings: Sequence[Recording], uploaded: Callable[[], None]) -> int:
+def upload(client: Any, recordings: Sequence[DemoRecording], uploaded: Callable[[], None]) -> int:
     """Upload the recordings that the bucket lacks; return their number. ``uploaded`` is called for each recording.
 
     An object with the same bytes is not sent again: in a bucket with versions, the new one would be analysed again.
@@ -28,7 +28,7 @@ def upload(client: Any, recordings: Sequence[Recording], uploaded: Callable[[], 
             client.create_bucket(Bucket=BUCKET)
     there = {listed.key: listed.etag for listed in list_objects(client, BUCKET, "")}
 
-    def one(recording: Recording) -> bool:
+    def one(recording: DemoRecording) -> bool:
         data = _read(recording.path)
         # The entity tag of an object that was uploaded in one part is its MD5 sum.
         if there.get(recording.key) == hashlib.md5(data, usedforsecurity=False).hexdigest():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from tussis.worker.device.wire import Request
+from tussis.worker.device.wire import ScoreRequest
 
 #: The least share of a run's segments that must not be padding, because padding costs as much time.
 _LEAST_FILL: Final = 0.75
@@ -18,7 +18,7 @@ _LEAST_FILL: Final = 0.75
 class Queued:
     """A request that waits for a run. ``owner`` gets the reply; it has one request at a time."""
 
-    request: Request
+    request: ScoreRequest
     owner: Any
     arrived: float = field(default_factory=time.monotonic)
     """Seconds of the machine's monotonic clock."""
@@ -83,7 +83,7 @@ def choose(waiting: Sequence[Queued], limits: RunLimits) -> tuple[list[Queued], 
     return batch, full
 
 
-class Waiting:
+class WaitingRequests:
     """The waiting requests, shared by the threads that read them and the thread that runs them.
 
     ``owners`` returns the number of owners. When all of them have a request here, no other request can come.

@@ -7,7 +7,7 @@ import threading
 
 from tussis.worker import logs
 from tussis.worker.device import wire
-from tussis.worker.device.wire import Garbled, Gone, Kind, Reply, Request
+from tussis.worker.device.wire import Garbled, Gone, Reply, ReplyKind, ScoreRequest
 
 _log = logs.get("device")
 
@@ -26,7 +26,7 @@ class ChildConnection:
         self._lock = threading.Lock()
         self._pending: int | None = None
 
-    def read(self) -> Request:
+    def read(self) -> ScoreRequest:
         """The next request. Raises :class:`Gone`; :class:`Garbled`, also when the last one has no final reply yet."""
         request = wire.receive_request(self._incoming)
         with self._lock:
@@ -35,10 +35,10 @@ class ChildConnection:
             self._pending = request.id
         return request
 
-    def reply(self, request: Request, kind: Kind, payload: bytes = b"") -> None:
+    def reply(self, request: ScoreRequest, kind: ReplyKind, payload: bytes = b"") -> None:
         """Send a reply without waiting. When that fails, the connection is shut down and its reader ends."""
         with self._lock:
-            if kind is not Kind.BEGUN:
+            if kind is not ReplyKind.BEGUN:
                 # Before the reply is sent: the child may send its next request at once.
                 self._pending = None
             try:

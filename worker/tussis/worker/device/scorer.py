@@ -18,7 +18,7 @@ from tussis.worker.detector.arithmetic import ORIGINAL, Arithmetic
 from tussis.worker.detector.detector import Scores
 from tussis.worker.detector.manifest import Manifest
 from tussis.worker.device import sockets, wire
-from tussis.worker.device.wire import LOOK_S, Garbled, Gone, Kind, Reply, Request, Wave
+from tussis.worker.device.wire import LOOK_S, Garbled, Gone, Reply, ReplyKind, ScoreRequest, Wave
 from tussis.worker.outcome import Stopping
 from tussis.worker.status.rundir import RunDir
 
@@ -77,7 +77,7 @@ class DeviceScorer:
         """
         for number in range(1, _TRIES + 1):
             try:
-                return self._ask(Request(secrets.randbits(64), inputs, exclusive))
+                return self._ask(ScoreRequest(secrets.randbits(64), inputs, exclusive))
             except (Gone, Garbled) as error:
                 reason = str(error)
                 _log.warning("reply_lost", reason=reason, tries=number)
@@ -91,23 +91,25 @@ class DeviceScorer:
         if connection is not None:
             connection.close()
 
-    def _ask(self, request: Request) -> Scores:
+    def _ask(self, request: ScoreRequest) -> Scores:
         """One try on one connection. Raises as :meth:`score`, :class:`Gone` and :class:`Garbled`."""
         connection = self._take()
         try:
             reply = self._exchange(connection, request)
-            scores = wire.unpack_scores(reply.payload, request.wave.segments) if reply.kind is Kind.SCORES else None
+            scores = (
+                wire.unpack_scores(reply.payload, request.wave.segments) if reply.kind is ReplyKind.SCORES else None
+            )
         except BaseException:
             connection.close()
             raise
         self._idle = connection
         if scores is not None:
             return scores
-        if reply.kind is Kind.SHORT:
+        if reply.kind is ReplyKind.SHORT:
             raise OutOfMemory(f"the device process has too little memory for a run: {reply.message}")
         raise InferenceFailed(reply.message)
 
-    def _exchange(self, connection: socket.socket, request: Request) -> Reply:
+    def _exchange(self, connection: socket.socket, request: ScoreRequest) -> Reply:
         """Send the request and read its final reply."""
         device = sockets.peer_pid(connection)
         begun = False
@@ -118,7 +120,7 @@ class DeviceScorer:
                 reply = wire.receive_reply(connection, ends, self._look_in_grace)
                 if reply.id != request.id:
                     raise Garbled(f"received the reply to request {reply.id:016x} instead of {request.id:016x}")
-                if reply.kind is not Kind.BEGUN:
+                if reply.kind is not ReplyKind.BEGUN:
                     break
                 begun = True
         except Gone as error:

@@ -19,11 +19,11 @@ from tussis.worker.detector.detector import Scores
 from tussis.worker.detector.session import RunFailed
 from tussis.worker.device import wire
 from tussis.worker.device.arguments import DeviceArguments
-from tussis.worker.device.batches import Queued, RunLimits, Waiting
+from tussis.worker.device.batches import Queued, RunLimits, WaitingRequests
 from tussis.worker.device.child_connection import ChildConnection
 from tussis.worker.device.engine import Engine
 from tussis.worker.device.meter import DeviceMeter
-from tussis.worker.device.wire import Garbled, Gone, Kind
+from tussis.worker.device.wire import Garbled, Gone, ReplyKind
 from tussis.worker.shortage import is_shortage
 
 _log = logs.get("device")
@@ -62,7 +62,7 @@ class Server:
         self._limits = limits
         self._children: set[ChildConnection] = set()
         self._lock = threading.Lock()
-        self._waiting = Waiting(limits, lambda: len(self._children))
+        self._waiting = WaitingRequests(limits, lambda: len(self._children))
 
     def accept(self, listener: socket.socket) -> None:
         """Accept children until the process ends."""
@@ -133,9 +133,9 @@ class Server:
             return
         for queued, answer in zip(batch, answers, strict=True):
             if isinstance(answer, Scores):
-                queued.owner.reply(queued.request, Kind.SCORES, wire.pack_scores(answer))
+                queued.owner.reply(queued.request, ReplyKind.SCORES, wire.pack_scores(answer))
             else:
-                queued.owner.reply(queued.request, Kind.FAILED, str(answer).encode())
+                queued.owner.reply(queued.request, ReplyKind.FAILED, str(answer).encode())
 
     def _failed(self, batch: Sequence[Queued], failed: _Failed) -> None:
         """Repeat a failed run of several recordings with fewer; reply after a failed run of one recording.
@@ -158,20 +158,20 @@ class Server:
         if failed.short:
             # Sent before the check of the device: a lack of memory must not count as a crash, even if the process ends.
             _log.warning("run_short", recordings=1, reason=failed.reason)
-            queued.owner.reply(queued.request, Kind.SHORT, failed.reason.encode())
+            queued.owner.reply(queued.request, ReplyKind.SHORT, failed.reason.encode())
         with _Deadline(self._deadline_s):
             works = self._engine.works()
         if not works:
             _log.error("device_broken", reason=failed.reason)
             os._exit(BROKEN)
         if not failed.short:
-            queued.owner.reply(queued.request, Kind.FAILED, str(self._engine.failure(failed.reason)).encode())
+            queued.owner.reply(queued.request, ReplyKind.FAILED, str(self._engine.failure(failed.reason)).encode())
 
     def _try(self, batch: Sequence[Queued]) -> list[Scores | InferenceFailed] | _Failed:
         """Do one run. Any exception that it raises ends the process."""
         # Sent before the run, because a recording of the batch may cause this process to end.
         for queued in batch:
-            queued.owner.reply(queued.request, Kind.BEGUN)
+            queued.owner.reply(queued.request, ReplyKind.BEGUN)
         began = time.monotonic()
         try:
             with _Deadline(self._deadline_s):

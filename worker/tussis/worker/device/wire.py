@@ -57,7 +57,7 @@ class Garbled(Exception):
     """The received bytes violate the protocol."""
 
 
-class Kind(IntEnum):
+class ReplyKind(IntEnum):
     """The kind of a reply."""
 
     BEGUN = 1
@@ -84,7 +84,7 @@ class Wave:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Request:
+class ScoreRequest:
     """A child's request for the scores of one recording."""
 
     id: int
@@ -100,7 +100,7 @@ class Reply:
 
     id: int
     """The id of the request."""
-    kind: Kind
+    kind: ReplyKind
     payload: bytes = b""
 
     @property
@@ -113,7 +113,7 @@ def _no_look() -> None:
     """The default ``look``, which does nothing."""
 
 
-def send_request(connection: socket.socket, request: Request, look: Callable[[], None] = _no_look) -> None:
+def send_request(connection: socket.socket, request: ScoreRequest, look: Callable[[], None] = _no_look) -> None:
     """Send the whole request within :data:`REST_S`.
 
     ``look`` is called while no bytes move, and may raise. Raises :class:`Gone`, :class:`Garbled` when the time is over.
@@ -125,7 +125,7 @@ def send_request(connection: socket.socket, request: Request, look: Callable[[],
     _move(connection.send, connection, np.ascontiguousarray(wave.samples).data.cast("B"), ends, look)
 
 
-def receive_request(connection: socket.socket) -> Request:
+def receive_request(connection: socket.socket) -> ScoreRequest:
     """Receive the next request. Waits without limit for its first byte, and :data:`REST_S` for the rest.
 
     Raises :class:`Gone`, :class:`Garbled`.
@@ -138,7 +138,7 @@ def receive_request(connection: socket.socket) -> Request:
         raise Garbled(f"{count} samples are not a whole number of segments")
     samples = np.empty(count, dtype=np.float32)
     _move(connection.recv_into, connection, samples.data.cast("B"), ends, _no_look)
-    return Request(request_id, Wave(samples, name.rstrip(b"\0").decode("ascii", "replace")), exclusive)
+    return ScoreRequest(request_id, Wave(samples, name.rstrip(b"\0").decode("ascii", "replace")), exclusive)
 
 
 def send_reply(connection: socket.socket, reply: Reply) -> None:
@@ -175,13 +175,13 @@ def receive_reply(connection: socket.socket, ends: float = math.inf, look: Calla
     """
     header, ends = _receive_header(connection, _REPLY.size, ends, look)
     magic, request_id, kind, length, checksum = _REPLY.unpack(header)
-    if magic != _REPLY_MAGIC or length > MAX_PAYLOAD or kind not in set(Kind):
+    if magic != _REPLY_MAGIC or length > MAX_PAYLOAD or kind not in set(ReplyKind):
         raise Garbled(f"invalid header of a reply: {header.hex()}")
     payload = bytearray(length)
     _move(connection.recv_into, connection, memoryview(payload), ends, look)
     if zlib.crc32(payload, zlib.crc32(header[: _REPLY_FIELDS.size])) != checksum:
         raise Garbled("a reply's checksum is wrong")
-    return Reply(request_id, Kind(kind), bytes(payload))
+    return Reply(request_id, ReplyKind(kind), bytes(payload))
 
 
 def pack_scores(scores: Scores) -> bytes:

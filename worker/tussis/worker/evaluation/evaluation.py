@@ -14,7 +14,7 @@ from tussis.shared.events import EVENT_THRESHOLD
 from tussis.shared.uris import shown
 from tussis.worker.evaluation import measures
 from tussis.worker.evaluation.curves import SWEEP, Confusion, confusion
-from tussis.worker.evaluation.events import BOUT_PAUSE_S, Quality, bouts_of, compared, quality
+from tussis.worker.evaluation.events import BOUT_PAUSE_S, EventMeasures, bouts_of, compared, quality
 from tussis.worker.evaluation.labels import Label, Span
 from tussis.worker.evaluation.measures import Floats, Interval, ReliabilityBin, Truth
 from tussis.worker.evaluation.scored import Scored
@@ -40,7 +40,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class EvaluationRequest:
     """What to measure."""
 
     by: Sequence[str] = ()
@@ -73,7 +73,7 @@ class Events:
     recordings: int
     """Recordings whose bouts are known. The others are not measured."""
     hours: float
-    quality: Quality
+    quality: EventMeasures
     false_an_hour: Interval
     """Events that overlap no bout, for each hour of these recordings."""
 
@@ -170,7 +170,7 @@ def case_of(label: Label, scored: Scored, coughs: Sequence[Span] | None, pause_s
     return Case(label, scored, inside, len(bouts) - len(inside))
 
 
-def evaluate(cases: Sequence[Case], request: Request) -> Evaluation:
+def evaluate(cases: Sequence[Case], request: EvaluationRequest) -> Evaluation:
     """Measure everything. There is at least one case, and the labels have the columns of groups."""
     truth, probabilities = _truth(cases), _probabilities(cases)
     hours = _hours([case for case in cases if not case.label.is_cough])

@@ -43,7 +43,7 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class EventMeasures:
     """The quality of a rule on many recordings. A share without data is NaN."""
 
     f1_intervals: tuple[Interval, ...]
@@ -112,13 +112,13 @@ def compared(bouts: Sequence[Span], events: Sequence[Span]) -> Compared:
     )
 
 
-def quality(found: Sequence[Compared], hours: float) -> Quality:
+def quality(found: Sequence[Compared], hours: float) -> EventMeasures:
     """The quality over recordings of ``hours`` in all."""
     bouts, events = sum(one.bouts for one in found), sum(one.events for one in found)
     matches = [sum(one.matches[index] for one in found) for index in range(len(TOLERANCES_S))]
     errors = np.abs([error for one in found for error in one.onset_errors_s])
     false = sum(one.false for one in found)
-    return Quality(
+    return EventMeasures(
         f1_intervals=_f1_intervals(found),
         precision=tuple(proportion(one, events) for one in matches),
         recall=tuple(proportion(one, bouts) for one in matches),

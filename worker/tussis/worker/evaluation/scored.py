@@ -77,7 +77,7 @@ def scored_of(result: Mapping[str, Any]) -> Scored:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class ScoredAnswers:
     """The answers of one run: results, and recordings without one."""
 
     scored: tuple[Scored, ...]
@@ -85,7 +85,7 @@ class Answers:
     """URI -> why there is no result."""
 
 
-def read_results(path: Path, model: str | None = None) -> Answers:
+def read_results(path: Path, model: str | None = None) -> ScoredAnswers:
     """The results in a file with a JSON object a line. Of several lines about one recording the first counts.
 
     ``tussis analyze --json`` and ``tussis results --json --segments`` write such a file. ``tussis results`` prints the
@@ -123,7 +123,7 @@ def read_results(path: Path, model: str | None = None) -> Answers:
     if not scored and not failed:
         whose = f" of the model {model}" if model else ""
         raise ResultsInvalid(f"{path} has no results{whose}: write it with `tussis analyze --json`")
-    return Answers(tuple(scored.values()), {uri: why for uri, why in failed.items() if uri not in scored})
+    return ScoredAnswers(tuple(scored.values()), {uri: why for uri, why in failed.items() if uri not in scored})
 
 
 def _is_by(label: str | None, model: str | None) -> bool:

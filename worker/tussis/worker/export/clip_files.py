@@ -14,7 +14,7 @@ import numpy.typing as npt
 _FULL_SCALE: Final = 2**15
 
 
-class Span(NamedTuple):
+class ClipSpan(NamedTuple):
     """A part of a recording, in seconds from its start. The part after the end of the recording is left out."""
 
     start_s: float
@@ -38,7 +38,7 @@ class ClipFiles:
     clip is on disk as it is decoded, so that hours need no memory.
     """
 
-    def __init__(self, spans: Mapping[Path, Span], rate_hz: int, channels: int) -> None:
+    def __init__(self, spans: Mapping[Path, ClipSpan], rate_hz: int, channels: int) -> None:
         """``spans`` are the spans by the file to write."""
         self._rate_hz = rate_hz
         self._channels = channels

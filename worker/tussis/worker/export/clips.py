@@ -25,7 +25,7 @@ from tussis.shared.errors import (
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.samples import Listener
-from tussis.worker.export.clip_files import ClipFiles, Span
+from tussis.worker.export.clip_files import ClipFiles, ClipSpan
 from tussis.worker.export.folders import file_name, new_folder
 from tussis.worker.local_files import written_whole
 from tussis.worker.pipeline.object_bytes import ObjectVersion
@@ -150,7 +150,7 @@ def _extract(
             place = scratch / str(len(streams))
             place.mkdir()
             spans = {
-                place / names[event.index]: Span(
+                place / names[event.index]: ClipSpan(
                     event.start_s - extraction.padding_s, event.end_s + extraction.padding_s
                 )
                 for event in events

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tussis.shared.store.export_columns import ExportColumn, Kind
+from tussis.shared.store.export_columns import ColumnKind, ExportColumn
 from tussis.worker.export.tables import Batches, json_text
 
 #: A row group ends after this number of rows or bytes. Larger ones are read faster, and need more memory here.
@@ -16,13 +16,13 @@ _GROUP_ROWS: Final = 50_000
 _GROUP_BYTES: Final = 32 * 2**20
 
 _TYPES: Final = {
-    Kind.TEXT: pa.string(),
-    Kind.INTEGER: pa.int64(),
-    Kind.REAL: pa.float64(),
-    Kind.BOOLEAN: pa.bool_(),
-    Kind.TIME: pa.timestamp("us", tz="UTC"),
-    Kind.JSON: pa.string(),
-    Kind.TEXTS: pa.list_(pa.string()),
+    ColumnKind.TEXT: pa.string(),
+    ColumnKind.INTEGER: pa.int64(),
+    ColumnKind.REAL: pa.float64(),
+    ColumnKind.BOOLEAN: pa.bool_(),
+    ColumnKind.TIME: pa.timestamp("us", tz="UTC"),
+    ColumnKind.JSON: pa.string(),
+    ColumnKind.TEXTS: pa.list_(pa.string()),
 }
 
 
@@ -45,7 +45,7 @@ def write_parquet(stream: BinaryIO, columns: Sequence[ExportColumn], batches: Ba
 def _record_batch(batch: Sequence[Sequence[Any]], columns: Sequence[ExportColumn], schema: Any) -> Any:
     arrays = []
     for column, values in zip(columns, zip(*batch, strict=True), strict=True):
-        if column.kind is Kind.JSON:
+        if column.kind is ColumnKind.JSON:
             values = tuple(None if value is None else json_text(value) for value in values)
         arrays.append(pa.array(values, _TYPES[column.kind]))
     return pa.record_batch(arrays, schema=schema)

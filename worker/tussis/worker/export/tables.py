@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, BinaryIO, Final
 
-from tussis.shared.store.export_columns import ExportColumn, Kind
+from tussis.shared.store.export_columns import ColumnKind, ExportColumn
 
 Batches = Iterable[Sequence[Sequence[Any]]]
 """Batches of rows, with a value for each column."""
@@ -36,7 +36,9 @@ def write_csv(stream: BinaryIO, columns: Sequence[ExportColumn], batches: Batche
             text.write(_BYTE_ORDER_MARK)
         writer = csv.writer(text, lineterminator="\r\n" if excel else "\n")
         writer.writerow([column.name for column in columns])
-        converters = _at(columns, _CELLS | ({Kind.TEXT: _no_formula, Kind.TEXTS: _no_formula_texts} if excel else {}))
+        converters = _at(
+            columns, _CELLS | ({ColumnKind.TEXT: _no_formula, ColumnKind.TEXTS: _no_formula_texts} if excel else {})
+        )
         count = 0
         for batch in batches:
             writer.writerows(batch if not converters else [_converted(row, converters) for row in batch])
@@ -50,7 +52,7 @@ def write_csv(stream: BinaryIO, columns: Sequence[ExportColumn], batches: Batche
 def write_json_lines(stream: BinaryIO, columns: Sequence[ExportColumn], batches: Batches) -> int:
     """Write a JSON object a line for each row; returns the number of rows. An infinite logit is null."""
     names = [column.name for column in columns]
-    converters = _at(columns, {Kind.REAL: _finite})
+    converters = _at(columns, {ColumnKind.REAL: _finite})
     encode = json.JSONEncoder(default=iso).encode
     count = 0
     for batch in batches:
@@ -70,7 +72,7 @@ def json_text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _at(columns: Sequence[ExportColumn], converters: dict[Kind, _Converter]) -> list[tuple[int, _Converter]]:
+def _at(columns: Sequence[ExportColumn], converters: dict[ColumnKind, _Converter]) -> list[tuple[int, _Converter]]:
     """The positions of the columns whose values need a converter."""
     return [(index, converters[column.kind]) for index, column in enumerate(columns) if column.kind in converters]
 
@@ -100,9 +102,9 @@ def _no_formula_texts(texts: Sequence[str]) -> str:
 
 
 #: The values of other kinds are written by the module ``csv``, with the repr of a float.
-_CELLS: Final[dict[Kind, _Converter]] = {
-    Kind.BOOLEAN: _boolean,
-    Kind.TIME: iso,
-    Kind.JSON: json_text,
-    Kind.TEXTS: " ".join,
+_CELLS: Final[dict[ColumnKind, _Converter]] = {
+    ColumnKind.BOOLEAN: _boolean,
+    ColumnKind.TIME: iso,
+    ColumnKind.JSON: json_text,
+    ColumnKind.TEXTS: " ".join,
 }

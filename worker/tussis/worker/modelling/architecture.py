@@ -22,7 +22,7 @@ ATTENTION: Final = 128
 _DROPOUT: Final = 0.5
 
 
-class Answers(NamedTuple):
+class NetworkOutputs(NamedTuple):
     """The network's outputs for B recordings of up to S segments, float32, named and ordered as in the ONNX file."""
 
     bag_probability: Tensor
@@ -52,7 +52,7 @@ class CoughNet(nn.Module):
         )
         self.seg_head = nn.Linear(FEATURES, 1)
 
-    def forward(self, spectrograms: Tensor, segment_mask: Tensor) -> Answers:
+    def forward(self, spectrograms: Tensor, segment_mask: Tensor) -> NetworkOutputs:
         """The outputs for spectrograms (B, S, 3, 224, 224) float32 and ``segment_mask`` (B, S) bool.
 
         For a row without a kept segment the outputs are finite but have no meaning.
@@ -61,7 +61,7 @@ class CoughNet(nn.Module):
         features = self.features(spectrograms.flatten(0, 1)).reshape(batch, segments, FEATURES)
         bag_logit = self.bag_head(self.pooled(features, segment_mask)).squeeze(-1)
         segment_logits = self.seg_head(features).squeeze(-1)
-        return Answers(torch.sigmoid(bag_logit), torch.sigmoid(segment_logits), segment_logits, bag_logit)
+        return NetworkOutputs(torch.sigmoid(bag_logit), torch.sigmoid(segment_logits), segment_logits, bag_logit)
 
     def features(self, images: Tensor) -> Tensor:
         """Features (N, 512) of images (N, 3, 224, 224), float32."""

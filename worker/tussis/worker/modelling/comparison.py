@@ -38,7 +38,7 @@ class ComparedModel:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class ModelAnswer:
     """One model's answer for one recording, with the profile and the coverage of its manifest."""
 
     probability: float
@@ -50,17 +50,22 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a model has no answer for a recording."""
+    """Why a recording has no answer."""
 
     error_class: str
     message: str
 
+    @classmethod
+    def of(cls, error: Exception) -> Refusal:
+        """The class and the message of an error of Tussis."""
+        return cls(getattr(error, "error_class", "internal"), str(error))
 
-Answered: TypeAlias = Answer | Refusal
+
+Answered: TypeAlias = ModelAnswer | Refusal
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pair:
+class AnswerPair:
     """The answers of the models A and B for one recording. At least one of them has an answer."""
 
     source: str
@@ -68,9 +73,9 @@ class Pair:
     b: Answered
 
     @property
-    def both(self) -> tuple[Answer, Answer] | None:
+    def both(self) -> tuple[ModelAnswer, ModelAnswer] | None:
         """Both answers, or None if there is only one."""
-        return (self.a, self.b) if isinstance(self.a, Answer) and isinstance(self.b, Answer) else None
+        return (self.a, self.b) if isinstance(self.a, ModelAnswer) and isinstance(self.b, ModelAnswer) else None
 
     @property
     def shift(self) -> float | None:
@@ -131,7 +136,7 @@ class Summary:
         return upper_limit(self.flips, self.recordings)
 
 
-def summarise(pairs: Sequence[Pair]) -> Summary:
+def summarise(pairs: Sequence[AnswerPair]) -> Summary:
     """Sum up at least one pair."""
     both = [pair.both for pair in pairs if pair.both is not None]
     widths = [min(a.segments.size, b.segments.size) for a, b in both]
@@ -151,13 +156,13 @@ def summarise(pairs: Sequence[Pair]) -> Summary:
 
 
 def _coughs(answers: Sequence[Answered]) -> int:
-    return sum(isinstance(answer, Answer) and answer.decision for answer in answers)
+    return sum(isinstance(answer, ModelAnswer) and answer.decision for answer in answers)
 
 
-def worst_first(pairs: Sequence[Pair]) -> list[Pair]:
+def worst_first(pairs: Sequence[AnswerPair]) -> list[AnswerPair]:
     """Recordings with one answer first, then flipped decisions, then by the size of the shift; equal ones by name."""
 
-    def rank(pair: Pair) -> tuple[bool, bool, float, str]:
+    def rank(pair: AnswerPair) -> tuple[bool, bool, float, str]:
         return pair.shift is not None, not pair.flips, -abs(pair.shift or 0.0), pair.source
 
     return sorted(pairs, key=rank)
@@ -186,7 +191,7 @@ def _under(data: bytes, profile: Profile, models: Sequence[ComparedModel], limit
                 run.add(spectrograms)
             index += 1
     except PermanentError as error:
-        return [Refusal(error.error_class, str(error))] * len(models)
+        return [Refusal.of(error)] * len(models)
     return [run.answer() for run in runs]
 
 
@@ -208,7 +213,7 @@ class _Run:
         try:
             self.scored.add(self.model.detector.score(spectrograms, whole_mask(spectrograms)))
         except PermanentError as error:
-            self.refusal = Refusal(error.error_class, str(error))
+            self.refusal = Refusal.of(error)
 
     def answer(self) -> Answered:
         """The answer after all bags."""
@@ -216,4 +221,4 @@ class _Run:
             return self.refusal
         probability = self.scored.bag_probability[self.scored.highest]
         decision = probability > self.model.detector.manifest.threshold
-        return Answer(probability, decision, np.array(self.scored.probability))
+        return ModelAnswer(probability, decision, np.array(self.scored.probability))

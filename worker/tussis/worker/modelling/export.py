@@ -27,7 +27,7 @@ from tussis.worker.atomic import replace_file
 from tussis.worker.detector.contract import SEGMENT_MASK, SPECTROGRAMS
 from tussis.worker.detector.manifest import Manifest, sha256_of, write_manifest
 from tussis.worker.detector.session import open_session
-from tussis.worker.modelling.architecture import Answers, CoughNet
+from tussis.worker.modelling.architecture import CoughNet, NetworkOutputs
 from tussis.worker.modelling.calibrate import THRESHOLD, random_network
 
 #: The oldest opset that torch's exporter writes without a downward conversion. The contract's minimum is 17.
@@ -94,7 +94,7 @@ def to_onnx(network: CoughNet) -> bytes:
             dynamo=True,
             opset_version=OPSET,
             input_names=[SPECTROGRAMS, SEGMENT_MASK],
-            output_names=list(Answers._fields),
+            output_names=list(NetworkOutputs._fields),
             dynamic_shapes={
                 SPECTROGRAMS: {0: batch, 1: segments},
                 SEGMENT_MASK: {0: batch, 1: segments},

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tussis.worker.evaluation.measures import Truth, auroc
-from tussis.worker.modelling.comparison import Answer, Pair
+from tussis.worker.modelling.comparison import AnswerPair, ModelAnswer
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class LabelMeasures:
     """How the answers of one model agree with labels. A number is None if a class is missing."""
 
     auroc: float | None
@@ -23,24 +23,24 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledComparison:
     """The comparison with labels, over the labelled recordings that both models answer."""
 
     recordings: int
     coughs: int
-    a: Quality
-    b: Quality
+    a: LabelMeasures
+    b: LabelMeasures
     right: tuple[int, int]
     """Of the recordings whose decision flips: those in which A, and those in which B agrees with the label."""
 
 
-def compare_with_labels(pairs: Sequence[Pair], labels: Mapping[str, bool]) -> Labelled:
+def compare_with_labels(pairs: Sequence[AnswerPair], labels: Mapping[str, bool]) -> LabelledComparison:
     """Compare. ``labels``: source of a recording -> whether it has a cough."""
     known = [(pair.both, labels[pair.source]) for pair in pairs if pair.both is not None and pair.source in labels]
     truth = np.array([is_cough for _, is_cough in known], dtype=np.bool_)
     flipped = [(both[0], is_cough) for both, is_cough in known if both[0].decision != both[1].decision]
     by_a = sum(answer.decision == is_cough for answer, is_cough in flipped)
-    return Labelled(
+    return LabelledComparison(
         recordings=len(known),
         coughs=int(truth.sum()),
         a=_quality(truth, [both[0] for both, _ in known]),
@@ -49,10 +49,10 @@ def compare_with_labels(pairs: Sequence[Pair], labels: Mapping[str, bool]) -> La
     )
 
 
-def _quality(truth: Truth, answers: Sequence[Answer]) -> Quality:
+def _quality(truth: Truth, answers: Sequence[ModelAnswer]) -> LabelMeasures:
     area = auroc(truth, np.array([answer.probability for answer in answers]))
     decisions = np.array([answer.decision for answer in answers], dtype=np.bool_)
-    return Quality(
+    return LabelMeasures(
         auroc=None if math.isnan(area) else area,
         sensitivity=float(decisions[truth].mean()) if truth.any() else None,
         specificity=float((~decisions[~truth]).mean()) if not truth.all() else None,

@@ -19,7 +19,7 @@ _log = logs.get("metrics")
 
 
 @dataclass
-class Counts:
+class DeliveryCounts:
     """What a notifier counts since its start. Thread-safe."""
 
     delivered: int = 0
@@ -45,7 +45,9 @@ class Counts:
 class MetricsServer:
     """Serves the metrics over HTTP, until :meth:`close`. Raises :class:`SettingsInvalid` if the port is taken."""
 
-    def __init__(self, host: str, port: int, counts: Counts, outbox: Outbox, is_working: Callable[[], bool]) -> None:
+    def __init__(
+        self, host: str, port: int, counts: DeliveryCounts, outbox: Outbox, is_working: Callable[[], bool]
+    ) -> None:
         from prometheus_client import CollectorRegistry, start_http_server
 
         registry = CollectorRegistry()
@@ -66,7 +68,7 @@ class MetricsServer:
 
 
 class _Collector:
-    def __init__(self, counts: Counts, outbox: Outbox, is_working: Callable[[], bool]) -> None:
+    def __init__(self, counts: DeliveryCounts, outbox: Outbox, is_working: Callable[[], bool]) -> None:
         self._counts = counts
         self._outbox = outbox
         self._is_working = is_working

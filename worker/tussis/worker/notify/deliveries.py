@@ -11,11 +11,11 @@ from typing import Final
 from tussis.shared.errors import TransientError, WebhookEndpointGone
 from tussis.worker import logs
 from tussis.worker.notify import schedule
-from tussis.worker.notify.counts import Counts
+from tussis.worker.notify.counts import DeliveryCounts
 from tussis.worker.notify.endpoint import Endpoint
-from tussis.worker.notify.lanes import Lanes, Waiting
+from tussis.worker.notify.lanes import Lanes, WaitingWebhook
 from tussis.worker.notify.outbox import Outbox
-from tussis.worker.notify.sender import Answer, NotDelivered, Sender
+from tussis.worker.notify.sender import NotDelivered, ReceiverAnswer, Sender
 from tussis.worker.notify.signing import Signer
 from tussis.worker.notify.webhook import Webhook
 
@@ -39,7 +39,7 @@ class Deliveries:
         lanes: Lanes,
         signer: Signer,
         make_sender: Callable[[], Sender],
-        counts: Counts,
+        counts: DeliveryCounts,
         may_deliver: Callable[[], bool],
         endpoint: Endpoint,
     ) -> None:
@@ -85,7 +85,7 @@ class Deliveries:
             self._lanes.close()
             sender.close()
 
-    def _deliver(self, waiting: Waiting, sender: Sender) -> None:
+    def _deliver(self, waiting: WaitingWebhook, sender: Sender) -> None:
         webhook = self._outbox.get(waiting.webhook_id)
         if webhook is None:
             self._lanes.done(waiting)
@@ -93,7 +93,7 @@ class Deliveries:
         body = webhook.body.encode("utf-8", "replace")
         headers = {"Content-Type": "application/json", "User-Agent": "Tussis"}
         began, at = time.monotonic(), time.time()
-        answer: Answer | None = None
+        answer: ReceiverAnswer | None = None
         try:
             answer = sender.post(body, headers | self._signer.headers(webhook.webhook_id, int(at), body))
             reason = _reason(answer)
@@ -118,7 +118,9 @@ class Deliveries:
             raise WebhookEndpointGone(gone_text(self._endpoint.where))
         self._failed(waiting, webhook, at, reason, answer)
 
-    def _failed(self, waiting: Waiting, webhook: Webhook, at: float, reason: str, answer: Answer | None) -> None:
+    def _failed(
+        self, waiting: WaitingWebhook, webhook: Webhook, at: float, reason: str, answer: ReceiverAnswer | None
+    ) -> None:
         """Store a failed attempt: the webhook is tried again, or given up."""
         first_at = at if webhook.first_at is None else webhook.first_at
         tried = replace(webhook, attempts=webhook.attempts + 1, first_at=first_at, reason=reason)
@@ -151,7 +153,7 @@ def gone_text(endpoint: str) -> str:
     )
 
 
-def _reason(answer: Answer) -> str:
+def _reason(answer: ReceiverAnswer) -> str:
     if answer.status in _REDIRECTS:
         return f"status {answer.status}: a redirect, which is not followed; give the URL to which it leads"
     return f"status {answer.status}"

@@ -28,7 +28,7 @@ Accept: TypeAlias = Callable[[Sequence[Webhook], Mapping[str, str]], None]
 
 
 @dataclass(frozen=True)
-class Span:
+class ReplaySpan:
     """Outcomes to deliver from the database: of the jobs that ended between two times, seconds since the epoch."""
 
     since: float
@@ -39,14 +39,14 @@ class Span:
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
-    def and_also(self, other: Span) -> Span:
+    def and_also(self, other: ReplaySpan) -> ReplaySpan:
         """One span that covers both."""
-        return Span(min(self.since, other.since), max(self.until, other.until), self.lost + other.lost)
+        return ReplaySpan(min(self.since, other.since), max(self.until, other.until), self.lost + other.lost)
 
 
-def parse_span(text: str | None) -> Span | None:
-    """Read what :meth:`Span.to_json` wrote; None for None."""
-    return None if not text else Span(**json.loads(text))
+def parse_span(text: str | None) -> ReplaySpan | None:
+    """Read what :meth:`ReplaySpan.to_json` wrote; None for None."""
+    return None if not text else ReplaySpan(**json.loads(text))
 
 
 class Intake:
@@ -98,15 +98,15 @@ class Intake:
 
     def _note_gap(self, before: Place, after: Place) -> None:
         lost = after.count - before.count - 1
-        found = Span(before.ms / 1000 - _BEFORE_S, after.ms / 1000 + _AFTER_S, lost)
+        found = ReplaySpan(before.ms / 1000 - _BEFORE_S, after.ms / 1000 + _AFTER_S, lost)
         gap = found if self.gap is None else self.gap.and_also(found)
         position = Place(after.ms, after.count - 1)
         self._accept([], {GAP: gap.to_json(), POSITION: f"{position.ms}-{position.count}"})
         self.gap, self._position = gap, position
-        log_gap(Span(found.since, found.until, lost), filled=self._hold_gaps)
+        log_gap(ReplaySpan(found.since, found.until, lost), filled=self._hold_gaps)
 
 
-def log_gap(gap: Span, *, filled: bool) -> None:
+def log_gap(gap: ReplaySpan, *, filled: bool) -> None:
     """Log a gap. ``filled``: the database is known, so that the gap is filled from it."""
     action = "they are delivered from the database" if filled else "set TUSSIS_DATABASE_URL and start again to fill it"
     _log.warning("outcomes_gap", lost=gap.lost, since=gap.since, until=gap.until, reason=action)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitingWebhook:
     """A webhook that waits. Its body stays on the broker, so that many can wait in little memory."""
 
     webhook_id: str
@@ -32,11 +32,11 @@ class Lanes:
         self._retries = retries
         self._now = now
         self._changed = threading.Condition()
-        self._lanes: dict[str, deque[Waiting]] = {}
+        self._lanes: dict[str, deque[WaitingWebhook]] = {}
         self._number = 0
-        self._fresh: deque[Waiting] = deque()
+        self._fresh: deque[WaitingWebhook] = deque()
         """First webhooks of lanes without an attempt."""
-        self._failed: list[tuple[float, str, Waiting]] = []
+        self._failed: list[tuple[float, str, WaitingWebhook]] = []
         """Heap of first webhooks of lanes that failed before, by the time of their next attempt."""
         self._retrying = 0
         self._paused_until = 0.0
@@ -46,7 +46,7 @@ class Lanes:
         with self._changed:
             return self._number
 
-    def add(self, waiting: Waiting) -> None:
+    def add(self, waiting: WaitingWebhook) -> None:
         """Append a webhook to the lane of its recording."""
         with self._changed:
             self._number += 1
@@ -55,7 +55,7 @@ class Lanes:
             if len(lane) == 1:
                 self._offer(waiting)
 
-    def take(self) -> Waiting | None:
+    def take(self) -> WaitingWebhook | None:
         """The next webhook to deliver; waits for one. None after :meth:`close`. Call :meth:`done` or :meth:`again`."""
         with self._changed:
             while True:
@@ -67,7 +67,7 @@ class Lanes:
                     return found
                 self._changed.wait(wait_s)
 
-    def done(self, waiting: Waiting) -> None:
+    def done(self, waiting: WaitingWebhook) -> None:
         """The webhook is delivered or given up: the next one of its recording follows."""
         with self._changed:
             self._leave(waiting)
@@ -79,7 +79,7 @@ class Lanes:
             else:
                 del self._lanes[waiting.recording]
 
-    def again(self, waiting: Waiting, due_at: float) -> None:
+    def again(self, waiting: WaitingWebhook, due_at: float) -> None:
         """The delivery failed: try again at ``due_at``. The others of its recording wait."""
         with self._changed:
             self._leave(waiting)
@@ -109,18 +109,18 @@ class Lanes:
             self._closed = True
             self._changed.notify_all()
 
-    def _offer(self, first: Waiting) -> None:
+    def _offer(self, first: WaitingWebhook) -> None:
         if first.attempts:
             heapq.heappush(self._failed, (first.due_at, first.webhook_id, first))
         else:
             self._fresh.append(first)
         self._changed.notify()
 
-    def _leave(self, waiting: Waiting) -> None:
+    def _leave(self, waiting: WaitingWebhook) -> None:
         self._retrying -= bool(waiting.attempts)
         self._changed.notify_all()
 
-    def _next(self) -> tuple[Waiting | None, float | None]:
+    def _next(self) -> tuple[WaitingWebhook | None, float | None]:
         """The next webhook, or how long to wait for one, seconds."""
         now = self._now()
         if now < self._paused_until:

@@ -22,11 +22,11 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.outcome_group import OutcomeGroup
 from tussis.worker import logs
 from tussis.worker.notify.addresses import AddressPolicy, Resolver
-from tussis.worker.notify.counts import Counts
+from tussis.worker.notify.counts import DeliveryCounts
 from tussis.worker.notify.deliveries import GONE, Deliveries, gone_text
 from tussis.worker.notify.endpoint import Endpoint
-from tussis.worker.notify.intake import GAP, REPLAY, WANTED, Intake, Span, log_gap, parse_span
-from tussis.worker.notify.lanes import Lanes, Waiting
+from tussis.worker.notify.intake import GAP, REPLAY, WANTED, Intake, ReplaySpan, log_gap, parse_span
+from tussis.worker.notify.lanes import Lanes, WaitingWebhook
 from tussis.worker.notify.lease import Lease
 from tussis.worker.notify.outbox import LeaseLost, Outbox
 from tussis.worker.notify.refill import Refill
@@ -85,7 +85,7 @@ class Notifier:
         outbox: Outbox,
         store: Store | None,
         tls: ssl.SSLContext | None,
-        counts: Counts,
+        counts: DeliveryCounts,
     ) -> None:
         self._options = options
         self._signer = signer
@@ -195,7 +195,7 @@ class Notifier:
         """The loop of the main thread."""
         refill = None if self._store is None else Refill(self._store, self._which_open, shift.accept)
         look_at = hindered_until = 0.0
-        replay: Span | None = None
+        replay: ReplaySpan | None = None
         while not self._stopping.is_set():
             if deliveries.error is not None:
                 raise deliveries.error
@@ -230,7 +230,7 @@ class Notifier:
                 _log.warning("refill_hindered", error_class=error.error_class, reason=str(error))
                 hindered_until = now + _RETRY_S
 
-    def _wanted(self, shift: Shift) -> Span | None:
+    def _wanted(self, shift: Shift) -> ReplaySpan | None:
         """The span to replay, with what operators want since the last look."""
         state = self._outbox.state()
         replay = parse_span(state.get(REPLAY))
@@ -278,5 +278,5 @@ class Shift:
             self.accept(found, {}, taken=len(found))
 
 
-def _waiting(webhook: Webhook) -> Waiting:
-    return Waiting(webhook.webhook_id, webhook.recording, webhook.attempts, webhook.due_at)
+def _waiting(webhook: Webhook) -> WaitingWebhook:
+    return WaitingWebhook(webhook.webhook_id, webhook.recording, webhook.attempts, webhook.due_at)

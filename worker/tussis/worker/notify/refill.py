@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from tussis.worker.notify.intake import Accept, Span
+from tussis.worker.notify.intake import Accept, ReplaySpan
 from tussis.worker.notify.webhook import webhook_of
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Refill:
         self._accept = accept
         self._verified = False
 
-    def step(self, field: str, span: Span) -> Span | None:
+    def step(self, field: str, span: ReplaySpan) -> ReplaySpan | None:
         """Move the next page of a span, and store what remains of it under ``field``, in one step.
 
         Returns what remains, or None. Raises the errors of the database and of the broker.

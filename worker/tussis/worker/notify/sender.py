@@ -37,7 +37,7 @@ class TimeLimits:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReceiverAnswer:
     """The answer of a receiver."""
 
     status: int
@@ -67,7 +67,7 @@ class Sender:
         self._tls = tls
         self._connection: _Connection | None = None
 
-    def post(self, body: bytes, headers: dict[str, str]) -> Answer:
+    def post(self, body: bytes, headers: dict[str, str]) -> ReceiverAnswer:
         """Send one request. No redirect is followed. Raises :class:`NotDelivered`."""
         kept = self._connection
         if kept is not None and kept.usable:
@@ -119,13 +119,13 @@ class Sender:
             raise
         return _Connection(self._endpoint, raw)
 
-    def _exchange(self, connection: _Connection, body: bytes, headers: dict[str, str]) -> Answer:
+    def _exchange(self, connection: _Connection, body: bytes, headers: dict[str, str]) -> ReceiverAnswer:
         try:
             response = connection.exchange(self._endpoint.target, body, headers, self._limits.answer_s)
         except (OSError, ssl.SSLError, http.client.HTTPException) as error:
             self.close()
             raise NotDelivered(f"no answer: {_text(error)}") from None
-        answer = Answer(response.status, _retry_after(response.getheader("Retry-After")))
+        answer = ReceiverAnswer(response.status, _retry_after(response.getheader("Retry-After")))
         if not connection.finish(response):
             self.close()
         return answer

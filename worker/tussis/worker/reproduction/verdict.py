@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from tussis.shared.errors import PermanentError
 from tussis.shared.store.records import Analysis, Result
-from tussis.worker.reproduction.comparison import SAME, Comparison, Pair, other_software
+from tussis.worker.reproduction.comparison import SAME, ComparedValue, Comparison, other_software
 
 #: Names of columns -> words.
 _WORDS: Final = {
@@ -70,7 +70,7 @@ def verdict_of_failure(analysis: Analysis, here: Result | PermanentError) -> Ver
     return Verdict(Agreement.DIFFERENT, f"DIFFERENT: {row}, and here the analysis fails as {here.error_class}: {here}")
 
 
-def in_words(pair: Pair) -> str:
+def in_words(pair: ComparedValue) -> str:
     """A difference: ``duration s: 3.2 in the row, 3.1 here``."""
     name = _WORDS.get(pair.name, pair.name.replace("_", " "))
     return f"{name}: {shown(pair.row)} in the row, {shown(pair.here)} here"
@@ -93,7 +93,7 @@ def exponent(value: float) -> str:
     return f"{digit}e{int(power)}"
 
 
-def _versions(differing: Sequence[Pair], *, known: bool) -> str:
+def _versions(differing: Sequence[ComparedValue], *, known: bool) -> str:
     if not known:
         return "the row does not name its versions"
     if not differing:

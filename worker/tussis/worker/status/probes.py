@@ -23,7 +23,7 @@ _STARVING_FACTOR: Final = 2.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProbeResult:
     """The finding of a probe. ``reason`` is empty when the worker passes. ``remark`` does not change the finding."""
 
     worker: str
@@ -35,23 +35,23 @@ class Verdict:
         return not self.reason
 
 
-def live(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) -> list[Verdict]:
+def live(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) -> list[ProbeResult]:
     """A verdict for each worker in ``folder``, or only for ``worker``. The list is empty when there is none.
 
     A worker is live in each of these cases: it starts; its children load the model; its event loop runs and takes
     waiting messages; the broker is not available and the housekeeper has noticed it; it stops.
     """
-    return [Verdict(one.worker, _not_live(one, silence_s)) for one in _living(folder, worker)]
+    return [ProbeResult(one.worker, _not_live(one, silence_s)) for one in _living(folder, worker)]
 
 
-def ready(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) -> list[Verdict]:
+def ready(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) -> list[ProbeResult]:
     """As :func:`live`. A ready worker is live and consumes, every child has loaded the model, and no process waits.
 
     The remark says whether another model is active, and which queues are paused. Such a worker is ready: it answers
     jobs that name its model, and takes messages again when the queue is resumed.
     """
     return [
-        Verdict(one.worker, _not_live(one, silence_s) or _not_ready(one), _remark(one))
+        ProbeResult(one.worker, _not_live(one, silence_s) or _not_ready(one), _remark(one))
         for one in _living(folder, worker)
     ]
 

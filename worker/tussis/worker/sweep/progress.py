@@ -9,7 +9,7 @@ from typing import Any
 
 from tussis.shared.errors import FileUnreadable, OutputUnwritable
 from tussis.worker.atomic import replace_file
-from tussis.worker.sweep.sweep import Counts
+from tussis.worker.sweep.sweep import SweepCounts
 
 _VERSION = 1
 
@@ -20,7 +20,7 @@ class SweepProgress:
 
     request: dict[str, Any]
     last_key: str
-    counts: Counts
+    counts: SweepCounts
 
 
 def read_progress(path: Path, request: dict[str, Any]) -> SweepProgress | None:
@@ -38,7 +38,7 @@ def read_progress(path: Path, request: dict[str, Any]) -> SweepProgress | None:
         raw = json.loads(text)
         if raw["v"] != _VERSION or not isinstance(raw["last_key"], str):
             raise ValueError("another version of the file")
-        progress = SweepProgress(dict(raw["order"]), raw["last_key"], Counts(**raw["counts"]))
+        progress = SweepProgress(dict(raw["order"]), raw["last_key"], SweepCounts(**raw["counts"]))
     except (ValueError, KeyError, TypeError):
         raise FileUnreadable(f"{path} is not a progress file of a sweep: name another file, or remove it") from None
     if progress.request != request:

@@ -48,7 +48,7 @@ class SweepRequest:
 
 
 @dataclass
-class Counts:
+class SweepCounts:
     """The findings of a sweep so far."""
 
     listed: int = 0
@@ -94,11 +94,11 @@ class Sweep:
         ledger: Ledger,
         store: Store,
         *,
-        counts: Counts | None = None,
+        counts: SweepCounts | None = None,
         on_full: Callable[[int], None] = lambda depth: None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.counts = counts or Counts()
+        self.counts = counts or SweepCounts()
         self._request = request
         self._listing = listing
         self._ledger = ledger

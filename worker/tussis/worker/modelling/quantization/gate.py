@@ -21,7 +21,7 @@ CONFIDENCE: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class ModelOutputs:
     """A model's outputs for one recording."""
 
     bag_probability: float
@@ -30,7 +30,7 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class OutputShifts:
     """How two models' outputs for the same recordings differ. Shifts are absolute differences of probabilities."""
 
     recordings: int
@@ -64,7 +64,7 @@ class Comparison:
         )
 
 
-def compare(first: Sequence[Answers], second: Sequence[Answers], threshold: float) -> Comparison:
+def compare(first: Sequence[ModelOutputs], second: Sequence[ModelOutputs], threshold: float) -> OutputShifts:
     """Compare two models' outputs for the same recordings in the same order. At least one recording is needed."""
     before = np.array([answers.bag_probability for answers in first])
     after = np.array([answers.bag_probability for answers in second])
@@ -75,7 +75,7 @@ def compare(first: Sequence[Answers], second: Sequence[Answers], threshold: floa
             for here, there in zip(first, second, strict=True)
         ]
     )
-    return Comparison(
+    return OutputShifts(
         recordings=len(before),
         coughs=int((before > threshold).sum()),
         flips=int(((before > threshold) != (after > threshold)).sum()),

@@ -27,12 +27,12 @@ from tussis.worker.detector.manifest import (
 from tussis.worker.detector.probe import Probe, probe
 from tussis.worker.modelling.quantization.equalise import equalise
 from tussis.worker.modelling.quantization.float16 import to_float16
-from tussis.worker.modelling.quantization.gate import MIN_VALIDATION, Answers, Comparison, compare
+from tussis.worker.modelling.quantization.gate import MIN_VALIDATION, ModelOutputs, OutputShifts, compare
 from tussis.worker.modelling.quantization.graph import backbone_of, in_eight_bits, simplify
 from tussis.worker.modelling.quantization.int8 import Calibrated
 from tussis.worker.modelling.quantization.ranges import ranges_over
-from tussis.worker.modelling.quantization.recordings import Reading, Recording, read
-from tussis.worker.modelling.quantization.search import Candidate, candidates, open_detector
+from tussis.worker.modelling.quantization.recordings import Reading, ReadRecording, read
+from tussis.worker.modelling.quantization.search import Int8Candidate, candidates, open_detector
 from tussis.worker.modelling.timing import speed_of
 
 #: The least number of recordings for the ranges. Too narrow a range costs far more accuracy than too wide a range.
@@ -84,7 +84,7 @@ class Quantised:
     manifest: Manifest
     excluded: tuple[str, ...]
     """Convolutions that stayed in float32."""
-    comparison: Comparison
+    comparison: OutputShifts
     probe: Probe
     size_bytes: tuple[int, int]
     """File sizes of the parent and of this model."""
@@ -137,7 +137,7 @@ class _Work:
     samples: list[NDArray[np.float32]] = field(default_factory=list)
     """``spectrograms`` of the first segments of the first calibration recordings."""
     validated: list[Path] = field(default_factory=list)
-    expected: list[Answers] = field(default_factory=list)
+    expected: list[ModelOutputs] = field(default_factory=list)
     """The parent's outputs for ``validated``."""
 
     @classmethod
@@ -150,12 +150,12 @@ class _Work:
             _check_enough(len(request.calibration), MIN_CALIBRATION, "calibrate on")
         return cls(request, progress, data, open_detector(data, manifest, request.threads))
 
-    def candidates(self) -> Iterator[Candidate]:
+    def candidates(self) -> Iterator[Int8Candidate]:
         where = str(self.request.model)
         model = simplify(self.data, where)
         backbone = backbone_of(model, where)
         if self.request.target is Target.FLOAT16:
-            yield Candidate(to_float16(model, backbone), ())
+            yield Int8Candidate(to_float16(model, backbone), ())
             return
         nodes = in_eight_bits(model, backbone)
         ranges = ranges_over(model, nodes, self._calibration(), threads=self.request.threads, where=where)
@@ -173,7 +173,7 @@ class _Work:
                 self.samples.append(recording.prepared.spectrograms[:, :_SAMPLED_SEGMENTS].copy())
             yield recording.prepared.spectrograms
 
-    def compared(self, detector: Detector) -> Comparison:
+    def compared(self, detector: Detector) -> OutputShifts:
         """Compare a new model with the parent. The parent's outputs are kept after the first comparison."""
         found = []
         if self.expected:
@@ -206,7 +206,7 @@ class _Work:
         parent = self.parent.manifest
         return replace(parent, version=f"{parent.version}-{self.request.target}", parent=parent.label)
 
-    def new_manifest(self, candidate: Candidate, comparison: Comparison) -> Manifest:
+    def new_manifest(self, candidate: Int8Candidate, comparison: OutputShifts) -> Manifest:
         """The new model's manifest."""
         parent, request = self.parent.manifest, self.request
         how = f"{request.target} of {parent.label} (sha256 {parent.sha256})"
@@ -228,12 +228,12 @@ class _Work:
         )
 
 
-def _answers(detector: Detector, recording: Recording) -> Answers:
+def _answers(detector: Detector, recording: ReadRecording) -> ModelOutputs:
     scores = detector.score(recording.prepared.spectrograms, recording.prepared.segment_mask)
-    return Answers(float(scores.bag_probability[0]), scores.segment_probabilities[0])
+    return ModelOutputs(float(scores.bag_probability[0]), scores.segment_probabilities[0])
 
 
-def _answers_of_new(detector: Detector, recording: Recording) -> Answers:
+def _answers_of_new(detector: Detector, recording: ReadRecording) -> ModelOutputs:
     try:
         return _answers(detector, recording)
     except InferenceFailed as error:
@@ -243,7 +243,7 @@ def _answers_of_new(detector: Detector, recording: Recording) -> Answers:
         ) from None
 
 
-def _variant_name(target: Target, candidate: Candidate) -> str:
+def _variant_name(target: Target, candidate: Int8Candidate) -> str:
     if not candidate.excluded:
         return str(target)
     return f"{target} without {', '.join(candidate.excluded)}"

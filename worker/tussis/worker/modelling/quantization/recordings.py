@@ -27,7 +27,7 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Recording:
+class ReadRecording:
     """A recording that could be read."""
 
     path: Path
@@ -57,11 +57,11 @@ def shuffled(paths: tuple[Path, ...], seed: int) -> tuple[Path, ...]:
     return tuple(mixed)
 
 
-def read(path: Path, reading: Reading) -> Recording | None:
+def read(path: Path, reading: Reading) -> ReadRecording | None:
     """Read a file as the model's input. If it cannot be read or is not audio, call ``skipped`` and return None."""
     try:
         data = read_capped(path, reading.limits.max_bytes)
-        return Recording(path, hashlib.sha256(data).hexdigest(), prepare(data, reading.profile, reading.limits))
+        return ReadRecording(path, hashlib.sha256(data).hexdigest(), prepare(data, reading.profile, reading.limits))
     except (PermanentError, FileUnreadable) as error:
         reading.skipped(path, str(error))
         return None

@@ -20,7 +20,7 @@ _STEPS: Final = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class Int8Candidate:
     """An int8 model that is tested by the gate."""
 
     data: bytes
@@ -28,7 +28,9 @@ class Candidate:
     """Convolutions in float32, the most sensitive first."""
 
 
-def candidates(calibrated: Calibrated, parent: Detector, samples: Sequence[NDArray[np.float32]]) -> Iterator[Candidate]:
+def candidates(
+    calibrated: Calibrated, parent: Detector, samples: Sequence[NDArray[np.float32]]
+) -> Iterator[Int8Candidate]:
     """Yield at most seven int8 models with rising precision: all convolutions, then all but the most sensitive ones.
 
     At most half of the convolutions stay in float32: with more, the gain would not justify a separate model. The
@@ -40,12 +42,12 @@ def candidates(calibrated: Calibrated, parent: Detector, samples: Sequence[NDArr
         samples: ``spectrograms`` of a few recordings, float32 (1, S, 3, 224, 224).
     """
     convolutions = calibrated.backbone.convolutions
-    yield Candidate(calibrated.quantised(), ())
+    yield Int8Candidate(calibrated.quantised(), ())
     order = by_sensitivity(calibrated, parent, samples)
     half = len(convolutions) // 2
     for step in sorted({*(step for step in _STEPS if step < half), half} - {0}):
         excluded = order[:step]
-        yield Candidate(calibrated.quantised(excluded), excluded)
+        yield Int8Candidate(calibrated.quantised(excluded), excluded)
 
 
 def by_sensitivity(calibrated: Calibrated, parent: Detector, samples: Sequence[NDArray[np.float32]]) -> tuple[str, ...]:
