@@ -49,8 +49,8 @@ class Uploaded:
         return ObjectAddress(self.bucket, self.key).uri
 
 
-def new_key(prefix: str, file_name: str | None = None, now: datetime | None = None) -> str:
-    """The key of a new object: prefix, date (UTC), a random id, and the extension of the file name.
+def new_key(prefix: str, file_name: str | None = None, now: datetime | None = None, unique: str | None = None) -> str:
+    """The key of a new object: prefix, date (UTC), a random id (or ``unique``), and the extension of the file name.
 
     For example ``uploads/2026/11/29/2f1c4f0e-....wav``. The rest of the file name is not used, because it may have
     the name of a person. An extension of other characters than 1 to 8 letters and digits is left out.
@@ -59,7 +59,7 @@ def new_key(prefix: str, file_name: str | None = None, now: datetime | None = No
     stem, dot, last = (file_name or "").rpartition(".")
     extension = dot + last
     known = bool(stem) and _EXTENSION.fullmatch(extension) is not None
-    return f"{prefix}{day}/{random_id()}{extension.lower() if known else ''}"
+    return f"{prefix}{day}/{unique or random_id()}{extension.lower() if known else ''}"
 
 
 def upload(
