@@ -40,7 +40,7 @@ class BatchList(BaseModel):
 
 def batches_router(services: Services) -> APIRouter:
     """The routes of batches."""
-    router = APIRouter(prefix="/batches", tags=["batches"])
+    router = APIRouter(prefix="/v1/batches", tags=["batches"])
 
     @router.get("")
     def all_batches() -> BatchList:

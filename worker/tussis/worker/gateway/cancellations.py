@@ -46,7 +46,7 @@ class CancelReport(BaseModel):
 
 def cancellations_router(services: Services) -> APIRouter:
     """The route that cancels."""
-    router = APIRouter(prefix="/cancellations", tags=["jobs"])
+    router = APIRouter(prefix="/v1/cancellations", tags=["jobs"])
 
     @router.post("", responses=documented(404, 413))
     def cancel(body: CancelBody, name: Caller) -> CancelReport:

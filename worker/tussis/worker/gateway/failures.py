@@ -81,7 +81,7 @@ class RetryReport(BaseModel):
 
 def failures_router(services: Services) -> APIRouter:
     """The routes of failures."""
-    router = APIRouter(prefix="/failures", tags=["failures"])
+    router = APIRouter(prefix="/v1/failures", tags=["failures"])
 
     @router.get("")
     def failures(

@@ -35,7 +35,7 @@ class JobReport(BaseModel, extra="allow"):
 
 def jobs_router(services: Services) -> APIRouter:
     """The routes of jobs."""
-    router = APIRouter(prefix="/jobs", tags=["jobs"])
+    router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
     @router.post("", status_code=202, responses=documented(409, 413))
     def enqueue_recording(body: OneJob, name: Caller, idempotency_key: IdempotencyHeader = None) -> EnqueuedJob:
@@ -109,7 +109,7 @@ def _enqueued(item: Admitted) -> EnqueuedJob:
 
 def _refused(item: Admitted) -> RefusedJob:
     assert item.error is not None
-    error = ErrorFields(error_class=item.error.error_class, message=str(item.error))
+    error = ErrorFields.of(item.error)
     return RefusedJob(uri=item.request.uri, error=error)
 
 

@@ -47,7 +47,7 @@ class EventStream(StreamingResponse):
 
 def outcomes_router(services: Services) -> APIRouter:
     """The routes of outcomes."""
-    router = APIRouter(prefix="/outcomes", tags=["outcomes"])
+    router = APIRouter(prefix="/v1/outcomes", tags=["outcomes"])
 
     @router.get(
         "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -64,7 +65,7 @@ Options = Annotated[dict[str, str], Depends(options_of_query)]
 
 def recordings_router(services: Services) -> APIRouter:
     """The routes that receive recordings."""
-    router = APIRouter(prefix="/recordings", tags=["recordings"], dependencies=[Depends(allow_upload)])
+    router = APIRouter(prefix="/v1/recordings", tags=["recordings"], dependencies=[Depends(allow_upload)])
     failures = documented(408, 409, 413)
 
     @router.post("", status_code=202, responses=failures, openapi_extra=_BODY)
@@ -82,7 +83,7 @@ def recordings_router(services: Services) -> APIRouter:
         """
         prefix = upload_prefix(services)
         form = None
-        chunks = request.stream()
+        chunks: AsyncIterator[bytes] = request.stream()
         content_type = request.headers.get("content-type", "")
         if content_type.lower().startswith("multipart/form-data"):
             form = MultipartUpload(content_type, chunks, FILE_FIELD)
