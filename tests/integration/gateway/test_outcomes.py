@@ -73,6 +73,7 @@ def reading(gateway: Gateway, headers: dict[str, str] | None = None, **query: st
         yield reader
     finally:
         reader.close()
+        wait_until(lambda: not gateway.services.streams, 20, "the stream to end")
 
 
 @pytest.fixture
@@ -195,7 +196,7 @@ def test_more_streams_than_allowed_are_503(s3_environment: None, broker_url: str
         with reading(gateway):
             refused = gateway.client.get("/v1/outcomes")
             assert (refused.status_code, refused.json()["error"]["class"]) == (503, "gateway_busy")
-        wait_until(lambda: not gateway.services.streams, 20, "the stream to end")
+        assert gateway.client.get("/v1/metrics").text.count("tussis_http_streams 0.0") == 1
 
 
 def test_streams_end_when_the_gateway_stops(gateway: Gateway) -> None:

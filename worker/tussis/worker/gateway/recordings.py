@@ -139,7 +139,7 @@ def recordings_router(services: Services) -> APIRouter:
 def upload_prefix(services: Services) -> ObjectAddress:
     """Where uploads are stored: a bucket, and the start of the keys. Raises :class:`SettingsInvalid`."""
     given = services.settings.serve_upload_prefix
-    if given is None:
+    if not given:
         raise SettingsInvalid(
             "the gateway accepts no uploads: set TUSSIS_SERVE_UPLOAD_PREFIX, such as s3://bucket/uploads/"
         )
