@@ -66,7 +66,7 @@ Options = Annotated[dict[str, str], Depends(options_of_query)]
 def recordings_router(services: Services) -> APIRouter:
     """The routes that receive recordings."""
     router = APIRouter(prefix="/v1/recordings", tags=["recordings"], dependencies=[Depends(allow_upload)])
-    failures = documented(408, 409, 413)
+    failures = documented(404, 408, 409, 413)
 
     @router.post("", status_code=202, responses=failures, openapi_extra=_BODY)
     async def upload(
