@@ -248,6 +248,12 @@ class StorageUnavailable(TransientError):
     error_class = "storage_unavailable"
 
 
+class SqsUnavailable(TransientError):
+    """SQS does not answer, answers 5xx, or asks to slow down."""
+
+    error_class = "sqs_unavailable"
+
+
 class DownloadCut(TransientError):
     """The download ended before its last byte."""
 
@@ -387,6 +393,15 @@ class JobMoved(PermanentError):
     reopens = True
 
 
+# --- permanent: the notification of an object store --------------------------------------------------------
+
+
+class S3EventUnreadable(PermanentError):
+    """The body is not a notification of an object store."""
+
+    error_class = "s3_event_unreadable"
+
+
 # --- permanent: the audio ---------------------------------------------------------------------------------
 
 
@@ -502,6 +517,12 @@ class StorageCredentials(OperatorError):
     """The object store's credentials are missing, wrong or expired."""
 
     error_class = "credentials"
+
+
+class SqsRefused(OperatorError):
+    """SQS refuses the request: a right is missing, or the SQS queue does not exist."""
+
+    error_class = "sqs_refused"
 
 
 class DatabaseRefused(OperatorError):

@@ -140,6 +140,9 @@ class Settings(BaseSettings):
     webhook_secret_file: Path | None = Field(
         None, description="file with these secrets, one in a line, instead of TUSSIS_WEBHOOK_SECRET"
     )
+    sqs_queue_url: str | None = Field(
+        None, description="URL of the SQS queue from which `tussis listen sqs` takes notifications of an object store"
+    )
 
     @property
     def lease_s(self) -> float:
