@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tussis.producer.client import Enqueued, Producer
-    from tussis.producer.jobs import JobRequest
     from tussis.shared.batches import BatchOutcome, BatchStatus
+    from tussis.shared.job_requests import JobRequest
     from tussis.shared.outcomes import JobOutcome
 
 __all__ = ["BatchOutcome", "BatchStatus", "Enqueued", "JobOutcome", "JobRequest", "Producer"]
@@ -22,7 +22,7 @@ _MODULES = {
     "BatchStatus": "tussis.shared.batches",
     "Enqueued": "tussis.producer.client",
     "JobOutcome": "tussis.shared.outcomes",
-    "JobRequest": "tussis.producer.jobs",
+    "JobRequest": "tussis.shared.job_requests",
     "Producer": "tussis.producer.client",
 }
 

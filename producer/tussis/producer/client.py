@@ -10,17 +10,17 @@ from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from tussis.producer.jobs import JobRequest, job_for
-from tussis.producer.objects import Pins, requests_under
 from tussis.shared.admission import Admission, admit
 from tussis.shared.batches import Batches, BatchOutcome, BatchStatus
 from tussis.shared.broker import connect, redact
 from tussis.shared.errors import MessageTooLarge, TussisError
+from tussis.shared.job_requests import JobRequest, job_for
 from tussis.shared.ledger import Ledger, Opening, SentOpening, prepare_opening
 from tussis.shared.messages import Job
 from tussis.shared.outcome_group import TAKE_OVER_S, OutcomeGroup
 from tussis.shared.outcome_reader import OutcomeReader
 from tussis.shared.outcomes import JobOutcome
+from tussis.shared.pins import Pins, requests_under
 from tussis.shared.s3 import s3_client as make_s3_client
 
 if TYPE_CHECKING:

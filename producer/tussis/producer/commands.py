@@ -14,8 +14,8 @@ from tussis.shared.errors import InvalidJob
 from tussis.shared.recommended_metadata import check_recommended
 
 if TYPE_CHECKING:
-    from tussis.producer.jobs import JobRequest
     from tussis.producer.report import EnqueueReport
+    from tussis.shared.job_requests import JobRequest
 
 _STDIN = "-"
 _STDIN_CHUNK = 65_536
@@ -169,9 +169,9 @@ def enqueue(
     if max_wait_s is not None and max_depth is None:
         raise click.UsageError("--max-wait needs --max-depth.")
     from tussis.producer.client import Producer
-    from tussis.producer.jobs import JobRequest
     from tussis.producer.report import EnqueueReport
     from tussis.shared.errors import ObjectMissing
+    from tussis.shared.job_requests import JobRequest
     from tussis.shared.settings import load_settings
 
     settings = load_settings(broker_url=broker_url, s3_endpoint_url=s3_endpoint_url)
@@ -228,8 +228,8 @@ def _requests(uris: tuple[str, ...], like: JobRequest, report: EnqueueReport) ->
 
 
 def _requests_of(lines: list[bytes], like: JobRequest, report: EnqueueReport) -> Iterator[JobRequest]:
-    from tussis.producer.jobs import request_from_line
     from tussis.shared.errors import InvalidJob, TussisError
+    from tussis.shared.job_requests import request_from_line
 
     for raw in lines:
         # Only ASCII blanks are removed: a key may end with another blank.

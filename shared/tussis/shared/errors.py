@@ -169,6 +169,57 @@ class OutcomeUnreadable(CallerError):
     error_class = "outcome_unreadable"
 
 
+# --- the caller's errors over HTTP -------------------------------------------------------------------------------
+
+
+class RequestInvalid(CallerError):
+    """The HTTP request is not valid."""
+
+    error_class = "request_invalid"
+
+
+class RouteUnknown(CallerError):
+    """The gateway has no such path, or not this method of it."""
+
+    error_class = "route_unknown"
+
+
+class TokenRefused(CallerError):
+    """The request has no valid token."""
+
+    error_class = "token_refused"
+
+
+class BodyTooLarge(CallerError):
+    """The body of the request has more bytes than the limit."""
+
+    error_class = "body_too_large"
+
+
+class BodySlow(CallerError):
+    """The body of the request did not arrive in time."""
+
+    error_class = "body_slow"
+
+
+class IdempotencyKeyReused(CallerError):
+    """Another request was sent with this Idempotency-Key."""
+
+    error_class = "idempotency_key_reused"
+
+
+class IdempotencyKeyBusy(CallerError):
+    """A request with this Idempotency-Key is being processed."""
+
+    error_class = "idempotency_key_busy"
+
+
+class ObjectExists(CallerError):
+    """An object with other content has this key."""
+
+    error_class = "object_exists"
+
+
 # --- transient --------------------------------------------------------------------------------------------
 
 
@@ -199,6 +250,23 @@ class QueueFull(TransientError):
     """As many jobs are open as the caller allows, and none of them ended while the caller waited."""
 
     error_class = "queue_full"
+
+
+class RateExceeded(TransientError):
+    """The token sends more requests than its limit."""
+
+    error_class = "rate_exceeded"
+
+    def __init__(self, message: str | None = None, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        """Seconds until the next request is allowed."""
+
+
+class GatewayBusy(TransientError):
+    """The gateway has as many uploads or streams as its limit, or is stopping."""
+
+    error_class = "gateway_busy"
 
 
 class TooManyBatches(TransientError):

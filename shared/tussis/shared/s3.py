@@ -57,11 +57,12 @@ class ListedObject:
     size_bytes: int
 
 
-def s3_client(settings: Settings, *, connections: int = 16) -> Any:
+def s3_client(settings: Settings, *, connections: int = 16, read_timeout_s: float = _READ_TIMEOUT_S) -> Any:
     """Return a boto3 client for the configured endpoint. It keeps at most ``connections`` connections open.
 
-    boto3 finds credentials and region. An error is raised within 10 s: two tries with the limits
-    :data:`_CONNECT_TIMEOUT_S` and :data:`_READ_TIMEOUT_S`. Raises :class:`SettingsInvalid` and
+    boto3 finds credentials and region. With the default ``read_timeout_s`` an error is raised within 10 s: two tries
+    with this limit and :data:`_CONNECT_TIMEOUT_S`. A client for uploads takes
+    :data:`tussis.shared.uploads.UPLOAD_READ_TIMEOUT_S`. Raises :class:`SettingsInvalid` and
     :class:`StorageCredentials`.
     """
     import boto3
@@ -71,7 +72,7 @@ def s3_client(settings: Settings, *, connections: int = 16) -> Any:
     endpoint = settings.s3_endpoint_url
     config = Config(
         connect_timeout=_CONNECT_TIMEOUT_S,
-        read_timeout=_READ_TIMEOUT_S,
+        read_timeout=read_timeout_s,
         retries={"mode": "standard", "total_max_attempts": _TRIES},
         max_pool_connections=connections,
         tcp_keepalive=True,

@@ -1,8 +1,8 @@
 """The Tussis error for each S3 error code and HTTP status of an unsuccessful answer of the object store.
 
-The codes are those of Amazon's "Error responses" (S3 API reference, "List of error codes") that a GET, a HEAD or a
-listing can return, and those that other stores and gateways add. The code selects the error. If the code is unknown,
-the status selects it.
+The codes are those of Amazon's "Error responses" (S3 API reference, "List of error codes") that a GET, a HEAD, a
+listing or an upload can return, and those that other stores and gateways add. The code selects the error. If the code
+is unknown, the status selects it.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ _BY_CLASS: Final[dict[type[TussisError], str]] = {
         "InternalError OperationAborted ConditionalRequestConflict InvalidRange Redirect TemporaryRedirect "
         "RequestTimeout RequestTimeoutException ServiceUnavailable SlowDown Throttling ThrottlingException "
         "TooManyRequests RequestLimitExceeded BandwidthLimitExceeded PriorRequestNotComplete Busy "
+        # An upload whose bytes or parts the store does not have as they were sent. A new upload may succeed.
+        "BadDigest IncompleteBody InvalidPart InvalidPartOrder NoSuchUpload "
         "KMS.ThrottlingException KMS.KMSInternalException"
     ),
 }
@@ -101,6 +103,8 @@ def refusal(error: Any, uri: str) -> TussisError:
         return StorageUnavailable(f"the object store answered {status or code} for {uri} ({detail}): try again later")
     bucket = uri.removeprefix("s3://").partition("/")[0]
     region = line(headers.get("x-amz-bucket-region") or answer.get("Region") or "another region")
+    if kind is StorageAccessDenied and error.operation_name in _UPLOADS:
+        return kind(_UPLOAD_DENIED.format(uri=uri, detail=detail))
     return kind(_MESSAGES[kind].format(uri=uri, bucket=bucket, detail=detail, region=region))
 
 
@@ -130,3 +134,8 @@ _MESSAGES: Final[Mapping[type[TussisError], str]] = {
     SettingsInvalid: "the request for {uri} is rejected ({detail}): check AWS_REGION (the answer names {region}), "
     "TUSSIS_S3_ENDPOINT_URL, HTTP_PROXY and HTTPS_PROXY",
 }
+_UPLOADS: Final = frozenset({"PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"})
+_UPLOAD_DENIED: Final = (
+    "the object store denies the upload of {uri} ({detail}): allow s3:PutObject, s3:AbortMultipartUpload and, for a "
+    "bucket encrypted with a KMS key, kms:GenerateDataKey and kms:Decrypt"
+)

@@ -144,6 +144,57 @@ class Settings(BaseSettings):
         None, description="URL of the SQS queue from which `tussis listen sqs` takes notifications of an object store"
     )
 
+    serve_host: str = Field("127.0.0.1", description="address on which `tussis serve` listens")
+    serve_port: int = Field(8080, ge=0, le=65_535, description="port on which `tussis serve` listens; 0: any free port")
+    serve_tokens: SecretStr | None = Field(
+        None,
+        description="tokens that `tussis serve` accepts: NAME:TOKEN or NAME:sha256:HEX, with a space between them",
+    )
+    serve_tokens_file: Path | None = Field(
+        None, description="file with these tokens, one in a line, instead of TUSSIS_SERVE_TOKENS"
+    )
+    serve_without_tokens: bool = Field(
+        False,
+        description="true: `tussis serve` accepts requests without a token, and listens on a loopback address only",
+    )
+    serve_upload_prefix: str | None = Field(
+        None,
+        description="s3://bucket/prefix/ under which `tussis serve` stores uploads; unset: it accepts no uploads",
+    )
+    serve_requests_per_s: float = Field(
+        50.0,
+        gt=0,
+        le=100_000,
+        description="largest number of requests of one token in a second, counted in each process of `tussis serve`",
+    )
+    serve_max_depth: int | None = Field(
+        None, ge=1, description="number of open jobs above which `tussis serve` enqueues nothing; unset: no bound"
+    )
+    serve_threads: int = Field(
+        32, ge=2, le=1000, description="largest number of requests that `tussis serve` works on at the same time"
+    )
+    serve_uploads: int = Field(
+        16, ge=1, le=1000, description="largest number of uploads that `tussis serve` receives at the same time"
+    )
+    serve_streams: int = Field(
+        100, ge=1, le=10_000, description="largest number of streams of outcomes that `tussis serve` sends"
+    )
+    serve_idle_s: float = Field(
+        20.0, gt=0, description="longest wait of `tussis serve` for the next bytes of a request, seconds"
+    )
+    serve_upload_timeout_s: float = Field(
+        900.0, gt=0, description="deadline of receiving one request in `tussis serve`, seconds"
+    )
+    serve_stop_s: float = Field(
+        20.0, gt=0, description="time in which `tussis serve` finishes its requests when it stops, seconds"
+    )
+    serve_idempotency_s: int = Field(
+        86_400,
+        ge=60,
+        le=31_536_000,
+        description="time for which the broker keeps the answer to a request with an Idempotency-Key, seconds",
+    )
+
     @property
     def lease_s(self) -> float:
         """Seconds for which a claim is held unless it is renewed. The claim of a killed worker expires before its

@@ -16,8 +16,8 @@ from celery import Celery
 from tests.support.broker_state import Entry, entries, read_entry, snapshot
 from tests.support.enqueue_doc import block, rows, section
 from tussis.producer import JobRequest, Producer
-from tussis.producer.jobs import job_for
 from tussis.shared import errors
+from tussis.shared.job_requests import job_for
 from tussis.shared.ledger import Ledger
 from tussis.shared.ledger_scripts import OPEN_SCRIPT
 from tussis.shared.messages import JOB_NAMESPACE, MAX_MESSAGE_BYTES, Job, envelope, job_id_for, parse_message

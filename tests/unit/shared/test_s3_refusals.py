@@ -26,13 +26,19 @@ from tussis.shared.s3_refusals import refusal
 
 URI: Final = "s3://clinic/a.wav"
 
-#: (status, code) of the list in the S3 API reference that a GET, a HEAD or a listing can meet, and of other stores.
+#: (status, code) of the list in the S3 API reference that a request of Tussis can meet, and of other stores.
 CODES: Final[dict[tuple[int, str], type[TussisError]]] = {
     (301, "PermanentRedirect"): BucketElsewhere,
     (307, "Redirect"): StorageUnavailable,
     (307, "TemporaryRedirect"): StorageUnavailable,
     (400, "AuthorizationHeaderMalformed"): SettingsInvalid,
+    (400, "BadDigest"): StorageUnavailable,
     (400, "BadRequest"): ObjectRefused,
+    (400, "EntityTooLarge"): ObjectRefused,
+    (400, "IncompleteBody"): StorageUnavailable,
+    (400, "InvalidPart"): StorageUnavailable,
+    (400, "InvalidPartOrder"): StorageUnavailable,
+    (404, "NoSuchUpload"): StorageUnavailable,
     (400, "CredentialsNotSupported"): StorageCredentials,
     (400, "ExpiredToken"): StorageCredentials,
     (400, "IllegalLocationConstraintException"): BucketElsewhere,
@@ -188,3 +194,11 @@ def test_a_version_that_cannot_be_is_missing() -> None:
 
 def test_a_proxy_that_asks_for_a_login_is_named() -> None:
     assert "HTTP_PROXY" in str(told(407, "407"))
+
+
+@pytest.mark.parametrize("operation", ["PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"])
+def test_a_login_that_must_not_write_is_told_which_right_it_lacks(operation: str) -> None:
+    denied = told(403, "AccessDenied", operation=operation)
+    assert type(denied) is StorageAccessDenied
+    assert "s3:PutObject" in str(denied)
+    assert "s3:GetObject" not in str(denied)

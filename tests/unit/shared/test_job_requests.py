@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tussis.producer import JobRequest
-from tussis.producer.jobs import job_for, request_from_line
 from tussis.shared.errors import InvalidJob, InvalidUri, TussisError
+from tussis.shared.job_requests import job_for, request_from_line
 from tussis.shared.messages import job_id_for
 from tussis.shared.queues import Device
 

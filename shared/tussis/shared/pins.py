@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from tussis.producer.jobs import JobRequest
 from tussis.shared.errors import SettingsInvalid, StorageCredentials, StorageUnavailable, TussisError
+from tussis.shared.job_requests import JobRequest
 from tussis.shared.s3 import head_object, list_objects
 from tussis.shared.uris import ObjectAddress, parse_s3_prefix, parse_s3_uri
 

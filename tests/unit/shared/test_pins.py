@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.support.odd_store import Answer, OddStore, odd_store
-from tussis.producer.jobs import JobRequest
-from tussis.producer.objects import Pins, requests_under
 from tussis.shared.errors import BucketElsewhere, SettingsInvalid, StorageUnavailable
+from tussis.shared.job_requests import JobRequest
+from tussis.shared.pins import Pins, requests_under
 
 __all__ = ["odd_store"]
 

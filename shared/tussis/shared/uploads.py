@@ -1,0 +1,148 @@
+"""Uploads of recordings to the object store: the key of a new object, and a stream of bytes that becomes an object.
+
+A small content is one request (PutObject). A larger one is sent in parts while it arrives, so that it is never in
+memory as a whole. Each request has the MD5 of its bytes, which the store compares with what it received.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from tussis.shared.errors import EmptyObject, ObjectTooLarge, TussisError
+from tussis.shared.messages import random_id
+from tussis.shared.s3 import entity_tag, storage_errors
+from tussis.shared.uris import ObjectAddress
+
+#: Bytes of one part, and of the largest content that is sent in one request. S3's least size of a part is 5 MiB.
+PART_BYTES: Final = 8 * 2**20
+#: S3's own limit (S3 user guide, "Multipart upload limits").
+_MAX_PARTS: Final = 10_000
+#: Seconds. A store answers a part after it has written it, which takes longer than the answer to a HEAD.
+UPLOAD_READ_TIMEOUT_S: Final = 20.0
+_EXTENSION: Final = re.compile(r"\.[A-Za-z0-9]{1,8}")
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """An object that was uploaded.
+
+    ``etag`` has no quotes. ``version_id`` is None in a bucket without versions. ``sha256`` is that of the content, in
+    hexadecimal.
+    """
+
+    bucket: str
+    key: str
+    etag: str
+    version_id: str | None
+    size_bytes: int
+    sha256: str
+
+    @property
+    def uri(self) -> str:
+        return ObjectAddress(self.bucket, self.key).uri
+
+
+def new_key(prefix: str, file_name: str | None = None, now: datetime | None = None, unique: str | None = None) -> str:
+    """The key of a new object: prefix, date (UTC), a random id (or ``unique``), and the extension of the file name.
+
+    For example ``uploads/2026/11/29/2f1c4f0e-....wav``. The rest of the file name is not used, because it may have
+    the name of a person. An extension of other characters than 1 to 8 letters and digits is left out.
+    """
+    day = (now or datetime.now(UTC)).strftime("%Y/%m/%d")
+    stem, dot, last = (file_name or "").rpartition(".")
+    extension = dot + last
+    known = bool(stem) and _EXTENSION.fullmatch(extension) is not None
+    return f"{prefix}{day}/{unique or random_id()}{extension.lower() if known else ''}"
+
+
+def upload(
+    s3: Any,
+    address: ObjectAddress,
+    chunks: Iterable[bytes],
+    *,
+    max_bytes: int,
+    limited_by: str = "TUSSIS_MAX_BYTES",
+    part_bytes: int = PART_BYTES,
+) -> Uploaded:
+    """Upload the bytes as one object. The object exists only after the last of them: an error leaves nothing.
+
+    Holds at most two parts and one chunk in memory. ``max_bytes`` is the size limit, and ``limited_by`` the setting
+    that a message names. An error of ``chunks`` ends the upload and is raised unchanged. If the process is killed, the
+    store keeps the parts: a rule of the bucket can delete them (AbortIncompleteMultipartUpload).
+
+    Raises :class:`ObjectTooLarge`, :class:`EmptyObject`, and the errors of :func:`tussis.shared.s3.storage_errors`.
+    """
+    part_bytes = max(part_bytes, -(-max_bytes // _MAX_PARTS))
+    digest = hashlib.sha256()
+    size = 0
+    waiting = bytearray()
+    multipart: _Multipart | None = None
+    try:
+        for chunk in chunks:
+            size += len(chunk)
+            if size > max_bytes:
+                raise ObjectTooLarge(f"the upload has more than {max_bytes} bytes, the limit ({limited_by})")
+            digest.update(chunk)
+            waiting += chunk
+            while len(waiting) > part_bytes:
+                if multipart is None:
+                    multipart = _Multipart(s3, address)
+                multipart.add(bytes(memoryview(waiting)[:part_bytes]))
+                del waiting[:part_bytes]
+        if not size:
+            raise EmptyObject("the upload has no bytes")
+        if multipart is None:
+            answer = _put(s3, address, bytes(waiting))
+        else:
+            multipart.add(bytes(waiting))
+            answer = multipart.complete()
+    except BaseException:
+        if multipart is not None:
+            multipart.abort()
+        raise
+    return Uploaded(
+        address.bucket, address.key, entity_tag(answer, address.uri), answer.get("VersionId"), size, digest.hexdigest()
+    )
+
+
+def _put(s3: Any, address: ObjectAddress, data: bytes) -> Any:
+    with storage_errors(address.uri, s3):
+        return s3.put_object(Bucket=address.bucket, Key=address.key, Body=data, ContentMD5=_md5(data))
+
+
+class _Multipart:
+    """An upload in parts. The store shows the object when it is complete, and never a part of it."""
+
+    def __init__(self, s3: Any, address: ObjectAddress) -> None:
+        self._s3 = s3
+        self._uri = address.uri
+        self._which: dict[str, Any] = {"Bucket": address.bucket, "Key": address.key}
+        self._parts: list[dict[str, Any]] = []
+        with storage_errors(self._uri, s3):
+            self._which |= {"UploadId": s3.create_multipart_upload(**self._which)["UploadId"]}
+
+    def add(self, data: bytes) -> None:
+        number = len(self._parts) + 1
+        with storage_errors(self._uri, self._s3):
+            answer = self._s3.upload_part(**self._which, PartNumber=number, Body=data, ContentMD5=_md5(data))
+        self._parts.append({"PartNumber": number, "ETag": f'"{entity_tag(answer, self._uri)}"'})
+
+    def complete(self) -> Any:
+        with storage_errors(self._uri, self._s3):
+            return self._s3.complete_multipart_upload(**self._which, MultipartUpload={"Parts": self._parts})
+
+    def abort(self) -> None:
+        """Delete the parts. If that fails, the error that ended the upload is still the one to raise."""
+        with contextlib.suppress(TussisError), storage_errors(self._uri):
+            self._s3.abort_multipart_upload(**self._which)
+
+
+def _md5(data: bytes) -> str:
+    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()

@@ -1,0 +1,1 @@
+"""The HTTP gateway: ``tussis serve``. ``docs/http.md`` describes it."""
