@@ -115,9 +115,9 @@ def sqs(
     docs/s3-events.md describes how to set the notifications up.
     """
     from tussis.producer import event_log
-    from tussis.producer.jobs import JobRequest, job_for
     from tussis.producer.listener import ListenOptions
     from tussis.shared.errors import SettingsInvalid
+    from tussis.shared.job_requests import JobRequest, job_for
     from tussis.shared.s3_events import ObjectFilter
     from tussis.shared.settings import load_settings
 

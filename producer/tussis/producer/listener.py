@@ -30,7 +30,7 @@ from tussis.shared.s3_events import CreatedObject, ObjectFilter, in_order, parse
 
 if TYPE_CHECKING:
     from tussis.producer.client import Producer
-    from tussis.producer.jobs import JobRequest
+    from tussis.shared.job_requests import JobRequest
 
 _log = EventLog("listen")
 

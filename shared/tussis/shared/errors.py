@@ -202,6 +202,12 @@ class BodySlow(CallerError):
     error_class = "body_slow"
 
 
+class SnsRefused(CallerError):
+    """The message is not from an SNS topic of the settings, or its signature is wrong."""
+
+    error_class = "sns_refused"
+
+
 class IdempotencyKeyReused(CallerError):
     """Another request was sent with this Idempotency-Key."""
 
@@ -320,6 +326,12 @@ class SqsUnavailable(TransientError):
     """SQS does not answer, answers 5xx, or asks to slow down."""
 
     error_class = "sqs_unavailable"
+
+
+class SnsUnavailable(TransientError):
+    """The certificate of SNS cannot be fetched, or a subscription cannot be confirmed."""
+
+    error_class = "sns_unavailable"
 
 
 class DownloadCut(TransientError):
