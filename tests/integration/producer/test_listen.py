@@ -213,7 +213,7 @@ def test_the_command_runs_until_sigterm(
         (["--queue-url", "uploads"], "not the URL of an SQS queue"),
         ([], "use --queue-url URL, or set TUSSIS_SQS_QUEUE_URL"),
         (["--queue-url", "MOTO/1/q", "--profile", "No Such"], "profile must be"),
-        (["--queue-url", "MOTO/1/q", "--broker-url", "BROKER"], "NOAUTH"),
+        (["--queue-url", "MOTO/1/q", "--broker-url", "BROKER"], "refuses the login"),
     ],
     ids=range(5),
 )
@@ -226,4 +226,4 @@ def test_a_wrong_configuration_is_one_line(
     assert command.wait(60) == 1
     (line,) = [line for line in command.stderr if not line.startswith("{")]
     assert line.startswith("tussis: ")
-    assert part.lower() in line.lower() or (part == "NOAUTH" and "password" in line)
+    assert part in line
