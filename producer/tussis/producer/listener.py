@@ -125,7 +125,8 @@ class Listener:
         Raises :class:`OperatorError` and :class:`BrokerRefused` for a refusal of what never succeeded before.
         """
         self._persist("broker", self._check)
-        _log.info("listener_ready", sqs_queue=self._queue.url)
+        if not self._stopping.is_set():
+            _log.info("listener_ready", sqs_queue=self._queue.url)
         while not self._stopping.is_set():
             self._alive()
             messages = self._persist("receive", self._queue.receive)

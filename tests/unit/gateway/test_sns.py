@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -118,6 +119,30 @@ def test_a_file_that_is_no_certificate_and_a_server_that_is_away(signer: Signer)
 
     with pytest.raises(SnsUnavailable):
         SnsMessages(frozenset([TOPIC]), away).verify(message)
+
+
+def test_messages_with_a_known_certificate_do_not_wait_for_another_one(signer: Signer) -> None:
+    other = CERTIFICATE_URL.replace("0123456789abcdef", "fedcba9876543210")
+    began, ends = threading.Event(), threading.Event()
+
+    def fetch(url: str) -> bytes:
+        if url == other:
+            began.set()
+            ends.wait(30)
+        return signer.fetch(url)
+
+    messages = SnsMessages(frozenset([TOPIC]), fetch)
+    message = signer.notification(BODY)
+    messages.verify(message)
+    slow = threading.Thread(target=messages.verify, args=[message | {"SigningCertURL": other}])
+    slow.start()
+    assert began.wait(30)
+    messages.verify(message)
+    with pytest.raises(SnsUnavailable, match="SNS sends the message again"):
+        messages.verify(message | {"SigningCertURL": CERTIFICATE_URL.replace("0123", "3210")})
+    ends.set()
+    slow.join(30)
+    messages.verify(message | {"SigningCertURL": CERTIFICATE_URL.replace("0123", "3210")})
 
 
 @pytest.mark.parametrize("version", ["1", "2"])

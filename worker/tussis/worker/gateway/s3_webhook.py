@@ -28,8 +28,8 @@ from tussis.worker.gateway.sns import SnsMessages, is_sns_message, parse_topics
 
 _log = logs.get("s3_webhook")
 
-#: The caller of requests that SNS signed, for the limit of their rate.
-SNS: Final = "sns"
+
+_BODY: Final = {"requestBody": {"required": True, "content": {"application/json": {"schema": {}}}}}
 
 
 class S3EventsAnswer(BaseModel):
@@ -72,10 +72,12 @@ class S3EventsQuery(BaseModel, extra="forbid"):
 
 def s3_webhook_router(services: Services, sns: SnsMessages | None = None) -> APIRouter:
     """The route of notifications. ``sns`` None: that of the settings. Raises :class:`SettingsInvalid`."""
-    router = APIRouter(prefix="/v1/s3-events", tags=["events of object stores"], responses=FAILURES | documented(403))
+    router = APIRouter(
+        prefix="/v1/s3-events", tags=["events of object stores"], responses=FAILURES | documented(403, 413)
+    )
     messages = SnsMessages(_topics(services)) if sns is None else sns
 
-    @router.post("")
+    @router.post("", openapi_extra=_BODY)
     async def notified(
         request: Request,
         given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
@@ -86,9 +88,7 @@ def s3_webhook_router(services: Services, sns: SnsMessages | None = None) -> API
         The request needs a token, or is a message of SNS with a valid signature.
         """
         signed = given is None and services.tokens is not None
-        if signed:
-            services.rates.take(SNS)
-        else:
+        if not signed:
             await caller(request, given)
         body = await request.body()
         return await to_thread.run_sync(_received, services, messages, body, query, signed)

@@ -64,7 +64,7 @@ class SnsMessages:
     def __init__(self, topics: frozenset[str], fetch: Fetch | None = None) -> None:
         self._topics = topics
         self._fetch = fetch_https if fetch is None else fetch
-        self._lock = threading.Lock()
+        self._fetching = threading.Lock()
         self._keys: dict[str, RSAPublicKey] = {}
 
     def verify(self, message: Mapping[str, Any]) -> None:
@@ -101,16 +101,20 @@ class SnsMessages:
 
         if not isinstance(url, str) or not _CERTIFICATE.fullmatch(url):
             raise SnsRefused(f"the field SigningCertURL is not an address of SNS: {shown(url)}")
-        with self._lock:  # one request at a time, so that a flood of messages is no flood of requests
-            key = self._keys.get(url)
-            if key is None:
-                found = load_pem_x509_certificate(self._fetch(url)).public_key()
-                if not isinstance(found, RSAPublicKey):
-                    raise SnsRefused(f"the certificate at {url} has no RSA key")
-                key = found
-                while len(self._keys) >= _KEPT:
-                    del self._keys[next(iter(self._keys))]
-                self._keys[url] = key
+        if (known := self._keys.get(url)) is not None:
+            return known
+        # One request at a time, and nobody waits for it: a flood of messages with wrong addresses occupies one thread.
+        if not self._fetching.acquire(blocking=False):
+            raise SnsUnavailable("another certificate of SNS is being fetched: SNS sends the message again")
+        try:
+            key = load_pem_x509_certificate(self._fetch(url)).public_key()
+            if not isinstance(key, RSAPublicKey):
+                raise SnsRefused(f"the certificate at {url} has no RSA key")
+            while len(self._keys) >= _KEPT:
+                del self._keys[next(iter(self._keys))]
+            self._keys[url] = key
+        finally:
+            self._fetching.release()
         return key
 
 
