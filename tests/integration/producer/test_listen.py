@@ -193,7 +193,7 @@ def test_the_command_runs_until_sigterm(
     unreadable = command.wait_for_event("s3_event_unreadable", 60)
     assert unreadable["reason"] == "the body is not JSON: 'hello'"
     wait_until(lambda: queue.counts() == (0, 1), 60, "the message to be deleted")
-    (text,) = broker.hvals("tussis.ledger")  # type: ignore[misc]
+    (text,) = broker.hvals("tussis.ledger")
     job = json.loads(text)
     assert (job["key"], job["priority"], job["metadata"]) == ("a.wav", 2, {"site": "north"})
     assert time.time() - alive.stat().st_mtime < 30

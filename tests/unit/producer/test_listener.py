@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.exceptions import ResponseError
@@ -117,9 +117,8 @@ def of(*keys: str) -> str:
 
 def listen(queue: Queue, producer: Producer, max_depth: int | None = None, **options: Any) -> Listener:
     like = JobRequest("", priority=3, metadata={"site": "north"})
-    made: Any = ListenOptions(like, options.pop("wanted", ObjectFilter()), max_depth)
-    anything: Any = queue, producer
-    queue.listener = Listener(*anything, made, **options)
+    made = ListenOptions(like, options.pop("wanted", ObjectFilter()), max_depth)
+    queue.listener = Listener(cast(Any, queue), cast(Any, producer), made, **options)
     queue.listener.run()
     return queue.listener
 
@@ -315,8 +314,8 @@ def test_a_stop_during_a_pause_is_immediate(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(listening, "_FIRST_PAUSE_S", 3600.0)
     queue = Queue()
     queue.errors = {"receive": [SqsUnavailable()]}
-    anything: Any = queue, Producer()
-    listener = queue.listener = Listener(*anything, ListenOptions(JobRequest(""), ObjectFilter()))
+    options = ListenOptions(JobRequest(""), ObjectFilter())
+    listener = queue.listener = Listener(cast(Any, queue), cast(Any, Producer()), options)
     thread = threading.Thread(target=listener.run)
     thread.start()
     listener.stop()
