@@ -15,8 +15,8 @@ import pytest
 
 from tests.support.processes import Running
 from tests.support.waiting import wait_until
+from tussis.worker.embedded.s3 import REGION
 
-REGION = "eu-central-1"
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": REGION}
 
 

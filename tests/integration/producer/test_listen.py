@@ -131,7 +131,7 @@ def test_events_that_a_bucket_sends_are_enqueued(aws: Aws, broker: redis.Redis, 
     """From the put to the job: moto's S3 writes the event."""
     queue, store = aws.queue(), aws.client("s3")
     name = f"uploads-{queue.arn.rpartition('-')[2]}"
-    store.create_bucket(Bucket=name, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
+    store.create_bucket(Bucket=name)
     notify = {"QueueConfigurations": [{"QueueArn": queue.arn, "Events": ["s3:ObjectCreated:*"]}]}
     store.put_bucket_notification_configuration(Bucket=name, NotificationConfiguration=notify)
     store.put_object(Bucket=name, Key="2026/a b+ä.wav", Body=b"sound")
