@@ -140,7 +140,8 @@ class Listener:
         counts = Counts(messages=len(messages))
         kept: set[str] = set()
         pending = deque(in_order(self._read(messages, counts, kept), lambda task: task.created))
-        self._persist("enqueue", lambda: self._enqueue(pending, counts, kept))
+        if pending:
+            self._persist("enqueue", lambda: self._enqueue(pending, counts, kept))
         unfinished = {task.message.id for task in pending}
         done = [message for message in messages if message.id not in kept | unfinished]
         if done:

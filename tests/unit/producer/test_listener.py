@@ -206,11 +206,11 @@ def test_a_refusal_ends_the_command_unless_the_same_succeeded_before() -> None:
     queue.errors = {"delete": [SqsRefused()]}
     with pytest.raises(SqsRefused):
         listen(queue, Producer())
-    queue, producer = Queue(of("a")), Producer()
+    queue, producer = Queue(*[test_event("clinic")] * 10, of("a")), Producer()  # nothing is enqueued at first
     producer.errors = [BrokerRefused("the login is wrong")]
     with pytest.raises(BrokerRefused):
         listen(queue, producer)
-    assert queue.deleted == []
+    assert queue.deleted == [str(number) for number in range(10)]
 
 
 def test_a_refusal_after_a_success_is_waited_for(events: list[tuple[str, dict[str, Any]]]) -> None:
