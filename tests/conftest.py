@@ -59,6 +59,7 @@ pytest_plugins = [
     "tests.support.ports",
     "tests.support.preloaded",
     "tests.support.processes",
+    "tests.support.aws",
     "tests.support.receiver",
     "tests.support.servers",
     "tests.support.store",

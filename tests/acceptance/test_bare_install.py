@@ -96,6 +96,7 @@ def test_help_lists_every_verb_in_three_tenths_of_a_second(bare: Path) -> None:
         "export",
         "health",
         "job",
+        "listen",
         "migrate",
         "models",
         "pause",
@@ -145,6 +146,13 @@ def test_the_producer_works_there(bare: Path) -> None:
 
     assert answer.returncode == 1
     assert answer.stderr.startswith("tussis: the broker at redis://127.0.0.1:1/0 does not answer")
+
+
+def test_the_listener_works_there(bare: Path) -> None:
+    answer = run(bare / "tussis", "listen", "sqs", "--queue-url", "uploads", "--broker-url", "redis://127.0.0.1:1/0")
+
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("tussis: 'uploads' is not the URL of an SQS queue")
 
 
 def test_the_version_is_the_wheels(bare: Path) -> None:

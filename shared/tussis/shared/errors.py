@@ -202,6 +202,12 @@ class BodySlow(CallerError):
     error_class = "body_slow"
 
 
+class SnsRefused(CallerError):
+    """The message is not from an SNS topic of the settings, or its signature is wrong."""
+
+    error_class = "sns_refused"
+
+
 class IdempotencyKeyReused(CallerError):
     """Another request was sent with this Idempotency-Key."""
 
@@ -314,6 +320,18 @@ class StorageUnavailable(TransientError):
     """The object store does not answer, answers 5xx, or asks to slow down."""
 
     error_class = "storage_unavailable"
+
+
+class SqsUnavailable(TransientError):
+    """SQS does not answer, answers 5xx, or asks to slow down."""
+
+    error_class = "sqs_unavailable"
+
+
+class SnsUnavailable(TransientError):
+    """The certificate of SNS cannot be fetched, or a subscription cannot be confirmed."""
+
+    error_class = "sns_unavailable"
 
 
 class DownloadCut(TransientError):
@@ -455,6 +473,15 @@ class JobMoved(PermanentError):
     reopens = True
 
 
+# --- permanent: the notification of an object store --------------------------------------------------------
+
+
+class S3EventUnreadable(PermanentError):
+    """The body is not a notification of an object store."""
+
+    error_class = "s3_event_unreadable"
+
+
 # --- permanent: the audio ---------------------------------------------------------------------------------
 
 
@@ -570,6 +597,12 @@ class StorageCredentials(OperatorError):
     """The object store's credentials are missing, wrong or expired."""
 
     error_class = "credentials"
+
+
+class SqsRefused(OperatorError):
+    """SQS refuses the request: a right is missing, or the SQS queue does not exist."""
+
+    error_class = "sqs_refused"
 
 
 class DatabaseRefused(OperatorError):

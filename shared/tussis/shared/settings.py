@@ -140,6 +140,14 @@ class Settings(BaseSettings):
     webhook_secret_file: Path | None = Field(
         None, description="file with these secrets, one in a line, instead of TUSSIS_WEBHOOK_SECRET"
     )
+    sqs_queue_url: str | None = Field(
+        None, description="URL of the SQS queue from which `tussis listen sqs` takes notifications of an object store"
+    )
+    serve_sns_topics: str | None = Field(
+        None,
+        description="ARNs of the SNS topics whose signed messages `tussis serve` accepts without a token, several with "
+        "a space between them",
+    )
 
     serve_host: str = Field("127.0.0.1", description="address on which `tussis serve` listens")
     serve_port: int = Field(8080, ge=0, le=65_535, description="port on which `tussis serve` listens; 0: any free port")

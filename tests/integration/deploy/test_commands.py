@@ -22,9 +22,11 @@ import redis
 import torch
 from botocore.exceptions import ClientError
 
+from tests.support.aws import Aws
 from tests.support.compose import DOCKERFILES, instructions, last, make_env, services
 from tests.support.deployment import READY_S, Deployment
 from tests.support.processes import ROOT, TUSSIS, Spawn
+from tests.support.s3_events import record, records
 from tests.support.servers import s3_client
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
@@ -156,7 +158,7 @@ class Image:
         """The service's own variables, with the test's values where the container has others."""
         given: dict[str, str] = dict(service["environment"])
         ours = deployment.environment | {"TUSSIS_MODEL_CACHE_DIR": str(run / "cache"), "TUSSIS_RUN_DIR": str(run)}
-        assert given.keys() - ours.keys() <= {"TUSSIS_CONCURRENCY"}
+        assert given.keys() - ours.keys() <= {"TUSSIS_CONCURRENCY", "TUSSIS_SQS_QUEUE_URL"}
         return {name: ours.get(name, value) for name, value in given.items()} | {
             "PATH": f"{self.binaries}:{os.defpath}",
             "TUSSIS_RUN_DIR": str(run),
@@ -214,6 +216,32 @@ def test_the_migration_s_command(
         assert ended.wait(READY_S) == 0, ended.text
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM analyses").fetchone() == (0,)
+
+
+def test_the_listener_s_command_and_health_check(
+    images: dict[str, Image], resolved: dict[str, Any], deployment: Deployment, spawn: Spawn, aws: Aws, tmp_path: Path
+) -> None:
+    """Given compose's listener, when S3 reports an upload, then it is enqueued; without an SQS queue it says so."""
+    service, image, queue, alive = resolved["listen-sqs"], images["producer"], aws.queue(), tmp_path / "alive"
+    environment = image.environment(service, deployment, tmp_path)
+    words = [word.replace("/tmp/alive", str(alive)) for word in service["command"]]
+    test = [word.replace("/tmp/alive", str(alive)) for word in service["healthcheck"]["test"]]
+    (program,) = last(DOCKERFILES[0], "producer", "ENTRYPOINT")
+    command = image.binaries / program
+    refused = spawn(*words, program=command, environment=environment, cwd=tmp_path)
+    assert refused.wait(SOON_S) == 1
+    assert "set TUSSIS_SQS_QUEUE_URL" in refused.text
+    assert not healthy(test, environment)
+    environment["TUSSIS_SQS_QUEUE_URL"] = queue.url
+    listener = spawn(*words, program=command, environment=environment, cwd=tmp_path)
+    queue.send(records(record("clinic", "a.wav")))
+    queue.wait_empty(SOON_S)
+    assert deployment.ledger.open_jobs() == 1
+    assert healthy(test, environment)
+
+    listener.signal(signal.SIGTERM)
+
+    assert listener.wait(SOON_S) == 0, listener.text
 
 
 def test_the_cpu_worker_s_command_and_health_check_and_the_tool_s(

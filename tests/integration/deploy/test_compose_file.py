@@ -24,8 +24,8 @@ from tests.support.compose import (
 from tests.support.processes import ROOT
 from tussis.shared.settings import Settings
 
-LONG_RUNNING = {"broker", "database", "s3", "gateway", "worker-cpu", "worker-gpu"}
-OURS = {"gateway", "migrate", "producer", "tussis", "worker-cpu", "worker-gpu"}
+LONG_RUNNING = {"broker", "database", "gateway", "listen-sqs", "s3", "worker-cpu", "worker-gpu"}
+OURS = {"gateway", "listen-sqs", "migrate", "producer", "tussis", "worker-cpu", "worker-gpu"}
 
 
 @pytest.fixture

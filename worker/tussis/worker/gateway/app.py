@@ -22,6 +22,7 @@ from tussis.worker.gateway.jobs import jobs_router
 from tussis.worker.gateway.metrics import metrics_router
 from tussis.worker.gateway.outcomes import outcomes_router
 from tussis.worker.gateway.recordings import recordings_router
+from tussis.worker.gateway.s3_webhook import s3_webhook_router
 from tussis.worker.gateway.services import Services
 
 _DESCRIPTION = """\
@@ -52,6 +53,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     app.add_middleware(CountRequests, counts=services.counts)
     app.add_middleware(BodyLimits, idle_s=settings.serve_idle_s, total_s=settings.serve_upload_timeout_s)
     app.include_router(health_router(services))
+    app.include_router(s3_webhook_router(services))  # it checks tokens itself: messages of SNS have none
     with_token = APIRouter(dependencies=[Depends(caller)], responses=FAILURES)
     for router in _routers(services):
         with_token.include_router(router)

@@ -31,6 +31,7 @@ from tussis.shared.errors import (
     RateExceeded,
     RequestInvalid,
     RouteUnknown,
+    SnsRefused,
     TokenRefused,
     TransientError,
     TussisError,
@@ -43,6 +44,7 @@ _log = logs.get("gateway")
 #: Class of error -> status. The first class that fits an error decides.
 STATUSES: Final[tuple[tuple[type[TussisError], int], ...]] = (
     (TokenRefused, 401),
+    (SnsRefused, 403),
     (RouteUnknown, 404),
     (JobUnknown, 404),
     (BatchUnknown, 404),
@@ -129,6 +131,7 @@ def referenced(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _DESCRIPTIONS: Final[dict[int, str]] = {
     400: "The request cannot be read.",
     401: "The token is missing or wrong.",
+    403: "The message is not from an SNS topic of the settings, or its signature is wrong.",
     404: "There is nothing with this name or id.",
     405: "The path does not have this method.",
     408: "The body did not arrive in time.",

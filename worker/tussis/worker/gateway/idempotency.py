@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 import redis
 from fastapi import Header
@@ -104,6 +104,11 @@ class Occasion:
     key: str | None = None
     owner: str = ""
 
+    @classmethod
+    def unrepeated(cls) -> Self:
+        """A request without a key."""
+        return cls(datetime.now(UTC))
+
     def new_id(self, number: int = 0) -> str:
         """A UUID that a repeated request has too: the one with this number."""
         if self.seed is None:
@@ -129,7 +134,7 @@ class Idempotency:
         :class:`IdempotencyKeyBusy` and :class:`RequestInvalid`.
         """
         if given is None:
-            return Occasion(datetime.now(UTC))
+            return Occasion.unrepeated()
         form = _FORM.fullmatch(given)
         if form is None:
             raise RequestInvalid("the header Idempotency-Key is wrong: send 1 to 255 printable characters, as a UUID")
