@@ -21,7 +21,8 @@ _STDIN = "-"
 _STDIN_CHUNK = 65_536
 
 
-def _json_object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """The value of --metadata. Raises :class:`click.BadParameter`."""
     try:
         read = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -65,7 +66,7 @@ def _json_object(text: str) -> dict[str, Any]:
 )
 @click.option(
     "--metadata",
-    type=_json_object,
+    type=json_object,
     metavar="JSON",
     help="A JSON object, stored with the recording. Recommended names: recorded_at, site, subject.",
 )
