@@ -64,6 +64,7 @@ pytest_plugins = [
     "tests.support.pooler",
     "tests.support.deployment",
     "tests.support.benching",
+    "tests.support.gateway",
 ]
 
 

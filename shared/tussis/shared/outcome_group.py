@@ -120,6 +120,17 @@ class OutcomeGroup:
         self._current = entry.entry_id
         return entry
 
+    def receive(self) -> list[Entry]:
+        """The entries that wait, some at a time, without waiting for any. The caller acknowledges them by their ids.
+
+        Those that are not acknowledged come again as by iterating. Raises :class:`OutcomesGap` and the errors of the
+        broker. Not to be mixed with iterating.
+        """
+        self._receive(time.monotonic())
+        found = list(self._received)
+        self._received.clear()
+        return found
+
     def acknowledge(self) -> None:
         """Acknowledge the last outcome. Call it when you stop after an outcome that you have handled."""
         if self._current is not None:

@@ -180,3 +180,8 @@ def worker_queues(device: Device, model: ServedModel | None = None) -> tuple[str
 def outcome_key(job_id: str) -> str:
     """The key of a job's newest outcome."""
     return OUTCOME_PREFIX + job_id
+
+
+def idempotency_key(digest: str) -> str:
+    """The key under which the gateway keeps a request with an Idempotency-Key."""
+    return f"tussis.idempotency:{digest}"

@@ -58,20 +58,17 @@ def parse_upload_prefix(uri: str) -> ObjectAddress:
     return ObjectAddress(bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/")
 
 
-def new_key(
-    prefix: str, file_name: str | None = None, now: datetime | None = None, object_id: str | None = None
-) -> str:
-    """The key of a new object: prefix, date (UTC), a random id, and the extension of the file name.
+def new_key(prefix: str, file_name: str | None = None, now: datetime | None = None, unique: str | None = None) -> str:
+    """The key of a new object: prefix, date (UTC), a random id (or ``unique``), and the extension of the file name.
 
     For example ``uploads/2026/11/29/2f1c4f0e-....wav``. The rest of the file name is not used, because it may have
-    the name of a person. An extension of other characters than 1 to 8 letters and digits is left out. ``object_id``
-    replaces the random id.
+    the name of a person. An extension of other characters than 1 to 8 letters and digits is left out.
     """
     day = (now or datetime.now(UTC)).strftime("%Y/%m/%d")
     stem, dot, last = (file_name or "").rpartition(".")
     extension = dot + last
     known = bool(stem) and _EXTENSION.fullmatch(extension) is not None
-    return f"{prefix}{day}/{object_id or random_id()}{extension.lower() if known else ''}"
+    return f"{prefix}{day}/{unique or random_id()}{extension.lower() if known else ''}"
 
 
 def upload(

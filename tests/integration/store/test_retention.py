@@ -23,7 +23,7 @@ from tussis.shared.states import AnalysisState
 from tussis.shared.store.known import AnalysisCriteria, Deleted, Known
 from tussis.shared.store.records import ModelFacts, Settled
 from tussis.shared.store.repository import Store
-from tussis.worker.cli.job_views import describe
+from tussis.worker.jobs.report import describe
 
 Run = Callable[..., Result]
 #: The tables that have rows of an analysis.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,12 +13,6 @@ from tussis.shared.text import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import redis
-
-    from tussis.shared.store.cancellations import Verdict
-    from tussis.shared.store.records import JobAnswer
-    from tussis.shared.store.repository import Store
-    from tussis.shared.uris import ObjectAddress
     from tussis.worker.cancel.cancel import Counts
 
 
@@ -67,6 +61,7 @@ def cancel(
     from tussis.shared.store.repository import Store
     from tussis.shared.uris import parse_s3_prefix, shown
     from tussis.worker.cancel.cancel import Cancel
+    from tussis.worker.cancel.selection import ALREADY, counts_as_json, not_cancelled, selected
     from tussis.worker.cli.who import who_of
 
     address = None if prefix is None else parse_s3_prefix(prefix)
@@ -79,66 +74,17 @@ def cancel(
     client, where = connect(url), redact(url)
     with Store.connect(settings.need_database()) as store:
         store.verify_schema()
-        chosen = _chosen(client, where, job_ids, batch, address)
+        chosen = selected(client, where, job_ids, batch, address)
         work = Cancel(OpenJobs(client, where), Ledger(client, where, bounds=settings.outcome_bounds), store, who)
         _follow(work.run(chosen) if yes else work.preview(chosen), len(chosen), work.counts)
-        reasons = _reasons(job_ids, work.left, store)
+        reasons = not_cancelled(job_ids, work.left, store)
     if as_json:
-        click.echo(json.dumps(_as_json(work.counts, yes) | ({"not_cancelled": reasons} if job_ids else {})))
+        click.echo(json.dumps(counts_as_json(work.counts, yes) | ({"not_cancelled": reasons} if job_ids else {})))
     else:
         _print(work.counts, yes)
         for job_id, reason in reasons.items():
             click.echo(printable(f"tussis: {job_id} {reason}"), err=True)
-    ctx.exit(1 if any(reason != _ALREADY for reason in reasons.values()) else 0)
-
-
-#: Reason of a job that was cancelled before.
-_ALREADY = "is cancelled already"
-
-
-def _chosen(
-    client: redis.Redis, where: str, job_ids: tuple[str, ...], batch: str | None, prefix: ObjectAddress | None
-) -> list[str]:
-    """The ids of the jobs to cancel. Raises :class:`BatchUnknown`."""
-    from tussis.shared.batches import Batches
-    from tussis.shared.open_jobs import OpenJobs
-    from tussis.worker.cancel.cancel import under
-
-    if prefix is not None:
-        return list(OpenJobs(client, where).find(under(prefix)))
-    if batch is not None:
-        Batches(client, where).status(batch)
-        return list(OpenJobs(client, where).of_batch(batch))
-    return list(dict.fromkeys(job_ids))
-
-
-def _reasons(job_ids: tuple[str, ...], left: dict[str, Verdict | None], store: Store) -> dict[str, str]:
-    """Job id -> why this call does not cancel it. Jobs that it cancels are left out."""
-    from tussis.shared.store.cancellations import Verdict
-
-    texts = {
-        Verdict.RUNS: "runs: it finishes",
-        Verdict.ANSWERED: "has its answer already",
-        Verdict.SHADOW: "is a job of the shadow model: see `tussis models shadow --help`",
-        Verdict.UNREADABLE: "cannot be read: it becomes a dead letter",
-        Verdict.CHANGED: "was received by a worker again and again: run the command again",
-    }
-    reasons = {}
-    for job_id in dict.fromkeys(job_ids):
-        verdict = left.get(job_id, Verdict.CANCELLED)
-        if verdict is None:
-            reasons[job_id] = _ended(store.job(job_id))
-        elif verdict is not Verdict.CANCELLED:
-            reasons[job_id] = texts[verdict]
-    return reasons
-
-
-def _ended(answer: JobAnswer | None) -> str:
-    """Why a job that is not open cannot be cancelled."""
-    if answer is None:
-        return "is not open, and no worker has received it: check the id"
-    state = answer.analysis.state.value
-    return _ALREADY if state == "cancelled" else f"is not open: it is {state}"
+    ctx.exit(1 if any(reason != ALREADY for reason in reasons.values()) else 0)
 
 
 def _follow(steps: Iterator[Counts], total: int, counts: Counts) -> None:
@@ -149,20 +95,6 @@ def _follow(steps: Iterator[Counts], total: int, counts: Counts) -> None:
             click.echo(f"\r\x1b[K{done.cancelled:,} of {total:,}", err=True, nl=False)
     if shown:
         click.echo("\r\x1b[K", err=True, nl=False)
-
-
-def _as_json(counts: Counts, yes: bool) -> dict[str, Any]:
-    return {
-        "done": yes,
-        "cancelled": counts.cancelled,
-        "queues": dict(sorted(counts.queues.items())),
-        "deferred": counts.deferred,
-        "running": counts.running,
-        "answered": counts.answered,
-        "received": counts.received,
-        "closed": counts.closed,
-        "unreadable": counts.unreadable,
-    }
 
 
 def _print(counts: Counts, yes: bool) -> None:

@@ -13,8 +13,9 @@ import click
 from tussis.shared.errors import FailureUnknown
 from tussis.shared.text import printable
 from tussis.worker.cli.error_classes import check_class
-from tussis.worker.cli.failure_views import as_attempt, as_object, print_one, print_table, show_classes
+from tussis.worker.cli.failure_views import print_one, print_table, show_classes
 from tussis.worker.cli.moments import check_span, moment
+from tussis.worker.jobs.failures import as_attempt, as_object
 
 if TYPE_CHECKING:
     from tussis.shared.ledger import Ledger

@@ -11,7 +11,7 @@ import click
 from tussis.shared.text import printable
 
 if TYPE_CHECKING:
-    from tussis.worker.cli.job_reports import JobReports
+    from tussis.worker.jobs.reports import JobReports
 
 #: Exit status if jobs are still open after --timeout.
 STILL_OPEN = 3
@@ -71,8 +71,8 @@ def job(
     from tussis.shared.errors import JobUnknown
     from tussis.shared.settings import load_settings
     from tussis.shared.uris import shown
-    from tussis.worker.cli.job_reports import JobReports
     from tussis.worker.cli.job_views import print_report
+    from tussis.worker.jobs.reports import JobReports
 
     for job_id in job_ids:
         if not job_id.isascii():
@@ -81,11 +81,12 @@ def job(
     if reproduce:
         from tussis.worker.cli import job_reproduce
 
-        with JobReports(settings) as reports:
+        settings.need_database()
+        with JobReports.connect(settings) as reports:
             answer = reports.ended(job_ids[0])
         ctx.exit(0 if job_reproduce.reproduce(answer, model, settings, as_json=as_json) else 1)
     status, printed, still_open = 0, 0, list[str]()
-    with JobReports(settings) as reports:
+    with JobReports.connect(settings) as reports:
         for job_id in _as_they_end(reports, list(dict.fromkeys(job_ids)), wait, timeout_s, still_open):
             try:
                 report = reports.of(job_id)

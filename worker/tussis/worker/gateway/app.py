@@ -12,8 +12,16 @@ from fastapi import APIRouter, Depends, FastAPI
 from tussis.shared.settings import Settings
 from tussis.worker.gateway import errors
 from tussis.worker.gateway.auth import FAILURES, caller
+from tussis.worker.gateway.batches import batches_router
 from tussis.worker.gateway.bodies import BodyLimits
+from tussis.worker.gateway.cancellations import cancellations_router
+from tussis.worker.gateway.counts import CountRequests
+from tussis.worker.gateway.failures import failures_router
 from tussis.worker.gateway.health import health_router
+from tussis.worker.gateway.jobs import jobs_router
+from tussis.worker.gateway.metrics import metrics_router
+from tussis.worker.gateway.outcomes import outcomes_router
+from tussis.worker.gateway.recordings import recordings_router
 from tussis.worker.gateway.services import Services
 
 _DESCRIPTION = """\
@@ -41,9 +49,10 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
+    app.add_middleware(CountRequests, counts=services.counts)
     app.add_middleware(BodyLimits, idle_s=settings.serve_idle_s, total_s=settings.serve_upload_timeout_s)
     app.include_router(health_router(services))
-    with_token = APIRouter(prefix="/v1", dependencies=[Depends(caller)], responses=FAILURES)
+    with_token = APIRouter(dependencies=[Depends(caller)], responses=FAILURES)
     for router in _routers(services):
         with_token.include_router(router)
     app.include_router(with_token)
@@ -52,4 +61,12 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
 
 def _routers(services: Services) -> list[APIRouter]:
     """The routers below ``/v1``. All their routes need a token."""
-    return []
+    return [
+        recordings_router(services),
+        jobs_router(services),
+        batches_router(services),
+        outcomes_router(services),
+        cancellations_router(services),
+        failures_router(services),
+        metrics_router(services),
+    ]

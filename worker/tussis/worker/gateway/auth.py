@@ -14,13 +14,14 @@ from tussis.worker.gateway.services import Services
 #: The caller if the gateway works without tokens.
 NOBODY: Final = "nobody"
 
-_bearer = HTTPBearer(auto_error=False, description="a token of TUSSIS_SERVE_TOKENS or TUSSIS_SERVE_TOKENS_FILE")
+#: Reads the token of a request.
+bearer = HTTPBearer(auto_error=False, description="a token of TUSSIS_SERVE_TOKENS or TUSSIS_SERVE_TOKENS_FILE")
 
 #: The failures of every route that needs a token, for the OpenAPI document.
 FAILURES: Final = documented(400, 401, 422, 429, 500, 503)
 
 
-async def caller(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> str:
+async def caller(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:
     """Dependency: the name of the caller's token. Raises :class:`TokenRefused` and :class:`RateExceeded`.
 
     The name is ``nobody`` if the gateway works without tokens.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from tussis.shared.errors import (
@@ -73,10 +73,13 @@ _MAX_CHARS: Final = 4_000
 class ErrorFields(BaseModel):
     """Why a request failed."""
 
-    model_config = ConfigDict(populate_by_name=True)
-
     error_class: str = Field(alias="class", description="stable name of the error, docs/errors.md")
     message: str = Field(description="what happened, and what to do; one line")
+
+    @classmethod
+    def of(cls, error: TussisError) -> Self:
+        """The fields of an error."""
+        return cls.model_validate({"class": error.error_class, "message": printable(str(error))[:_MAX_CHARS]})
 
 
 class ErrorAnswer(BaseModel):
@@ -109,7 +112,7 @@ def answer_of(error: TussisError) -> JSONResponse:
 
 def body_of(error: TussisError) -> dict[str, Any]:
     """The body of the answer about an error."""
-    return {"error": {"class": error.error_class, "message": printable(str(error))[:_MAX_CHARS]}}
+    return {"error": ErrorFields.of(error).model_dump(by_alias=True)}
 
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import socket
 from types import FrameType
 
@@ -49,8 +48,9 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop at the first signal. Streams end, requests are finished. A second signal ends them."""
-        self._services.stopping.set()
-        super().handle_exit(signal.SIGINT if self.should_exit else sig, frame)
+        self._services.stop()
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,13 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.outcome_reader import OutcomeReader
 from tussis.shared.pins import Pins
 from tussis.shared.s3 import s3_client
+from tussis.shared.uploads import UPLOAD_READ_TIMEOUT_S
+from tussis.worker.gateway.counts import Counts
+from tussis.worker.gateway.idempotency import Idempotency
 from tussis.worker.gateway.rates import RateLimit
 from tussis.worker.gateway.tail import OutcomeTail
 from tussis.worker.gateway.tokens import Tokens, tokens_of
+from tussis.worker.jobs.reports import JobReports
 
 if TYPE_CHECKING:
     from tussis.shared.settings import Settings
@@ -51,11 +56,29 @@ class Services:
     """Set when the process begins to stop: streams end."""
     uploading: anyio.CapacityLimiter
     """The threads of uploads. All other work is done by the threads of anyio's default limiter."""
+    idempotency: Idempotency
+    reports: JobReports
+    counts: Counts
+    """What ``/v1/metrics`` shows."""
+    streams: set[asyncio.Event] = field(default_factory=set)
+    """Open streams of outcomes: each wakes at its event."""
+    verified: threading.Event = field(default_factory=threading.Event)
+    """Set when the schema of the database was found to be that of this version."""
+
+    def stop(self) -> None:
+        """Let streams end, and refuse new ones. The event loop or a signal handler of its thread calls it."""
+        self.stopping.set()
+        for woken in tuple(self.streams):
+            woken.set()
 
     def need_store(self) -> Store:
-        """The store, with the schema of this version. Raises :class:`SettingsInvalid`."""
+        """The store, with the schema of this version. Raises :class:`SettingsInvalid` and the errors of the
+        database."""
         if self.store is None:
             raise SettingsInvalid("the gateway has no access to the database: set TUSSIS_DATABASE_URL for it")
+        if not self.verified.is_set():
+            self.store.verify_schema()
+            self.verified.set()
         return self.store
 
 
@@ -72,7 +95,7 @@ class S3Access:
         with self._lock:
             if self._client is None:
                 connections = self._settings.serve_threads + self._settings.serve_uploads
-                self._client = s3_client(self._settings, connections=connections)
+                self._client = s3_client(self._settings, connections=connections, read_timeout_s=UPLOAD_READ_TIMEOUT_S)
             return self._client
 
     def close(self) -> None:
@@ -98,13 +121,15 @@ def open_services(settings: Settings) -> Iterator[Services]:
     s3 = S3Access(settings)
     pins = Pins(s3.client, _HEADS)
     tail = OutcomeTail(connect(url), where)
+    ledger = Ledger(client, where, bounds=settings.outcome_bounds)
+    outcomes = OutcomeReader(client, where)
     try:
         yield Services(
             settings=settings,
             redis=client,
             where=where,
-            ledger=Ledger(client, where, bounds=settings.outcome_bounds),
-            outcomes=OutcomeReader(client, where),
+            ledger=ledger,
+            outcomes=outcomes,
             batches=Batches(client, where),
             pins=pins,
             tail=tail,
@@ -113,6 +138,9 @@ def open_services(settings: Settings) -> Iterator[Services]:
             store=store,
             s3=s3,
             uploading=anyio.CapacityLimiter(settings.serve_uploads),
+            idempotency=Idempotency(client, where, settings.serve_idempotency_s),
+            reports=JobReports(outcomes, ledger, store),
+            counts=Counts(),
         )
     finally:
         tail.close()

@@ -1,8 +1,9 @@
-"""What ``tussis job`` knows of jobs: from the broker, and from the database if there is access to it."""
+"""Reports of jobs: from the broker, and from the database if there is access to it."""
 
 from __future__ import annotations
 
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from tussis.shared.broker import connect, redact
@@ -11,12 +12,12 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.outcome_reader import OutcomeReader
 from tussis.shared.text import printable
 from tussis.shared.uris import shown
-from tussis.worker.cli.job_views import as_iso, describe, unreadable
+from tussis.worker.jobs.report import describe, of_outcome, unreadable
 
 if TYPE_CHECKING:
-    from tussis.shared.outcomes import JobOutcome
     from tussis.shared.settings import Settings
     from tussis.shared.store.records import JobAnswer
+    from tussis.shared.store.repository import Store
 
 #: What a report without access to the database cannot have.
 FROM_BROKER = (
@@ -26,29 +27,35 @@ FROM_BROKER = (
 
 
 class JobReports:
-    """Makes the report of one job after the other. Without ``TUSSIS_DATABASE_URL`` from the broker only."""
+    """Makes the report of one job after the other. Without a ``store`` from the broker only."""
 
-    def __init__(self, settings: Settings) -> None:
-        url = settings.need_broker()
-        self._settings = settings
-        client, where = connect(url), redact(url)
-        self.reader = OutcomeReader(client, where)
-        self._ledger = Ledger(client, where)
-        self._store = None
-        if settings.database_url is not None:
-            from tussis.shared.store.repository import Store
-
-            self._store = Store.connect(settings.database_url, pool_size=1)
+    def __init__(self, reader: OutcomeReader, ledger: Ledger, store: Store | None) -> None:
+        self.reader = reader
+        self._ledger = ledger
+        self._store = store
         self._verified = False
 
-    def __enter__(self) -> Self:
-        return self
+    @classmethod
+    @contextmanager
+    def connect(cls, settings: Settings) -> Iterator[Self]:
+        """The reports of the settings. Closes the connections at the end."""
+        url = settings.need_broker()
+        client, where = connect(url), redact(url)
+        with ExitStack() as stack:
+            stack.callback(client.close)
+            store = None
+            if settings.database_url is not None:
+                from tussis.shared.store.repository import Store
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._store is not None:
-            self._store.close()
+                store = stack.enter_context(Store.connect(settings.database_url, pool_size=1))
+            yield cls(OutcomeReader(client, where), Ledger(client, where), store)
+
+    def soon(self, job_id: str) -> dict[str, Any]:
+        """As :meth:`of`, but from the outcome that the broker keeps, if the job has ended and there is one."""
+        status = self.reader.statuses([job_id])[job_id]
+        if status.open_since is None and status.outcome is not None:
+            return of_outcome(status.outcome) | ({"source": FROM_BROKER} if self._store is None else {})
+        return self.of(job_id)
 
     def of(self, job_id: str) -> dict[str, Any]:
         """The report of a job as JSON. Raises :class:`JobUnknown`."""
@@ -76,8 +83,10 @@ class JobReports:
         return describe(job_id, opened, due, answer, progress)
 
     def ended(self, job_id: str) -> JobAnswer:
-        """The stored answer of a job that has ended. Raises :class:`JobUnknown` and :class:`NotReproducible`."""
-        self._settings.need_database()
+        """The stored answer of a job that has ended. It needs the store.
+
+        Raises :class:`JobUnknown` and :class:`NotReproducible`.
+        """
         assert self._store is not None
         report = self.of(job_id)
         answer = self._store.job(job_id)
@@ -87,35 +96,3 @@ class JobReports:
         if report["state"] == "failed":
             reason = f"failed as {report['error']['class']}: its message names no recording that was analysed"
         raise NotReproducible(f"job {printable(job_id)} {reason}")
-
-
-def of_outcome(outcome: JobOutcome) -> dict[str, Any]:
-    """A job that has ended as JSON, from its outcome. The names are those of a report from the database."""
-    report: dict[str, Any] = {"job_id": outcome.job_id, "uri": outcome.uri, "state": outcome.state.value}
-    if outcome.enqueued_at is not None:
-        report["enqueued_at"] = as_iso(outcome.enqueued_at)
-    report["analysis_id"] = outcome.analysis_id
-    if outcome.error_class is not None:
-        report["error"] = {"class": outcome.error_class, "message": outcome.error_message}
-    if (answer := outcome.answer) is not None:
-        report |= {
-            "model": answer.model,
-            "profile": answer.profile,
-            "coverage": answer.coverage,
-            "decision": answer.decision,
-            "bag_probability": answer.bag_probability,
-            "threshold": answer.threshold,
-            "duration_s": answer.duration_s,
-            "analyzed_s": answer.analyzed_s,
-            "truncated": answer.truncated,
-            "events": answer.events_found,
-            "cough_seconds": answer.cough_seconds,
-            "warnings": list(answer.warnings),
-            "segments_scored": answer.segments_scored,
-            "segments": [
-                {"start_s": segment.start_s, "probability": segment.probability} for segment in answer.segments
-            ],
-        }
-    if outcome.finished_at is not None:
-        report["finished_at"] = as_iso(outcome.finished_at)
-    return report

@@ -1,0 +1,1 @@
+"""What is known of jobs, from the broker and from the database."""
