@@ -21,6 +21,9 @@ DATABASE_PASSWORD=$(secret 24)
 S3_ACCESS_KEY=$(secret 10)
 S3_SECRET_KEY=$(secret 20)
 
+# Tokens of the HTTP interface (docker compose --profile serve), NAME:TOKEN with a space between them.
+SERVE_TOKENS=default:$(secret 24)
+
 # The folder with the model and its manifest, and the model's path inside the containers (or an s3:// URI).
 MODEL_DIR=./models
 MODEL=/models/cough.onnx

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import boto3
+import httpx
 import psutil
 import pytest
 
@@ -136,3 +137,24 @@ def test_up_serves_says_what_happens_refuses_a_second_one_and_leaves_nothing(spa
 def test_a_log_line_becomes_a_line_for_people(line: str, text: str | None) -> None:
     told = parse_line(line)
     assert (told.text if told else None) == text
+
+
+def test_up_serves_http_with_a_token_of_its_own(spawn: Spawn) -> None:
+    with server_folder() as folder:
+        data = folder / "up"
+        words = ["up", "--data", data, "--model", write_tiny(folder), "--concurrency", "1", "--serve"]
+        up = spawn(*words)
+        up.wait_for_line("until Ctrl-C", READY_S)
+        (url,) = re.findall(r"http://127\.0\.0\.1:\d+(?=/v1)", "\n".join(up.stdout))
+        tokens = data / "serve-tokens"
+        assert tokens.stat().st_mode & 0o777 == 0o600
+        headers = {"Authorization": f"Bearer {tokens.read_text().strip().partition(':')[2]}"}
+
+        told = httpx.post(f"{url}/v1/recordings", content=wav(2.0), headers=headers, timeout=30)
+        ended = httpx.get(f"{url}/v1/jobs/{told.json()['job_id']}?wait_s=60", headers=headers, timeout=90)
+
+        assert (told.status_code, ended.json()["state"]) == (202, "succeeded")
+        assert httpx.get(f"{url}/v1/batches").status_code == 401
+        up.signal(signal.SIGINT, group=True)
+        assert up.wait(SOON_S) == 0, up.text
+        assert beside(data) == []

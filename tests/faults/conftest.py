@@ -57,6 +57,7 @@ SCENARIOS: Final = {
     41: "`tussis cancel` killed in the middle, and beside workers",
     42: "a batch counts each job once, and its end is told once, when processes are killed",
     43: "webhooks arrive when the notifier or the broker is killed",
+    45: "what the gateway answered is stored and enqueued once when it or the broker is killed, or S3 is away",
     46: "a client of the old backend waits while a worker or the gateway is killed",
 }
 

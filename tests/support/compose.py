@@ -15,7 +15,7 @@ from tests.support.processes import ROOT
 COMPOSE = Path(sys.executable).with_name("docker-compose")
 HADOLINT = Path(sys.executable).with_name("hadolint")
 DOCKERFILES = (ROOT / "deploy" / "Dockerfile.cpu", ROOT / "deploy" / "Dockerfile.gpu")
-PROFILES = ("gpu", "tools")
+PROFILES = ("gpu", "serve", "tools")
 
 
 def compose(*arguments: str | Path, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

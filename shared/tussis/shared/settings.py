@@ -156,7 +156,8 @@ class Settings(BaseSettings):
     )
     serve_upload_prefix: str | None = Field(
         None,
-        description="s3://bucket/prefix/ under which `tussis serve` stores uploads; unset: it accepts no uploads",
+        description="s3://bucket/prefix/ under which `tussis serve` and `tussis upload` store recordings; "
+        "unset: `tussis serve` accepts no uploads",
     )
     serve_requests_per_s: float = Field(
         50.0,

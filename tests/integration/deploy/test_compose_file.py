@@ -24,8 +24,8 @@ from tests.support.compose import (
 from tests.support.processes import ROOT
 from tussis.shared.settings import Settings
 
-LONG_RUNNING = {"broker", "database", "s3", "worker-cpu", "worker-gpu"}
-OURS = {"migrate", "producer", "tussis", "worker-cpu", "worker-gpu"}
+LONG_RUNNING = {"broker", "database", "s3", "gateway", "worker-cpu", "worker-gpu"}
+OURS = {"gateway", "migrate", "producer", "tussis", "worker-cpu", "worker-gpu"}
 
 
 @pytest.fixture
@@ -71,6 +71,7 @@ def test_make_env_writes_other_passwords_each_time_and_overwrites_none(tmp_path:
     secrets = [re.findall(r"^(\w+)=([0-9a-f]{20,})$", text, flags=re.M) for text in texts]
     assert [len(found) for found in secrets] == [4, 4]
     assert len({value for found in secrets for _, value in found}) == 8
+    assert len(set(re.findall(r"^SERVE_TOKENS=default:[0-9a-f]{48}$", "\n".join(texts), flags=re.M))) == 2
     assert (tmp_path / "a" / ".env").stat().st_mode & 0o777 == 0o600
     again = subprocess.run(
         ["/bin/sh", ROOT / "deploy" / "make-env.sh", tmp_path / "a" / ".env"],
@@ -158,10 +159,20 @@ def test_dockerfiles_name_tried_versions_real_extras_and_no_root(dockerfile: Pat
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert {f"!{name}" for name in copied} <= set(ignored)
     assert all((ROOT / name).exists() for name in copied)
-    targets = ("producer", "worker") if dockerfile.name.endswith("cpu") else ("worker",)
+    targets = ("producer", "gateway", "worker") if dockerfile.name.endswith("cpu") else ("worker",)
     for target in targets:
         users = [rest for one, rest in stage(dockerfile, target) if one == "USER"]
         assert users[-1] == "10001:10001"
+
+
+def test_the_gateway_is_off_unless_its_profile_is_named(resolved: dict[str, Any]) -> None:
+    gateway = resolved["gateway"]
+    assert gateway["profiles"] == ["serve"]
+    assert last(DOCKERFILES[0], "gateway", "CMD") == gateway["command"] == ["serve"]
+    assert gateway["environment"]["TUSSIS_SERVE_TOKENS"].startswith("default:")
+    seconds = re.fullmatch(r"(\d+)s", gateway["stop_grace_period"])
+    assert seconds
+    assert int(seconds[1]) > Settings.model_fields["serve_stop_s"].default + 5
 
 
 def test_images_and_compose_name_the_same_commands(resolved: dict[str, Any]) -> None:

@@ -13,7 +13,9 @@ import pytest
 from tests.support.gateway import OTHER_TOKEN, Gateway, gateway_settings, serving
 from tests.support.outcomes import succeeded
 from tests.support.servers import Bucket
-from tussis.shared.messages import Job, job_id_for
+from tussis.shared.messages import job_id_for
+from tussis.worker.gateway.jobs import fingerprint
+from tussis.worker.gateway.models import OneJob
 
 
 @pytest.fixture
@@ -197,10 +199,7 @@ class TestIdempotencyKey:
         assert reused.status_code == 422
         idempotency.release(occasion)
 
-        from tussis.worker.gateway.jobs import fingerprint
-        from tussis.worker.gateway.models import OneJob
-
-        idempotency.begin("k4", "clinic", fingerprint("jobs", OneJob(**body)))
+        idempotency.begin("k4", "clinic", fingerprint("jobs", OneJob.model_validate(body)))
         busy = gateway.client.post("/v1/jobs", json=body, headers={"Idempotency-Key": "k4"})
 
         assert (busy.status_code, busy.json()["error"]["class"]) == (409, "idempotency_key_busy")
@@ -223,7 +222,7 @@ class TestIdempotencyKey:
         answer = gateway.client.post(
             "/v1/jobs",
             json={"uri": "s3://clinic/a.wav", "etag": "x"},
-            headers={"Idempotency-Key": key.encode("latin-1")},  # type: ignore[dict-item]
+            headers=[(b"Idempotency-Key", key.encode("latin-1"))],
         )
 
         assert (answer.status_code, answer.json()["error"]["class"]) == (422, "request_invalid")
@@ -232,10 +231,10 @@ class TestIdempotencyKey:
 class TestTokens:
     @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic YTpi", "Bearer", "Bearer é"])
     def test_without_a_token_nothing_is_answered(self, gateway: Gateway, header: str | None) -> None:
-        headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+        headers = [] if header is None else [(b"Authorization", header.encode("latin-1"))]
         with httpx.Client(base_url=gateway.url) as client:
             for method, path in (("GET", "/v1/batches"), ("POST", "/v1/recordings"), ("GET", "/v1/metrics")):
-                answer = client.request(method, path, headers=headers)  # type: ignore[arg-type]
+                answer = client.request(method, path, headers=headers)
                 assert (answer.status_code, answer.json()["error"]["class"]) == (401, "token_refused")
                 assert answer.headers["WWW-Authenticate"] == "Bearer"
             assert client.get("/healthz/live").status_code == 200
@@ -284,7 +283,3 @@ def test_what_needs_the_database_says_so(gateway: Gateway) -> None:
         answer = gateway.client.request(method, path, json=body)
         assert (answer.status_code, answer.json()["error"]["class"]) == (503, "settings_invalid")
         assert "TUSSIS_DATABASE_URL" in answer.json()["error"]["message"]
-
-
-def open_job(gateway: Gateway, job: Job) -> None:
-    gateway.services.ledger.open(job)

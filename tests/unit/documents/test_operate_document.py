@@ -53,7 +53,7 @@ def test_the_settings_are_all_there_with_their_defaults() -> None:
 def test_queries_name_metrics_that_exist() -> None:
     named = {
         code(row[0])
-        for kind in ("metric", "device metric", "drift metric", "notifier metric")
+        for kind in ("metric", "device metric", "drift metric", "notifier metric", "gateway metric")
         for row in table(METRICS, kind)
     }
     for document in (METRICS, DOCS / "operate.md"):

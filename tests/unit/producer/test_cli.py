@@ -119,7 +119,7 @@ def test_help_has_one_line_for_every_verb_and_loads_nothing_heavy() -> None:
         assert re.search(rf"^  {verb} +\w", result.output, re.MULTILINE), verb
 
 
-@pytest.mark.parametrize("extra", ["store", "export", "worker-base", "cpu", "models", "embedded"])
+@pytest.mark.parametrize("extra", ["store", "export", "serve", "worker-base", "cpu", "models", "embedded"])
 def test_every_module_of_an_extra_is_known(extra: str) -> None:
     """What an extra installs is what the root command names the extra for."""
     expected = "cpu" if extra == "worker-base" else extra

@@ -31,8 +31,9 @@ import click
     type=click.IntRange(1, 256),
     help="Number of child processes of each worker.  [default: the cores divided by the workers]",
 )
+@click.option("--serve", is_flag=True, help="Run `tussis serve` too. It needs the extra serve.")
 @click.pass_context
-def up(ctx: click.Context, workers: int, data: Path, model: Path | None, concurrency: int | None) -> None:
+def up(ctx: click.Context, workers: int, data: Path, model: Path | None, concurrency: int | None, serve: bool) -> None:
     """Run servers and workers on this machine until Ctrl-C.
 
     Starts PostgreSQL, a broker and an S3 store from pip wheels on free ports of 127.0.0.1, migrates the database,
@@ -53,4 +54,4 @@ def up(ctx: click.Context, workers: int, data: Path, model: Path | None, concurr
     from tussis.worker.local.screen import Screen
     from tussis.worker.up.run import UpRequest, run
 
-    ctx.exit(run(UpRequest(data=data, workers=workers, children=concurrency, model=model), Screen()))
+    ctx.exit(run(UpRequest(data=data, workers=workers, children=concurrency, model=model, serve=serve), Screen()))

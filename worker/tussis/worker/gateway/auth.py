@@ -17,8 +17,9 @@ NOBODY: Final = "nobody"
 #: Reads the token of a request.
 bearer = HTTPBearer(auto_error=False, description="a token of TUSSIS_SERVE_TOKENS or TUSSIS_SERVE_TOKENS_FILE")
 
-#: The failures of every route that needs a token, for the OpenAPI document.
-FAILURES: Final = documented(400, 401, 422, 429, 500, 503)
+#: The statuses of failures of every route that needs a token, for the OpenAPI document.
+STATUSES: Final = (400, 401, 422, 429, 500, 503)
+FAILURES: Final = documented(*STATUSES)
 
 
 async def caller(request: Request, given: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]) -> str:

@@ -47,7 +47,7 @@ def batches_router(services: Services) -> APIRouter:
         """All batches that the broker keeps."""
         return BatchList(batches=[_report(status) for status in services.batches.all()])
 
-    @router.post("/{name:path}/close")
+    @router.post("/{name:path}/close", responses=documented(404))
     def close(name: Name) -> BatchReport:
         """Close a batch: no further job joins it. It is done when its last job has ended. It may be repeated."""
         return _report(services.batches.close(name, make=True))

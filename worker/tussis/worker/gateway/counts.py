@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-_log = logs.get("metrics")
+_log = logs.get("gateway")
 
 #: Seconds: from a job that is enqueued to a recording that is uploaded, or a wait for its answer.
 _BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -99,7 +99,7 @@ class CountRequests:
             took = time.perf_counter() - began if seconds is None else seconds
             self._counts.requests.labels(method, route, str(status)).inc()
             self._counts.seconds.labels(method, route).observe(took)
-            _log_request.debug(
+            _log.debug(
                 "http_request",
                 method=method,
                 route=route,
@@ -110,4 +110,3 @@ class CountRequests:
 
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
-_log_request = logs.get("gateway")

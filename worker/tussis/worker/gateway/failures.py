@@ -34,12 +34,12 @@ class FailureReport(BaseModel):
     error: ErrorFields | None
     finished_at: datetime | None
     attempts: int
-    model: str
-    profile: str
-    etag: str
+    model: str | None
+    profile: str | None
+    etag: str | None
     version_id: str | None
-    job_id: str
-    metadata: dict[str, Any]
+    job_id: str | None
+    metadata: dict[str, Any] | None
 
 
 class FailureHistory(FailureReport):

@@ -6,6 +6,8 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from tussis.worker.gateway.auth import STATUSES
+from tussis.worker.gateway.errors import referenced
 from tussis.worker.gateway.services import Services
 
 
@@ -13,7 +15,7 @@ def metrics_router(services: Services) -> APIRouter:
     """The route of metrics."""
     router = APIRouter(tags=["health"])
 
-    @router.get("/v1/metrics", response_class=PlainTextResponse)
+    @router.get("/v1/metrics", response_class=PlainTextResponse, responses=referenced(*STATUSES))
     def metrics() -> PlainTextResponse:
         """The metrics in the text format of Prometheus. docs/metrics.md describes them."""
         return PlainTextResponse(services.counts.text(), media_type=CONTENT_TYPE_LATEST)

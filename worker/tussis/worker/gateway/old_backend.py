@@ -117,7 +117,8 @@ _BODY: Final[dict[str, Any]] = {
         },
     }
 }
-_FAILURES: Final = {
+_FAILURES: Final[dict[int | str, str]] = {
+    "default": "The request failed.",
     400: "The request has no file in the field `audio`, or a threshold that is not a number from 0 to 1.",
     401: "The token is missing or wrong.",
     408: "The body did not arrive in time.",

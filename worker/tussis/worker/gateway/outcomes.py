@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from tussis.shared.broker import broker_errors
 from tussis.shared.errors import GatewayBusy, RequestInvalid
 from tussis.shared.queues import OUTCOMES_KEY
-from tussis.worker.gateway.errors import documented
+from tussis.worker.gateway.auth import STATUSES
+from tussis.worker.gateway.errors import documented, referenced
 from tussis.worker.gateway.outcome_events import GroupEvents, NewEvents, stream
 from tussis.worker.gateway.services import Services
 
@@ -52,7 +53,8 @@ def outcomes_router(services: Services) -> APIRouter:
     @router.get(
         "",
         response_class=EventStream,
-        responses={
+        responses=referenced(*STATUSES)
+        | {
             200: {
                 "description": "Events `outcome`, `batch` and `gap`, until the client closes the connection.",
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},

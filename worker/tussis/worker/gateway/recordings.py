@@ -66,7 +66,7 @@ Options = Annotated[dict[str, str], Depends(options_of_query)]
 def recordings_router(services: Services) -> APIRouter:
     """The routes that receive recordings."""
     router = APIRouter(prefix="/v1/recordings", tags=["recordings"], dependencies=[Depends(allow_upload)])
-    failures = documented(408, 409, 413)
+    failures = documented(404, 408, 409, 413)
 
     @router.post("", status_code=202, responses=failures, openapi_extra=_BODY)
     async def upload(
@@ -139,7 +139,7 @@ def recordings_router(services: Services) -> APIRouter:
 def upload_prefix(services: Services) -> ObjectAddress:
     """Where uploads are stored: a bucket, and the start of the keys. Raises :class:`SettingsInvalid`."""
     given = services.settings.serve_upload_prefix
-    if given is None:
+    if not given:
         raise SettingsInvalid(
             "the gateway accepts no uploads: set TUSSIS_SERVE_UPLOAD_PREFIX, such as s3://bucket/uploads/"
         )

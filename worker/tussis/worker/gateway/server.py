@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import ExitStack
 from types import FrameType
 
 import uvicorn
@@ -11,7 +12,9 @@ from tussis.shared.errors import SettingsInvalid
 from tussis.shared.settings import Settings
 from tussis.worker import logs
 from tussis.worker.gateway.app import create_app
+from tussis.worker.gateway.recordings import upload_prefix
 from tussis.worker.gateway.services import Services, open_services
+from tussis.worker.gateway.unfinished import UnfinishedUploads
 
 _log = logs.get("gateway")
 
@@ -21,8 +24,13 @@ _CONNECTIONS = 1000
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or Ctrl-C. Raises :class:`SettingsInvalid` for wrong settings and a taken port."""
-    with open_services(settings) as services:
+    with ExitStack() as stack:
+        services = stack.enter_context(open_services(settings))
         listener = _listen(settings)
+        stack.callback(listener.close)
+        if settings.serve_upload_prefix:
+            prefix = upload_prefix(services)
+            stack.callback(UnfinishedUploads(services, prefix).close)
         config = uvicorn.Config(
             create_app(settings, services),
             log_config=None,
@@ -33,10 +41,6 @@ def serve(settings: Settings) -> None:
             timeout_keep_alive=30,
             proxy_headers=False,
         )
-        host, port = listener.getsockname()[:2]
-        _log.info(
-            "gateway_ready", host=host, port=port, tokens=None if services.tokens is None else len(services.tokens)
-        )
         _Server(config, services).run(sockets=[listener])
         _log.info("gateway_stopped")
 
@@ -45,6 +49,14 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, services: Services) -> None:
         super().__init__(config)
         self._services = services
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            host, port = self.servers[0].sockets[0].getsockname()[:2]
+            tokens = self._services.tokens
+            _log.info("gateway_ready", host=host, port=port, tokens=0 if tokens is None else len(tokens))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop at the first signal. Streams end, requests are finished. A second signal ends them."""

@@ -123,6 +123,8 @@ def open_services(settings: Settings) -> Iterator[Services]:
     tail = OutcomeTail(connect(url), where)
     ledger = Ledger(client, where, bounds=settings.outcome_bounds)
     outcomes = OutcomeReader(client, where)
+    counts = Counts()
+    counts.show_open_jobs(ledger.open_jobs)
     try:
         yield Services(
             settings=settings,
@@ -140,7 +142,7 @@ def open_services(settings: Settings) -> Iterator[Services]:
             uploading=anyio.CapacityLimiter(settings.serve_uploads),
             idempotency=Idempotency(client, where, settings.serve_idempotency_s),
             reports=JobReports(outcomes, ledger, store),
-            counts=Counts(),
+            counts=counts,
         )
     finally:
         tail.close()

@@ -30,6 +30,7 @@ from tussis.worker.local.running_worker import RunningWorker, local_run_dir, sta
 from tussis.worker.local.screen import Screen, count
 from tussis.worker.local.surroundings import forget_deployments, writing
 from tussis.worker.up.events import LogTail
+from tussis.worker.up.gateway import LocalGateway
 
 BUCKET: Final = "tussis"
 _POLL_S: Final = 0.3
@@ -45,6 +46,8 @@ class UpRequest:
     workers: int = 1
     children: int | None = None
     model: Path | None = None
+    serve: bool = False
+    """Whether to run a gateway too."""
 
 
 @dataclass
@@ -116,7 +119,8 @@ class Up:
             for served in serving.values():
                 served.worker.wait_ready()
             step.text = f"{count(request.workers, 'worker')} with {count(self._children, 'process', 'processes')} each"
-        self._tell(servers, chosen, serving)
+        gateway = self._start_gateway(servers, started) if request.serve else None
+        self._tell(servers, chosen, serving, gateway)
         self._watch(servers, chosen, serving)
 
     def _make_bucket(self, servers: Servers) -> None:
@@ -132,7 +136,17 @@ class Up:
         worker = start_local_worker(servers, self._data, chosen.path, self._children, name, arguments)
         return Served(worker, tail, port)
 
-    def _tell(self, servers: Servers, chosen: ChosenModel, serving: dict[str, Served]) -> None:
+    def _start_gateway(self, servers: Servers, started: ExitStack) -> LocalGateway:
+        with self._screen.step("gateway", "starting the gateway") as step:
+            gateway = LocalGateway(servers, self._data, f"s3://{BUCKET}/uploads/")
+            started.callback(gateway.stop)
+            gateway.wait_ready()
+            step.text = gateway.url
+        return gateway
+
+    def _tell(
+        self, servers: Servers, chosen: ChosenModel, serving: dict[str, Served], gateway: LocalGateway | None
+    ) -> None:
         """Show the addresses, and write the environment file for shells."""
         variables = write_environment(self._data, servers.endpoints, chosen.path, local_run_dir(self._data))
         screen = self._screen
@@ -143,6 +157,8 @@ class Up:
         screen.line("bucket", f"s3://{BUCKET}")
         for name, served in serving.items():
             screen.line("metrics", f"http://127.0.0.1:{served.metrics_port}/metrics ({name})")
+        if gateway is not None:
+            screen.line("http", f"{gateway.url}/v1 (the token is behind the colon in {gateway.tokens_file})")
         source = source_command(self._request.data)
         screen.line("next step", f"in another terminal: {source}; tussis enqueue s3://{BUCKET}/KEY")
         screen.line("running", "until Ctrl-C")

@@ -1,0 +1,66 @@
+"""Requests made up from the OpenAPI document, valid and wrong ones, against a gateway on real servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase
+from schemathesis import GenerationMode
+
+from tests.support.gateway import HEADERS, gateway_settings, serving
+from tests.support.servers import Bucket
+from tests.support.store import a_job, a_refusal
+from tussis.worker.gateway.openapi import openapi_document
+
+#: What the document cannot say: which texts are names of batches or URIs, and which resources a request makes.
+EXCLUDED = [
+    schemathesis.checks.positive_data_acceptance,
+    schemathesis.checks.ensure_resource_availability,
+    schemathesis.checks.use_after_free,
+    schemathesis.checks.object_level_authorization,
+]
+#: A stream that does not end.
+STREAM = ("GET", "/v1/outcomes")
+SETTINGS = hypothesis.settings(
+    max_examples=12,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
+def test_the_gateway_keeps_to_its_document(
+    mode: GenerationMode, s3_environment: None, broker_url: str, store_url: str, bucket: Bucket
+) -> None:
+    document = openapi_document()
+    schema = schemathesis.openapi.from_dict(document)
+    settings = gateway_settings(
+        broker_url, bucket.name, database_url=store_url, serve_requests_per_s=100_000.0, serve_old_wait_s=0.1
+    )
+    tried = 0
+    with serving(settings, bucket.name) as gateway:
+        gateway.services.need_store().refuse(a_refusal(a_job()))
+        for path, methods in document["paths"].items():
+            for method in methods:
+                if (method.upper(), path) == STREAM:
+                    continue
+                operation = schema[path][method]
+
+                @SETTINGS
+                @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+                def check(case: Any) -> None:
+                    case.call_and_validate(base_url=gateway.url, headers=HEADERS, excluded_checks=EXCLUDED, timeout=60)
+
+                try:
+                    check()
+                except hypothesis.errors.Unsatisfiable:  # the operation has nothing that could be wrong
+                    assert mode is GenerationMode.NEGATIVE
+                    continue
+                tried += 1
+    assert tried > (10 if mode is GenerationMode.POSITIVE else 5)
