@@ -142,8 +142,7 @@ def test_a_log_line_becomes_a_line_for_people(line: str, text: str | None) -> No
 def test_up_serves_http_with_a_token_of_its_own(spawn: Spawn) -> None:
     with server_folder() as folder:
         data = folder / "up"
-        words = ["up", "--data", data, "--model", write_tiny(folder), "--concurrency", "1", "--serve"]
-        up = spawn(*words)
+        up = spawn("up", "--data", data, "--model", write_tiny(folder), "--concurrency", "1", "--serve")
         up.wait_for_line("until Ctrl-C", READY_S)
         (url,) = re.findall(r"http://127\.0\.0\.1:\d+(?=/v1)", "\n".join(up.stdout))
         tokens = data / "serve-tokens"

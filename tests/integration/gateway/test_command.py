@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 
 from tests.support.gateway import HEADERS, TOKEN
 from tests.support.processes import Running, Spawn
-from tests.support.servers import Bucket, Servers
+from tests.support.servers import Bucket
 from tests.support.waiting import wait_until
+from tussis.worker.embedded.servers import Servers
 
 START_S = 90.0
 
@@ -144,8 +146,6 @@ def test_a_port_that_is_taken_is_named(start: Callable[..., Running]) -> None:
 
 
 def test_help_needs_no_fastapi() -> None:
-    import sys
-
     script = (
         "import sys; sys.modules['fastapi'] = None; sys.modules['uvicorn'] = None\n"
         "from tussis.producer.cli import main; sys.argv = ['tussis', 'serve', '--help']; main()"

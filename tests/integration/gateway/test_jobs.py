@@ -232,7 +232,7 @@ class TestTokens:
     @pytest.mark.parametrize("header", [None, "Bearer wrong", "Basic YTpi", "Bearer", "Bearer é"])
     def test_without_a_token_nothing_is_answered(self, gateway: Gateway, header: str | None) -> None:
         headers = [] if header is None else [(b"Authorization", header.encode("latin-1"))]
-        with httpx.Client(base_url=gateway.url) as client:
+        with httpx.Client(base_url=gateway.url, timeout=30) as client:
             for method, path in (("GET", "/v1/batches"), ("POST", "/v1/recordings"), ("GET", "/v1/metrics")):
                 answer = client.request(method, path, headers=headers)
                 assert (answer.status_code, answer.json()["error"]["class"]) == (401, "token_refused")

