@@ -134,6 +134,17 @@ def events(recordings: Path | None, cache: Path, json_file: Path | None, quick: 
 
 
 @benchmarks.command()
+@original_option
+@common_options
+def gateway(original: Path | None, json_file: Path | None, quick: bool) -> None:
+    """The time from the request of an old client to its answer, for a recording of 2 s on an idle worker."""
+    from benchmarks.gateway import measure
+
+    model = original_of(original)
+    run_benchmark(json_file, lambda: measure(model, requests=20 if quick else 100, command=command_line()))
+
+
+@benchmarks.command()
 @rounds_option
 @only_option
 @recordings_option

@@ -41,8 +41,16 @@ def test_the_tutorial_runs_beside_tussis_up(spawn: Spawn) -> None:
         up.signal(signal.SIGINT)
         assert up.wait(60) == 0
 
-    assert said["python upload.py"] == "s3://tussis/ward/a.wav\ns3://tussis/ward/notes.txt\n"
-    assert len(JOB_ID.findall(said["tussis enqueue --prefix s3://tussis/"])) == 2
+    uploaded = said["tussis upload recordings --prefix s3://tussis/ --keep-names"]
+    assert [line.split("\t")[1:] for line in uploaded.splitlines()[:2]] == [
+        ["s3://tussis/ward/a.wav", "recordings/ward/a.wav"],
+        ["s3://tussis/ward/notes.txt", "recordings/ward/notes.txt"],
+    ]
+    listed = said["tussis enqueue --prefix s3://tussis/"]
+    assert len(JOB_ID.findall(listed)) == 2
+    assert [line.split("\t")[0] for line in uploaded.splitlines()[:2]] == [
+        found[0] for found in JOB_ID.finditer(listed)
+    ]
     assert "s3://tussis/ward/a.wav" in said["tussis results"]
     assert "not_audio" in said["tussis failures list"]
     exported = [json.loads(line) for line in said["tussis results --json --segments > results.jsonl"].splitlines()]

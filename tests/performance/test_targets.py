@@ -124,3 +124,12 @@ def test_memory_stays_flat_over_ten_thousand_recordings(bench: Bench, random_res
     report = bench.report("memory", "--original", random_resnet, file=REPORTS / "memory.json", timeout_s=1700)
 
     assert all(verdict["reached"] for verdict in report["verdicts"]), report["verdicts"]
+
+
+def test_an_old_client_is_answered_in_time(benchmarks: Bench, random_resnet: Path) -> None:
+    """At three times what is promised of a quiet machine."""
+    reach(
+        lambda: benchmarks.verdicts("gateway", "--quick", "--original", random_resnet),
+        {"ms from request to answer beside the model": 3 * 60.0, "ms of CPU of a request in the gateway": 3 * 15.0},
+        at_most=True,
+    )

@@ -12,6 +12,8 @@ import httpx
 import pytest
 import uvicorn
 
+from tests.support.deployment import READY_S, Deployment
+from tests.support.processes import Running
 from tests.support.servers import Bucket
 from tests.support.waiting import wait_until
 from tussis.shared.settings import Settings, load_settings
@@ -104,3 +106,15 @@ def gateway_with_store(s3_environment: None, broker_url: str, store_url: str, bu
     """A gateway with a database."""
     with serving(gateway_settings(broker_url, bucket.name, database_url=store_url), bucket.name) as gateway:
         yield gateway
+
+
+def start_gateway(deployment: Deployment, **settings: object) -> tuple[Running, str]:
+    """Start ``tussis serve`` as a process of the deployment, and wait until it serves. Returns it and its URL."""
+    usual: dict[str, object] = {
+        "serve_port": 0,
+        "serve_tokens": f"clinic:{TOKEN}",
+        "serve_upload_prefix": f"s3://{deployment.bucket.name}/uploads/",
+    }
+    gateway = deployment.tussis("serve", **(usual | settings))
+    port = gateway.wait_for_event("gateway_ready", READY_S)["port"]
+    return gateway, f"http://127.0.0.1:{port}"

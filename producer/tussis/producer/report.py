@@ -1,4 +1,7 @@
-"""The output of ``tussis enqueue``: one line for each recording on stdout, errors and the summary on stderr."""
+"""The output of ``tussis enqueue`` and ``tussis upload``.
+
+One line for each recording on stdout, errors and the summary on stderr.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 
@@ -43,6 +46,8 @@ class EnqueueReport:
         self._sent = 0
         self._open = 0
         self.refused = 0
+        self.files: dict[str, str] = {}
+        """URI -> the file that was uploaded; empty for ``tussis enqueue``. It is the last column of a line."""
 
     def __enter__(self) -> Self:
         return self
@@ -67,10 +72,10 @@ class EnqueueReport:
             self._awaited[item.job_id or ""] = item.request.uri
             self._line(None)
         elif self._as_json:
-            self._line(json.dumps({"uri": item.request.uri, "job_id": item.job_id, "sent": item.sent}))
+            self._fields({"uri": item.request.uri, "job_id": item.job_id, "sent": item.sent})
         else:
             uri = printable(item.request.uri)
-            self._line(uri if item.job_id is None else f"{item.job_id}\t{uri}")
+            self._columns(item.request.uri, uri if item.job_id is None else f"{item.job_id}\t{uri}")
 
     def full(self, depth: int) -> None:
         """Show that there is no room: so many jobs are open."""
@@ -78,12 +83,12 @@ class EnqueueReport:
             self._shown_at = time.monotonic()
             click.echo(f"\r\x1b[K{self._summary()}, waiting: {depth:,} jobs are open ...", err=True, nl=False)
 
-    def refuse(self, uri: str, error: TussisError) -> None:
-        """Count and print a refused recording with its error."""
+    def refuse(self, uri: str, error: TussisError, kind: str = "uri") -> None:
+        """Count and print a refused recording with its error. ``kind`` is "file" for a file."""
         self.refused += 1
         if self._as_json:
             refusal = {"class": error.error_class, "message": str(error)}
-            self._line(json.dumps({"uri": uri, "error": refusal}))
+            self._line(json.dumps({kind: uri, "error": refusal}))
             return
         self._clear()
         reason = str(error)
@@ -100,11 +105,26 @@ class EnqueueReport:
             for outcome in producer.wait_each(list(self._awaited), timeout_s):
                 uri = self._awaited.pop(outcome.job_id)
                 self._failed += not outcome.succeeded
-                self._line(outcome.to_json() if self._as_json else _outcome_line(uri, outcome))
+                if self._as_json and uri in self.files:
+                    self._fields(outcome.to_dict())
+                elif self._as_json:
+                    self._line(outcome.to_json())
+                else:
+                    self._columns(uri, _outcome_line(uri, outcome))
         except WaitTimeout:
             for job_id, uri in self._awaited.items():
-                opened = {"job_id": job_id, "uri": uri, "state": "open"}
-                self._line(json.dumps(opened) if self._as_json else f"{job_id}\t{printable(uri)}\topen\t")
+                if self._as_json:
+                    self._fields({"job_id": job_id, "uri": uri, "state": "open"})
+                else:
+                    self._columns(uri, f"{job_id}\t{printable(uri)}\topen\t")
+
+    def _fields(self, told: dict[str, Any]) -> None:
+        file = self.files.get(told["uri"])
+        self._line(json.dumps(told if file is None else told | {"file": file}))
+
+    def _columns(self, uri: str, text: str) -> None:
+        file = self.files.get(uri)
+        self._line(text if file is None else f"{text}\t{printable(file)}")
 
     def _line(self, text: str | None) -> None:
         if text is not None and not self._quiet:

@@ -164,7 +164,8 @@ class Settings(BaseSettings):
     )
     serve_upload_prefix: str | None = Field(
         None,
-        description="s3://bucket/prefix/ under which `tussis serve` stores uploads; unset: it accepts no uploads",
+        description="s3://bucket/prefix/ under which `tussis serve` and `tussis upload` store recordings; "
+        "unset: `tussis serve` accepts no uploads",
     )
     serve_requests_per_s: float = Field(
         50.0,
@@ -189,6 +190,23 @@ class Settings(BaseSettings):
     )
     serve_upload_timeout_s: float = Field(
         900.0, gt=0, description="deadline of receiving one request in `tussis serve`, seconds"
+    )
+    serve_allow_origins: str | None = Field(
+        None,
+        description="origins whose web pages may use `tussis serve` (CORS), with a space between them; *: all; "
+        "unset: none",
+    )
+    serve_old_routes: Literal["off", "tokens", "open"] = Field(
+        "tokens",
+        description="routes of the old backend in `tussis serve`: off; with tokens; open: also without a token",
+    )
+    serve_old_wait_s: float = Field(
+        30.0, gt=0, le=3600, description="longest wait of the old backend's route for an answer, seconds"
+    )
+    serve_old_legacy: bool = Field(
+        False,
+        description="true: the old backend's route asks for the profile legacy and the coverage head; "
+        "false: for those of the model",
     )
     serve_stop_s: float = Field(
         20.0, gt=0, description="time in which `tussis serve` finishes its requests when it stops, seconds"

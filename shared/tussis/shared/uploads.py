@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from tussis.shared.errors import EmptyObject, ObjectTooLarge, TussisError
+from tussis.shared.errors import EmptyObject, ObjectExists, ObjectMissing, ObjectTooLarge, TussisError
 from tussis.shared.messages import random_id
-from tussis.shared.s3 import entity_tag, storage_errors
-from tussis.shared.uris import ObjectAddress
+from tussis.shared.s3 import entity_tag, head_object, storage_errors
+from tussis.shared.uris import ObjectAddress, parse_s3_prefix
 
 #: Bytes of one part, and of the largest content that is sent in one request. S3's least size of a part is 5 MiB.
 PART_BYTES: Final = 8 * 2**20
@@ -47,6 +47,15 @@ class Uploaded:
     @property
     def uri(self) -> str:
         return ObjectAddress(self.bucket, self.key).uri
+
+
+def parse_upload_prefix(uri: str) -> ObjectAddress:
+    """The bucket and the start of the keys of ``s3://bucket/prefix``. The start ends with ``/``, or is empty.
+
+    Raises :class:`InvalidUri`.
+    """
+    bucket, prefix = parse_s3_prefix(uri)
+    return ObjectAddress(bucket, prefix if not prefix or prefix.endswith("/") else f"{prefix}/")
 
 
 def new_key(prefix: str, file_name: str | None = None, now: datetime | None = None, unique: str | None = None) -> str:
@@ -112,9 +121,48 @@ def upload(
     )
 
 
+def uploaded_before(
+    s3: Any, address: ObjectAddress, chunks: Iterable[bytes], *, max_bytes: int, part_bytes: int = PART_BYTES
+) -> Uploaded | None:
+    """The object that has this key already, if its content is that of the chunks. None if the key is free.
+
+    The contents are compared by the entity tag: the MD5 of the content, or of the MD5s of the parts that
+    :func:`upload` sends. A store that encrypts with a key of its own has other tags: there no object is recognised.
+    Reads no chunk if the key is free. Raises :class:`ObjectExists` for other content, and the errors of
+    :func:`upload`.
+    """
+    try:
+        head = head_object(s3, address.bucket, address.key)
+    except ObjectMissing:
+        return None
+    part_bytes = max(part_bytes, -(-max_bytes // _MAX_PARTS))
+    digest, whole, part = hashlib.sha256(), _md5(), _md5()
+    parts: list[bytes] = []
+    size = filled = 0
+    for chunk in chunks:
+        size += len(chunk)
+        if size > max_bytes:
+            raise ObjectTooLarge(f"the upload has more than {max_bytes} bytes, the limit (TUSSIS_MAX_BYTES)")
+        digest.update(chunk)
+        whole.update(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            if filled == part_bytes:
+                parts.append(part.digest())
+                part, filled = _md5(), 0
+            taken = rest[: part_bytes - filled]
+            part.update(taken)
+            filled += len(taken)
+            rest = rest[len(taken) :]
+    parts.append(part.digest())
+    if head.etag not in (whole.hexdigest(), f"{_md5(b''.join(parts)).hexdigest()}-{len(parts)}"):
+        raise ObjectExists(f"{address.uri} has other content: use another key")
+    return Uploaded(address.bucket, address.key, head.etag, head.version_id, size, digest.hexdigest())
+
+
 def _put(s3: Any, address: ObjectAddress, data: bytes) -> Any:
     with storage_errors(address.uri, s3):
-        return s3.put_object(Bucket=address.bucket, Key=address.key, Body=data, ContentMD5=_md5(data))
+        return s3.put_object(Bucket=address.bucket, Key=address.key, Body=data, ContentMD5=_content_md5(data))
 
 
 class _Multipart:
@@ -131,7 +179,7 @@ class _Multipart:
     def add(self, data: bytes) -> None:
         number = len(self._parts) + 1
         with storage_errors(self._uri, self._s3):
-            answer = self._s3.upload_part(**self._which, PartNumber=number, Body=data, ContentMD5=_md5(data))
+            answer = self._s3.upload_part(**self._which, PartNumber=number, Body=data, ContentMD5=_content_md5(data))
         self._parts.append({"PartNumber": number, "ETag": f'"{entity_tag(answer, self._uri)}"'})
 
     def complete(self) -> Any:
@@ -144,5 +192,9 @@ class _Multipart:
             self._s3.abort_multipart_upload(**self._which)
 
 
-def _md5(data: bytes) -> str:
-    return base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
+def _content_md5(data: bytes) -> str:
+    return base64.b64encode(_md5(data).digest()).decode()
+
+
+def _md5(data: bytes = b"") -> hashlib._Hash:
+    return hashlib.md5(data, usedforsecurity=False)

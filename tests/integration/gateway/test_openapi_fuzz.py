@@ -40,7 +40,9 @@ def test_the_gateway_keeps_to_its_document(
 ) -> None:
     document = openapi_document()
     schema = schemathesis.openapi.from_dict(document)
-    settings = gateway_settings(broker_url, bucket.name, database_url=store_url, serve_requests_per_s=100_000.0)
+    settings = gateway_settings(
+        broker_url, bucket.name, database_url=store_url, serve_requests_per_s=100_000.0, serve_old_wait_s=0.1
+    )
     tried = 0
     with serving(settings, bucket.name) as gateway:
         gateway.services.need_store().refuse(a_refusal(a_job()))

@@ -98,8 +98,9 @@ def quantize(
     import torch
 
     from tussis.shared.dsp.profiles import profile_named
+    from tussis.shared.folders import files_in
     from tussis.worker.detector.manifest import manifest_path, read_manifest
-    from tussis.worker.modelling.quantization.recordings import Reading, files_in, shuffled
+    from tussis.worker.modelling.quantization.recordings import Reading, shuffled
     from tussis.worker.pipeline.prepare import limits_of
 
     # The preprocessing of one recording is too short for several threads: on a busy machine they took 20 times as long.

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tussis.shared.errors import ObjectMissing
+from tussis.shared.folders import files_in
 from tussis.shared.s3 import list_objects
 from tussis.shared.uris import ObjectAddress, parse_s3_prefix
-from tussis.worker.modelling.quantization.recordings import files_in
 
 
 def expand(sources: Iterable[str], client: Callable[[], Any]) -> Iterator[str]:

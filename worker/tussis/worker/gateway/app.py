@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from anyio.to_thread import current_default_thread_limiter
 from fastapi import APIRouter, Depends, FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 
 from tussis.shared.settings import Settings
 from tussis.worker.gateway import errors
@@ -20,6 +21,7 @@ from tussis.worker.gateway.failures import failures_router
 from tussis.worker.gateway.health import health_router
 from tussis.worker.gateway.jobs import jobs_router
 from tussis.worker.gateway.metrics import metrics_router
+from tussis.worker.gateway.old_backend import old_backend_router
 from tussis.worker.gateway.outcomes import outcomes_router
 from tussis.worker.gateway.recordings import recordings_router
 from tussis.worker.gateway.s3_webhook import s3_webhook_router
@@ -52,8 +54,18 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     errors.install(app)
     app.add_middleware(CountRequests, counts=services.counts)
     app.add_middleware(BodyLimits, idle_s=settings.serve_idle_s, total_s=settings.serve_upload_timeout_s)
+    if settings.serve_allow_origins is not None:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.serve_allow_origins.split(),
+            allow_methods=["GET", "POST", "PUT"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+            expose_headers=["Retry-After"],
+        )
     app.include_router(health_router(services))
     app.include_router(s3_webhook_router(services))  # it checks tokens itself: messages of SNS have none
+    if settings.serve_old_routes != "off":
+        app.include_router(old_backend_router(services))
     with_token = APIRouter(dependencies=[Depends(caller)], responses=FAILURES)
     for router in _routers(services):
         with_token.include_router(router)

@@ -65,6 +65,8 @@ STATUSES: Final[tuple[tuple[type[TussisError], int], ...]] = (
     (OperatorError, 503),
     (TussisError, 500),
 )
+#: Key of a request's scope. Set: the error of an answer is a text, as the old backend's clients read it.
+PLAIN_ERRORS: Final = "tussis.plain_errors"
 #: Seconds after which a client may try again, in the header Retry-After.
 _RETRY_S: Final = 5
 _RETRY_FULL_S: Final = 15
@@ -173,7 +175,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def bug(request: Request, error: Exception) -> Response:
         _log.error("gateway_bug", exc_info=error)
-        return JSONResponse(body_of(InternalFault("a bug in Tussis: the log of the gateway has its trace")), 500)
+        fault = InternalFault("a bug in Tussis: the log of the gateway has its trace")
+        return JSONResponse({"error": str(fault)} if request.scope.get(PLAIN_ERRORS) else body_of(fault), 500)
 
 
 def _described(error: RequestValidationError) -> str:

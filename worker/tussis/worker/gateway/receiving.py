@@ -17,15 +17,11 @@ from tussis.shared.errors import (
     BrokerRefused,
     BrokerUnavailable,
     IdempotencyKeyReused,
-    ObjectExists,
-    ObjectMissing,
-    ObjectTooLarge,
     QueueFull,
     RequestInvalid,
 )
 from tussis.shared.job_requests import JobRequest
-from tussis.shared.s3 import head_object
-from tussis.shared.uploads import PART_BYTES, Uploaded, upload
+from tussis.shared.uploads import upload, uploaded_before
 from tussis.shared.uris import ObjectAddress
 from tussis.worker.gateway.enqueueing import enqueue_one
 from tussis.worker.gateway.idempotency import RENEW_S, Occasion
@@ -105,7 +101,7 @@ def _store(services: Services, receiving: Receiving, occasion: Occasion, chunks:
         raise QueueFull(f"{most} jobs are open, the limit (TUSSIS_SERVE_MAX_DEPTH): try again later")
     address = receiving.address(occasion)
     s3 = services.s3.client()
-    stored = _known(s3, address, chunks, settings.max_bytes) if receiving.replaces else None
+    stored = uploaded_before(s3, address, chunks, max_bytes=settings.max_bytes) if receiving.replaces else None
     if stored is None:
         stored = upload(s3, address, chunks, max_bytes=settings.max_bytes)
         services.counts.uploaded_bytes.inc(stored.size_bytes)
@@ -142,42 +138,3 @@ def _repeated(services: Services, occasion: Occasion, chunks: Iterator[bytes], r
 
 def _content(sha256: str, options: JobOptions) -> str:
     return json.dumps([sha256, options.model_dump()], sort_keys=True)
-
-
-def _known(s3: object, address: ObjectAddress, chunks: Iterator[bytes], max_bytes: int) -> Uploaded | None:
-    """The object that is stored under the key already, with the content of the chunks. None if there is none.
-
-    Raises :class:`ObjectExists` if its content differs, by its entity tag: the MD5 of the content, or of the MD5s of
-    its parts. A store that encrypts with a key of its own has other tags, and no object can be repeated there.
-    """
-    try:
-        head = head_object(s3, address.bucket, address.key)
-    except ObjectMissing:
-        return None
-    digest, whole, part = hashlib.sha256(), _md5(), _md5()
-    parts: list[bytes] = []
-    size = filled = 0
-    part_bytes = max(PART_BYTES, -(-max_bytes // 10_000))
-    for chunk in chunks:
-        size += len(chunk)
-        if size > max_bytes:
-            raise ObjectTooLarge(f"the upload has more than {max_bytes} bytes, the limit (TUSSIS_MAX_BYTES)")
-        digest.update(chunk)
-        whole.update(chunk)
-        while chunk:
-            if filled == part_bytes:
-                parts.append(part.digest())
-                part, filled = _md5(), 0
-            taken = chunk[: part_bytes - filled]
-            part.update(taken)
-            filled += len(taken)
-            chunk = chunk[len(taken) :]
-    parts.append(part.digest())
-    of_parts = f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
-    if head.etag not in (whole.hexdigest(), of_parts):
-        raise ObjectExists(f"{address.uri} has other content: use another key")
-    return Uploaded(address.bucket, address.key, head.etag, head.version_id, size, digest.hexdigest())
-
-
-def _md5() -> hashlib._Hash:
-    return hashlib.md5(usedforsecurity=False)

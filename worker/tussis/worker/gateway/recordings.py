@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import ValidationError
 
 from tussis.shared.errors import RequestInvalid, SettingsInvalid
-from tussis.shared.uploads import new_key
-from tussis.shared.uris import ObjectAddress, check_key, parse_s3_prefix
+from tussis.shared.uploads import new_key, parse_upload_prefix
+from tussis.shared.uris import ObjectAddress, check_key
 from tussis.worker.gateway.auth import Caller
 from tussis.worker.gateway.bodies import allow_upload
 from tussis.worker.gateway.errors import documented
@@ -143,9 +143,7 @@ def upload_prefix(services: Services) -> ObjectAddress:
         raise SettingsInvalid(
             "the gateway accepts no uploads: set TUSSIS_SERVE_UPLOAD_PREFIX, such as s3://bucket/uploads/"
         )
-    address = parse_s3_prefix(given)
-    key = address.key if not address.key or address.key.endswith("/") else address.key + "/"
-    return ObjectAddress(address.bucket, key)
+    return parse_upload_prefix(given)
 
 
 def parse_options(texts: dict[str, str]) -> UploadOptions:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,21 +32,6 @@ class ReadRecording:
     path: Path
     sha256: str
     prepared: Prepared
-
-
-def files_in(folder: Path) -> tuple[Path, ...]:
-    """All regular files below a folder, sorted by path. Hidden files and folders are left out.
-
-    Raises :class:`FileUnreadable` if the folder does not exist.
-    """
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise FileUnreadable(f"{folder} {what}: give a folder of recordings")
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, name) for name in names if not name.startswith(".")]
-    return tuple(sorted(path for path in found if path.is_file()))
 
 
 def shuffled(paths: tuple[Path, ...], seed: int) -> tuple[Path, ...]:
