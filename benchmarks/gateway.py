@@ -84,7 +84,9 @@ def measure(model: Path, *, requests: int, command: str) -> Measurements:
             " included.",
         ),
         verdicts=(
-            TargetCheck("ms from request to answer beside the model", statistics.median(beside), TARGET_MS, at_most=True),
+            TargetCheck(
+                "ms from request to answer beside the model", statistics.median(beside), TARGET_MS, at_most=True
+            ),
             TargetCheck("ms of CPU of a request in the gateway", spent[0], TARGET_MS / 4, at_most=True),
         ),
     )
