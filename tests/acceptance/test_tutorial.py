@@ -48,7 +48,9 @@ def test_the_tutorial_runs_beside_tussis_up(spawn: Spawn) -> None:
     ]
     listed = said["tussis enqueue --prefix s3://tussis/"]
     assert len(JOB_ID.findall(listed)) == 2
-    assert [line.split("\t")[0] for line in uploaded.splitlines()[:2]] == [found[0] for found in JOB_ID.finditer(listed)]
+    assert [line.split("\t")[0] for line in uploaded.splitlines()[:2]] == [
+        found[0] for found in JOB_ID.finditer(listed)
+    ]
     assert "s3://tussis/ward/a.wav" in said["tussis results"]
     assert "not_audio" in said["tussis failures list"]
     exported = [json.loads(line) for line in said["tussis results --json --segments > results.jsonl"].splitlines()]

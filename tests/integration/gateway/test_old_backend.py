@@ -51,7 +51,8 @@ def ending(gateway: Gateway, end: End) -> Iterator[list[Job]]:
     def work() -> None:
         redis, ledger = gateway.services.redis, gateway.services.ledger
         while not stop.wait(0.02):
-            for job_id in redis.zrange("tussis.open", 0, -1):
+            job_ids: Any = redis.zrange("tussis.open", 0, -1)
+            for job_id in job_ids:
                 job = ledger.find(job_id.decode())
                 if job is not None:
                     ledger.close(job, end(job))
