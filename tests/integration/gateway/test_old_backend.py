@@ -52,7 +52,8 @@ def ending(gateway: Gateway, end: End) -> Iterator[list[Job]]:
         ledger = gateway.services.ledger
         redis: Any = gateway.services.redis
         while not stop.wait(0.02):
-            for job_id in redis.zrange("tussis.open", 0, -1):
+            job_ids: Any = redis.zrange("tussis.open", 0, -1)
+            for job_id in job_ids:
                 job = ledger.find(job_id.decode())
                 if job is not None:
                     ledger.close(job, end(job))
