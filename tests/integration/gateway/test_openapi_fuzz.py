@@ -28,7 +28,7 @@ EXCLUDED = [
 #: A stream that does not end.
 STREAM = ("GET", "/v1/outcomes")
 SETTINGS = hypothesis.settings(
-    max_examples=12,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     database=None,
