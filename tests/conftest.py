@@ -22,6 +22,7 @@ _ACCEPTANCE: Final = (
     "integration/device",
     "integration/embedded",
     "integration/export",
+    "integration/gateway",
     "integration/notify",
     "integration/parent",
     "integration/pipeline",

@@ -21,6 +21,7 @@ from tussis.worker.gateway.health import health_router
 from tussis.worker.gateway.jobs import jobs_router
 from tussis.worker.gateway.metrics import metrics_router
 from tussis.worker.gateway.outcomes import outcomes_router
+from tussis.worker.gateway.parameters import check_parameters
 from tussis.worker.gateway.recordings import recordings_router
 from tussis.worker.gateway.s3_webhook import s3_webhook_router
 from tussis.worker.gateway.services import Services
@@ -37,6 +38,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         current_default_thread_limiter().total_tokens = settings.serve_threads
+        app.openapi()  # makes the document, which takes a while
         yield
 
     app = FastAPI(
@@ -54,7 +56,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     app.add_middleware(BodyLimits, idle_s=settings.serve_idle_s, total_s=settings.serve_upload_timeout_s)
     app.include_router(health_router(services))
     app.include_router(s3_webhook_router(services))  # it checks tokens itself: messages of SNS have none
-    with_token = APIRouter(dependencies=[Depends(caller)], responses=FAILURES)
+    with_token = APIRouter(dependencies=[Depends(caller), Depends(check_parameters)], responses=FAILURES)
     for router in _routers(services):
         with_token.include_router(router)
     app.include_router(with_token)

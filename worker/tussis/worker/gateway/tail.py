@@ -92,6 +92,7 @@ class OutcomeTail:
 
     def _follow(self) -> None:
         position: str | None = None
+        held = False
         while not self._closing.is_set():
             try:
                 if position is None:
@@ -100,10 +101,14 @@ class OutcomeTail:
             except TransientError as error:
                 if self._closing.is_set():
                     return
-                _log.warning("holding", error_class=error.error_class, reason=str(error))
-                position, entries = None, []
+                if not held:
+                    _log.warning("holding", error_class=error.error_class, reason=str(error))
+                position, entries, held = None, [], True
                 self._closing.wait(_RETRY_S)
             else:
+                if held:
+                    _log.info("holding_over")
+                    held = False
                 if not entries:
                     continue
                 position = entries[-1].entry_id
