@@ -24,6 +24,8 @@ EXCLUDED = [
 ]
 #: A stream that does not end.
 STREAM = ("GET", "/v1/outcomes")
+#: A route that waits for an answer. There is no worker, so that its 503 is right.
+WAITS = ("POST", "/api/detect-cough")
 SETTINGS = hypothesis.settings(
     max_examples=12,
     deadline=None,
@@ -51,11 +53,13 @@ def test_the_gateway_keeps_to_its_document(
                 if (method.upper(), path) == STREAM:
                     continue
                 operation = schema[path][method]
+                waits = [schemathesis.checks.not_a_server_error] if (method.upper(), path) == WAITS else []
+                excluded = EXCLUDED + waits
 
                 @SETTINGS
                 @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
-                def check(case: Any) -> None:
-                    case.call_and_validate(base_url=gateway.url, headers=HEADERS, excluded_checks=EXCLUDED, timeout=60)
+                def check(case: Any, excluded: Any = excluded) -> None:
+                    case.call_and_validate(base_url=gateway.url, headers=HEADERS, excluded_checks=excluded, timeout=60)
 
                 try:
                     check()
