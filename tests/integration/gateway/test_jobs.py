@@ -252,8 +252,21 @@ class TestTokens:
         assert 1 <= int(second.headers["Retry-After"]) <= 2
 
 
+def test_a_misspelt_parameter_is_refused(gateway: Gateway) -> None:
+    for method, path, hint in (
+        ("POST", "/v1/recordings?prority=0", "did you mean priority?"),
+        ("GET", "/v1/failures?colour=red", "use class"),
+        ("GET", "/v1/batches?limit=1", "it has none"),
+    ):
+        answer = gateway.client.request(method, path, content=b"x")
+        assert (answer.status_code, answer.json()["error"]["class"]) == (422, "request_invalid"), path
+        assert hint in answer.json()["error"]["message"]
+    assert gateway.uploads() == []
+
+
 def test_metrics_count_requests_by_their_route(gateway: Gateway) -> None:
-    gateway.client.get("/v1/batches/some/name?secret=1")
+    gateway.client.get("/v1/batches/some/name")
+    gateway.client.get("/v1/batches/some/other?secret=1")
     gateway.client.get("/elsewhere")
 
     text = gateway.client.get("/v1/metrics").text

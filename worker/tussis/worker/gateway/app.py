@@ -23,6 +23,7 @@ from tussis.worker.gateway.jobs import jobs_router
 from tussis.worker.gateway.metrics import metrics_router
 from tussis.worker.gateway.old_backend import old_backend_router
 from tussis.worker.gateway.outcomes import outcomes_router
+from tussis.worker.gateway.parameters import check_parameters
 from tussis.worker.gateway.recordings import recordings_router
 from tussis.worker.gateway.services import Services
 
@@ -38,6 +39,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         current_default_thread_limiter().total_tokens = settings.serve_threads
+        app.openapi()  # makes the document, which takes a while
         yield
 
     app = FastAPI(
@@ -64,7 +66,7 @@ def create_app(settings: Settings, services: Services) -> FastAPI:
     app.include_router(health_router(services))
     if settings.serve_old_routes != "off":
         app.include_router(old_backend_router(services))
-    with_token = APIRouter(dependencies=[Depends(caller)], responses=FAILURES)
+    with_token = APIRouter(dependencies=[Depends(caller), Depends(check_parameters)], responses=FAILURES)
     for router in _routers(services):
         with_token.include_router(router)
     app.include_router(with_token)
