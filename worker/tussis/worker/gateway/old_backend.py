@@ -5,6 +5,7 @@ Every failure has the body ``{"error": "..."}``, which these clients show. ``doc
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any, Final
@@ -20,7 +21,14 @@ from starlette.exceptions import HTTPException
 
 from tussis.shared.coverage import Coverage
 from tussis.shared.dsp.profiles import LEGACY
-from tussis.shared.errors import EmptyObject, RequestInvalid, SettingsInvalid, TussisError
+from tussis.shared.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    EmptyObject,
+    RequestInvalid,
+    SettingsInvalid,
+    TussisError,
+)
 from tussis.shared.model_queues import ModelQueues
 from tussis.shared.outcomes import JobOutcome, OutcomeAnswer, OutcomeState, SegmentScore
 from tussis.shared.uploads import new_key
@@ -59,6 +67,8 @@ _WITHOUT_TOKEN: Final = "old routes"
 _SERVED_S: Final = 60.0
 #: Seconds between two looks whether the gateway stops.
 _SLICE_S: Final = 2.0
+#: Seconds after which a broker that did not answer is asked again.
+_RETRY_S: Final = 0.5
 _TB_PATHS: Final = ("/api/detect-tb", "/api/detect", "/api/predict")
 #: Statuses of errors that the client made.
 _TOLD: Final = (401, 408, 413, 429)
@@ -181,7 +191,6 @@ def old_backend_router(services: Services) -> APIRouter:
     ) -> Response:
         """Store the recording in the field `audio`, analyse it before all others, and wait for the answer."""
         threshold_of(None, threshold)  # what is wrong already is refused before the recording is read
-        ends = time.monotonic() + services.settings.serve_old_wait_s
         try:
             form = MultipartUpload(request.headers.get("content-type", ""), request.stream(), _FILE_FIELD)
         except RequestInvalid:
@@ -191,7 +200,7 @@ def old_backend_router(services: Services) -> APIRouter:
         job = await _enqueued(services, name, form, threshold)
         used = threshold_of(form.fields.get("threshold"), threshold)
         try:
-            return await _answered(services, job.job_id, used, ends)
+            return await _answered(services, job.job_id, used)
         except TussisError as error:
             return _failure(error, job.job_id)
 
@@ -237,18 +246,24 @@ async def _enqueued(services: Services, name: str, form: MultipartUpload, query:
     return await store_and_enqueue(services, receiving, chunks())
 
 
-async def _answered(services: Services, job_id: str, threshold: float | None, ends: float) -> Response:
-    """Wait for the end of the job until ``ends``, and answer with its outcome."""
+async def _answered(services: Services, job_id: str, threshold: float | None) -> Response:
+    """Wait for the end of the job, and answer with its outcome."""
+    ends = time.monotonic() + services.settings.serve_old_wait_s
     outcome: JobOutcome | None = None
     while outcome is None:
         left_s = ends - time.monotonic()
         if left_s <= 0 or services.stopping.is_set():
             return JSONResponse(old_error(UNANSWERED, job_id), 503)
-        outcome = await services.tail.wait(job_id, min(left_s, _SLICE_S), lambda: ended(services, job_id))
+        try:
+            outcome = await services.tail.wait(job_id, min(left_s, _SLICE_S), lambda: ended(services, job_id))
+        except (BrokerUnavailable, BrokerRefused):  # the job is kept by the broker, and its answer by the database
+            await asyncio.sleep(min(left_s, _RETRY_S))
     if outcome.state is OutcomeState.CANCELLED:
         return JSONResponse(old_error(CANCELLED, job_id), 503)
-    if outcome.answer is None:
+    if outcome.state is OutcomeState.FAILED:
         return JSONResponse(old_error(FAILED, job_id, outcome.error_class), 500)
+    if outcome.answer is None:  # the worker could not read it from the database
+        return JSONResponse(old_error(UNANSWERED, job_id), 503)
     segments = await _segments(services, outcome, outcome.answer)
     return JSONResponse(old_answer(job_id, outcome.answer, segments, threshold))
 
@@ -257,12 +272,13 @@ async def _segments(services: Services, outcome: JobOutcome, answer: OutcomeAnsw
     """All scored segments. An outcome has the first ones only; the others are in the database."""
     if len(answer.segments) == answer.segments_scored:
         return list(answer.segments)
-    if services.store is None or outcome.analysis_id is None:
+    analysis_id = outcome.analysis_id
+    if services.store is None or analysis_id is None:
         raise SettingsInvalid(
             f"the recording has {answer.segments_scored} segments, and the gateway has no access to the database, "
             "which has all of them: set TUSSIS_DATABASE_URL"
         )
-    rows = await to_thread.run_sync(services.need_store().segments_of, outcome.analysis_id)
+    rows = await to_thread.run_sync(lambda: services.need_store().segments_of(analysis_id))
     return [SegmentScore(row.start_s, row.probability) for row in rows]
 
 
@@ -275,7 +291,7 @@ def _failure(error: TussisError, job_id: str | None = None) -> Response:
         status = 400
     elif status not in _TOLD:
         _log.warning("request_failed", error_class=error.error_class, reason=text)
-        status, text = 503, UNAVAILABLE
+        status, text = 503, UNAVAILABLE if job_id is None else UNANSWERED
     answer = JSONResponse(old_error(text, job_id, error.error_class), status)
     for name, value in answer_of(error).headers.items():
         if name in _HEADERS:
