@@ -55,7 +55,7 @@ class ListenOptions:
 
 
 @dataclass
-class Counts:
+class ListenCounts:
     """What a listener did."""
 
     messages: int = 0
@@ -70,7 +70,7 @@ class Counts:
         """The fields of a log event."""
         return vars(self) | {"left_out": dict(self.left_out)}
 
-    def add(self, other: Counts) -> None:
+    def add(self, other: ListenCounts) -> None:
         """Add the counts of other messages."""
         self.messages += other.messages
         self.enqueued += other.enqueued
@@ -108,7 +108,7 @@ class Listener:
         self._check = check
         self._alive = alive
         self._stopping = threading.Event()
-        self._counts = Counts()
+        self._counts = ListenCounts()
         self._proven: set[str] = set()
         """What has succeeded before. A refusal of another action is an error of the configuration."""
         self._in_hand: Sequence[SqsMessage] = ()
@@ -137,7 +137,7 @@ class Listener:
     def _handle(self, messages: Sequence[SqsMessage]) -> None:
         """Enqueue the objects of the messages, then delete the messages."""
         self._in_hand, self._hidden_at = messages, time.monotonic()
-        counts = Counts(messages=len(messages))
+        counts = ListenCounts(messages=len(messages))
         kept: set[str] = set()
         pending = deque(in_order(self._read(messages, counts, kept), lambda task: task.created))
         if pending:
@@ -153,7 +153,7 @@ class Listener:
         self._counts.add(counts)
         _log.info("s3_events", **counts.fields())
 
-    def _read(self, messages: Sequence[SqsMessage], counts: Counts, kept: set[str]) -> list[_Task]:
+    def _read(self, messages: Sequence[SqsMessage], counts: ListenCounts, kept: set[str]) -> list[_Task]:
         tasks = []
         for message in messages:
             try:
@@ -168,7 +168,7 @@ class Listener:
                 _log.debug("s3_event_left_out", reason=entry.reason.value, what=entry.what)
         return tasks
 
-    def _enqueue(self, pending: deque[_Task], counts: Counts, kept: set[str]) -> None:
+    def _enqueue(self, pending: deque[_Task], counts: ListenCounts, kept: set[str]) -> None:
         """Enqueue and remove the first tasks, until one has to wait: raises its error.
 
         A task that can never be enqueued is removed, and its message kept.
