@@ -162,7 +162,7 @@ def _gateway(environment: BenchEnvironment) -> _Gateway:
             **environment.kept,
             "TUSSIS_SERVE_PORT": str(port),
             "TUSSIS_SERVE_WITHOUT_TOKENS": "true",
-            "TUSSIS_SERVE_UPLOAD_PREFIX": f"s3://{BUCKET}/uploads/",
+            "TUSSIS_UPLOAD_PREFIX": f"s3://{BUCKET}/uploads/",
         },
     )
 

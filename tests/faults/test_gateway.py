@@ -79,7 +79,7 @@ def start(deployment: Deployment) -> Callable[[], Running]:
             "serve",
             serve_port=port,
             serve_tokens=f"clinic:{TOKEN}",
-            serve_upload_prefix=f"s3://{deployment.bucket.name}/uploads/",
+            upload_prefix=f"s3://{deployment.bucket.name}/uploads/",
             serve_requests_per_s=1000,
         )
         gateway.wait_for_event("gateway_ready", 90)

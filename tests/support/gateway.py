@@ -51,7 +51,7 @@ def gateway_settings(broker_url: str, bucket: str, **settings: Any) -> Settings:
     usual = {
         "broker_url": broker_url,
         "serve_tokens": f"clinic:{TOKEN} other:{OTHER_TOKEN}",
-        "serve_upload_prefix": f"s3://{bucket}/uploads/",
+        "upload_prefix": f"s3://{bucket}/uploads/",
     }
     return load_settings(**(usual | settings))
 
@@ -113,7 +113,7 @@ def start_gateway(deployment: Deployment, **settings: object) -> tuple[Running, 
     usual: dict[str, object] = {
         "serve_port": 0,
         "serve_tokens": f"clinic:{TOKEN}",
-        "serve_upload_prefix": f"s3://{deployment.bucket.name}/uploads/",
+        "upload_prefix": f"s3://{deployment.bucket.name}/uploads/",
     }
     gateway = deployment.tussis("serve", **(usual | settings))
     port = gateway.wait_for_event("gateway_ready", READY_S)["port"]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--prefix",
     metavar="URI",
-    help="Where the files are stored: s3://bucket/prefix.  [TUSSIS_SERVE_UPLOAD_PREFIX]",
+    help="Where the files are stored: s3://bucket/prefix.  [TUSSIS_UPLOAD_PREFIX]",
 )
 @click.option(
     "--keep-names", is_flag=True, help="The key is the file's path below its folder.  [date, random id, extension]"
@@ -122,7 +122,7 @@ def upload(
     from tussis.shared.settings import load_settings
     from tussis.shared.uploads import UPLOAD_READ_TIMEOUT_S
 
-    settings = load_settings(broker_url=broker_url, s3_endpoint_url=s3_endpoint_url, serve_upload_prefix=prefix)
+    settings = load_settings(broker_url=broker_url, s3_endpoint_url=s3_endpoint_url, upload_prefix=prefix)
     like = JobRequest("", None, None, model, profile, priority, device, metadata, coverage=coverage)
     where = _checked(settings, like)
     s3 = s3_client(settings, read_timeout_s=UPLOAD_READ_TIMEOUT_S)
@@ -159,9 +159,9 @@ def _checked(settings: Settings, like: JobRequest) -> ObjectAddress:
     from tussis.shared.job_requests import job_for
     from tussis.shared.uploads import parse_upload_prefix
 
-    if settings.serve_upload_prefix is None:
+    if settings.upload_prefix is None:
         raise SettingsInvalid("no place for the files is set: pass --prefix s3://bucket/prefix/")
-    where = parse_upload_prefix(settings.serve_upload_prefix)
+    where = parse_upload_prefix(settings.upload_prefix)
     job_for(replace(like, uri=f"s3://{where.bucket}/a", etag="a"), 0.0).to_json()
     url = settings.need_broker()
     with connect(url) as client, broker_errors(redact(url)):

@@ -162,7 +162,7 @@ class Settings(BaseSettings):
         False,
         description="true: `tussis serve` accepts requests without a token, and listens on a loopback address only",
     )
-    serve_upload_prefix: str | None = Field(
+    upload_prefix: str | None = Field(
         None,
         description="s3://bucket/prefix/ under which `tussis serve` and `tussis upload` store recordings; "
         "unset: `tussis serve` accepts no uploads",

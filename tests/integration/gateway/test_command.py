@@ -31,7 +31,7 @@ def start(spawn: Spawn, servers: Servers, broker_url: str, bucket: Bucket, tmp_p
         environment = servers.endpoints.environment() | {
             "TUSSIS_BROKER_URL": broker_url,
             "TUSSIS_SERVE_TOKENS": f"clinic:{TOKEN}",
-            "TUSSIS_SERVE_UPLOAD_PREFIX": f"s3://{bucket.name}/uploads",
+            "TUSSIS_UPLOAD_PREFIX": f"s3://{bucket.name}/uploads",
             "TUSSIS_SERVE_PORT": "0",
             "TUSSIS_LOG_LEVEL": "debug",
         }
@@ -120,7 +120,7 @@ def test_the_log_of_a_request_has_its_route_and_no_key(start: Callable[..., Runn
         ({"TUSSIS_SERVE_TOKENS": ""}, "has no tokens"),
         ({"TUSSIS_SERVE_TOKENS": "", "TUSSIS_SERVE_WITHOUT_TOKENS": "1", "TUSSIS_SERVE_HOST": "0.0.0.0"}, "loopback"),
         ({"TUSSIS_BROKER_URL": ""}, "TUSSIS_BROKER_URL"),
-        ({"TUSSIS_SERVE_UPLOAD_PREFIX": "bucket"}, "s3://"),
+        ({"TUSSIS_UPLOAD_PREFIX": "bucket"}, "s3://"),
     ],
 )
 def test_it_refuses_wrong_settings_in_one_line(

@@ -260,7 +260,7 @@ def test_a_server_that_is_away_is_503_without_its_address(old: Serve) -> None:
 
 
 def test_a_missing_bucket_is_the_deployments_fault(old: Serve) -> None:
-    gateway = old(serve_upload_prefix="s3://no-such-bucket/uploads/")
+    gateway = old(upload_prefix="s3://no-such-bucket/uploads/")
     reply = post(gateway.url, b"sound")
     assert (reply.status, reply.body["error_class"]) == (503, "bucket_missing")
     assert "no-such-bucket" not in reply.body["error"]

@@ -121,7 +121,7 @@ def test_a_wrong_upload_enqueues_nothing(
 
 
 def test_uploads_need_a_prefix(s3_environment: None, broker_url: str, bucket: Bucket) -> None:
-    with serving(gateway_settings(broker_url, bucket.name, serve_upload_prefix=""), bucket.name) as gateway:
+    with serving(gateway_settings(broker_url, bucket.name, upload_prefix=""), bucket.name) as gateway:
         answer = gateway.client.post("/v1/recordings", content=b"sound")
 
     assert (answer.status_code, answer.json()["error"]["class"]) == (503, "settings_invalid")

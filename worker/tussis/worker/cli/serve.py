@@ -21,9 +21,7 @@ import click
     metavar="FILE",
     help="File with tokens, NAME:TOKEN in each line.  [default: TUSSIS_SERVE_TOKENS_FILE]",
 )
-@click.option(
-    "--upload-prefix", metavar="S3_URI", help="Where uploads are stored.  [default: TUSSIS_SERVE_UPLOAD_PREFIX]"
-)
+@click.option("--upload-prefix", metavar="S3_URI", help="Where uploads are stored.  [default: TUSSIS_UPLOAD_PREFIX]")
 def serve(host: str | None, port: int | None, tokens_file: Path | None, upload_prefix: str | None) -> None:
     """Serve the HTTP interface: upload and enqueue recordings, and read outcomes.
 
@@ -48,7 +46,7 @@ def serve(host: str | None, port: int | None, tokens_file: Path | None, upload_p
     from tussis.worker.gateway.server import serve as run
 
     settings = load_settings(
-        serve_host=host, serve_port=port, serve_tokens_file=tokens_file, serve_upload_prefix=upload_prefix
+        serve_host=host, serve_port=port, serve_tokens_file=tokens_file, upload_prefix=upload_prefix
     )
     logs.configure(settings.log_format, settings.log_level)
     run(settings)

@@ -110,7 +110,7 @@ def recordings_router(services: Services) -> APIRouter:
     @router.put("/{key:path}", status_code=202, responses=failures, openapi_extra=_RAW_BODY)
     async def upload_as(
         request: Request,
-        key: Annotated[str, Path(description="the key behind TUSSIS_SERVE_UPLOAD_PREFIX", max_length=1024)],
+        key: Annotated[str, Path(description="the key behind TUSSIS_UPLOAD_PREFIX", max_length=1024)],
         name: Caller,
         options: Options,
         idempotency_key: IdempotencyHeader = None,
@@ -138,11 +138,9 @@ def recordings_router(services: Services) -> APIRouter:
 
 def upload_prefix(services: Services) -> ObjectAddress:
     """Where uploads are stored: a bucket, and the start of the keys. Raises :class:`SettingsInvalid`."""
-    given = services.settings.serve_upload_prefix
+    given = services.settings.upload_prefix
     if not given:
-        raise SettingsInvalid(
-            "the gateway accepts no uploads: set TUSSIS_SERVE_UPLOAD_PREFIX, such as s3://bucket/uploads/"
-        )
+        raise SettingsInvalid("the gateway accepts no uploads: set TUSSIS_UPLOAD_PREFIX, such as s3://bucket/uploads/")
     return parse_upload_prefix(given)
 
 

@@ -28,7 +28,7 @@ def serve(settings: Settings) -> None:
         services = stack.enter_context(open_services(settings))
         listener = _listen(settings)
         stack.callback(listener.close)
-        if settings.serve_upload_prefix:
+        if settings.upload_prefix:
             prefix = upload_prefix(services)
             stack.callback(UnfinishedUploads(services, prefix).close)
         config = uvicorn.Config(
