@@ -6,6 +6,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase
 from schemathesis import GenerationMode
@@ -30,6 +31,8 @@ STREAM = ("GET", "/v1/outcomes")
 #: A route that waits for an answer. There is no worker, so that its 503 is right.
 WAITS = ("POST", "/api/detect-cough")
 NO_SERVER_ERROR = schemathesis.checks.not_a_server_error
+#: Bytes. uvicorn closes the connection of a request with a longer head than 64 KiB, before the gateway sees it.
+LONGEST_URL = 16_384
 SETTINGS = hypothesis.settings(
     max_examples=6,
     deadline=None,
@@ -68,6 +71,9 @@ def test_the_gateway_keeps_to_its_document(
                 @SETTINGS
                 @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
                 def check(case: Any) -> None:
+                    arguments = case.as_transport_kwargs(base_url=gateway.url)
+                    request = requests.Request(case.method, arguments["url"], params=arguments.get("params"))
+                    hypothesis.assume(len(request.prepare().url or "") <= LONGEST_URL)
                     case.call_and_validate(
                         base_url=gateway.url,
                         headers=HEADERS,
