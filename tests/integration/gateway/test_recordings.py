@@ -154,7 +154,9 @@ class TestLimits:
                 + bytes(8 * MIB + 10)
             )
             connection.settimeout(20)
-            answer = connection.recv(65_536)
+            answer = b""
+            while piece := connection.recv(65_536):
+                answer += piece
 
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b'"body_slow"' in answer
