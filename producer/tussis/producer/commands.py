@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from io import BufferedIOBase
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from tussis.producer.options import address_options, job_options, max_depth_option, wait_options
 from tussis.shared.errors import InvalidJob
-from tussis.shared.recommended_metadata import check_recommended
 
 if TYPE_CHECKING:
     from tussis.producer.report import EnqueueReport
@@ -21,21 +20,6 @@ _STDIN = "-"
 _STDIN_CHUNK = 65_536
 
 
-def json_object(text: str) -> dict[str, Any]:
-    """The type of --metadata: a JSON object with valid recommended names. Raises :class:`click.BadParameter`."""
-    try:
-        read = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"not JSON: {error}") from None
-    if not isinstance(read, dict):
-        raise click.BadParameter('not a JSON object: write for example \'{"site": "north"}\'')
-    try:
-        check_recommended(read)
-    except InvalidJob as error:
-        raise click.BadParameter(str(error)) from None
-    return read
-
-
 @click.command()
 @click.argument("uris", nargs=-1, metavar="URI... | -")
 @click.option("--prefix", metavar="URI", help="Enqueue every object under s3://bucket/prefix.")
@@ -43,42 +27,11 @@ def json_object(text: str) -> dict[str, Any]:
 @click.option(
     "--etag", metavar="ETAG", help="Entity tag of the object, which also pins its content; only with one URI."
 )
-@click.option("--model", metavar="NAME[@VERSION]", help="The model that analyses the recordings.  [the worker's model]")
-@click.option("--profile", metavar="NAME", help="The preprocessing profile.  [the model's profile]")
-@click.option(
-    "--coverage",
-    type=click.Choice(["head", "full"]),
-    help="head: the first 17.5 s; full: the whole recording.  [the model's coverage]",
-)
-@click.option(
-    "--priority",
-    type=click.IntRange(0, 9),
-    default=5,
-    show_default=True,
-    help="0 is first, 9 is last, across all queues.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["any", "cpu", "gpu"]),
-    default="any",
-    show_default=True,
-    help="The kind of worker that analyses the recordings.",
-)
-@click.option(
-    "--metadata",
-    type=json_object,
-    metavar="JSON",
-    help="A JSON object, stored with the recording. Recommended names: recorded_at, site, subject.",
-)
+@job_options
 @click.option("--again", is_flag=True, help="Analyse recordings again that already have a result.")
 @click.option("--no-head", is_flag=True, help="Do not request the entity tag from S3; the job id is then random.")
 @click.option("--batch", metavar="NAME", help="Enqueue the jobs in the batch NAME, and close it at the end.")
-@click.option(
-    "--max-depth",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Enqueue only while fewer than N jobs are open in the broker; wait otherwise.  [no bound]",
-)
+@max_depth_option
 @click.option(
     "--max-wait",
     "max_wait_s",
@@ -86,21 +39,11 @@ def json_object(text: str) -> dict[str, Any]:
     metavar="SECONDS",
     help="Longest wait of --max-depth for the next job; 0: none.  [no limit]",
 )
-@click.option("--wait", is_flag=True, help="Wait until the jobs have ended, and print their outcomes.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="Longest wait of --wait; exit status 3 if jobs are still open then.  [no limit]",
-)
+@wait_options
 @click.option("--dry-run", is_flag=True, help="Print the recordings that would be enqueued; send nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("-q", "--quiet", is_flag=True, help="Print no line for each recording.")
-@click.option("--broker-url", metavar="URL", help="URL of the broker.  [TUSSIS_BROKER_URL]")
-@click.option(
-    "--s3-endpoint-url", metavar="URL", help="URL of the S3 endpoint.  [TUSSIS_S3_ENDPOINT_URL, or Amazon S3]"
-)
+@address_options
 @click.pass_context
 def enqueue(
     ctx: click.Context,
@@ -228,7 +171,7 @@ def _requests(uris: tuple[str, ...], like: JobRequest, report: EnqueueReport) ->
 
 
 def _requests_of(lines: list[bytes], like: JobRequest, report: EnqueueReport) -> Iterator[JobRequest]:
-    from tussis.shared.errors import InvalidJob, TussisError
+    from tussis.shared.errors import TussisError
     from tussis.shared.job_requests import request_from_line
 
     for raw in lines:

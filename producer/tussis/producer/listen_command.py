@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tussis.producer.commands import json_object
+from tussis.producer.options import address_options, job_options, max_depth_option
 
 if TYPE_CHECKING:
     from tussis.producer.listener import Listener, ListenOptions
@@ -33,34 +33,8 @@ def listen() -> None:
 @click.option(
     "--suffix", "suffixes", metavar="TEXT", multiple=True, help="Enqueue only keys that end with it. Repeatable."
 )
-@click.option("--model", metavar="NAME[@VERSION]", help="The model that analyses the recordings.  [the worker's model]")
-@click.option("--profile", metavar="NAME", help="The preprocessing profile.  [the model's profile]")
-@click.option(
-    "--coverage",
-    type=click.Choice(["head", "full"]),
-    help="head: the first 17.5 s; full: the whole recording.  [the model's coverage]",
-)
-@click.option(
-    "--priority",
-    type=click.IntRange(0, 9),
-    default=5,
-    show_default=True,
-    help="0 is first, 9 is last, across all queues.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["any", "cpu", "gpu"]),
-    default="any",
-    show_default=True,
-    help="The kind of worker that analyses the recordings.",
-)
-@click.option("--metadata", type=json_object, metavar="JSON", help="A JSON object, stored with each recording.")
-@click.option(
-    "--max-depth",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Enqueue only while fewer than N jobs are open in the broker; wait otherwise.  [no bound]",
-)
+@job_options
+@max_depth_option
 @click.option(
     "--visibility",
     "visibility_s",
@@ -76,10 +50,7 @@ def listen() -> None:
     metavar="PATH",
     help="File that is touched every few seconds, for the check of an orchestrator.",
 )
-@click.option("--broker-url", metavar="URL", help="URL of the broker.  [TUSSIS_BROKER_URL]")
-@click.option(
-    "--s3-endpoint-url", metavar="URL", help="URL of the S3 endpoint.  [TUSSIS_S3_ENDPOINT_URL, or Amazon S3]"
-)
+@address_options
 def sqs(
     queue_url: str | None,
     buckets: tuple[str, ...],

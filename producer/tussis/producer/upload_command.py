@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tussis.producer.commands import json_object
+from tussis.producer.options import address_options, job_options, wait_options
 from tussis.shared.text import printable
 
 if TYPE_CHECKING:
@@ -31,47 +31,11 @@ if TYPE_CHECKING:
 @click.option(
     "--keep-names", is_flag=True, help="The key is the file's path below its folder.  [date, random id, extension]"
 )
-@click.option("--model", metavar="NAME[@VERSION]", help="The model that analyses the recordings.  [the worker's model]")
-@click.option("--profile", metavar="NAME", help="The preprocessing profile.  [the model's profile]")
-@click.option(
-    "--coverage",
-    type=click.Choice(["head", "full"]),
-    help="head: the first 17.5 s; full: the whole recording.  [the model's coverage]",
-)
-@click.option(
-    "--priority",
-    type=click.IntRange(0, 9),
-    default=5,
-    show_default=True,
-    help="0 is first, 9 is last, across all queues.",
-)
-@click.option(
-    "--device",
-    type=click.Choice(["any", "cpu", "gpu"]),
-    default="any",
-    show_default=True,
-    help="The kind of worker that analyses the recordings.",
-)
-@click.option(
-    "--metadata",
-    type=json_object,
-    metavar="JSON",
-    help="A JSON object, stored with each recording. Recommended names: recorded_at, site, subject.",
-)
-@click.option("--wait", is_flag=True, help="Wait until the jobs have ended, and print their outcomes.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    metavar="SECONDS",
-    help="Longest wait of --wait; exit status 3 if jobs are still open then.  [no limit]",
-)
+@job_options
+@wait_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 @click.option("-q", "--quiet", is_flag=True, help="Print no line for each recording.")
-@click.option("--broker-url", metavar="URL", help="URL of the broker.  [TUSSIS_BROKER_URL]")
-@click.option(
-    "--s3-endpoint-url", metavar="URL", help="URL of the S3 endpoint.  [TUSSIS_S3_ENDPOINT_URL, or Amazon S3]"
-)
+@address_options
 @click.pass_context
 def upload(
     ctx: click.Context,
