@@ -66,7 +66,7 @@ class Uploader:
         address = ObjectAddress(self.prefix.bucket, self.prefix.key + name)
         check_key(address.key)
         known = uploaded_before(self.s3, address, _chunks(file), max_bytes=self.max_bytes)
-        return known or upload(self.s3, address, _chunks(file), max_bytes=self.max_bytes)
+        return known or upload(self.s3, address, _chunks(file), max_bytes=self.max_bytes, only_new=True)
 
 
 def expand(arguments: Iterable[str]) -> Iterator[LocalFile]:

@@ -10,12 +10,12 @@ import base64
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from tussis.shared.errors import EmptyObject, ObjectExists, ObjectMissing, ObjectTooLarge, TussisError
+from tussis.shared.errors import EmptyObject, ObjectChanged, ObjectExists, ObjectMissing, ObjectTooLarge, TussisError
 from tussis.shared.messages import random_id
 from tussis.shared.s3 import entity_tag, head_object, storage_errors
 from tussis.shared.uris import ObjectAddress, parse_s3_prefix
@@ -26,6 +26,7 @@ PART_BYTES: Final = 8 * 2**20
 _MAX_PARTS: Final = 10_000
 #: Seconds. A store answers a part after it has written it, which takes longer than the answer to a HEAD.
 UPLOAD_READ_TIMEOUT_S: Final = 20.0
+_OTHER: Final = "{} has other content: use another key"
 _EXTENSION: Final = re.compile(r"\.[A-Za-z0-9]{1,8}")
 
 
@@ -79,12 +80,16 @@ def upload(
     max_bytes: int,
     limited_by: str = "TUSSIS_MAX_BYTES",
     part_bytes: int = PART_BYTES,
+    only_new: bool = False,
 ) -> Uploaded:
     """Upload the bytes as one object. The object exists only after the last of them: an error leaves nothing.
 
     Holds at most two parts and one chunk in memory. ``max_bytes`` is the size limit, and ``limited_by`` the setting
     that a message names. An error of ``chunks`` ends the upload and is raised unchanged. If the process is killed, the
     store keeps the parts: a rule of the bucket can delete them (AbortIncompleteMultipartUpload).
+
+    ``only_new``: an object that has the key meanwhile is not replaced (If-None-Match, which some stores ignore). The
+    same content is taken as uploaded; other content raises :class:`ObjectExists`.
 
     Raises :class:`ObjectTooLarge`, :class:`EmptyObject`, and the errors of :func:`tussis.shared.s3.storage_errors`.
     """
@@ -93,6 +98,7 @@ def upload(
     size = 0
     waiting = bytearray()
     multipart: _Multipart | None = None
+    condition = {"IfNoneMatch": "*"} if only_new else {}
     try:
         for chunk in chunks:
             size += len(chunk)
@@ -108,17 +114,23 @@ def upload(
         if not size:
             raise EmptyObject("the upload has no bytes")
         if multipart is None:
-            answer = _put(s3, address, bytes(waiting))
+            answer = _put(s3, address, bytes(waiting), condition)
         else:
             multipart.add(bytes(waiting))
-            answer = multipart.complete()
+            answer = multipart.complete(condition)
+        etag, version_id = entity_tag(answer, address.uri), answer.get("VersionId")
+    except ObjectChanged:  # only with only_new
+        if multipart is not None:
+            multipart.abort()
+        head = head_object(s3, address.bucket, address.key)
+        if head.etag != (_md5(waiting).hexdigest() if multipart is None else multipart.etag):
+            raise ObjectExists(_OTHER.format(address.uri)) from None
+        etag, version_id = head.etag, head.version_id
     except BaseException:
         if multipart is not None:
             multipart.abort()
         raise
-    return Uploaded(
-        address.bucket, address.key, entity_tag(answer, address.uri), answer.get("VersionId"), size, digest.hexdigest()
-    )
+    return Uploaded(address.bucket, address.key, etag, version_id, size, digest.hexdigest())
 
 
 def uploaded_before(
@@ -155,14 +167,15 @@ def uploaded_before(
             filled += len(taken)
             rest = rest[len(taken) :]
     parts.append(part.digest())
-    if head.etag not in (whole.hexdigest(), f"{_md5(b''.join(parts)).hexdigest()}-{len(parts)}"):
-        raise ObjectExists(f"{address.uri} has other content: use another key")
+    if head.etag not in (whole.hexdigest(), _etag_of_parts(parts)):
+        raise ObjectExists(_OTHER.format(address.uri))
     return Uploaded(address.bucket, address.key, head.etag, head.version_id, size, digest.hexdigest())
 
 
-def _put(s3: Any, address: ObjectAddress, data: bytes) -> Any:
+def _put(s3: Any, address: ObjectAddress, data: bytes, condition: Mapping[str, str]) -> Any:
+    which = {"Bucket": address.bucket, "Key": address.key}
     with storage_errors(address.uri, s3):
-        return s3.put_object(Bucket=address.bucket, Key=address.key, Body=data, ContentMD5=_content_md5(data))
+        return s3.put_object(**which, Body=data, ContentMD5=_content_md5(_md5(data)), **condition)
 
 
 class _Multipart:
@@ -173,18 +186,26 @@ class _Multipart:
         self._uri = address.uri
         self._which: dict[str, Any] = {"Bucket": address.bucket, "Key": address.key}
         self._parts: list[dict[str, Any]] = []
+        self._digests: list[bytes] = []
         with storage_errors(self._uri, s3):
             self._which |= {"UploadId": s3.create_multipart_upload(**self._which)["UploadId"]}
 
     def add(self, data: bytes) -> None:
-        number = len(self._parts) + 1
+        number, digest = len(self._parts) + 1, _md5(data)
         with storage_errors(self._uri, self._s3):
-            answer = self._s3.upload_part(**self._which, PartNumber=number, Body=data, ContentMD5=_content_md5(data))
+            answer = self._s3.upload_part(**self._which, PartNumber=number, Body=data, ContentMD5=_content_md5(digest))
         self._parts.append({"PartNumber": number, "ETag": f'"{entity_tag(answer, self._uri)}"'})
+        self._digests.append(digest.digest())
 
-    def complete(self) -> Any:
+    @property
+    def etag(self) -> str:
+        """The entity tag of the object in a store that does not encrypt with a key of its own."""
+        return _etag_of_parts(self._digests)
+
+    def complete(self, condition: Mapping[str, str]) -> Any:
+        parts = {"Parts": self._parts}
         with storage_errors(self._uri, self._s3):
-            return self._s3.complete_multipart_upload(**self._which, MultipartUpload={"Parts": self._parts})
+            return self._s3.complete_multipart_upload(**self._which, MultipartUpload=parts, **condition)
 
     def abort(self) -> None:
         """Delete the parts. If that fails, the error that ended the upload is still the one to raise."""
@@ -192,9 +213,13 @@ class _Multipart:
             self._s3.abort_multipart_upload(**self._which)
 
 
-def _content_md5(data: bytes) -> str:
-    return base64.b64encode(_md5(data).digest()).decode()
+def _etag_of_parts(digests: list[bytes]) -> str:
+    return f"{_md5(b''.join(digests)).hexdigest()}-{len(digests)}"
 
 
-def _md5(data: bytes = b"") -> hashlib._Hash:
+def _content_md5(digest: hashlib._Hash) -> str:
+    return base64.b64encode(digest.digest()).decode()
+
+
+def _md5(data: bytes | bytearray = b"") -> hashlib._Hash:
     return hashlib.md5(data, usedforsecurity=False)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.servers import Bucket
-from tussis.shared.errors import BucketMissing, EmptyObject, ObjectTooLarge, StorageUnavailable
+from tussis.shared.errors import BucketMissing, EmptyObject, ObjectExists, ObjectTooLarge, StorageUnavailable
 from tussis.shared.s3 import head_object
 from tussis.shared.uploads import upload
 from tussis.shared.uris import ObjectAddress
@@ -160,3 +160,18 @@ def test_bytes_that_change_on_the_way_are_refused(bucket: Bucket) -> None:
     finally:
         events.unregister("before-call.s3.PutObject", flip)
     assert _left(bucket) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [10, PART + 10])
+def test_a_new_object_replaces_none_that_appears_meanwhile(bucket: Bucket, size: int) -> None:
+    address = ObjectAddress(bucket.name, "raced.wav")
+    first, other = content(size), content(size + 1)
+    stored = upload(bucket.client, address, in_chunks(first), max_bytes=LIMIT, part_bytes=PART, only_new=True)
+
+    again = upload(bucket.client, address, in_chunks(first), max_bytes=LIMIT, part_bytes=PART, only_new=True)
+    with pytest.raises(ObjectExists, match=r"raced\.wav has other content"):
+        upload(bucket.client, address, in_chunks(other), max_bytes=LIMIT, part_bytes=PART, only_new=True)
+
+    assert again == stored
+    assert bucket.client.get_object(Bucket=bucket.name, Key=address.key)["Body"].read() == first
+    assert not bucket.client.list_multipart_uploads(Bucket=bucket.name).get("Uploads")

@@ -241,7 +241,7 @@ async def _enqueued(services: Services, name: str, form: MultipartUpload, query:
         idempotency_key=None,
         address=lambda occasion: ObjectAddress(prefix.bucket, new_key(prefix.key, form.file_name, occasion.at)),
         options=lambda: options,
-        replaces=False,
+        may_exist=False,
     )
     return await store_and_enqueue(services, receiving, chunks())
 

@@ -43,7 +43,7 @@ class Receiving:
     address: Callable[[Occasion], ObjectAddress]
     options: Callable[[], JobOptions]
     """The options, when the body was read: fields may come behind the recording. They may have a batch."""
-    replaces: bool
+    may_exist: bool
     """Whether the key may exist: with the same content only."""
 
 
@@ -101,9 +101,9 @@ def _store(services: Services, receiving: Receiving, occasion: Occasion, chunks:
         raise QueueFull(f"{most} jobs are open, the limit (TUSSIS_SERVE_MAX_DEPTH): try again later")
     address = receiving.address(occasion)
     s3 = services.s3.client()
-    stored = uploaded_before(s3, address, chunks, max_bytes=settings.max_bytes) if receiving.replaces else None
+    stored = uploaded_before(s3, address, chunks, max_bytes=settings.max_bytes) if receiving.may_exist else None
     if stored is None:
-        stored = upload(s3, address, chunks, max_bytes=settings.max_bytes)
+        stored = upload(s3, address, chunks, max_bytes=settings.max_bytes, only_new=receiving.may_exist)
         services.counts.uploaded_bytes.inc(stored.size_bytes)
     options = receiving.options()
     request = JobRequest(

@@ -103,7 +103,7 @@ def recordings_router(services: Services) -> APIRouter:
                 prefix.bucket, new_key(prefix.key, file_name, occasion.at, occasion.new_id())
             ),
             options=given,
-            replaces=False,
+            may_exist=False,
         )
         return await store_and_enqueue(services, receiving, chunks)
 
@@ -129,7 +129,7 @@ def recordings_router(services: Services) -> APIRouter:
             idempotency_key=idempotency_key,
             address=lambda occasion: address,
             options=lambda: parsed,
-            replaces=True,
+            may_exist=True,
         )
         return await store_and_enqueue(services, receiving, request.stream())
 

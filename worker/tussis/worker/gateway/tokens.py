@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +81,7 @@ def _lines(path: Path) -> str:
 
 def _parse(text: str, where: str) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
-    for number, entry in enumerate(_entries(text), 1):
+    for number, entry in enumerate(text.split(), 1):
         name, _, token = entry.partition(":")
         digest = _DIGEST.fullmatch(token)
         if not _NAME.fullmatch(name) or not (digest or _TOKEN.fullmatch(token)):
@@ -90,10 +90,6 @@ def _parse(text: str, where: str) -> dict[str, bytes]:
             raise SettingsInvalid(f"{where} has the name {name} twice: give each token a name of its own")
         found[name] = bytes.fromhex(digest[1]) if digest else hashlib.sha256(token.encode()).digest()
     return found
-
-
-def _entries(text: str) -> Iterable[str]:
-    return text.split()
 
 
 def _is_loopback(host: str) -> bool:
