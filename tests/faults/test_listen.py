@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import time
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,8 @@ def listen(deployment: Deployment, queue: SqsTrial, *options: str) -> Running:
 
 
 def open_ids(deployment: Deployment) -> set[str]:
-    return {job.decode() for job in deployment.ledger._client.hkeys("tussis.ledger")}  # type: ignore[union-attr]
+    client: Any = deployment.ledger._client
+    return {job.decode() for job in client.hkeys("tussis.ledger")}
 
 
 @pytest.fixture

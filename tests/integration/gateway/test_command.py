@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -52,13 +52,13 @@ def test_it_serves_until_sigterm_and_finishes_its_requests(start: Callable[..., 
     answers: list[httpx.Response] = []
     stopping = threading.Event()
 
-    def pieces() -> object:
+    def pieces() -> Iterator[bytes]:
         yield b"first"
         stopping.wait(30)
         yield b"last"
 
     def send() -> None:
-        answers.append(httpx.post(f"{url}/v1/recordings", content=pieces(), headers=HEADERS, timeout=60))  # type: ignore[arg-type]
+        answers.append(httpx.post(f"{url}/v1/recordings", content=pieces(), headers=HEADERS, timeout=60))
 
     def read() -> None:
         with httpx.stream("GET", f"{url}/v1/outcomes", headers=HEADERS, timeout=60) as response:

@@ -127,6 +127,18 @@ def test_uploads_need_a_prefix(s3_environment: None, broker_url: str, bucket: Bu
     assert (answer.status_code, answer.json()["error"]["class"]) == (503, "settings_invalid")
 
 
+def unfinished_body(gateway: Gateway) -> socket.socket:
+    """A connection over which most of an upload was sent."""
+    address = urlsplit(gateway.url)
+    connection = socket.create_connection((address.hostname or "", address.port or 0))
+    connection.sendall(
+        f"POST /v1/recordings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+        f"Content-Length: {9 * MIB}\r\n\r\n".encode()
+        + bytes(8 * MIB + 10)
+    )
+    return connection
+
+
 class TestLimits:
     @pytest.fixture
     def small(self, s3_environment: None, broker_url: str, bucket: Bucket) -> Iterator[Gateway]:
@@ -146,13 +158,7 @@ class TestLimits:
         assert small.unfinished() == []
 
     def test_a_body_that_stops_is_408_and_leaves_nothing(self, small: Gateway) -> None:
-        address = urlsplit(small.url)
-        with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
-            connection.sendall(
-                f"POST /v1/recordings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
-                f"Content-Length: {9 * MIB}\r\n\r\n".encode()
-                + bytes(8 * MIB + 10)
-            )
+        with unfinished_body(small) as connection:
             connection.settimeout(20)
             answer = b""
             while piece := connection.recv(65_536):
@@ -164,13 +170,7 @@ class TestLimits:
         assert small.services.ledger.open_jobs() == 0
 
     def test_a_client_that_goes_away_leaves_nothing(self, small: Gateway) -> None:
-        address = urlsplit(small.url)
-        with socket.create_connection((address.hostname or "", address.port or 0)) as connection:
-            connection.sendall(
-                f"POST /v1/recordings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
-                f"Content-Length: {9 * MIB}\r\n\r\n".encode()
-                + bytes(8 * MIB + 10)
-            )
+        with unfinished_body(small):
             wait_until(lambda: small.unfinished() != [], 10, "the upload to begin")
         wait_until(lambda: small.unfinished() == [], 10, "the upload to be aborted")
 
