@@ -57,7 +57,7 @@ def measure(model: Path, *, rounds: int, quick: bool, command: str) -> Measureme
                 f"{many} processes against one",
                 rates[many] / rates[one],
                 TARGET / 2 * many,
-                void="a single core" if cores() < 2 else unsteady(medians[one].spread),
+                void="a single core: take a machine with two" if cores() < 2 else unsteady(medians[one].spread),
             ),
         ),
     )

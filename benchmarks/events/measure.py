@@ -77,7 +77,7 @@ def measure(
                 "the rule of the product: mean F1 on the tuning splits, relative to the best rule",
                 product.score / max(one.score for one, _ in measured.values()),
                 0.99,
-                void="too few recordings" if quick else "",
+                void="too few recordings: measure without --quick" if quick else "",
             ),
         ),
     )

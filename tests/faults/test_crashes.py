@@ -194,7 +194,8 @@ def test_a_hung_native_call_is_ended_and_fails(deployment: Deployment, starts_fi
     assert deployment.analysis(hung).error_class == "worker_crashed"
     assert deployment.analysis(good).state == "succeeded"
     assert len(starts(starts_file)) == 2
-    assert any("Timeout" in line for line in worker.stderr)
+    assert any("most recent call first" in line for line in worker.stderr), worker.stderr
+    assert any("signal 14 (SIGALRM)" in str(event.get("message")) for event in worker.events)
 
 
 def test_a_fault_of_our_own_making_is_a_visible_failure(deployment: Deployment, starts_file: Path) -> None:

@@ -34,7 +34,7 @@ def test_make_bench_runs_every_measurement() -> None:
 def test_every_field_of_the_json_is_in_the_table() -> None:
     table = TEXT.partition("## The JSON of a measurement")[2]
     written = set(re.findall(r"`(\w+)`", table))
-    here = Hardware("cpu", 2, 4.0, "3.11", "2.11", "1.2", "2026-11-22T00:00:00+00:00")
+    here = Hardware("cpu", 50.0, 2, 4.0, "3.11", "2.11", "1.2", "2026-11-22T00:00:00+00:00")
     verdict = TargetCheck("a", 1.0, 1.0)
 
     document = as_json(Measurements("title", "command", (Column("a"),), ((1,),), here, verdicts=(verdict,)))

@@ -17,8 +17,9 @@ from tussis.worker.bench.measurements import (
     plain,
     write_json,
 )
+from tussis.worker.detector.arithmetic import processor
 
-_HARDWARE = Hardware("AMD EPYC", 2, 23.5, "3.11.7", "2.11.0", "", "2026-11-22T20:35:28+00:00")
+_HARDWARE = Hardware("AMD EPYC (avx2)", 61.2, 2, 23.5, "3.11.7", "2.11.0", "", "2026-11-22T20:35:28+00:00")
 
 
 def measurements(*verdicts: TargetCheck) -> Measurements:
@@ -37,7 +38,8 @@ def test_plain_text_is_an_aligned_table_with_everything_around_it() -> None:
     assert plain(measurements(TargetCheck("of the floor", 0.93, 0.9))).splitlines() == [
         "Speed",
         "$ tussis bench x",
-        "AMD EPYC, 2 cores, 24 GiB; Python 3.11.7, torch 2.11.0, onnxruntime -; 2026-11-22T20:35:28+00:00",
+        "AMD EPYC (avx2), 2 cores of 61 Gflop/s, 24 GiB;"
+        " Python 3.11.7, torch 2.11.0, onnxruntime -; 2026-11-22T20:35:28+00:00",
         "",
         "| recordings | wall (s) |     count |",
         "| ---------- | -------: | --------: |",
@@ -72,7 +74,7 @@ def test_json_holds_the_numbers_unrounded(tmp_path: Path) -> None:
     assert read["schema"] == 1
     assert read["rows"] == [["2 s", 1.23456, 1_000_000], ["mix", None, 3]]
     assert read["columns"][1] == {"name": "wall", "unit": "s", "digits": 3}
-    assert read["hardware"]["cpu"] == "AMD EPYC"
+    assert read["hardware"]["cpu"] == "AMD EPYC (avx2)"
     assert read["verdicts"] == [
         {"what": "of the floor", "measured": 0.93, "target": 0.9, "at_most": False, "void": "", "reached": True}
     ]
@@ -87,7 +89,9 @@ def test_a_row_of_another_length_is_refused() -> None:
 def test_this_machine_is_described() -> None:
     here = hardware()
 
-    assert here.cpu
+    assert here.cpu == processor()
+    assert 0.05 < here.gflops < 1000
+    assert f"{here.gflops:.0f} Gflop/s" in here.line()
     assert here.cores >= 1
     assert here.memory_gib > 0
     assert here.torch.startswith("2.")

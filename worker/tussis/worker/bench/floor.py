@@ -48,7 +48,12 @@ class Rounds:
 
 def unsteady(spread: float) -> str:
     """Why wall times measured with this spread of the floor are invalid; empty when they are valid."""
-    return f"the floor varied by {spread:.0%}" if spread > MOST_SPREAD else ""
+    if spread <= MOST_SPREAD:
+        return ""
+    return (
+        f"the floor varied by {spread:.0%}, more than {MOST_SPREAD:.0%}: end the other programs of this machine,"
+        " or take a machine that does not share its cores, and measure again with --rounds 9"
+    )
 
 
 @dataclass(frozen=True, slots=True)

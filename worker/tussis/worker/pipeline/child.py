@@ -25,6 +25,7 @@ from tussis.worker.detector.tuning.graph_cache import Choice
 from tussis.worker.device.scorer import DeviceScorer
 from tussis.worker.pipeline.context import WorkerContext
 from tussis.worker.pipeline.scoring import OwnProcess
+from tussis.worker.pipeline.watchdog import end_at_deadlines
 from tussis.worker.status.metrics import Meter, NoMeter
 from tussis.worker.status.rundir import Phase, RunDir
 
@@ -65,6 +66,7 @@ def start(setup: ChildSetup) -> None:
     """Load the model and warm up. Report ``ready``, or ``refused`` with the reason, in the run directory."""
     global _context
     torch.set_num_threads(setup.threads)
+    end_at_deadlines()
     try:
         _context = _make_context_when_available(setup)
     except (OperatorError, TransientError) as error:

@@ -1,18 +1,24 @@
 """Deadlines for stages that may hang in native code: the process ends itself. The claim counts how often that happened.
 
-The timer of ``faulthandler`` is a C thread that does not need the GIL, so it fires even while a native call holds the
-GIL. A process has one such timer. That is enough, because a child works on one recording at a time.
+The kernel's interval timer sends SIGALRM when the deadline passes. The handler of ``faulthandler`` is C code that does
+not need the GIL, so it runs even while a native call holds the GIL. It prints the stacks of all threads, and then the
+default action of SIGALRM ends the process. A process has one such timer. That is enough, because a child works on one
+recording at a time. A child process of this process does not inherit the timer.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-#: Least seconds between two settings of a deadline.
-_LEAST_S = 1.0
+
+def end_at_deadlines() -> None:
+    """Prepare the process for the deadlines of :class:`Stages`. Otherwise a deadline ends it without its stacks."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.register(signal.SIGALRM, file=2, all_threads=True, chain=True)  # file 2: sys.stderr may be replaced
 
 
 class Stages:
@@ -27,30 +33,23 @@ class Stages:
 
     @contextmanager
     def stage(self, name: str, deadline_s: float | None) -> Iterator[Callable[[], None]]:
-        """Run a stage. After ``deadline_s`` seconds the process prints its stacks and exits with status 1.
+        """Run a stage. After ``deadline_s`` seconds the process prints its stacks and is ended by SIGALRM.
 
         None means no deadline: for waiting for the database, or for a device process with its own deadline. The value
         is a function that starts the deadline again: a stage of a long recording calls it when a part is done.
         """
         started = time.perf_counter()
-        set_at = time.monotonic()
 
         def set_deadline() -> None:
             if deadline_s is not None:
-                faulthandler.dump_traceback_later(deadline_s, exit=True, file=2)  # file 2: sys.stderr may be replaced
-
-        def set_again() -> None:
-            nonlocal set_at
-            if (now := time.monotonic()) - set_at > _LEAST_S:  # it starts a thread
-                set_at = now
-                set_deadline()
+                signal.setitimer(signal.ITIMER_REAL, deadline_s)
 
         set_deadline()
         try:
-            yield set_again
+            yield set_deadline
         finally:
             if deadline_s is not None:
-                faulthandler.cancel_dump_traceback_later()
+                signal.setitimer(signal.ITIMER_REAL, 0)
             elapsed = time.perf_counter() - started
             self.timings_ms[name] = round(self.timings_ms.get(name, 0.0) + elapsed * 1000, 3)
             if self._over is not None:
