@@ -67,6 +67,7 @@ pytest_plugins = [
     "tests.support.deployment",
     "tests.support.benching",
     "tests.support.gateway",
+    "tests.support.tls",
 ]
 
 

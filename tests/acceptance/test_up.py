@@ -57,6 +57,17 @@ def worker_of(folder: Path) -> psutil.Process:
     return min(workers, key=lambda process: process.create_time())
 
 
+def listening(folder: Path) -> set[str]:
+    """The addresses on which processes beside the folder listen, over TCP and UDP."""
+    found = set()
+    for process in beside(folder):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for socket in process.net_connections("inet"):
+                if socket.status in (psutil.CONN_LISTEN, psutil.CONN_NONE) and socket.laddr:
+                    found.add(socket.laddr.ip)
+    return found
+
+
 def test_up_serves_says_what_happens_refuses_a_second_one_and_leaves_nothing(spawn: Spawn) -> None:
     with server_folder() as folder:
         data = folder / "up"
@@ -148,6 +159,9 @@ def test_up_serves_http_with_a_token_of_its_own(spawn: Spawn) -> None:
         tokens = data / "serve-tokens"
         assert tokens.stat().st_mode & 0o777 == 0o600
         headers = {"Authorization": f"Bearer {tokens.read_text().strip().partition(':')[2]}"}
+
+        # Servers, metrics, gateway: nothing is there for other machines.
+        assert listening(folder) == {"127.0.0.1"}
 
         told = httpx.post(f"{url}/v1/recordings", content=wav(2.0), headers=headers, timeout=30)
         ended = httpx.get(f"{url}/v1/jobs/{told.json()['job_id']}?wait_s=60", headers=headers, timeout=90)

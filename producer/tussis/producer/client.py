@@ -312,9 +312,16 @@ class Producer:
         """A client of the broker, and the broker's address for messages."""
         with self._lock:
             if self._redis is None:
-                self._url = self._settings().need_broker() if self._broker_url is None else self._broker_url
+                self._url = self._address()
                 self._redis = connect(self._url)
             return self._redis, redact(self._url)
+
+    def _address(self) -> str:
+        if self._broker_url is None:
+            return self._settings().need_broker()
+        # Without TLS nothing in the settings concerns the URL.
+        tls = self._broker_url.lower().startswith("rediss:")
+        return self._settings().broker_address(self._broker_url) if tls else self._broker_url
 
     def _s3(self) -> Any:
         if self._s3_given is not None:

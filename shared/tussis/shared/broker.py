@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from tussis.shared.errors import BrokerRefused, BrokerUnavailable, SettingsInvalid
+from tussis.shared.tls import check_files, tls_reason
 
 #: Seconds. Long enough for a broker that writes its append-only file to a slow disk. Two timeouts fit into the 10 s
 #: within which the user gets an error.
@@ -149,8 +149,15 @@ class _BoundedRetry(Retry):
 
 
 def redact(url: str) -> str:
-    """The URL without its password, for messages and logs. Also works if a ``/`` or ``@`` in it is not escaped."""
-    return re.sub(r"(?<=password=)[^&]*", "***", re.sub(r"(?<=://).*@", "***@", url))
+    """The URL without its password and its options of TLS, for messages and logs.
+
+    Also works for a malformed URL: a ``/`` or ``@`` in the password that is not escaped, a missing ``/`` or scheme.
+    """
+    shown = re.sub(r"[?&]ssl_[^&]*", lambda found: "?" if found[0][0] == "?" else "", url)
+    shown = re.sub(
+        r"^((?:rediss?|unix):/*|[a-z+]+://)?.*@", r"\1***@", shown.rstrip("?").replace("?&", "?"), flags=re.DOTALL
+    )
+    return re.sub(r"(?<=password=)[^&]*", "***", shown)
 
 
 def connect(url: str) -> redis.Redis:
@@ -180,10 +187,16 @@ def connect(url: str) -> redis.Redis:
         raise SettingsInvalid(
             f"TUSSIS_BROKER_URL is not a Redis URL{hint}: {redact(url)!r}; write redis://[:password@]host:port/db"
         ) from None
-    for option in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
-        path = pool.connection_kwargs.get(option)
-        if path is not None and not os.access(path, os.R_OK):
-            raise SettingsInvalid(f"TUSSIS_BROKER_URL names a file that cannot be read: {option}={path}")
+    if pool.connection_class is TlsConnection:
+        options = pool.connection_kwargs
+        check_files(
+            "TUSSIS_BROKER_URL, or TUSSIS_BROKER_CA, _CERT or _KEY",
+            ca=options.get("ssl_ca_certs"),
+            ca_folder=options.get("ssl_ca_path"),
+            certificate=options.get("ssl_certfile"),
+            key=options.get("ssl_keyfile"),
+            password=options.get("ssl_password"),
+        )
     return client
 
 
@@ -205,12 +218,13 @@ def broker_errors(where: str) -> Iterator[None]:
     except (AuthenticationError, AuthorizationError) as error:
         raise BrokerRefused(f"the broker at {where} refuses the login ({error}): check TUSSIS_BROKER_URL") from error
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
-        if "SSL" in str(error):
-            raise BrokerRefused(
-                f"TLS with the broker at {where} failed ({error}): check rediss:// and its certificates"
-            ) from error
+        tls = tls_reason(str(error), ca="TUSSIS_BROKER_CA", certificate="TUSSIS_BROKER_CERT and TUSSIS_BROKER_KEY")
+        if "SSL" in str(error) and tls is not None:
+            raise BrokerRefused(f"no TLS connection to the broker at {where} ({error}): {tls}") from error
+        # A server that refuses a client without a certificate may close the connection without a word.
+        settings = "TUSSIS_BROKER_URL" + (" and TUSSIS_BROKER_CERT" if where.startswith("rediss:") else "")
         raise BrokerUnavailable(
-            f"the broker at {where} does not answer ({error}): start it, or check TUSSIS_BROKER_URL"
+            f"the broker at {where} does not answer ({error}): start it, or check {settings}"
         ) from error
     except RedisError as error:
         reason = _REFUSED.get(_refusal(error), "refuses a command: {error}")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from tussis.shared.broker_address import broker_address
 from tussis.shared.cores import available_cores
 from tussis.shared.errors import SettingsInvalid
 from tussis.shared.outcomes import DEFAULT_KEPT, DEFAULT_TTL_S, OutcomeBounds
@@ -41,7 +42,18 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
-    broker_url: str | None = Field(None, description="URL of the broker: redis://[:password@]host:port/db")
+    broker_url: str | None = Field(
+        None, description="URL of the broker: redis://[:password@]host:port/db, or rediss:// with TLS"
+    )
+    broker_ca: Path | None = Field(
+        None, description="file with the certificates of the CAs that may sign the broker's certificate, for rediss://"
+    )
+    broker_cert: Path | None = Field(
+        None, description="file with the certificate that Tussis shows to the broker, for rediss://"
+    )
+    broker_key: Path | None = Field(
+        None, description="file with the key of this certificate; unset: the key is in the same file"
+    )
     database_url: str | None = Field(
         None, description="connection string of PostgreSQL (libpq): postgresql://user:password@host:port/database"
     )
@@ -230,8 +242,12 @@ class Settings(BaseSettings):
         return OutcomeBounds(self.outcomes_kept, self.outcome_ttl_s)
 
     def need_broker(self) -> str:
-        """The broker's URL. Raises :class:`SettingsInvalid` when it is not set."""
-        return _need(self.broker_url, "broker_url", "redis://:password@localhost:6379/0")
+        """The broker's URL, with all options of TLS. Raises :class:`SettingsInvalid` when it is not set or wrong."""
+        return self.broker_address(_need(self.broker_url, "broker_url", "redis://:password@localhost:6379/0"))
+
+    def broker_address(self, url: str) -> str:
+        """A URL of a broker, with all options of TLS. Raises :class:`SettingsInvalid` when an option is wrong."""
+        return broker_address(url, ca=self.broker_ca, certificate=self.broker_cert, key=self.broker_key)
 
     def need_database(self) -> str:
         """The database's URL. Raises :class:`SettingsInvalid` when it is not set. The store parses it."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import psycopg
 import pytest
@@ -112,7 +113,7 @@ def test_the_database_s_health_check(resolved: dict[str, Any], deployment: Deplo
 
 
 def test_the_store_s_command_and_health_check(resolved: dict[str, Any], spawn: Spawn, tmp_path: Path) -> None:
-    names = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "admin") for kind in ("", ".grpc")]
+    names = [f"{part}.port{kind}" for part in ("master", "volume", "filer") for kind in ("", ".grpc")]
     names.append("s3.port.grpc")
     port, *others = free_ports(1 + len(names))
     service = resolved["s3"]
@@ -131,6 +132,14 @@ def test_the_store_s_command_and_health_check(resolved: dict[str, Any], spawn: S
     ours = s3_client(Endpoints("", "", endpoint, "abcdef", PASSWORD, "us-east-1"))
     wait_until(lambda: put(ours) == 200, SOON_S, "an upload into a new bucket")
     assert put(s3_client(Endpoints("", "", endpoint, "abcdef", "wrong", "us-east-1"))) == 403
+
+    # Other containers reach the S3 server, over HTTP and gRPC, and no other server (docs/security.md). It lists, reads,
+    # writes and deletes nothing without a signature.
+    found = [one.laddr for one in psutil.Process(server.pid).net_connections("inet") if one.status == "LISTEN"]
+    assert {address.port for address in found if address.ip != "127.0.0.1"} == {port, others[-1]}
+    for method in ("GET", "PUT", "DELETE"):
+        assert httpx.request(method, f"{endpoint}/recordings/a.wav").status_code == 403
+    assert httpx.get(f"{endpoint}/recordings/").status_code == 403
 
     # In a container they go with it; here nobody else would remove them from /tmp.
     sockets = [one.laddr for one in psutil.Process(server.pid).net_connections("unix") if one.laddr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from tussis.shared.errors import DiskFull, ModelRefused, SettingsInvalid, Storag
 from tussis.shared.s3 import s3_client
 from tussis.shared.settings import load_settings
 from tussis.worker.detector.detector import Detector
+from tussis.worker.detector.manifest import sha256_of
 from tussis.worker.detector.source import resolve_model
 
 
@@ -63,7 +65,8 @@ def test_an_unchanged_model_is_not_downloaded_again(bucket: Bucket, uri: str, tm
     second = resolve_model(uri, tmp_path / "cache", lambda: client)
 
     assert first == second
-    assert client.downloaded == ["models/cough.json", "models/cough.onnx"]
+    # The manifest is compared with S3's every time.
+    assert client.downloaded == ["models/cough.json", "models/cough.onnx", "models/cough.json"]
 
 
 def test_a_new_model_under_the_same_key_takes_its_own_place(bucket: Bucket, uri: str, tmp_path: Path) -> None:
@@ -84,6 +87,25 @@ def test_a_damaged_file_in_the_cache_is_downloaded_again(bucket: Bucket, uri: st
 
     assert again == path
     assert Detector.load(again, intra_op_threads=1).manifest.label == "cough@1"
+
+
+def test_a_forged_model_in_the_cache_is_downloaded_again(bucket: Bucket, uri: str, tmp_path: Path) -> None:
+    """Given a model and a manifest in the cache that match each other, but not S3, then neither is used."""
+    path = resolve_model(uri, tmp_path / "cache", lambda: bucket.client)
+    true = path.read_bytes(), path.with_suffix(".json").read_bytes()
+    forged = true[0] + b"\0"
+    path.write_bytes(forged)
+    described = json.loads(true[1]) | {"sha256": sha256_of(forged)}
+    path.with_suffix(".json").write_text(json.dumps(described))
+
+    again = resolve_model(uri, tmp_path / "cache", lambda: bucket.client)
+
+    assert (again.read_bytes(), again.with_suffix(".json").read_bytes()) == true
+    # The same for a threshold.
+    again.with_suffix(".json").write_bytes(true[1].replace(b'"threshold": 0.', b'"threshold": 0.9'))
+    assert again.with_suffix(".json").read_bytes() != true[1]
+    again = resolve_model(uri, tmp_path / "cache", lambda: bucket.client)
+    assert again.with_suffix(".json").read_bytes() == true[1]
 
 
 def test_two_processes_at_once_share_one_place(bucket: Bucket, uri: str, tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from onnx import numpy_helper
 from tests.support.convolutions import Convolutions, convolutions, write_convolutions
 from tussis.shared.errors import ModelRefused
 from tussis.worker.detector.detector import Detector
-from tussis.worker.detector.manifest import read_manifest
+from tussis.worker.detector.manifest import read_manifest, sha256_of
 from tussis.worker.detector.tuning import choice as choosing
-from tussis.worker.detector.tuning import tuning_process
+from tussis.worker.detector.tuning import comparison, graph_cache, tuning_process
 from tussis.worker.detector.tuning.choice import decide, facts_of, open_chosen, open_form
 from tussis.worker.detector.tuning.comparison import Candidate, spectrograms_of
 from tussis.worker.detector.tuning.graph_cache import Choice, GraphCache
@@ -45,6 +45,7 @@ class Log:
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
     monkeypatch.setattr(choosing, "_log", log)
+    monkeypatch.setattr(graph_cache, "_log", log)
     monkeypatch.setattr(tuning_process, "_log", log)
     return log
 
@@ -249,6 +250,96 @@ def test_a_damaged_decision_is_made_anew(model: Path, tmp_path: Path) -> None:
 
     assert chosen(model, tmp_path) == choice
     assert json.loads(file.read_text())["choice"]["form"] == "folded+winograd"
+
+
+def forge(cache: Path, data: bytes, **changed: object) -> None:
+    """Write a graph into the cache, and name it in the choice, as whoever can write to the folder can do."""
+    (file,) = (cache / "graphs").glob("*.json")
+    document = json.loads(file.read_text())
+    document["choice"] |= {"file_sha256": sha256_of(data), **changed}
+    file.write_text(json.dumps(document))
+    (cache / "graphs" / f"{sha256_of(data)}.onnx").write_bytes(data)
+
+
+def made(model: Path, form: str) -> Rewritten:
+    return next(rewritten for rewritten in rewritings(model.read_bytes()) if rewritten.form == form)
+
+
+@pytest.mark.usefixtures("always_faster")
+@pytest.mark.parametrize("attack", ["forged graph", "other form", "another model's graph", "another model's entry"])
+def test_a_forged_entry_is_refused_said_and_replaced(model: Path, tmp_path: Path, log: Log, attack: str) -> None:
+    """Given a choice and a graph that match each other, but not the model, then the model's own graph answers."""
+    choice = chosen(model, tmp_path)
+    whole = {file.name: file.read_bytes() for file in (tmp_path / "graphs").iterdir()}
+    if attack == "forged graph":
+        forge(tmp_path, damaged(made(model, choice.form)).data)
+    elif attack == "other form":
+        forge(tmp_path, made(model, "folded").data)
+    else:
+        folder = tmp_path / "other"
+        folder.mkdir()
+        other = write_convolutions(folder, Convolutions(bias=False))
+        if attack == "another model's graph":
+            forge(tmp_path, made(other, choice.form).data)
+        else:
+            chosen(other, folder)
+            (theirs,) = (folder / "graphs").glob("*.json")
+            (ours,) = (tmp_path / "graphs").glob("*.json")
+            ours.write_bytes(theirs.read_bytes())
+    log.lines.clear()
+
+    assert chosen(model, tmp_path) == choice
+
+    (refused,) = log.of("graph_cache_refused")
+    assert str(tmp_path / "graphs") in str(refused["path"])
+    assert [line["known"] for line in log.of("graph_chosen")] == [False]
+    for name, data in whole.items():
+        assert (tmp_path / "graphs" / name).read_bytes() == data
+    np.testing.assert_allclose(
+        logits(opened(model, choice, tmp_path)), logits(opened(model, None, tmp_path)), atol=1e-3
+    )
+
+
+@pytest.mark.usefixtures("always_faster")
+def test_a_choice_whose_graph_does_not_hold_here_is_refused(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    """Given a cached graph of ours whose outputs differ from the original's on this machine, then it is not used."""
+    chosen(model, tmp_path)
+    monkeypatch.setattr(comparison, "TOLERANCE", 0.0)
+
+    assert chosen(model, tmp_path).form == "original"
+    assert len(log.of("graph_cache_refused")) == 1
+
+
+@pytest.mark.usefixtures("always_faster", "log")
+def test_a_graph_that_changes_after_the_choice_does_not_answer(model: Path, tmp_path: Path) -> None:
+    """A child knows the graph's SHA-256 from its parent, not from the folder."""
+    choice = chosen(model, tmp_path)
+    (tmp_path / "graphs" / f"{choice.file_sha256}.onnx").write_bytes(damaged(made(model, choice.form)).data)
+
+    assert isinstance(opened(model, choice, tmp_path), Detector)
+
+
+@pytest.mark.usefixtures("always_faster", "log")
+def test_a_link_in_the_cache_is_not_followed_by_a_write(model: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    facts = facts_of(read_manifest(model), intra_op_threads=1)
+    (tmp_path / "graphs").mkdir()
+    (tmp_path / "graphs" / f"{facts.key}.json").symlink_to(victim)
+    assert chosen(model, tmp_path).form == "folded+winograd"
+    (tmp_path / "graphs" / f".{facts.key}.lock").unlink()
+    (tmp_path / "graphs" / f".{facts.key}.lock").symlink_to(victim)
+    assert chosen(model, tmp_path).form == "original"  # the cache is unusable
+
+    assert victim.read_text() == "precious"
+
+
+def test_the_folder_is_the_user_s_own(model: Path, tmp_path: Path) -> None:
+    chosen(model, tmp_path / "new")
+
+    assert (tmp_path / "new" / "graphs").stat().st_mode & 0o077 == 0
 
 
 @pytest.mark.usefixtures("always_faster", "log")

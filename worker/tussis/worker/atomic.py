@@ -18,7 +18,7 @@ def replacement(path: Path, *, mode: int = 0o644, durable: bool = False) -> Iter
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as stream:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode), "wb") as stream:
             os.fchmod(stream.fileno(), mode)
             yield stream
             if durable:

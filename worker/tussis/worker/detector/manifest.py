@@ -26,7 +26,7 @@ _VERSION: Final = re.compile(r"[A-Za-z0-9._+-]{1,100}")
 _PARENT: Final = re.compile(_NAME.pattern + "@" + _VERSION.pattern)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 #: A manifest has eight short fields. A larger file is not a manifest.
-_MAX_BYTES: Final = 65_536
+MAX_BYTES: Final = 65_536
 _SUFFIX: Final = ".onnx"
 
 
@@ -105,7 +105,7 @@ def read_manifest(model: Path) -> Manifest:
     path = manifest_path(model)
     try:
         with path.open("rb") as file:
-            data = file.read(_MAX_BYTES + 1)
+            data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         if not model.exists():  # the command in the message below needs the model file
             raise no_model(model) from None
@@ -123,8 +123,8 @@ def parse_manifest(data: bytes, where: str) -> Manifest:
 
     Raises :class:`ModelRefused`.
     """
-    if len(data) > _MAX_BYTES:
-        raise ModelRefused(f"{where} is not a manifest: it has more than {_MAX_BYTES} bytes")
+    if len(data) > MAX_BYTES:
+        raise ModelRefused(f"{where} is not a manifest: it has more than {MAX_BYTES} bytes")
     try:
         document = json.loads(data, object_pairs_hook=_pairs_once, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:  # invalid UTF-8 and invalid JSON are both ValueErrors

@@ -25,14 +25,18 @@ from tussis.shared.errors import (
 )
 from tussis.shared.s3 import head_object, storage_errors
 from tussis.shared.uris import ObjectAddress, parse_s3_uri
+from tussis.worker import logs
 from tussis.worker.detector.manifest import (
+    MAX_BYTES,
+    Manifest,
     check_sha256,
     manifest_path,
     no_model,
     parse_manifest,
-    read_manifest,
     sha256_of,
 )
+
+_log = logs.get("model_source")
 
 _SCHEME: Final = "s3://"
 _CHUNK: Final = 1 << 20
@@ -43,8 +47,9 @@ def resolve_model(path_or_s3_uri: str, cache_dir: Path, s3_client_factory: Calla
 
     An S3 model is downloaded with the manifest beside it (``s3://b/cough.onnx`` and ``s3://b/cough.json``) and checked
     against the manifest's sha256. ``cache_dir`` keeps both files under both entity tags: unchanged objects are not
-    downloaded again, and a changed object is never combined with an older one. The entity tags are requested from S3
-    on every call. For a local path only the existence of the file is checked; :meth:`Detector.load` checks the rest.
+    downloaded again, and a changed object is never combined with an older one. The entity tags and the manifest are
+    requested from S3 on every call, and the cached model must have the SHA-256 of that manifest. For a local path only
+    the existence of the file is checked; :meth:`Detector.load` checks the rest.
 
     Args:
         path_or_s3_uri: path or URI of a file that ends in ``.onnx``.
@@ -75,20 +80,25 @@ def _cached(address: ObjectAddress, cache_dir: Path, s3: Any) -> Path:
     beside = ObjectAddress(address.bucket, address.key.removesuffix(".onnx") + ".json")
     name = address.key.rpartition("/")[2]
     model_etag, manifest_etag = _etag(s3, address), _etag(s3, beside)
+    # Always from S3: whoever can write to the cache folder can write a model and a manifest that match each other.
+    described = _read(s3, beside, manifest_etag)
+    manifest = parse_manifest(described, beside.uri)
     tags = "\n".join((address.uri, model_etag, manifest_etag))
     entry = cache_dir / "models" / hashlib.sha256(tags.encode("utf-8")).hexdigest()[:32]
     with _cache_errors(cache_dir):
         if entry.exists():
-            if _is_whole(entry / name):
+            if _is_whole(entry / name, manifest, described):
                 return entry / name
-            shutil.rmtree(entry)  # damaged: download it again
+            _log.warning("model_cache_refused", path=str(entry), reason="it is not what is in S3: downloading it again")
+            _remove(entry)
         entry.parent.mkdir(parents=True, exist_ok=True)
         # In the same folder, because a rename works only within one file system.
         draft = Path(tempfile.mkdtemp(dir=entry.parent, prefix=f".{entry.name}."))
         try:
-            beside_path = manifest_path(draft / name)
-            _download(s3, beside, manifest_etag, beside_path)
-            manifest = parse_manifest(beside_path.read_bytes(), beside.uri)
+            with manifest_path(draft / name).open("xb") as file:
+                file.write(described)
+                file.flush()
+                os.fsync(file.fileno())
             _download(s3, address, model_etag, draft / name)
             check_sha256((draft / name).read_bytes(), manifest, address.uri)
             _publish(draft, entry)
@@ -102,17 +112,28 @@ def _etag(s3: Any, address: ObjectAddress) -> str:
         return head_object(s3, address.bucket, address.key).etag
 
 
+def _read(s3: Any, address: ObjectAddress, etag: str) -> bytes:
+    """A manifest's bytes; one more than a manifest may have, if it is longer."""
+    with _body(s3, address, etag) as body:
+        data: bytes = body.read(MAX_BYTES + 1)
+    return data
+
+
 def _download(s3: Any, address: ObjectAddress, etag: str, path: Path) -> None:
+    with _body(s3, address, etag) as body, path.open("xb") as file:
+        for chunk in body.iter_chunks(_CHUNK):
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _body(s3: Any, address: ObjectAddress, etag: str) -> Iterator[Any]:
     try:
         with _absence(address), storage_errors(address.uri):
-            answer = s3.get_object(Bucket=address.bucket, Key=address.key, IfMatch=f'"{etag}"')
-            body = answer["Body"]
+            body = s3.get_object(Bucket=address.bucket, Key=address.key, IfMatch=f'"{etag}"')["Body"]
             try:
-                with path.open("xb") as file:
-                    for chunk in body.iter_chunks(_CHUNK):
-                        file.write(chunk)
-                    file.flush()
-                    os.fsync(file.fileno())
+                yield body
             finally:
                 body.close()
     except ObjectChanged:
@@ -121,11 +142,19 @@ def _download(s3: Any, address: ObjectAddress, etag: str, path: Path) -> None:
         raise StorageUnavailable(f"{error}: try again") from error
 
 
-def _is_whole(model: Path) -> bool:
+def _is_whole(model: Path, manifest: Manifest, described: bytes) -> bool:
+    """Whether the cache has this manifest, and the model that it describes."""
     try:
-        return sha256_of(model.read_bytes()) == read_manifest(model).sha256
-    except (FileNotFoundError, ModelRefused):
+        return manifest_path(model).read_bytes() == described and sha256_of(model.read_bytes()) == manifest.sha256
+    except OSError:
         return False
+
+
+def _remove(entry: Path) -> None:
+    if entry.is_symlink():
+        entry.unlink()
+    else:
+        shutil.rmtree(entry)
 
 
 def _publish(draft: Path, entry: Path) -> None:

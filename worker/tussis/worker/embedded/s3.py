@@ -1,4 +1,7 @@
-"""The embedded S3 store: SeaweedFS in one process, with signatures required."""
+"""The embedded S3 store: SeaweedFS in one process, with signatures required.
+
+``store_locks.py`` closes its other servers.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import ssl
 from pathlib import Path
 
 import boto3
@@ -17,6 +21,7 @@ from tussis.worker.embedded.folder import Folder
 from tussis.worker.embedded.ports import LOOPBACK
 from tussis.worker.embedded.process import Command, StopStep
 from tussis.worker.embedded.server import EmbeddedServer
+from tussis.worker.embedded.store_locks import client_context, lock_up
 
 REGION = "us-east-1"
 #: The ports of ``weed mini``, ``s3.port`` first. Each .grpc port also has a socket file in /tmp.
@@ -85,6 +90,7 @@ class ObjectStore(EmbeddedServer):
             # start (up to seven seconds were seen). A kill loses nothing: accepted objects are in its files.
             stop=(StopStep("SIGTERM", 8.0),),
             death_signal="SIGTERM",
+            environment=lock_up(home),
             remove=tuple(
                 Path(f"/tmp/seaweedfs-{name.partition('.')[0]}-grpc-{port}.sock")
                 for name, port in named.items()
@@ -130,7 +136,12 @@ class ObjectStore(EmbeddedServer):
 
     def _page(self, port: str, path: str) -> str:
         """The status page of one of its servers, as JSON text."""
-        connection = http.client.HTTPConnection(LOOPBACK, self._ports[PORTS.index(port)], timeout=STATUS_TIMEOUT_S)
+        number = self._ports[PORTS.index(port)]
+        connection = (
+            http.client.HTTPSConnection(LOOPBACK, number, timeout=STATUS_TIMEOUT_S, context=self._master_tls())
+            if port == "master.port"
+            else http.client.HTTPConnection(LOOPBACK, number, timeout=STATUS_TIMEOUT_S)
+        )
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -140,6 +151,9 @@ class ObjectStore(EmbeddedServer):
         if answer.status != http.HTTPStatus.OK:
             raise http.client.HTTPException(f"{path}: {answer.status}")
         return body
+
+    def _master_tls(self) -> ssl.SSLContext:
+        return client_context(self._folder.subfolder(self.name))
 
     def _write_keys(self, file: Path) -> None:
         identity = {

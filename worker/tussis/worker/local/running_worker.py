@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tussis.worker.embedded.ports import LOOPBACK
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.running_program import RunningProgram
 from tussis.worker.local.surroundings import tussis_command
@@ -19,6 +20,8 @@ _SETTINGS: Final = {
     "TUSSIS_SOFT_SHUTDOWN_S": str(_SOFT_SHUTDOWN_S),
     # The messages that were in flight when a demo was killed are delivered again after this time.
     "TUSSIS_VISIBILITY_TIMEOUT_S": "10",
+    # Metrics need no login. The default is for containers: every address.
+    "TUSSIS_METRICS_HOST": LOOPBACK,
 }
 
 

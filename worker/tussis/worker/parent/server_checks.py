@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from tussis.shared.broker import broker_errors, connect, redact, server_time
+from tussis.shared.broker_address import verified
 from tussis.shared.broker_checks import risks_of
 from tussis.shared.settings import Settings
 from tussis.shared.store.repository import Store
@@ -18,11 +19,13 @@ SKEW_S = 5.0
 
 
 def warn_of_servers(settings: Settings) -> None:
-    """Log ``clock_skew`` and ``broker_may_lose_jobs`` if they apply.
+    """Log ``clock_skew``, ``broker_may_lose_jobs`` and ``broker_not_verified`` if they apply.
 
     Raises :class:`BrokerUnavailable`, :class:`BrokerRefused`, :class:`DatabaseUnavailable`, :class:`DatabaseRefused`.
     """
     url = settings.need_broker()
+    if not verified(url):
+        _log.warning("broker_not_verified", reason="TUSSIS_BROKER_URL turns off a check of the broker's certificate")
     client = connect(url)
     try:
         with broker_errors(redact(url)):

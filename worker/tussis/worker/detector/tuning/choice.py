@@ -3,6 +3,10 @@
 The candidates are the original graph and rewritten graphs (``specialise.py``). A rewritten graph is chosen only if its
 logits are within ``TOLERANCE`` of the original's on a set of difficult images, and if it is faster from mel images to
 scores. Both conditions depend on the machine and are tested on it. The choice is kept in the cache folder.
+
+A choice from the cache saves the measurement of the speed, and nothing else. The graph is made again from the model,
+whose SHA-256 is checked, and compared with the original again. The cached file must have the same bytes. So whoever can
+write to the cache folder can make a worker slower, but cannot change what it answers.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ LEAST_RATIO: Final = 1.02
 def decide(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice:
     """Return the choice for a model from the cache, or make it. That takes seconds and twice the model's memory.
 
+    A cached choice of a rewritten graph is proved against the model, and replaced if it does not hold.
+
     Args:
         path: the ONNX file, its manifest beside it.
         intra_op_threads: threads that one run will use.
@@ -47,10 +53,12 @@ def decide(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice:
     try:
         with cache.deciding(facts):
             choice = cache.find(facts)
+            data = read_model(path)
+            check_sha256(data, manifest, str(path))
+            if choice is not None and not _holds(choice, data, manifest, str(path), facts):
+                choice = cache.refuse(facts, "the graph is not the one that this version makes from the model")
             known = choice is not None
             if choice is None:
-                data = read_model(path)
-                check_sha256(data, manifest, str(path))
                 fastest, ratio = _fastest(data, manifest, str(path), facts)
                 kept = sha256_of(fastest.data) if fastest.data else None
                 choice = Choice(manifest.sha256, fastest.form, kept, ratio)
@@ -127,6 +135,22 @@ def valid_candidates(data: bytes, manifest: Manifest, where: str, *, threads: in
     except NotRecognised as reason:
         _log.info("graph_not_recognised", reason=str(reason))
     return original, found
+
+
+def _holds(choice: Choice, data: bytes, manifest: Manifest, where: str, facts: Facts) -> bool:
+    """Whether a cached choice is the original, or names exactly the graph that this version makes from the model."""
+    if choice.file_sha256 is None:
+        return True
+    try:
+        for rewritten in rewritings(data):
+            if rewritten.form == choice.form and sha256_of(rewritten.data) == choice.file_sha256:
+                original = Candidate(
+                    ORIGINAL, Detector(manifest, open_session(data, where, intra_op_threads=facts.threads))
+                )
+                return _valid_candidate(rewritten, manifest, where, facts.threads, answers(original)) is not None
+    except NotRecognised:
+        pass
+    return False
 
 
 def _fastest(data: bytes, manifest: Manifest, where: str, facts: Facts) -> tuple[Candidate, float]:

@@ -3,6 +3,9 @@
 The folder ``graphs`` in the cache folder has a JSON file for each choice, and the rewritten ONNX files. A choice names
 its ONNX file by the SHA-256. Files are written atomically. A file that is damaged, has another format or belongs to
 other facts counts as missing.
+
+Whoever can write to the folder can write a choice and a graph that match each other. Therefore nothing here is proof:
+``choice.py`` makes the graph again from the model before it believes a choice.
 """
 
 from __future__ import annotations
@@ -17,10 +20,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from tussis.worker import logs
 from tussis.worker.atomic import replace_file
+from tussis.worker.detector.arithmetic import ORIGINAL
 from tussis.worker.detector.manifest import sha256_of
 
+_log = logs.get("choice")
+
 _FOLDER: Final = "graphs"
+#: Only the user of the worker has to read and write here.
+_MODE: Final = 0o700
 #: The limit for the JSON file of a choice, which has a few short fields.
 _MAX_BYTES: Final = 65_536
 
@@ -64,18 +73,32 @@ class GraphCache:
         self.path = cache_dir / _FOLDER
 
     def find(self, facts: Facts) -> Choice | None:
-        """The choice for these facts. None if there is none, or if its ONNX file is missing or damaged."""
+        """The choice for these facts. None if there is none, or if it or its ONNX file is damaged, which is logged.
+
+        The choice is not proved: see :func:`~tussis.worker.detector.tuning.choice.decide`.
+        """
+        path = self.path / f"{facts.key}.json"
         try:
-            with (self.path / f"{facts.key}.json").open("rb") as file:
+            with path.open("rb") as file:
                 document = json.loads(file.read(_MAX_BYTES))
             choice = Choice(**document["choice"])
             known = Facts(**document["facts"]) == facts
-        except (OSError, ValueError, TypeError, KeyError):
+        except FileNotFoundError:
             return None
+        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+            return self.refuse(facts, f"the choice is damaged ({type(error).__name__})")
         sound = isinstance(choice.form, str) and isinstance(choice.ratio, float)
         if not known or not sound or choice.model_sha256 != facts.model_sha256:
-            return None
-        return choice if choice.file_sha256 is None or self.read(choice.file_sha256) is not None else None
+            return self.refuse(facts, "the choice belongs to another model or machine, or has other fields")
+        if (choice.form == ORIGINAL) != (choice.file_sha256 is None):
+            return self.refuse(facts, "the choice names a form without its file")
+        if choice.file_sha256 is not None and self.read(choice.file_sha256) is None:
+            return self.refuse(facts, "the rewritten graph is missing or damaged")
+        return choice
+
+    def refuse(self, facts: Facts, reason: str) -> None:
+        """Log that an entry is not used. The caller chooses anew and replaces it."""
+        _log.warning("graph_cache_refused", path=str(self.path / f"{facts.key}.json"), reason=reason)
 
     def read(self, file_sha256: str) -> bytes | None:
         """A rewritten file's bytes. None if it is missing or damaged."""
@@ -87,7 +110,7 @@ class GraphCache:
 
     def keep(self, facts: Facts, choice: Choice, data: bytes | None) -> None:
         """Write a choice, its ONNX file first. Raises OSError."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir(_MODE, parents=True, exist_ok=True)
         if data is not None and choice.file_sha256 is not None and self.read(choice.file_sha256) is None:
             replace_file(self._file(choice.file_sha256), data, durable=True)
         document = {"facts": asdict(facts), "choice": asdict(choice)}
@@ -96,8 +119,8 @@ class GraphCache:
     @contextmanager
     def deciding(self, facts: Facts) -> Iterator[None]:
         """Hold the lock for these facts, so that one process chooses and the others find its choice. Raises OSError."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.path / f".{facts.key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self.path.mkdir(_MODE, parents=True, exist_ok=True)
+        lock = os.open(self.path / f".{facts.key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
