@@ -22,6 +22,8 @@ from tussis.shared.depth import Depth, read_depth, read_model_queues
 from tussis.shared.errors import (
     BrokerRefused,
     BrokerUnavailable,
+    JobIdMismatch,
+    JobIdTaken,
     MalformedMessage,
     TooManyBatches,
     UnknownMessageVersion,
@@ -59,6 +61,8 @@ from tussis.shared.queues import (
 
 #: Errors when a command cannot be sent.
 _LOST = (RedisConnectionError, RedisTimeoutError)
+#: Errors of messages whose job id is that of another job.
+_NOT_ITS_ID = (JobIdMismatch.error_class, JobIdTaken.error_class)
 #: The most model queues. The cost of a check of the reconciler and of :meth:`Ledger.depth` grows with their number.
 MOST_MODEL_QUEUES = 200
 #: Seconds for which a job is deferred that needs one more model queue.
@@ -222,7 +226,7 @@ class Ledger:
         is not opened if there are :data:`MOST_MODEL_QUEUES` other queues, or if the ledger holds a later job under the
         id of ``job``.
         """
-        return self._end(job.job_id, repr(float(job.enqueued_at)), self._sent_keys(job), outcome, then)
+        return self._end(job.job_id, repr(float(job.enqueued_at)), self._sent_keys(job), outcome, then, job)
 
     def close_each(self, ended: Sequence[tuple[Job, JobOutcome]]) -> list[bool]:
         """:meth:`close` for many jobs, in one step: whether each was open.
@@ -238,7 +242,7 @@ class Ledger:
             for job, outcome in ended:
                 others = [queue for queue in model_queues if device_queue(queue) == job.queue]
                 sent = [sent_key(queue, job.priority) for queue in (job.queue, *others)]
-                keys, arguments = self._ending(job.job_id, repr(float(job.enqueued_at)), sent, outcome)
+                keys, arguments = self._ending(job.job_id, repr(float(job.enqueued_at)), sent, outcome, job=job)
                 all_keys += keys
                 all_arguments += [len(keys), len(arguments), *arguments]
             return [bool(answer) for answer in self._close_many(keys=all_keys, args=all_arguments)]
@@ -250,8 +254,9 @@ class Ledger:
         sent: Sequence[str],
         outcome: JobOutcome | None,
         then: Job | None = None,
+        job: Job | None = None,
     ) -> bool:
-        keys, arguments = self._ending(job_id, enqueued_at, sent, outcome, then)
+        keys, arguments = self._ending(job_id, enqueued_at, sent, outcome, then, job)
         with broker_errors(self._where):
             return bool(self._close(keys=keys, args=arguments))
 
@@ -262,13 +267,21 @@ class Ledger:
         sent: Sequence[str],
         outcome: JobOutcome | None,
         then: Job | None = None,
+        job: Job | None = None,
     ) -> tuple[list[str], list[Any]]:
-        """Keys and arguments of :data:`~tussis.shared.ledger_scripts.CLOSE_SCRIPT`."""
+        """Keys and arguments of :data:`~tussis.shared.ledger_scripts.CLOSE_SCRIPT`.
+
+        ``job`` is None for a message that cannot be read. Its outcome, and that of a message with the id of another
+        job, does not replace an outcome that the broker keeps under the id.
+        """
         told = "" if outcome is None else outcome.to_json()
         own = outcome_key(job_id if isinstance(job_id, str) else job_id.decode("utf-8", "replace"))
         keys = [LEDGER_KEY, OPEN_KEY, DEFERRED_KEY, FAULTS_KEY, UNSERVED_KEY, OUTCOMES_KEY, OUTCOMES_COUNT_KEY, own]
         keys += sent
+        stays = job is None or (outcome is not None and outcome.error_class in _NOT_ITS_ID)
+        bucket, key = ("", "") if job is None else (job.bucket, job.key)
         arguments: list[Any] = [job_id, enqueued_at, told, self._bounds.kept, self._bounds.ttl_s]
+        arguments += ["NX" if stays else "", bucket, key]
         if then is not None:
             queue = queue_name(then.device, then.model)
             keys += [MODEL_QUEUES_KEY, sent_key(queue, then.priority), list_key(queue, then.priority)]

@@ -243,6 +243,8 @@ def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stage
             return Routed(answer.active)
         case records.Settled():
             return Settled(answer.analysis_id, answer.state)
+        case records.NotItsId():
+            return Failed(answer.analysis_id, answer.error_class, answer.message)
         case analysis_id:
             return Failed(analysis_id, error.error_class)
 
