@@ -38,6 +38,7 @@ from tussis.shared.ledger_scripts import (
     TELL_AGAIN_SCRIPT,
 )
 from tussis.shared.messages import Job, envelope, parse_message_text
+from tussis.shared.moving import move_open
 from tussis.shared.outcomes import DEFAULT_BOUNDS, JobOutcome, OutcomeBounds
 from tussis.shared.queues import (
     DEFERRED_KEY,
@@ -88,6 +89,8 @@ class Opening:
     keys: list[str]
     arguments: list[str]
     bounded: bool = False
+    devices: Sequence[tuple[str, str]] = ()
+    """Job id and device of each job."""
 
     @property
     def eval_args(self) -> list[Any]:
@@ -106,7 +109,7 @@ class SentOpening:
     def answers(self) -> list[bool]:
         """Wait for the answers, as those of :meth:`Ledger.open_many`. Call this method only once."""
         connection, self._connection = self._connection, None
-        answers = None if connection is None else self._ledger.read_sent(connection)
+        answers = None if connection is None else self._ledger.read_sent(connection, self._opening)
         return self._ledger.open_prepared(self._opening) if answers is None else answers
 
     def close(self) -> None:
@@ -115,7 +118,7 @@ class SentOpening:
         if connection is not None:
             # An error here does not matter: the answer is discarded, and the broker processes the jobs anyway.
             with suppress(BrokerUnavailable, BrokerRefused):
-                self._ledger.read_sent(connection)
+                self._ledger.read_sent(connection, None)
 
 
 def prepare_opening(jobs: Sequence[Job], batch: str | None = None, max_depth: int | None = None) -> Opening:
@@ -126,7 +129,7 @@ def prepare_opening(jobs: Sequence[Job], batch: str | None = None, max_depth: in
     for job in jobs:
         keys += [sent_key(job.queue, job.priority), list_key(job.queue, job.priority)]
         arguments += _open_args(job)
-    return Opening(keys, arguments, bounded)
+    return Opening(keys, arguments, bounded, [(job.job_id, job.device.value) for job in jobs])
 
 
 class Ledger:
@@ -147,6 +150,7 @@ class Ledger:
         self._where = where
         self._serves = serves
         self._bounds = bounds
+        self._may_move = True
         self._close = client.register_script(CLOSE_SCRIPT)
         self._close_many = client.register_script(CLOSE_MANY_SCRIPT)
         self._defer = client.register_script(DEFER_SCRIPT)
@@ -155,7 +159,10 @@ class Ledger:
         self._tell_again = client.register_script(TELL_AGAIN_SCRIPT)
 
     def open(self, job: Job) -> bool:
-        """Enter the job into the ledger and its message into its queue, in one step. False if it was already open."""
+        """Enter the job into the ledger and its message into its queue, in one step. False if it was already open.
+
+        A job that is open for another device is moved to that of ``job`` (:mod:`tussis.shared.moving`).
+        """
         return self.open_many([job])[0]
 
     def open_many(self, jobs: Sequence[Job], batch: str | None = None, max_depth: int | None = None) -> list[bool]:
@@ -180,7 +187,18 @@ class Ledger:
         """The second half of :meth:`open_many`: sends the jobs and waits for the answer."""
         with broker_errors(self._where):
             opened = self._client.eval(*opening.eval_args)
-        return _answers(opened)
+        return self._moved(opening, _answers(opened))
+
+    def _moved(self, opening: Opening, answers: list[bool]) -> list[bool]:
+        """Move the jobs that were open already to the device for which they are enqueued now; returns the answers.
+
+        A login without the right to it leaves them where they are.
+        """
+        wanted = [device for device, opened in zip(opening.devices, answers, strict=False) if not opened]
+        if wanted and self._may_move:
+            with broker_errors(self._where):
+                self._may_move = move_open(self._client, wanted) is not None
+        return answers
 
     def send_prepared(self, opening: Opening) -> SentOpening:
         """Send the jobs without waiting for the answers, so that the caller can work meanwhile.
@@ -205,16 +223,20 @@ class Ledger:
                 raise
             return SentOpening(self, opening, connection)
 
-    def read_sent(self, connection: redis.Connection) -> list[bool] | None:
-        """Read the answers to sent jobs. None if the connection was lost before they arrived."""
+    def read_sent(self, connection: redis.Connection, opening: Opening | None) -> list[bool] | None:
+        """Read the answers to sent jobs. None if the connection was lost before they arrived.
+
+        ``opening``: the jobs. None: the caller discards the answers.
+        """
         with broker_errors(self._where):
             try:
                 # After a connection error the connection is closed. It reconnects when it is used again.
-                return _answers(connection.read_response())
+                answers = _answers(connection.read_response())
             except RedisConnectionError:
                 return None
             finally:
                 self._client.connection_pool.release(connection)
+        return answers if opening is None else self._moved(opening, answers)
 
     def close(self, job: Job, outcome: JobOutcome | None = None, then: Job | None = None) -> bool:
         """Remove a job that has its result or failure, and tell its outcome, in one step. False if it was not open.

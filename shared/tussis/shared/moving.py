@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import redis
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
+from tussis.shared.broker import error_code
 from tussis.shared.messages import entry_of, random_id
 from tussis.shared.queues import DEFAULT_PRIORITY, LEDGER_KEY, Device, queue_name
 
-# KEYS: ledger. ARGV: an envelope, then job id, device and a new delivery tag of each job. A job that is open for another
-# device gets this one: its message in the ledger changes, only in the device, and a new envelope with it enters the list
-# of the device. The envelope in the old list stays: the worker that takes it later finds the job done. Jobs of the
-# shadow model stay. Returns the number of moved jobs. The new message is text of the old one, because cjson would change
-# its numbers and empty lists. A text that looks like the device may also be in the metadata, so each is tried, up to ten.
+# KEYS: ledger. ARGV: an envelope, then job id, device and a new delivery tag of each job. A job that is open for
+# another device gets this one: its message in the ledger changes, only in the device, and a new envelope with it enters
+# the list of the device. The envelope in the old list stays: the worker that takes it later finds the job done. Jobs of
+# the shadow model stay. Returns the number of moved jobs. The new message is text of the old one, because cjson would
+# change its numbers and empty lists. A text that looks like the device may also be in the metadata, so each is tried,
+# up to ten.
 MOVE_SCRIPT: Final = """\
 local devices, now, count = {any = true, cpu = true, gpu = true}, redis.call('TIME'), 0
 local function with_device(text, from, to)
@@ -36,9 +38,9 @@ end
 for i = 2, #ARGV, 3 do
   local job_id, device, text = ARGV[i], ARGV[i + 1], redis.call('HGET', KEYS[1], ARGV[i])
   local read, job = pcall(cjson.decode, text or '')
-  job = read and type(job) == 'table' and job or {device = '', shadow = true}
+  if not (read and type(job) == 'table' and job.job_id == job_id) then job = {device = ''} end
   local from, priority = job.device or 'any', job.priority or 5
-  if devices[from] and from ~= device and job.shadow ~= true and string.find(priority, '^%d$') then
+  if devices[from] and from ~= device and job.shadow ~= true and string.find(tostring(priority), '^%d$') then
     local moved = with_device(text, job.device, device)
     if moved then
       local step = priority == 0 and '' or ':' .. priority
@@ -73,11 +75,8 @@ def move_open(client: redis.Redis, wanted: Sequence[tuple[str, str]]) -> int | N
     for job_id, device in wanted:
         arguments += [job_id, device, random_id()]
     try:
-        return int(client.eval(MOVE_SCRIPT, 1, LEDGER_KEY, *arguments))  # type: ignore[arg-type]
-    except NoPermissionError:
-        return None
-    except redis.ResponseError as error:
-        # The refusal of a command in a script has another class.
-        if "NOPERM" in str(error) or "can't run this command" in str(error) or "No permissions" in str(error):
+        return int(client.eval(MOVE_SCRIPT, 1, LEDGER_KEY, *arguments))
+    except (NoPermissionError, ResponseError) as error:
+        if isinstance(error, NoPermissionError) or error_code(error) == "NOPERM":
             return None
         raise

@@ -1,4 +1,4 @@
-"""A worker gets messages with job ids that are not theirs: they fail by name, and the job of the id keeps its answer."""
+"""A worker gets messages with foreign job ids: they fail by name, and the job of the id keeps its answer."""
 
 from __future__ import annotations
 
