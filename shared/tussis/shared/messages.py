@@ -383,7 +383,7 @@ def _check(job: Job) -> None:
         "seconds since the epoch",
         job.enqueued_at,
     )
-    _require(isinstance(job.metadata, dict), "metadata", "an object", job.metadata)
+    _require(isinstance(job.metadata, dict), "metadata", "an object", type(job.metadata))
     if job.shadow:
         _check_shadow(job)
     if job.metadata:

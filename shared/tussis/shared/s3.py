@@ -219,7 +219,10 @@ def storage_errors(uri: str, s3: Any = None) -> Iterator[None]:
         raise DownloadDamaged(
             f"the downloaded bytes of {uri} do not have the checksum that the object store names ({line(error)})"
         ) from error
-    except (botocore.ConnectionError, botocore.HTTPClientError, ResponseParserError) as error:
+    except ResponseParserError as error:
+        # Not its text: that quotes the answer.
+        raise StorageUnavailable(f"the answer for {uri} is not that of an object store: {CHECK_ENDPOINT}") from error
+    except (botocore.ConnectionError, botocore.HTTPClientError) as error:
         raise StorageUnavailable(
             f"the object store does not answer for {uri} ({line(error)}): {CHECK_ENDPOINT}"
         ) from error
