@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from tussis.shared.errors import BrokerRefused, BrokerUnavailable, SettingsInvalid
+from tussis.shared.redaction import redacted
 
 #: Seconds. Long enough for a broker that writes its append-only file to a slow disk. Two timeouts fit into the 10 s
 #: within which the user gets an error.
@@ -149,8 +149,8 @@ class _BoundedRetry(Retry):
 
 
 def redact(url: str) -> str:
-    """The URL without its password, for messages and logs. Also works if a ``/`` or ``@`` in it is not escaped."""
-    return re.sub(r"(?<=password=)[^&]*", "***", re.sub(r"(?<=://).*@", "***@", url))
+    """The broker's URL without user, password and options, for messages and logs."""
+    return redacted(url, "TUSSIS_BROKER_URL")
 
 
 def connect(url: str) -> redis.Redis:
@@ -178,7 +178,7 @@ def connect(url: str) -> redis.Redis:
     except (ValueError, TypeError, LookupError, RedisError):  # the text of the error may contain a part of the password
         hint = ", or its options after the ? are wrong" if "?" in url else ""
         raise SettingsInvalid(
-            f"TUSSIS_BROKER_URL is not a Redis URL{hint}: {redact(url)!r}; write redis://[:password@]host:port/db"
+            f"TUSSIS_BROKER_URL is not a Redis URL{hint}: write redis://[:password@]host:port/db"
         ) from None
     for option in ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile"):
         path = pool.connection_kwargs.get(option)
