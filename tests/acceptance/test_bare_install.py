@@ -152,7 +152,7 @@ def test_the_listener_works_there(bare: Path) -> None:
     answer = run(bare / "tussis", "listen", "sqs", "--queue-url", "uploads", "--broker-url", "redis://127.0.0.1:1/0")
 
     assert answer.returncode == 1
-    assert answer.stderr.startswith("tussis: 'uploads' is not the URL of an SQS queue")
+    assert answer.stderr.startswith("tussis: TUSSIS_SQS_QUEUE_URL is not the URL of an SQS queue")
 
 
 def test_the_version_is_the_wheels(bare: Path) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tussis.producer.report import STILL_OPEN
+from tussis.shared.text import printable
 
 if TYPE_CHECKING:
     from tussis.shared.batches import BatchStatus
@@ -87,7 +88,7 @@ def batch(
             status = batches.wait(name, timeout_s, _print_progress if progress else lambda status: None)
         except WaitTimeout as error:
             _clear(progress)
-            click.echo(f"tussis: {error}", err=True)
+            click.echo(printable(f"tussis: {error}"), err=True)
             status = batches.status(name)
         _clear(progress)
     if as_json:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
-import io
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import click
 
+from tussis.producer.streams import open_streams
 from tussis.shared.errors import NotInstalled, TussisError
 from tussis.shared.installation import pip_line
 from tussis.shared.text import printable
@@ -232,23 +232,5 @@ def root() -> None:
 
 def main() -> None:
     """The console script."""
-    _open_streams()
+    open_streams()
     root.main(prog_name="tussis")
-
-
-def _open_streams() -> None:
-    """Make the three standard streams usable, also if the caller has closed some of them.
-
-    A closed stream becomes the null device. Otherwise the next file or socket would get its number and receive the
-    output. If the encoding of the output lacks a character, its escape is printed.
-    """
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        if getattr(sys, name) is None:
-            null = os.open(os.devnull, os.O_RDWR)
-            if null != number:
-                os.dup2(null, number)
-                os.close(null)
-            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - for good
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from tussis.shared.errors import WaitTimeout
-from tussis.shared.text import printable, probability
+from tussis.shared.text import json_line, printable, probability
 
 if TYPE_CHECKING:
     from tussis.producer.client import Enqueued, Producer
@@ -108,7 +108,7 @@ class EnqueueReport:
                 if self._as_json and uri in self.files:
                     self._fields(outcome.to_dict())
                 elif self._as_json:
-                    self._line(outcome.to_json())
+                    self._line(json_line(outcome.to_json()))
                 else:
                     self._columns(uri, _outcome_line(uri, outcome))
         except WaitTimeout:

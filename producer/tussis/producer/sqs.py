@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tussis.shared.errors import SettingsInvalid, SqsRefused, SqsUnavailable
+from tussis.shared.redaction import is_plain
 from tussis.shared.s3_refusals import CHECK_CREDENTIALS, line
 
 #: The most messages that SQS hands out, deletes or changes in one request.
@@ -50,10 +51,11 @@ class SqsQueue:
         import boto3
         from botocore.config import Config
 
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or not parts.path.strip("/"):
+        parts = urlsplit(url if is_plain(url) else "")
+        if not is_plain(url) or not parts.hostname or not parts.path.strip("/"):
             raise SettingsInvalid(
-                f"{url!r} is not the URL of an SQS queue: write https://sqs.REGION.amazonaws.com/N/NAME"
+                "TUSSIS_SQS_QUEUE_URL is not the URL of an SQS queue: write https://sqs.REGION.amazonaws.com/N/NAME, "
+                "without user, password and options"
             )
         self.url = url
         self.visibility_s = visibility_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
 from tussis.shared.errors import BrokerRefused, BrokerUnavailable, SettingsInvalid
+from tussis.shared.redaction import redacted
 from tussis.shared.tls import check_files, tls_reason
 
 #: Seconds. Long enough for a broker that writes its append-only file to a slow disk. Two timeouts fit into the 10 s
@@ -149,15 +149,8 @@ class _BoundedRetry(Retry):
 
 
 def redact(url: str) -> str:
-    """The URL without its password and its options of TLS, for messages and logs.
-
-    Also works for a malformed URL: a ``/`` or ``@`` in the password that is not escaped, a missing ``/`` or scheme.
-    """
-    shown = re.sub(r"[?&]ssl_[^&]*", lambda found: "?" if found[0][0] == "?" else "", url)
-    shown = re.sub(
-        r"^((?:rediss?|unix):/*|[a-z+]+://)?.*@", r"\1***@", shown.rstrip("?").replace("?&", "?"), flags=re.DOTALL
-    )
-    return re.sub(r"(?<=password=)[^&]*", "***", shown)
+    """The broker's URL without user, password and options, for messages and logs."""
+    return redacted(url, "TUSSIS_BROKER_URL")
 
 
 def connect(url: str) -> redis.Redis:
@@ -185,7 +178,7 @@ def connect(url: str) -> redis.Redis:
     except (ValueError, TypeError, LookupError, RedisError):  # the text of the error may contain a part of the password
         hint = ", or its options after the ? are wrong" if "?" in url else ""
         raise SettingsInvalid(
-            f"TUSSIS_BROKER_URL is not a Redis URL{hint}: {redact(url)!r}; write redis://[:password@]host:port/db"
+            f"TUSSIS_BROKER_URL is not a Redis URL{hint}: write redis://[:password@]host:port/db"
         ) from None
     if pool.connection_class is TlsConnection:
         options = pool.connection_kwargs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from tussis.shared.queues import (
     QUEUES,
     UNACKED_KEY,
     list_key,
+    sent_key,
 )
 
 
@@ -36,6 +38,31 @@ class Depth:
     @property
     def total_waiting(self) -> int:
         return sum(sum(steps.values()) for steps in self.waiting.values())
+
+
+@dataclass(frozen=True)
+class SentJobs:
+    """Open jobs whose messages were pushed to a queue. ``oldest``: time of the first push, seconds since the epoch."""
+
+    queue: str
+    jobs: int
+    oldest: float
+
+
+def read_sent_jobs(client: redis.Redis, queues: Sequence[str]) -> list[SentJobs]:
+    """Those of the queues that have open jobs. Raises redis-py's errors. The cost does not grow with the backlog."""
+    keys = [(queue, sent_key(queue, priority)) for queue in queues for priority in PRIORITIES]
+    pipe = client.pipeline(transaction=False)
+    for _, key in keys:
+        pipe.zcard(key)
+        pipe.zrange(key, 0, 0, withscores=True)
+    replies = pipe.execute()
+    found: dict[str, SentJobs] = {}
+    for (queue, _), jobs, first in zip(keys, replies[::2], replies[1::2], strict=True):
+        if jobs and first:
+            so_far = found.get(queue, SentJobs(queue, 0, first[0][1]))
+            found[queue] = SentJobs(queue, so_far.jobs + jobs, min(so_far.oldest, first[0][1]))
+    return list(found.values())
 
 
 def read_model_queues(client: redis.Redis) -> tuple[str, ...]:

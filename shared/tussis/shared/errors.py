@@ -430,6 +430,18 @@ class UnknownMessageVersion(PermanentError):
     error_class = "unknown_message_version"
 
 
+class JobIdMismatch(PermanentError):
+    """The job id is a UUID of version 5, and not the one of the content that the message names."""
+
+    error_class = "job_id_mismatch"
+
+
+class JobIdTaken(PermanentError):
+    """The job id belongs to another object."""
+
+    error_class = "job_id_taken"
+
+
 class ModelNotServed(PermanentError):
     """The message names a model that no live worker has served for TUSSIS_MODEL_WAIT_S."""
 

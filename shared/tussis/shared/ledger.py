@@ -22,6 +22,8 @@ from tussis.shared.depth import Depth, read_depth, read_model_queues
 from tussis.shared.errors import (
     BrokerRefused,
     BrokerUnavailable,
+    JobIdMismatch,
+    JobIdTaken,
     MalformedMessage,
     TooManyBatches,
     UnknownMessageVersion,
@@ -36,6 +38,7 @@ from tussis.shared.ledger_scripts import (
     TELL_AGAIN_SCRIPT,
 )
 from tussis.shared.messages import Job, envelope, parse_message_text
+from tussis.shared.moving import move_open
 from tussis.shared.outcomes import DEFAULT_BOUNDS, JobOutcome, OutcomeBounds
 from tussis.shared.queues import (
     DEFERRED_KEY,
@@ -59,6 +62,8 @@ from tussis.shared.queues import (
 
 #: Errors when a command cannot be sent.
 _LOST = (RedisConnectionError, RedisTimeoutError)
+#: Errors of messages whose job id is that of another job.
+_NOT_ITS_ID = (JobIdMismatch.error_class, JobIdTaken.error_class)
 #: The most model queues. The cost of a check of the reconciler and of :meth:`Ledger.depth` grows with their number.
 MOST_MODEL_QUEUES = 200
 #: Seconds for which a job is deferred that needs one more model queue.
@@ -84,6 +89,8 @@ class Opening:
     keys: list[str]
     arguments: list[str]
     bounded: bool = False
+    devices: Sequence[tuple[str, str]] = ()
+    """Job id and device of each job."""
 
     @property
     def eval_args(self) -> list[Any]:
@@ -102,7 +109,7 @@ class SentOpening:
     def answers(self) -> list[bool]:
         """Wait for the answers, as those of :meth:`Ledger.open_many`. Call this method only once."""
         connection, self._connection = self._connection, None
-        answers = None if connection is None else self._ledger.read_sent(connection)
+        answers = None if connection is None else self._ledger.read_sent(connection, self._opening)
         return self._ledger.open_prepared(self._opening) if answers is None else answers
 
     def close(self) -> None:
@@ -111,7 +118,7 @@ class SentOpening:
         if connection is not None:
             # An error here does not matter: the answer is discarded, and the broker processes the jobs anyway.
             with suppress(BrokerUnavailable, BrokerRefused):
-                self._ledger.read_sent(connection)
+                self._ledger.read_sent(connection, None)
 
 
 def prepare_opening(jobs: Sequence[Job], batch: str | None = None, max_depth: int | None = None) -> Opening:
@@ -122,7 +129,7 @@ def prepare_opening(jobs: Sequence[Job], batch: str | None = None, max_depth: in
     for job in jobs:
         keys += [sent_key(job.queue, job.priority), list_key(job.queue, job.priority)]
         arguments += _open_args(job)
-    return Opening(keys, arguments, bounded)
+    return Opening(keys, arguments, bounded, [(job.job_id, job.device.value) for job in jobs])
 
 
 class Ledger:
@@ -143,6 +150,7 @@ class Ledger:
         self._where = where
         self._serves = serves
         self._bounds = bounds
+        self._may_move = True
         self._close = client.register_script(CLOSE_SCRIPT)
         self._close_many = client.register_script(CLOSE_MANY_SCRIPT)
         self._defer = client.register_script(DEFER_SCRIPT)
@@ -151,7 +159,10 @@ class Ledger:
         self._tell_again = client.register_script(TELL_AGAIN_SCRIPT)
 
     def open(self, job: Job) -> bool:
-        """Enter the job into the ledger and its message into its queue, in one step. False if it was already open."""
+        """Enter the job into the ledger and its message into its queue, in one step. False if it was already open.
+
+        A job that is open for another device is moved to that of ``job`` (:mod:`tussis.shared.moving`).
+        """
         return self.open_many([job])[0]
 
     def open_many(self, jobs: Sequence[Job], batch: str | None = None, max_depth: int | None = None) -> list[bool]:
@@ -176,7 +187,18 @@ class Ledger:
         """The second half of :meth:`open_many`: sends the jobs and waits for the answer."""
         with broker_errors(self._where):
             opened = self._client.eval(*opening.eval_args)
-        return _answers(opened)
+        return self._moved(opening, _answers(opened))
+
+    def _moved(self, opening: Opening, answers: list[bool]) -> list[bool]:
+        """Move the jobs that were open already to the device for which they are enqueued now; returns the answers.
+
+        A login without the right to it leaves them where they are.
+        """
+        wanted = [device for device, opened in zip(opening.devices, answers, strict=False) if not opened]
+        if wanted and self._may_move:
+            with broker_errors(self._where):
+                self._may_move = move_open(self._client, wanted) is not None
+        return answers
 
     def send_prepared(self, opening: Opening) -> SentOpening:
         """Send the jobs without waiting for the answers, so that the caller can work meanwhile.
@@ -201,16 +223,20 @@ class Ledger:
                 raise
             return SentOpening(self, opening, connection)
 
-    def read_sent(self, connection: redis.Connection) -> list[bool] | None:
-        """Read the answers to sent jobs. None if the connection was lost before they arrived."""
+    def read_sent(self, connection: redis.Connection, opening: Opening | None) -> list[bool] | None:
+        """Read the answers to sent jobs. None if the connection was lost before they arrived.
+
+        ``opening``: the jobs. None: the caller discards the answers.
+        """
         with broker_errors(self._where):
             try:
                 # After a connection error the connection is closed. It reconnects when it is used again.
-                return _answers(connection.read_response())
+                answers = _answers(connection.read_response())
             except RedisConnectionError:
                 return None
             finally:
                 self._client.connection_pool.release(connection)
+        return answers if opening is None else self._moved(opening, answers)
 
     def close(self, job: Job, outcome: JobOutcome | None = None, then: Job | None = None) -> bool:
         """Remove a job that has its result or failure, and tell its outcome, in one step. False if it was not open.
@@ -222,7 +248,7 @@ class Ledger:
         is not opened if there are :data:`MOST_MODEL_QUEUES` other queues, or if the ledger holds a later job under the
         id of ``job``.
         """
-        return self._end(job.job_id, repr(float(job.enqueued_at)), self._sent_keys(job), outcome, then)
+        return self._end(job.job_id, repr(float(job.enqueued_at)), self._sent_keys(job), outcome, then, job)
 
     def close_each(self, ended: Sequence[tuple[Job, JobOutcome]]) -> list[bool]:
         """:meth:`close` for many jobs, in one step: whether each was open.
@@ -238,7 +264,7 @@ class Ledger:
             for job, outcome in ended:
                 others = [queue for queue in model_queues if device_queue(queue) == job.queue]
                 sent = [sent_key(queue, job.priority) for queue in (job.queue, *others)]
-                keys, arguments = self._ending(job.job_id, repr(float(job.enqueued_at)), sent, outcome)
+                keys, arguments = self._ending(job.job_id, repr(float(job.enqueued_at)), sent, outcome, job=job)
                 all_keys += keys
                 all_arguments += [len(keys), len(arguments), *arguments]
             return [bool(answer) for answer in self._close_many(keys=all_keys, args=all_arguments)]
@@ -250,8 +276,9 @@ class Ledger:
         sent: Sequence[str],
         outcome: JobOutcome | None,
         then: Job | None = None,
+        job: Job | None = None,
     ) -> bool:
-        keys, arguments = self._ending(job_id, enqueued_at, sent, outcome, then)
+        keys, arguments = self._ending(job_id, enqueued_at, sent, outcome, then, job)
         with broker_errors(self._where):
             return bool(self._close(keys=keys, args=arguments))
 
@@ -262,13 +289,21 @@ class Ledger:
         sent: Sequence[str],
         outcome: JobOutcome | None,
         then: Job | None = None,
+        job: Job | None = None,
     ) -> tuple[list[str], list[Any]]:
-        """Keys and arguments of :data:`~tussis.shared.ledger_scripts.CLOSE_SCRIPT`."""
+        """Keys and arguments of :data:`~tussis.shared.ledger_scripts.CLOSE_SCRIPT`.
+
+        ``job`` is None for a message that cannot be read. Its outcome, and that of a message with the id of another
+        job, does not replace an outcome that the broker keeps under the id.
+        """
         told = "" if outcome is None else outcome.to_json()
         own = outcome_key(job_id if isinstance(job_id, str) else job_id.decode("utf-8", "replace"))
         keys = [LEDGER_KEY, OPEN_KEY, DEFERRED_KEY, FAULTS_KEY, UNSERVED_KEY, OUTCOMES_KEY, OUTCOMES_COUNT_KEY, own]
         keys += sent
+        stays = job is None or (outcome is not None and outcome.error_class in _NOT_ITS_ID)
+        bucket, key = ("", "") if job is None else (job.bucket, job.key)
         arguments: list[Any] = [job_id, enqueued_at, told, self._bounds.kept, self._bounds.ttl_s]
+        arguments += ["NX" if stays else "", bucket, key]
         if then is not None:
             queue = queue_name(then.device, then.model)
             keys += [MODEL_QUEUES_KEY, sent_key(queue, then.priority), list_key(queue, then.priority)]

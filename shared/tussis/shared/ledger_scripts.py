@@ -43,12 +43,13 @@ local function next_time(sent)
 end
 """
 
-# Whether the ledger holds a job that was enqueued later under the same id.
+# Whether the ledger holds another job under the same id: one that was enqueued later, or one of another object.
 _IS_REPLACED: Final = """\
-local function is_replaced(ledger, job_id, enqueued_at)
+local function is_replaced(ledger, job_id, enqueued_at, bucket, key)
   local read, now = pcall(cjson.decode, redis.call('HGET', ledger, job_id) or '')
   local held = read and type(now) == 'table' and now.enqueued_at
-  return type(held) == 'number' and held ~= tonumber(enqueued_at)
+  if type(held) ~= 'number' then return false end
+  return held ~= tonumber(enqueued_at) or (bucket and (now.bucket ~= bucket or now.key ~= key))
 end
 """
 
@@ -86,16 +87,21 @@ end
 
 # KEYS: ledger, open, deferred, faults, unserved, outcomes, their count, the job's outcome, then every sorted set of
 # sent jobs that may have the job. ARGV: job id, enqueued_at or ''; outcome or '', number of outcomes to keep, seconds
-# to keep the job's. A late copy of an older message, whose job has its answer, does not close a job that was enqueued
-# later under the same id. The outcome is told only if the job was open, and before the job is closed: an error on the
-# way leaves the job open. The end is counted in the batches of the job, and a batch that is done is told.
+# to keep the job's, 'NX' to leave a kept outcome of the id as it is or ''; bucket, key. A late copy of an older
+# message, whose job has its answer, does not close a job that was enqueued later under the same id, or one of another
+# object. The outcome is told only if the job was open, and before the job is closed: an error on the way leaves the job
+# open. The end is counted in the batches of the job, and a batch that is done is told.
 #
 # To open another job in the same step: three more KEYS (model queues, sorted set and list of its model queue) and ARGV
 # (its job id, message, enqueued_at, envelope, model queue, the most model queues).
 _CLOSE: Final = """\
-if ARGV[2] ~= '' and is_replaced(KEYS[1], ARGV[1], ARGV[2]) then return 0 end
+if ARGV[2] ~= '' and is_replaced(KEYS[1], ARGV[1], ARGV[2], ARGV[7], ARGV[8]) then return 0 end
 if ARGV[3] ~= '' and redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
-  tell(KEYS[6], KEYS[7], KEYS[8], ARGV[3], ARGV[4], ARGV[5])
+  if ARGV[6] == 'NX' then
+    tell(KEYS[6], KEYS[7], KEYS[8], ARGV[3], ARGV[4], ARGV[5], 'NX')
+  else
+    tell(KEYS[6], KEYS[7], KEYS[8], ARGV[3], ARGV[4], ARGV[5])
+  end
 end
 pcall(leave_batches, ARGV[1], ARGV[3], KEYS[6], KEYS[7], ARGV[4])
 redis.call('HDEL', KEYS[4], ARGV[1])
@@ -103,18 +109,18 @@ redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[1])
 local closed = redis.call('HDEL', KEYS[1], ARGV[1])
-local own = ARGV[6] and #KEYS - 3 or #KEYS
+local own = ARGV[9] and #KEYS - 3 or #KEYS
 for i = 9, own do redis.call('ZREM', KEYS[i], ARGV[1]) end
-if not ARGV[6] then return closed end
+if not ARGV[9] then return closed end
 local queues, sent, list = unpack(KEYS, own + 1)
-if not redis.call('ZSCORE', queues, ARGV[10]) then
-  if redis.call('ZCARD', queues) >= tonumber(ARGV[11]) then return closed end
-  redis.call('ZADD', queues, now[1] + now[2] / 1000000, ARGV[10])
+if not redis.call('ZSCORE', queues, ARGV[13]) then
+  if redis.call('ZCARD', queues) >= tonumber(ARGV[14]) then return closed end
+  redis.call('ZADD', queues, now[1] + now[2] / 1000000, ARGV[13])
 end
-if redis.call('HSETNX', KEYS[1], ARGV[6], ARGV[7]) == 1 then
-  redis.call('ZADD', KEYS[2], ARGV[8], ARGV[6])
-  redis.call('ZADD', sent, next_time(sent), ARGV[6])
-  redis.call('LPUSH', list, ARGV[9])
+if redis.call('HSETNX', KEYS[1], ARGV[9], ARGV[10]) == 1 then
+  redis.call('ZADD', KEYS[2], ARGV[11], ARGV[9])
+  redis.call('ZADD', sent, next_time(sent), ARGV[9])
+  redis.call('LPUSH', list, ARGV[12])
 end
 return closed
 """

@@ -175,6 +175,19 @@ def shadow_id(bucket: str, key: str, version_id: str | None, etag: str | None, m
     return job_id_for(bucket, key, version_id=version_id, etag=etag, model=model, profile=None, coverage="shadow")
 
 
+def is_own_id(job: Job) -> bool:
+    """Whether the id of the job is that of the content that it names, or not derived from a content.
+
+    Ids of version 5 are derived. Ids that were computed from the quoted form of the entity tag are accepted too.
+    """
+    if job.job_id[14] != "5" or job.shadow:
+        return True
+    tag = None if job.etag is None else normalise_etag(job.etag)
+    forms = dict.fromkeys([job.etag] if tag is None else [job.etag, tag, f'"{tag}"', f'W/"{tag}"'])
+    named = {name: getattr(job, name) for name in ("version_id", "model", "profile", "coverage")}
+    return any(job.job_id == job_id_for(job.bucket, job.key, etag=form, **named) for form in forms)
+
+
 def random_id() -> str:
     """A random UUID, version 4, as text."""
     return _uuid(os.urandom(16), 4)
@@ -370,7 +383,7 @@ def _check(job: Job) -> None:
         "seconds since the epoch",
         job.enqueued_at,
     )
-    _require(isinstance(job.metadata, dict), "metadata", "an object", job.metadata)
+    _require(isinstance(job.metadata, dict), "metadata", "an object", type(job.metadata))
     if job.shadow:
         _check_shadow(job)
     if job.metadata:

@@ -22,6 +22,7 @@ from tussis.shared.errors import (
     StorageUnavailable,
 )
 from tussis.shared.messages import normalise_etag
+from tussis.shared.redaction import is_plain, redacted
 from tussis.shared.s3_refusals import CHECK_CREDENTIALS, CHECK_ENDPOINT, line, refusal
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ def s3_client(settings: Settings, *, connections: int = 16, read_timeout_s: floa
     from botocore.exceptions import BotoCoreError, InvalidRegionError
 
     endpoint = settings.s3_endpoint_url
+    if endpoint is not None and not is_plain(endpoint):
+        raise SettingsInvalid(
+            "TUSSIS_S3_ENDPOINT_URL is wrong: write http://host:port or https://host, without user, password and "
+            "options; credentials belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     config = Config(
         connect_timeout=_CONNECT_TIMEOUT_S,
         read_timeout=read_timeout_s,
@@ -89,10 +95,8 @@ def s3_client(settings: Settings, *, connections: int = 16, read_timeout_s: floa
         client = session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
     except InvalidRegionError as error:
         raise SettingsInvalid(f"AWS_REGION is wrong: {line(error)}") from None
-    except ValueError as error:
-        raise SettingsInvalid(
-            f"TUSSIS_S3_ENDPOINT_URL is wrong: {error}; write http://host:port or https://host"
-        ) from None
+    except ValueError:
+        raise SettingsInvalid("TUSSIS_S3_ENDPOINT_URL is wrong: write http://host:port or https://host") from None
     except BotoCoreError as error:
         raise StorageCredentials(f"the configuration of boto3 is wrong: {line(error)}") from error
     client.meta.events.register_first("needs-retry.s3.HeadBucket", _stop_redirects)
@@ -219,7 +223,10 @@ def storage_errors(uri: str, s3: Any = None) -> Iterator[None]:
         raise DownloadDamaged(
             f"the downloaded bytes of {uri} do not have the checksum that the object store names ({line(error)})"
         ) from error
-    except (botocore.ConnectionError, botocore.HTTPClientError, ResponseParserError) as error:
+    except ResponseParserError as error:
+        # Not its text: that quotes the answer.
+        raise StorageUnavailable(f"the answer for {uri} is not that of an object store: {CHECK_ENDPOINT}") from error
+    except (botocore.ConnectionError, botocore.HTTPClientError) as error:
         raise StorageUnavailable(
             f"the object store does not answer for {uri} ({line(error)}): {CHECK_ENDPOINT}"
         ) from error
@@ -242,6 +249,7 @@ def _check_endpoint(s3: Any, uri: str) -> None:
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket = uri.removeprefix("s3://").partition("/")[0]
+    shown = redacted(s3.meta.endpoint_url, "AWS_ENDPOINT_URL_S3")
     endpoint = urlsplit(s3.meta.endpoint_url)
     if not endpoint.path.strip("/") and not (endpoint.hostname or "").startswith(f"{bucket}."):
         return
@@ -250,7 +258,7 @@ def _check_endpoint(s3: Any, uri: str) -> None:
     except ClientError as error:
         if int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) == 404:
             raise SettingsInvalid(
-                f"{uri} is not found, and TUSSIS_S3_ENDPOINT_URL ({endpoint.netloc}{endpoint.path}) has no bucket "
+                f"{uri} is not found, and TUSSIS_S3_ENDPOINT_URL ({shown}) has no bucket "
                 f"{bucket}: write the URL of the object store without a bucket"
             ) from None
     except BotoCoreError:

@@ -150,7 +150,8 @@ def _decoded(text: bytes | str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise S3EventUnreadable(f"the body is not JSON: {shown(text)}") from None
+        unit = "bytes" if isinstance(text, bytes) else "characters"
+        raise S3EventUnreadable(f"the body is not JSON ({len(text):,} {unit})") from None
 
 
 def _events(document: Any, layers: int) -> list[CreatedObject | LeftOut]:
@@ -238,7 +239,7 @@ def _bucket_and_object(about: Any) -> tuple[str, dict[str, Any]]:
     bucket = about.get("bucket") if isinstance(about, dict) else None
     found = about.get("object") if isinstance(about, dict) else None
     if not isinstance(bucket, dict) or not isinstance(found, dict):
-        raise S3EventUnreadable(f"the event names no bucket and object: {shown(about)}")
+        raise S3EventUnreadable(f"the event names no bucket and object: it is {kind_of(about)}")
     return _text(bucket, "name"), found
 
 
@@ -265,5 +266,19 @@ def _size(fields: dict[str, Any]) -> int | None:
     return size
 
 
+def kind_of(value: object) -> str:
+    """A decoded JSON value in words, without its content: a body may have anything, such as a token of SNS."""
+    match value:
+        case dict():
+            return f"an object with {len(value):,} fields"
+        case list():
+            return f"a list of {len(value):,}"
+        case str():
+            return f"text of {len(value):,} characters"
+        case None:
+            return "null"
+    return "true or false" if isinstance(value, bool) else "a number"
+
+
 def _unreadable(document: Any) -> S3EventUnreadable:
-    return S3EventUnreadable(f"the body is not a notification of an object store: {shown(document)}")
+    return S3EventUnreadable(f"the body is not a notification of an object store: it is {kind_of(document)}")

@@ -23,6 +23,7 @@ from tussis.shared.errors import (
     StorageUnavailable,
     TussisError,
 )
+from tussis.shared.redaction import without_logins
 
 CHECK_CREDENTIALS: Final = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the role"
 CHECK_ENDPOINT: Final = "check TUSSIS_S3_ENDPOINT_URL, and that the object store runs"
@@ -109,8 +110,8 @@ def refusal(error: Any, uri: str) -> TussisError:
 
 
 def line(text: object) -> str:
-    """The text on one line, cut to 300 characters."""
-    return " ".join(str(text).split())[:300]
+    """The text on one line, without the logins of URLs in it, cut to 300 characters."""
+    return without_logins(" ".join(str(text).split()))[:300]
 
 
 _MESSAGES: Final[Mapping[type[TussisError], str]] = {

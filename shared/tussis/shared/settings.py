@@ -274,7 +274,10 @@ def load_settings(**overrides: Any) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = _PREFIX + str(first["loc"][0]).upper()
-        raise SettingsInvalid(f"{name} is wrong: {first['msg']} (the value is {first['input']!r})") from None
+        kind = Settings.model_fields[str(first["loc"][0])].annotation
+        # A text may be a URL with a password.
+        value = "" if "str" in str(kind).lower() else f" (the value is {first['input']!r})"
+        raise SettingsInvalid(f"{name} is wrong: {first['msg']}{value}") from None
 
 
 def _need(value: str | None, name: str, example: str) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 #: Characters that control a terminal or end a line: control characters (C0, DEL, C1), the line and paragraph
 #: separators, and the controls of writing direction (Unicode TR 9; they can make a text look like another one). Also
 #: lone surrogates, which represent the bytes of a file name that is not UTF-8 (PEP 383) and cannot be encoded.
-_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 #: Digits after the decimal point of a probability, unless more are needed.
 _DIGITS: Final = 3
 #: 17 significant digits distinguish any two doubles.
@@ -24,7 +24,12 @@ def printable(text: str) -> str:
     A backslash is not escaped, so that most texts stay unchanged. Use this function wherever a key, a URI, a file name,
     an error message or an external name is printed for people.
     """
-    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def json_line(text: str) -> str:
+    r"""JSON with ``\u`` escapes for the characters that :func:`printable` escapes. It has the same value."""
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def probability(value: float, threshold: float | None = None) -> str:

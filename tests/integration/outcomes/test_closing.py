@@ -152,3 +152,38 @@ def test_an_entry_of_the_ledger_that_the_reconciler_removes_is_told(client: Any,
     assert outcome.job_id == name.decode("utf-8", "replace")
     assert (outcome.error_class, outcome.succeeded) == ("malformed_message", False)
     assert client.exists(LEDGER_KEY) == 0
+
+
+def test_a_message_of_another_object_closes_no_job_that_has_its_id(client: Any, ledger: Ledger) -> None:
+    (job,) = opened(ledger)
+    foreign = replace(job, key="foreign.wav")
+
+    assert not ledger.close(foreign, failed(foreign))
+    assert not any(ledger.close_each([(foreign, failed(foreign))]))
+
+    assert ledger.find(job.job_id) == job
+    assert told(client) == []
+
+
+@pytest.mark.parametrize("error_class", ["job_id_mismatch", "job_id_taken"])
+def test_the_outcome_of_a_message_with_the_id_of_another_does_not_replace_the_kept_one(
+    client: Any, ledger: Ledger, error_class: str
+) -> None:
+    (job,) = opened(ledger)
+    ledger.close(job, succeeded(job))
+    foreign = replace(job, key="foreign.wav")
+    ledger.open(foreign)
+    outcome = replace(failed(foreign), error_class=error_class)
+
+    assert ledger.close(foreign, outcome)
+
+    assert told(client) == [succeeded(job), outcome]
+    assert parse_outcome(client.get(outcome_key(job.job_id))) == succeeded(job)
+    # Without a kept outcome it is kept, and the next outcome of the job replaces it.
+    client.delete(outcome_key(job.job_id))
+    ledger.open(foreign)
+    ledger.close(foreign, outcome)
+    assert parse_outcome(client.get(outcome_key(job.job_id))) == outcome
+    ledger.open(job)
+    ledger.close(job, succeeded(job))
+    assert parse_outcome(client.get(outcome_key(job.job_id))) == succeeded(job)

@@ -44,7 +44,7 @@ def test_jobs_that_name_a_model_are_answered_by_it_whoever_takes_them(
     }
     status = deployment.tussis("status")
     assert status.wait(60) == 0, status.text
-    assert "tussis.any@other@2: no live worker takes its messages (5)" in " ".join(status.text.split())
+    assert "tussis.any@other@2: no live worker takes its messages: 5 open jobs wait" in " ".join(status.text.split())
 
     deployment.worker(concurrency=1, model=other_model)
     deployment.wait_drained(60)

@@ -191,7 +191,7 @@ def test_the_command_runs_until_sigterm(
     assert ready["sqs_queue"] == queue.url
     queue.send(records(record("clinic", "a.wav"), record("clinic", "a.txt"), record("other", "b.wav")), "hello")
     unreadable = command.wait_for_event("s3_event_unreadable", 60)
-    assert unreadable["reason"] == "the body is not JSON: 'hello'"
+    assert unreadable["reason"] == "the body is not JSON (5 characters)"
     wait_until(lambda: queue.counts() == (0, 1), 60, "the message to be deleted")
     (text,) = broker.hvals("tussis.ledger")
     job = json.loads(text)

@@ -21,6 +21,7 @@ from tussis.shared.job_requests import job_for
 from tussis.shared.ledger import Ledger
 from tussis.shared.ledger_scripts import OPEN_SCRIPT
 from tussis.shared.messages import JOB_NAMESPACE, MAX_MESSAGE_BYTES, Job, envelope, job_id_for, parse_message
+from tussis.shared.moving import MOVE_SCRIPT
 from tussis.shared.queues import PRIORITIES, PRIORITY_SEPARATOR, QUEUES, TASK_NAME, Device, list_key, sent_key
 
 OTHER_LANGUAGES = "From other languages"
@@ -81,6 +82,10 @@ def test_our_list_entry_is_the_one_that_celery_would_put(
 
 def test_the_documents_script_is_the_one_that_runs() -> None:
     assert block("Sending", "lua") == OPEN_SCRIPT
+
+
+def test_the_documents_script_for_another_device_is_the_one_that_runs() -> None:
+    assert block("Moving an open job to another device", "lua") == MOVE_SCRIPT
 
 
 def test_the_documents_envelope_is_the_one_that_is_sent() -> None:

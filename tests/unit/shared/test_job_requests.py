@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from tussis.producer import JobRequest
 from tussis.shared.errors import InvalidJob, InvalidUri, TussisError
 from tussis.shared.job_requests import job_for, request_from_line
-from tussis.shared.messages import job_id_for
+from tussis.shared.messages import is_own_id, job_id_for, parse_message_text
 from tussis.shared.queues import Device
 
 URI = "s3://clinic/2026/a.wav"
@@ -122,3 +123,26 @@ def test_a_wrong_line_says_what_is_wrong(line: str, says: str) -> None:
         request_from_line(line, LIKE)
 
     assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"etag": "e1"},
+        {"etag": '"e1"'},
+        {"etag": 'W/"e1"'},
+        {"version_id": "v1"},
+        {"version_id": "v1", "etag": "e1", "model": "cough@2", "profile": "legacy", "coverage": "full"},
+        {"etag": "e1", "again": True},
+        {},
+    ],
+)
+def test_a_worker_computes_the_id_of_every_request_again(more: dict[str, Any]) -> None:
+    job = job_for(JobRequest(URI, device="gpu", priority=0, metadata={"site": "north"}, **more), 1.5)
+
+    assert is_own_id(parse_message_text(job.to_json()))
+
+    random = job.job_id[14] == "4"
+    for change in ({"key": "b.wav"}, {"bucket": "other"}, {"etag": "e2"}, {"model": "x"}, {"profile": "y"}):
+        assert is_own_id(replace(job, **change)) is random, change
+    assert is_own_id(replace(job, priority=9, device=Device.CPU, metadata={}, enqueued_at=2.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +42,9 @@ def parse_address(url: str) -> Address:
         given = {key: str(value) for key, value in conninfo_to_dict(text).items()}
     except (psycopg.Error, UnicodeError) as error:
         unknown = _UNKNOWN_OPTION.search(str(error))
-        if unknown is not None:
+        known = [option.keyword.decode() for option in Conninfo.get_defaults()]
+        # A name that resembles no option may be a part of the password.
+        if unknown is not None and difflib.get_close_matches(unknown[1], known, cutoff=0.8):
             raise SettingsInvalid(f"TUSSIS_DATABASE_URL has an option that libpq does not know: {unknown[1]}") from None
         raise SettingsInvalid(f"TUSSIS_DATABASE_URL is not a PostgreSQL URL: {_EXAMPLE}") from None
     if not given:

@@ -21,6 +21,7 @@ from tussis.shared.coverage import Coverage
 from tussis.shared.messages import Job
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
 from tussis.shared.store.identities import Mapped
+from tussis.shared.store.job_ids import id_problem
 from tussis.shared.store.transitions import moment, storable
 
 #: ``analyses.forced_by`` of an analysis that only stores the cancellation of a job, before the id of the job. It
@@ -38,6 +39,8 @@ SELECT
     analyses.state,
     analyses.error_class,
     analyses.attempt_token,
+    recordings.bucket,
+    recordings.key,
     analyses.job_id::text AS claimed_by,
     analyses.finished_at,
     CASE WHEN analyses.attempts > 0 THEN analyses.started_at END AS started_at,
@@ -50,6 +53,7 @@ SELECT
     ) AS held
 FROM jobs
 JOIN analyses ON analyses.id = jobs.analysis_id
+JOIN recordings ON recordings.id = analyses.recording_id
 WHERE jobs.job_id = ANY(%(job_ids)s::uuid[])
 """
 
@@ -197,7 +201,7 @@ class Verdict(StrEnum):
     SHADOW = "shadow"
     """It is a job of the shadow model, which is left."""
     UNREADABLE = "unreadable"
-    """No worker can read its message. It becomes a dead letter."""
+    """No worker can read its message, or its id is not its own. It becomes a dead letter or a failure."""
     CHANGED = "changed"
     """A worker received it meanwhile. Decide again."""
 
@@ -289,7 +293,9 @@ def _read(connection: Connection, jobs: Iterable[Job]) -> dict[str, _Before]:
         cancelled = row.state == AnalysisState.CANCELLED.value and row.claimed_by == row.job_id
         same = row.enqueued_at == enqueued[row.job_id]
         state = AnalysisState(row.state)
-        mapped = Mapped(row.analysis_id, state, row.error_class, same, row.attempt_token, cancelled)
+        mapped = Mapped(
+            row.analysis_id, state, row.error_class, same, row.attempt_token, row.bucket, row.key, cancelled
+        )
         found[row.job_id] = _Before(mapped, row.claimed_by, row.finished_at, row.started_at, row.held)
     return found
 
@@ -298,7 +304,9 @@ def _planned(jobs: Iterable[Job], before: Mapping[str, _Before]) -> _Plan:
     plan = _Plan()
     for job in jobs:
         one = before.get(job.job_id)
-        if one is not None and one.mapped.answers:
+        if id_problem(job, None if one is None else one.mapped) is not None:
+            plan.decided[job.job_id] = Cancellation(Verdict.UNREADABLE)
+        elif one is not None and one.mapped.answers:
             verdict = Verdict.CANCELLED if one.mapped.cancelled else Verdict.ANSWERED
             plan.decided[job.job_id] = Cancellation(verdict, one.mapped.analysis_id, one.finished_at, one.started_at)
         elif one is not None and one.mapped.is_open and one.claimed_by == job.job_id:

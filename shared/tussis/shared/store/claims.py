@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from tussis.shared.errors import JobMoved, WorkerCrashed
-from tussis.shared.messages import Job
+from tussis.shared.messages import Job, is_own_id
 from tussis.shared.states import TERMINAL, AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
 from tussis.shared.store.active_models import active_model
@@ -28,6 +28,7 @@ from tussis.shared.store.identities import (
     mapped,
     touch_recording,
 )
+from tussis.shared.store.job_ids import id_problem
 from tussis.shared.store.leases import held_s, remaining_s
 from tussis.shared.store.one_statement import run_statement
 from tussis.shared.store.records import (
@@ -54,9 +55,9 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
     the same order. It looks up the id of the model: the worker must not cache it, because a restored database can give
     the id to another model.
     """
-    if request.handed_back is not None:
-        return None
     job = request.job
+    if request.handed_back is not None or not is_own_id(job):
+        return None
     try:
         found = run_statement(
             engine,
@@ -118,9 +119,14 @@ def _forced_by(job: Job) -> str:
 
 
 def claim(connection: Connection, request: ClaimRequest) -> Claimed | Settled | Exhausted | Held | NotActive:
-    """Decide a claim, in the transaction of the caller. Raises :class:`ModelConflict` and :class:`JobTaken`."""
+    """Decide a claim, in the transaction of the caller.
+
+    Raises :class:`ModelConflict`, :class:`JobTaken`, :class:`JobIdMismatch` and :class:`JobIdTaken`.
+    """
     job = request.job
     before = mapped(connection, job)
+    if (problem := id_problem(job, before)) is not None:
+        raise problem
     if before is not None and before.answers:
         # A redelivery after the commit. Nothing is written or locked, even if the object has changed. The process may
         # have ended before it closed the job and opened that of the shadow model.

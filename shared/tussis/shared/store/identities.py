@@ -62,6 +62,9 @@ class Mapped:
     error_class: str | None
     same_message: bool
     attempt_token: uuid.UUID
+    bucket: str
+    key: str
+    """With ``bucket``, the object that the job belongs to."""
     cancelled: bool = False
     """The analysis was cancelled for this job. One that was cancelled for another job is no answer to this one."""
 
@@ -172,8 +175,11 @@ _MAPPED = (
         analyses.c.error_class,
         analyses.c.attempt_token,
         analyses.c.job_id,
+        recordings.c.bucket,
+        recordings.c.key,
     )
     .join(analyses, analyses.c.id == jobs.c.analysis_id)
+    .join(recordings, recordings.c.id == analyses.c.recording_id)
     .where(jobs.c.job_id == bindparam("job_id"))
 )
 
@@ -189,6 +195,8 @@ def mapped(connection: Connection, job: Job) -> Mapped | None:
         row.error_class,
         moment(job.enqueued_at) == row.enqueued_at,
         row.attempt_token,
+        row.bucket,
+        row.key,
         row.state == AnalysisState.CANCELLED.value and row.job_id == job.job_id,
     )
 

@@ -202,6 +202,15 @@ class Claimed:
 
 
 @dataclass(frozen=True)
+class NotItsId:
+    """The message failed, apart from the job that has its id: the id is not that of the message."""
+
+    analysis_id: int
+    error_class: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Settled:
     """The analysis already has its answer. ``shadow`` as in :class:`Claimed`, for a redelivery of the same message."""
 

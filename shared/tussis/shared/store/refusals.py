@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from sqlalchemy import Connection, insert
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from tussis.shared.coverage import Coverage
+from tussis.shared.errors import PermanentError
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
 from tussis.shared.store.cancellations import forget_cancelled, keep_cancelled
@@ -23,8 +25,9 @@ from tussis.shared.store.identities import (
     mapped,
     touch_recording,
 )
+from tussis.shared.store.job_ids import id_problem
 from tussis.shared.store.leases import remaining_s
-from tussis.shared.store.records import Held, NotActive, RefusalRequest, Settled
+from tussis.shared.store.records import Held, NotActive, NotItsId, RefusalRequest, Settled
 from tussis.shared.store.schema import analyses, dead_letters
 from tussis.shared.store.served_models import model_id_of
 from tussis.shared.store.transitions import moment
@@ -33,14 +36,17 @@ from tussis.shared.store.transitions import moment
 MAX_RAW = 65_536
 
 
-def refuse(connection: Connection, request: RefusalRequest) -> int | Held | NotActive | Settled:
+def refuse(connection: Connection, request: RefusalRequest) -> int | Held | NotActive | Settled | NotItsId:
     """Fail a job; returns the id of its analysis, or :class:`Held` while another attempt holds that analysis.
 
+    Returns :class:`NotItsId` if the job id is not that of the message, which then fails apart from the job of the id.
     Returns :class:`NotActive` if the job names no model, and another one than that of the request is active, and
     :class:`Settled` if the job was cancelled. Raises :class:`ModelConflict` and :class:`JobTaken`.
     """
     job = request.job
     before = mapped(connection, job)
+    if (problem := id_problem(job, before)) is not None:
+        return _fail_apart(connection, request, problem)
     if before is not None and before.answers:
         return _answered(before)
     model_id = None if request.model is None else model_id_of(connection, request.model)
@@ -92,6 +98,28 @@ def refuse(connection: Connection, request: RefusalRequest) -> int | Held | NotA
     if before is not None and before.state is AnalysisState.CANCELLED and before.analysis_id != analysis_id:
         forget_cancelled(connection, before.analysis_id)
     return analysis_id
+
+
+def _fail_apart(connection: Connection, request: RefusalRequest, problem: PermanentError) -> NotItsId:
+    """Store the failure of a message whose job id is not its own.
+
+    It is separate from all other analyses of the object, and the id is not mapped to it. A repeated message makes one
+    row.
+    """
+    job = request.job
+    unreadable = request.profile == ""
+    told = request if unreadable else replace(request, error_class=problem.error_class, message=str(problem))
+    told = replace(told, profile_overridden=True, coverage_overridden=False)
+    recording = touch_recording(connection, job, etag=request.etag, version_id=request.version_id, size_bytes=None)
+    identity = Identity(recording, None, None, profile="", coverage=Coverage.HEAD.value, forced_by=job.job_id)
+    standing = find_identity(connection, identity)
+    if standing is None:
+        analysis_id = _refused(connection, told, identity)
+    else:
+        analysis_id = standing.id
+        if moment(job.enqueued_at) != standing.enqueued_at and standing.state is AnalysisState.FAILED:
+            _fail_standing(connection, told, standing)
+    return NotItsId(analysis_id, told.error_class, told.message)
 
 
 def _answered(before: Mapped) -> int | Settled:

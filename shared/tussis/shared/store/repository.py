@@ -64,6 +64,7 @@ from tussis.shared.store.records import (
     KnownModel,
     ModelFacts,
     NotActive,
+    NotItsId,
     RefusalRequest,
     Result,
     ResultFilter,
@@ -229,7 +230,8 @@ class Store:
         """Claim the analysis of the request, or return why it cannot be claimed.
 
         A running analysis whose lease has expired is taken over, and its attempt ends as vanished. A repeated request
-        is one claim. Raises :class:`ModelConflict` if the database has the model with another name, version or file.
+        is one claim. Raises :class:`ModelConflict` if the database has the model with another name, version or file,
+        and :class:`JobIdMismatch` or :class:`JobIdTaken` if the job id is not that of the message.
         """
         with database_errors(self.place):
             if (first := claims.claim_first(self._engine, request)) is not None:
@@ -296,11 +298,11 @@ class Store:
         with database_errors(self.place), self._engine.begin() as connection:
             return endings.release(connection, claimed, outcome, error_class, message, timings_ms)
 
-    def refuse(self, request: RefusalRequest) -> int | Held | NotActive | Settled:
+    def refuse(self, request: RefusalRequest) -> int | Held | NotActive | Settled | NotItsId:
         """Fail a job without a claim; returns the id of its analysis, or :class:`Held` while another attempt holds it.
 
         Returns :class:`NotActive` if the job names no model, and another one than that of the request is active, and
-        :class:`Settled` if the job was cancelled.
+        :class:`Settled` if the job was cancelled. Returns :class:`NotItsId` if the job id is not that of the message.
 
         A repeated message makes one row. An analysis that an earlier attempt at this job left open becomes the failure.
         A succeeded analysis does not change.

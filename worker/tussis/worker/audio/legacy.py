@@ -99,7 +99,7 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
             f"pydub cannot mix {channels} channels at this level: use a profile with native decoding"
         ) from None
     except (audioop.error, ValueError) as error:
-        raise CorruptAudio(f"pydub cannot mix the channels: {error}") from None
+        raise CorruptAudio(f"pydub cannot mix the channels ({type(error).__name__})") from None
     if integers.size == 0:
         raise NoSamples
     samples = scale_integers(integers, mono.sample_width)[np.newaxis, :]
@@ -141,7 +141,7 @@ def _segment(data: bytes, sniffed: Sniffed, limits: Limits) -> tuple[AudioSegmen
     try:
         return AudioSegment(data=bytes(wav)), FFMPEG_DECODERS[decoder]
     except _UNREADABLE as error:
-        raise CorruptAudio(f"pydub cannot read the WAV file that ffmpeg wrote: {error}") from None
+        raise CorruptAudio(f"pydub cannot read the WAV file that ffmpeg wrote ({type(error).__name__})") from None
 
 
 def _programs_choice(container: InputContainer) -> AudioStream:
@@ -201,6 +201,17 @@ def _disk_full() -> DiskFull:
     return DiskFull(f"no space in {tempfile.gettempdir()} to decode for the legacy profile: free space, or set TMPDIR")
 
 
+#: Reasons in ffmpeg's log that an error message may quote.
+_REASONS: Final = (
+    "Invalid data found when processing input",
+    "does not contain any stream",
+    "matches no streams",
+    "End of file",
+    "Cannot allocate memory",
+    "Conversion failed",
+)
+
+
 def _run(command: list[str], source: IO[bytes], target: IO[bytes]) -> None:
     try:
         done = subprocess.run(
@@ -212,7 +223,9 @@ def _run(command: list[str], source: IO[bytes], target: IO[bytes]) -> None:
         raise NotInstalled(f"cannot run {command[0]}: {error.strerror}") from None
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
-        reason = lines[-1] if lines else f"exit code {done.returncode}"
+        # Not the line itself: ffmpeg also writes tags of the file, such as its title.
+        known = (text for line in reversed(lines) for text in _REASONS if text in line)
+        reason = next(known, f"exit code {done.returncode}")
         if any(os.strerror(number) in line for number in _NO_SPACE for line in lines):
             # The recording is not the cause, so this must not become a permanent error.
             raise _disk_full()

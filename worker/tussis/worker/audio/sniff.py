@@ -89,7 +89,8 @@ def sniff(data: bytes) -> Sniffed:
         raise CorruptAudio(
             f"the ID3 tag at byte {offset} has a malformed size, and no audio follows in the next {SYNC_WINDOW} bytes"
         )
-    raise NotAudio(f"the bytes are not in a supported audio container: they begin with {_shown(data[offset:])}")
+    # Not the bytes: an object that is no recording may be anything, such as a file of patients.
+    raise NotAudio(f"the {len(data)} bytes are not in a supported audio container")
 
 
 def _behind_id3(data: bytes) -> int:
@@ -151,8 +152,3 @@ _MAGIC: Final[dict[Container, Callable[[bytes, int], bool]]] = {
     Container.AMR: _starts(b"#!AMR\n", b"#!AMR-WB\n"),
     Container.ASF: _starts(_ASF_HEADER),
 }
-
-
-def _shown(data: bytes) -> str:
-    """The first bytes in printable form, for an error message."""
-    return repr(data[:8])[1:]

@@ -141,6 +141,8 @@ class Cancel:
                 self.counts.running += 1
             case Verdict.ANSWERED:
                 self.counts.answered += 1
+            case Verdict.UNREADABLE:
+                self.counts.unreadable += 1
             case _:
                 self.counts.received += 1
 

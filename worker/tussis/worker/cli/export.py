@@ -13,6 +13,7 @@ import click
 
 from tussis.shared.text import printable
 from tussis.worker.cli.result_options import filter_options, result_filter
+from tussis.worker.local.terminal import TerminalBytes
 
 if TYPE_CHECKING:
     from tussis.shared.settings import Settings
@@ -148,7 +149,8 @@ def _output(out: Path) -> Iterator[BinaryIO]:
     from tussis.worker.local_files import check_output, written_whole
 
     if out == _STANDARD_OUTPUT:
-        stream = sys.stdout.buffer
+        # On a terminal, the text goes through the guard of the standard streams.
+        stream: Any = TerminalBytes(sys.stdout) if sys.stdout.isatty() else sys.stdout.buffer
         yield stream
         stream.flush()
         return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tussis.shared.text import json_line, printable
 from tussis.worker.cli.moments import check_span, moment
 
 if TYPE_CHECKING:
@@ -61,17 +62,17 @@ def outcomes(ctx: click.Context, group: str | None, consumer: str | None, idle_s
     client, where = connect(url), redact(url)
     if group is None:
         for text in _from_now_on(OutcomeReader(client, where), idle_s, batches):
-            click.echo(text)
+            click.echo(json_line(text))
         return
     reader = OutcomeGroup(client, where, group, consumer, idle_s=idle_s, on_batch=_print_batch if batches else None)
     status = 0
     while True:
         try:
             for outcome in reader:
-                click.echo(outcome.to_json())
+                click.echo(json_line(outcome.to_json()))
             break
         except (OutcomesGap, OutcomeUnreadable) as error:
-            click.echo(f"tussis: {error}", err=True)
+            click.echo(printable(f"tussis: {error}"), err=True)
             status = 1
     ctx.exit(status)
 

@@ -14,7 +14,7 @@ from tussis.worker.local.terminal import console, plain
 if TYPE_CHECKING:
     import redis
 
-    from tussis.shared.depth import Depth
+    from tussis.shared.depth import Depth, SentJobs
     from tussis.shared.pauses import Pause
     from tussis.shared.store.records import ActiveModel, StateCounts
 
@@ -36,11 +36,11 @@ class WorkerEntry:
     seen_s: float
 
     def takes(self, queue: str) -> bool:
-        """Whether this worker takes messages from a model queue."""
+        """Whether this worker takes messages from a queue or a model queue."""
         from tussis.shared.queues import MODEL_SEPARATOR, Device, device_queue, model_of, queue_name
 
         device = device_queue(queue) in (queue_name(Device.ANY), queue_name(Device(self.device)))
-        return device and model_of(queue) in (self.model, self.model.partition(MODEL_SEPARATOR)[0])
+        return device and model_of(queue) in (None, self.model, self.model.partition(MODEL_SEPARATOR)[0])
 
 
 @click.command()
@@ -72,6 +72,7 @@ def status(as_json: bool) -> None:
     paused = Pauses(client, redact(url)).read()
     with broker_errors(redact(url)):
         workers = read_workers(client)
+        unserved = unserved_queues(client, depth, workers)
         risks = risks_of(client)
     store = Store.connect(settings.need_database(), pool_size=1)
     try:
@@ -82,9 +83,9 @@ def status(as_json: bool) -> None:
         store.close()
     if as_json:
         more = {"paused": [asdict(pause) for pause in paused], "broker_risks": risks}
-        click.echo(json.dumps(_as_json(depth, workers, counts, active) | more))
+        click.echo(json.dumps(_as_json(depth, workers, counts, active, unserved) | more))
         return
-    _print(depth, workers, counts)
+    _print(depth, workers, counts, unserved)
     for pause in paused:
         console().print(_paused(pause))
     for line in _about_models(workers, active, depth.total_waiting):
@@ -108,12 +109,30 @@ def read_workers(client: redis.Redis) -> list[WorkerEntry]:
     return sorted(entries, key=lambda entry: entry.worker)
 
 
-def unserved_queues(depth: Depth, workers: list[WorkerEntry]) -> list[str]:
-    """The model queues with messages from which no live worker takes them."""
-    from tussis.shared.queues import model_of
+@dataclass(frozen=True)
+class UnservedQueue:
+    """A queue or model queue with open jobs that no live worker takes. ``since``: the oldest push, UTC, ISO 8601."""
 
-    full = [queue for queue, steps in depth.waiting.items() if steps and model_of(queue)]
-    return [queue for queue in full if not any(worker.takes(queue) for worker in workers)]
+    queue: str
+    device: str
+    model: str | None
+    jobs: int
+    since: str
+
+    @classmethod
+    def of(cls, sent: SentJobs) -> UnservedQueue:
+        from tussis.shared.queues import device_queue, model_of
+
+        since = datetime.fromtimestamp(sent.oldest, UTC).isoformat(timespec="seconds")
+        return cls(sent.queue, device_queue(sent.queue).rpartition(".")[2], model_of(sent.queue), sent.jobs, since)
+
+
+def unserved_queues(client: redis.Redis, depth: Depth, workers: list[WorkerEntry]) -> list[UnservedQueue]:
+    """The queues with open jobs that no live worker takes. Raises redis-py's errors."""
+    from tussis.shared.depth import read_sent_jobs
+
+    queues = [queue for queue in depth.waiting if not any(worker.takes(queue) for worker in workers)]
+    return [UnservedQueue.of(sent) for sent in read_sent_jobs(client, queues)]
 
 
 def _paused(pause: Pause) -> str:
@@ -149,12 +168,17 @@ def _about_models(workers: list[WorkerEntry], active: ActiveModel | None, waitin
 
 
 def _as_json(
-    depth: Depth, workers: list[WorkerEntry], counts: StateCounts, active: ActiveModel | None
+    depth: Depth,
+    workers: list[WorkerEntry],
+    counts: StateCounts,
+    active: ActiveModel | None,
+    unserved: list[UnservedQueue],
 ) -> dict[str, Any]:
     return {
         "waiting": depth.waiting,
         "waiting_total": depth.total_waiting,
-        "unserved_queues": unserved_queues(depth, workers),
+        "unserved_queues": [one.queue for one in unserved],
+        "unserved": [asdict(one) for one in unserved],
         "in_flight": depth.in_flight,
         "open": depth.open,
         "deferred": depth.deferred,
@@ -178,7 +202,7 @@ def _as_json(
     }
 
 
-def _print(depth: Depth, workers: list[WorkerEntry], counts: StateCounts) -> None:
+def _print(depth: Depth, workers: list[WorkerEntry], counts: StateCounts, unserved: list[UnservedQueue]) -> None:
     from rich import box
     from rich.table import Table
 
@@ -196,9 +220,14 @@ def _print(depth: Depth, workers: list[WorkerEntry], counts: StateCounts) -> Non
             continue
         queues.add_row(plain(queue), *(f"{steps.get(p, 0):,}" for p in priorities), f"{sum(steps.values()):,}")
     screen.print(queues)
-    for queue in unserved_queues(depth, workers):
-        count = sum(depth.waiting[queue].values())
-        screen.print(f"[yellow]{plain(queue)}:[/yellow] no live worker takes its messages ({count:,})")
+    for one in unserved:
+        model = f" with model {plain(one.model)}" if one.model else ""
+        device = "any" if one.device == "any" else f"a {one.device}"
+        jobs = "1 open job waits" if one.jobs == 1 else f"{one.jobs:,} open jobs wait"
+        screen.print(
+            f"[yellow]{plain(one.queue)}: no live worker takes its messages:[/yellow] {jobs} for {device} "
+            f"worker{model}, since {one.since}"
+        )
     oldest = "none open" if depth.oldest_open_s is None else f"oldest {_span(depth.oldest_open_s)}"
     screen.print(f"open {depth.open:,} ({oldest})   in flight {depth.in_flight:,}   deferred {depth.deferred:,}")
     failures = ", ".join(f"{plain(name)} {count:,}" for name, count in sorted(counts.failures.items()))

@@ -91,7 +91,7 @@ class SnsMessages:
         """Confirm the subscription of a message that :meth:`verify` accepted. Raises the same errors."""
         url = message.get("SubscribeURL")
         if not isinstance(url, str) or not _CONFIRMATION.fullmatch(url):
-            raise SnsRefused(f"the field SubscribeURL is not an address of SNS: {shown(url)}")
+            raise SnsRefused("the field SubscribeURL is not an address of SNS")
         self._fetch(url)
 
     def _key(self, url: object) -> RSAPublicKey:
@@ -100,7 +100,7 @@ class SnsMessages:
         from cryptography.x509 import load_pem_x509_certificate
 
         if not isinstance(url, str) or not _CERTIFICATE.fullmatch(url):
-            raise SnsRefused(f"the field SigningCertURL is not an address of SNS: {shown(url)}")
+            raise SnsRefused("the field SigningCertURL is not an address of SNS")
         if (known := self._keys.get(url)) is not None:
             return known
         # One request at a time, and nobody waits for it: a flood of messages with wrong addresses occupies one thread.
@@ -129,7 +129,7 @@ def signed_text(message: Mapping[str, Any]) -> bytes:
         if value is None and name in _OPTIONAL:
             continue
         if not isinstance(value, str):
-            raise SnsRefused(f"the field {name} of the message is {shown(value)}, not text")
+            raise SnsRefused(f"the field {name} of the message is not text")
         lines.append(f"{name}\n{value}\n")
     return "".join(lines).encode("utf-8", "surrogatepass")
 

@@ -62,7 +62,9 @@ class JobReports:
         # Read the broker first: a job that ends between the two reads is then found in the store.
         opened, due = self._ledger.find(job_id), self._ledger.due_at(job_id)
         if self._store is None:
-            outcome = None if opened else self.reader.statuses([job_id])[job_id].outcome
+            outcome = self.reader.statuses([job_id])[job_id].outcome
+            if opened is not None and (outcome is None or outcome.uri in (opened.uri, None)):
+                outcome = None  # of an earlier message
             if opened is None and outcome is None:
                 raise JobUnknown(
                     f"no open job has the job id {shown(job_id)}, and the broker keeps no outcome of it: check the id, "
@@ -74,6 +76,8 @@ class JobReports:
             self._store.verify_schema()
             self._verified = True
         answer = self._store.job(job_id)
+        if opened is not None and answer is not None and opened.uri != answer.analysis.uri:
+            opened, due = None, None  # a message that uses the id of this job: it fails
         letter = None if opened or answer else self._store.dead_letter_of(job_id)
         progress = None if answer is None else self._store.bag_progress(answer.analysis.id)
         if letter is not None:

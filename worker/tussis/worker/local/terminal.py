@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from tussis.shared.text import printable
 
@@ -32,6 +34,28 @@ def console() -> Console:
     if on_terminal():
         return Standard(highlight=False, emoji=False)
     return Standard(highlight=False, emoji=False, width=PIPE_WIDTH, force_terminal=False, color_system=None)
+
+
+class TerminalBytes(io.RawIOBase):
+    """Bytes of UTF-8 for a text stream: what is written becomes text, so that the stream can escape characters."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def writable(self) -> bool:
+        """It can be written to."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Write the bytes; returns their number."""
+        view = memoryview(data)
+        self._stream.write(self._decoder.decode(bytes(view)))
+        return view.nbytes
+
+    def flush(self) -> None:
+        """Flush the text stream."""
+        self._stream.flush()
 
 
 def plain(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from tussis.shared.errors import InvalidJob, InvalidUri, TussisError
 from tussis.shared.messages import Job, is_shadow, normalise_etag
 from tussis.shared.outcomes import JobOutcome, OutcomeState
-from tussis.shared.store.records import Held, NotActive, RefusalRequest, Settled
+from tussis.shared.store.records import Held, NotActive, NotItsId, RefusalRequest, Settled
 from tussis.worker import logs
 from tussis.worker.pipeline.context import WorkerContext
 from tussis.worker.pipeline.failure_policy import retry_while_unavailable
@@ -74,7 +74,8 @@ def _fail(context: WorkerContext, job: Job, error: TussisError) -> int | Held | 
         worker=context.worker,
         device=context.device.value,
     )
-    return retry_while_unavailable(context, lambda: context.store.refuse(refusal))
+    answer = retry_while_unavailable(context, lambda: context.store.refuse(refusal))
+    return answer.analysis_id if isinstance(answer, NotItsId) else answer
 
 
 def _job_id(message: object) -> str | None:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 import random
+import traceback
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import TypeVar
 
 from tussis.shared.errors import (
@@ -243,6 +245,8 @@ def _fail(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stage
             return Routed(answer.active)
         case records.Settled():
             return Settled(answer.analysis_id, answer.state)
+        case records.NotItsId():
+            return Failed(answer.analysis_id, answer.error_class, answer.message)
         case analysis_id:
             return Failed(analysis_id, error.error_class)
 
@@ -288,7 +292,10 @@ def _shortage(error: Exception) -> OutOfMemory:
 
 
 def _internal(error: Exception) -> InternalFault:
-    return InternalFault(f"{type(error).__name__}: {error}")
+    """Not the text of the error: it may quote bytes of a recording. The log has it, with the trace."""
+    trace = traceback.extract_tb(error.__traceback__)
+    where = f" at {PurePath(trace[-1].filename).name}:{trace[-1].lineno}" if trace else ""
+    return InternalFault(f"{type(error).__name__}{where}: see the log of the worker")
 
 
 def _class_of(error: Exception) -> str:

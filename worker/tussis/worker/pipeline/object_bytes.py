@@ -46,7 +46,9 @@ def decoded(data: bytes, encoding: str, uri: str, max_bytes: int) -> bytes:
         with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
             content = file.read(max_bytes + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise CorruptAudio(f"{uri} has Content-Encoding gzip, and its gzip data is damaged ({error})") from None
+        # Not the text of the error: it may quote bytes of the object.
+        how = "it is cut off" if isinstance(error, EOFError) else "its gzip data is damaged"
+        raise CorruptAudio(f"{uri} has Content-Encoding gzip, and {how}") from None
     if len(content) > max_bytes:
         raise ObjectTooLarge(f"{uri} has more than {max_bytes} bytes after decompression, the limit (TUSSIS_MAX_BYTES)")
     return content
