@@ -81,7 +81,9 @@ def test_the_broker_s_command_and_health_check(resolved: dict[str, Any], spawn: 
     configuration.write_text(text.replace("port 6379", f"port {port}").replace("dir /data", f"dir {home}"))
     *shell, script = resolved["broker"]["command"]
     script = script.replace("$$", "$").replace("/etc/valkey/valkey.conf", str(configuration))
-    environment = {"PATH": f"{tools}:{os.defpath}", "BROKER_PASSWORD": PASSWORD}
+    script = script.replace("/etc/valkey/users.acl", str(ROOT / "deploy" / "users.acl"))
+    passwords = {name: f"{name}-secret" for name in resolved["broker"]["environment"]}
+    environment = passwords | {"PATH": f"{tools}:{os.defpath}", "BROKER_PASSWORD": PASSWORD}
     test = resolved["broker"]["healthcheck"]["test"]
 
     assert not healthy(test, environment)
@@ -93,6 +95,15 @@ def test_the_broker_s_command_and_health_check(resolved: dict[str, Any], spawn: 
     with redis.Redis(port=port, password=PASSWORD) as client:
         wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         assert {name: client.config_get(name)[name] for name in wanted} == wanted
+    users = {"producer": "PRODUCER", "worker": "WORKER", "monitor": "MONITOR", "outcomes": "READER"}
+    for user, name in (users | {"notifier": "NOTIFIER", "gateway": "GATEWAY"}).items():
+        with redis.Redis(port=port, username=user, password=f"{name}_PASSWORD-secret") as client:
+            assert client.ping()
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.flushall()
+    unreplaced = redis.Redis(port=port, username="worker", password="WORKER_PASSWORD")
+    with unreplaced as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
     # The server is the process itself, so that a container's stop reaches it.
     server.signal(signal.SIGTERM)
     assert server.wait(SOON_S) == 0
