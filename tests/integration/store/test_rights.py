@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from click.testing import CliRunner, Result
 from psycopg import sql
 from sqlalchemy import text
 
+from tests.support.roles import role_login
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, rows
 from tussis.producer.cli import root
 from tussis.shared.broker import connect
@@ -41,18 +43,8 @@ _FUNCTIONS = "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regname
 @pytest.fixture
 def login(store_url: str) -> Iterator[Callable[[Role], str]]:
     """Return the URL of the database with a new login that is a member of a role."""
-    made: list[str] = []
-
-    def make(role: Role) -> str:
-        name = f"test_{uuid.uuid4().hex}"
-        migrate.make_login(store_url, name, role, "it's secret")
-        made.append(name)
-        parts = urlsplit(store_url)
-        return parts._replace(netloc=f"{name}:it%27s%20secret@{parts.hostname}:{parts.port}").geturl()
-
-    yield make
-    for name in made:
-        execute(store_url, f"DROP ROLE {name}")
+    with ExitStack() as logins:
+        yield lambda role: logins.enter_context(role_login(store_url, role))
 
 
 def test_every_object_of_the_schema_has_its_rights(store_url: str) -> None:
