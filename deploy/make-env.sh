@@ -1,12 +1,9 @@
 #!/bin/sh
-# Write .env for docker-compose.yml: random passwords, readable by its owner only. An existing one stays as it is.
+# Write .env for docker-compose.yml: random passwords, readable by its owner only. An existing one keeps its lines, and
+# gets the passwords that it lacks.
 set -eu
 
 file=${1:-.env}
-if [ -e "$file" ]; then
-    echo "make-env: $file exists and stays as it is; remove it for new passwords (running servers keep their old ones)" >&2
-    exit 1
-fi
 
 # Hexadecimal: needs no quoting in URLs and configuration files.
 secret() {
@@ -14,10 +11,34 @@ secret() {
 }
 
 umask 077
+if [ -e "$file" ]; then
+    added=
+    for name in PRODUCER WORKER GATEWAY NOTIFIER MONITOR READER ANALYST; do
+        if ! grep -q "^${name}_PASSWORD=" "$file"; then
+            echo "${name}_PASSWORD=$(secret 24)" >>"$file"
+            added="$added ${name}_PASSWORD"
+        fi
+    done
+    if [ -n "$added" ]; then
+        echo "make-env: $file lacked and now has$added"
+        exit 0
+    fi
+    echo "make-env: $file exists and stays as it is; remove it for new passwords (running servers keep their old ones)" >&2
+    exit 1
+fi
 cat >"$file.part" <<END
-# Made by deploy/make-env.sh. Keep it out of version control.
+# Made by deploy/make-env.sh. Keep it out of version control. The first two are the administrator's.
 BROKER_PASSWORD=$(secret 24)
 DATABASE_PASSWORD=$(secret 24)
+# Logins of the broker and of the database, each with its own rights (docs/security.md).
+PRODUCER_PASSWORD=$(secret 24)
+WORKER_PASSWORD=$(secret 24)
+GATEWAY_PASSWORD=$(secret 24)
+NOTIFIER_PASSWORD=$(secret 24)
+MONITOR_PASSWORD=$(secret 24)
+READER_PASSWORD=$(secret 24)
+ANALYST_PASSWORD=$(secret 24)
+
 S3_ACCESS_KEY=$(secret 10)
 S3_SECRET_KEY=$(secret 20)
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import redis
 
-from tussis.shared.batch_scripts import CLOSE_BATCH_SCRIPT, MINUTES, MOST_BATCHES
+from tussis.shared.batch_scripts import MINUTES, MOST_BATCHES
 from tussis.shared.broker import broker_errors
+from tussis.shared.broker_functions import call
 from tussis.shared.errors import BatchUnknown, OutcomeUnreadable, TooManyBatches, WaitTimeout
 from tussis.shared.messages import check_batch
 from tussis.shared.outcomes import OUTCOME_VERSION
@@ -109,7 +110,7 @@ class Batches:
         check_batch(name)
         keys = (batch_key(name), BATCHES_TO_TELL_KEY)
         with broker_errors(self._where):
-            closed = self._client.eval(CLOSE_BATCH_SCRIPT, len(keys), *keys, name, int(make))
+            closed = call(self._client, "tussis_close_batch", keys, [name, int(make)])
         if closed is None and make:
             raise TooManyBatches(f"{MOST_BATCHES} batches have open jobs: wait until one of them is done")
         return self.status(name)

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
-from tussis.shared.errors import BrokerRefused, BrokerUnavailable, SettingsInvalid
+from tussis.shared.errors import BrokerNotPrepared, BrokerRefused, BrokerUnavailable, SettingsInvalid
 from tussis.shared.redaction import redacted
 from tussis.shared.tls import check_files, tls_reason
 
@@ -82,6 +82,10 @@ def error_code(error: Exception) -> str:
     if "ACL failure in script" in str(error):  # Its code is ERR (Redis 7 and later, Valkey).
         return "NOPERM"
     return code.rstrip(":") if code.rstrip(":").isupper() else "ERR"
+
+
+class FunctionsMissing(ResponseError):
+    """The broker lacks a function of :mod:`tussis.shared.broker_functions`, and this login may not load it."""
 
 
 @contextmanager
@@ -201,13 +205,21 @@ def server_time(client: redis.Redis) -> float:
 
 @contextmanager
 def broker_errors(where: str) -> Iterator[None]:
-    """Convert redis-py's errors to :class:`BrokerUnavailable` or :class:`BrokerRefused`. The message has ``where``."""
+    """Convert redis-py's errors to :class:`BrokerUnavailable` or :class:`BrokerRefused`. The message has ``where``.
+
+    :class:`BrokerNotPrepared` is a :class:`BrokerUnavailable`: it ends by itself when a worker runs.
+    """
     try:
         yield
     except NotServing as error:
         reason, passes = NOT_SERVING[error.code]
         kind = BrokerUnavailable if passes else BrokerRefused
         raise kind(f"the broker at {where} does not serve: {reason} ({error})") from error
+    except FunctionsMissing as error:
+        raise BrokerNotPrepared(
+            f"the broker at {where} has no functions of Tussis, or older ones, and this login may not load them: start "
+            "a worker, which loads them, or run `tussis broker load`"
+        ) from error
     except (AuthenticationError, AuthorizationError) as error:
         raise BrokerRefused(f"the broker at {where} refuses the login ({error}): check TUSSIS_BROKER_URL") from error
     except (RedisConnectionError, RedisTimeoutError, OSError) as error:
@@ -231,6 +243,6 @@ def _refusal(error: RedisError) -> str:
         return "no Redis"
     if "on cluster, 'no-cluster'" in text or "not allowed in cluster mode" in text:
         return "MOVED"
-    if "compiling script" in text and "near '#'" in text:
+    if "unknown command" in text and "FCALL" in text.upper():
         return "too old"
     return error_code(error)

@@ -235,6 +235,12 @@ class BrokerUnavailable(TransientError):
     error_class = "broker_unavailable"
 
 
+class BrokerNotPrepared(BrokerUnavailable):
+    """The broker has no functions of Tussis, and this login may not load them."""
+
+    error_class = "broker_not_prepared"
+
+
 class BrokerRefused(TransientError):
     """The broker answers but refuses to write."""
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from tussis.shared.batch_scripts import MOST_BATCHES, OPEN_BOUNDED_SCRIPT
+from tussis.shared.batch_scripts import MOST_BATCHES
 from tussis.shared.broker import broker_errors
+from tussis.shared.broker_functions import call, function, is_missing
 from tussis.shared.depth import Depth, read_depth, read_model_queues
 from tussis.shared.errors import (
     BrokerRefused,
@@ -27,15 +29,6 @@ from tussis.shared.errors import (
     MalformedMessage,
     TooManyBatches,
     UnknownMessageVersion,
-)
-from tussis.shared.ledger_scripts import (
-    CLOSE_MANY_SCRIPT,
-    CLOSE_SCRIPT,
-    DEFER_SCRIPT,
-    OPEN_SCRIPT,
-    ROUTE_SCRIPT,
-    SEND_AGAIN_SCRIPT,
-    TELL_AGAIN_SCRIPT,
 )
 from tussis.shared.messages import Job, envelope, parse_message_text
 from tussis.shared.moving import move_open
@@ -80,11 +73,7 @@ class Unserved:
 
 @dataclass(frozen=True)
 class Opening:
-    """Several jobs as the arguments of :data:`~tussis.shared.ledger_scripts.OPEN_SCRIPT`.
-
-    ``bounded``: of :data:`~tussis.shared.batch_scripts.OPEN_BOUNDED_SCRIPT`. The other script is shorter, and the
-    broker reads it at each call.
-    """
+    """Several jobs as the arguments of the function ``tussis_open``. ``bounded``: of ``tussis_open_bounded``."""
 
     keys: list[str]
     arguments: list[str]
@@ -93,9 +82,9 @@ class Opening:
     """Job id and device of each job."""
 
     @property
-    def eval_args(self) -> list[Any]:
-        """The arguments of the command EVAL."""
-        return [OPEN_BOUNDED_SCRIPT if self.bounded else OPEN_SCRIPT, len(self.keys), *self.keys, *self.arguments]
+    def function(self) -> str:
+        """The function that opens them."""
+        return "tussis_open_bounded" if self.bounded else "tussis_open"
 
 
 class SentOpening:
@@ -151,12 +140,12 @@ class Ledger:
         self._serves = serves
         self._bounds = bounds
         self._may_move = True
-        self._close = client.register_script(CLOSE_SCRIPT)
-        self._close_many = client.register_script(CLOSE_MANY_SCRIPT)
-        self._defer = client.register_script(DEFER_SCRIPT)
-        self._send_again = client.register_script(SEND_AGAIN_SCRIPT)
-        self._route = client.register_script(ROUTE_SCRIPT)
-        self._tell_again = client.register_script(TELL_AGAIN_SCRIPT)
+        self._close = function(client, "tussis_close")
+        self._close_many = function(client, "tussis_close_many")
+        self._defer = function(client, "tussis_defer")
+        self._send_again = function(client, "tussis_send_again")
+        self._route = function(client, "tussis_route")
+        self._tell_again = function(client, "tussis_tell_again")
 
     def open(self, job: Job) -> bool:
         """Enter the job into the ledger and its message into its queue, in one step. False if it was already open.
@@ -173,8 +162,7 @@ class Ledger:
         :class:`TooManyBatches`.
 
         It is one command and not a pipeline. A broker that syncs its append-only file does so once for a command, but
-        for every few kilobytes of a pipeline. It uses EVAL and not EVALSHA, so that a producer's login needs no right
-        to load scripts.
+        for every few kilobytes of a pipeline.
         """
         return self.open_prepared(prepare_opening(jobs, batch, max_depth)) if jobs else []
 
@@ -186,7 +174,7 @@ class Ledger:
     def open_prepared(self, opening: Opening) -> list[bool]:
         """The second half of :meth:`open_many`: sends the jobs and waits for the answer."""
         with broker_errors(self._where):
-            opened = self._client.eval(*opening.eval_args)
+            opened = call(self._client, opening.function, opening.keys, opening.arguments)
         return self._moved(opening, _answers(opened))
 
     def _moved(self, opening: Opening, answers: list[bool]) -> list[bool]:
@@ -214,7 +202,8 @@ class Ledger:
             except _LOST:
                 return SentOpening(self, opening, None)
             try:
-                connection.send_command("EVAL", *opening.eval_args)  # type: ignore[no-untyped-call]  # redis-py's
+                words = (opening.function, len(opening.keys), *opening.keys, *opening.arguments)
+                connection.send_command("FCALL", *words)  # type: ignore[no-untyped-call]  # redis-py's
             except _LOST:
                 pool.release(connection)
                 return SentOpening(self, opening, None)
@@ -224,7 +213,7 @@ class Ledger:
             return SentOpening(self, opening, connection)
 
     def read_sent(self, connection: redis.Connection, opening: Opening | None) -> list[bool] | None:
-        """Read the answers to sent jobs. None if the connection was lost before they arrived.
+        """Read the answers to sent jobs. None if they must be sent again: the connection was lost, or the functions.
 
         ``opening``: the jobs. None: the caller discards the answers.
         """
@@ -234,6 +223,10 @@ class Ledger:
                 answers = _answers(connection.read_response())
             except RedisConnectionError:
                 return None
+            except ResponseError as error:
+                if is_missing(error):
+                    return None
+                raise
             finally:
                 self._client.connection_pool.release(connection)
         return answers if opening is None else self._moved(opening, answers)

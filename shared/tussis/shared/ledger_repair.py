@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import redis
 
 from tussis.shared.broker import broker_errors, server_time
+from tussis.shared.broker_functions import function
 from tussis.shared.depth import read_model_queues
 from tussis.shared.errors import MalformedMessage
 from tussis.shared.ledger import Ledger, decoded, message_under
-from tussis.shared.ledger_scripts import RESEND_SCRIPT, TELL_BATCHES_SCRIPT
 from tussis.shared.messages import envelope, envelope_around, is_shadow
 from tussis.shared.outcomes import DEFAULT_BOUNDS, JobOutcome, OutcomeBounds, OutcomeState
 from tussis.shared.queues import (
@@ -68,8 +68,8 @@ class LedgerRepair:
         self._where = where
         self._ledger = Ledger(client, where, bounds=bounds)
         self._bounds = bounds
-        self._resend = client.register_script(RESEND_SCRIPT)
-        self._tell_batches = client.register_script(TELL_BATCHES_SCRIPT)
+        self._resend = function(client, "tussis_resend")
+        self._tell_batches = function(client, "tussis_tell_batches")
 
     def resend_due(self, limit: int = 500) -> int:
         """Send up to ``limit`` deferred jobs that are due by the broker's clock. Returns the number of messages."""

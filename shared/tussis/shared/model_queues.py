@@ -9,8 +9,8 @@ from typing import Any
 import redis
 
 from tussis.shared.broker import broker_errors, server_time
+from tussis.shared.broker_functions import function
 from tussis.shared.depth import read_model_queues
-from tussis.shared.ledger_scripts import FORGET_SCRIPT, RETURN_SCRIPT
 from tussis.shared.queues import (
     LEDGER_KEY,
     MODEL_QUEUES_KEY,
@@ -70,8 +70,8 @@ class ModelQueues:
     def __init__(self, client: redis.Redis, where: str = "the broker") -> None:
         self._client = client
         self._where = where
-        self._return = client.register_script(RETURN_SCRIPT)
-        self._forget = client.register_script(FORGET_SCRIPT)
+        self._return = function(client, "tussis_return")
+        self._forget = function(client, "tussis_forget_queue")
 
     def last_served(self) -> dict[str, float]:
         """Model (``name@version``) -> seconds since a worker reported that it serves the model."""

@@ -13,9 +13,9 @@ from typing import Any
 import redis
 
 from tussis.shared.broker import broker_errors
+from tussis.shared.broker_functions import function
 from tussis.shared.depth import read_model_queues
 from tussis.shared.ledger import decoded, message_under
-from tussis.shared.ledger_scripts import PRUNE_SCRIPT
 from tussis.shared.messages import Job
 from tussis.shared.queues import (
     BATCH_OF_KEY,
@@ -54,7 +54,7 @@ class OpenJobs:
     def __init__(self, client: redis.Redis, where: str = "the broker") -> None:
         self._client = client
         self._where = where
-        self._prune = client.register_script(PRUNE_SCRIPT)
+        self._prune = function(client, "tussis_prune")
 
     def find(self, matches: Callable[[Mapping[str, Any]], bool]) -> dict[str, float]:
         """Job id -> enqueued_at of the jobs whose message (decoded JSON) matches, the oldest first.

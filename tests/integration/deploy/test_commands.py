@@ -31,6 +31,7 @@ from tests.support.s3_events import record, records
 from tests.support.servers import s3_client
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
+from tussis.shared.broker_functions import VERSION, load, loaded_version
 from tussis.worker.embedded.binaries import postgres_prefix, valkey_server, weed
 from tussis.worker.embedded.ports import free_ports
 from tussis.worker.embedded.servers import Endpoints
@@ -82,7 +83,9 @@ def test_the_broker_s_command_and_health_check(resolved: dict[str, Any], spawn: 
     configuration.write_text(text.replace("port 6379", f"port {port}").replace("dir /data", f"dir {home}"))
     *shell, script = resolved["broker"]["command"]
     script = script.replace("$$", "$").replace("/etc/valkey/valkey.conf", str(configuration))
-    environment = {"PATH": f"{tools}:{os.defpath}", "BROKER_PASSWORD": PASSWORD}
+    script = script.replace("/etc/valkey/users.acl", str(ROOT / "deploy" / "users.acl"))
+    passwords = {name: f"{name}-secret" for name in resolved["broker"]["environment"]}
+    environment = passwords | {"PATH": f"{tools}:{os.defpath}", "BROKER_PASSWORD": PASSWORD}
     test = resolved["broker"]["healthcheck"]["test"]
 
     assert not healthy(test, environment)
@@ -94,6 +97,15 @@ def test_the_broker_s_command_and_health_check(resolved: dict[str, Any], spawn: 
     with redis.Redis(port=port, password=PASSWORD) as client:
         wanted = {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
         assert {name: client.config_get(name)[name] for name in wanted} == wanted
+    users = {"producer": "PRODUCER", "worker": "WORKER", "monitor": "MONITOR", "outcomes": "READER"}
+    for user, name in (users | {"notifier": "NOTIFIER", "gateway": "GATEWAY"}).items():
+        with redis.Redis(port=port, username=user, password=f"{name}_PASSWORD-secret") as client:
+            assert client.ping()
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.flushall()
+    unreplaced = redis.Redis(port=port, username="worker", password="WORKER_PASSWORD")
+    with unreplaced as stranger, pytest.raises(redis.AuthenticationError):
+        stranger.ping()
     # The server is the process itself, so that a container's stop reaches it.
     server.signal(signal.SIGTERM)
     assert server.wait(SOON_S) == 0
@@ -225,6 +237,35 @@ def test_the_migration_s_command(
         assert ended.wait(READY_S) == 0, ended.text
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT count(*) FROM analyses").fetchone() == (0,)
+
+
+def test_the_preparation_makes_the_logins_and_loads_the_functions(
+    resolved: dict[str, Any], deployment: Deployment, broker_url: str, spawn: Spawn, tmp_path: Path
+) -> None:
+    service = resolved["prepare"]
+    (script,) = service["command"]
+    owner_url = deployment.environment["TUSSIS_DATABASE_URL"]
+    secrets = {name: f"{name}-secret" for name in service["environment"] if name.endswith("_PASSWORD")}
+    environment = deployment.environment | secrets | {"PATH": f"{TUSSIS.parent}:{os.defpath}"}
+    with redis.Redis.from_url(broker_url) as client:
+        client.function_flush()
+        try:
+            for _ in range(2):
+                words = [*service["entrypoint"][1:], script.replace("$$", "$")]
+                ended = spawn(*words, program=service["entrypoint"][0], environment=environment, cwd=tmp_path)
+                assert ended.wait(READY_S) == 0, ended.text
+            assert loaded_version(client) == VERSION
+            logins = {"worker": "WORKER", "gateway": "GATEWAY", "analyst": "ANALYST", "reader": "READER"}
+            for user, name in logins.items():
+                with psycopg.connect(owner_url, user=user, password=f"{name}_PASSWORD-secret") as connection:
+                    assert connection.execute("SELECT count(uri) FROM current").fetchone() == (0,)
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        connection.execute("DELETE FROM jobs")
+        finally:
+            load(client)
+            with psycopg.connect(owner_url, autocommit=True) as connection:
+                for user in ("worker", "gateway", "analyst", "reader"):
+                    connection.execute(f"DROP ROLE IF EXISTS {user}".encode())
 
 
 def test_the_listener_s_command_and_health_check(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -25,7 +27,7 @@ from tests.support.processes import ROOT
 from tussis.shared.settings import Settings
 
 LONG_RUNNING = {"broker", "database", "gateway", "listen-sqs", "s3", "worker-cpu", "worker-gpu"}
-OURS = {"gateway", "listen-sqs", "migrate", "producer", "tussis", "worker-cpu", "worker-gpu"}
+OURS = {"gateway", "listen-sqs", "migrate", "owner", "prepare", "producer", "tussis", "worker-cpu", "worker-gpu"}
 
 
 @pytest.fixture
@@ -69,8 +71,8 @@ def test_make_env_writes_other_passwords_each_time_and_overwrites_none(tmp_path:
     (tmp_path / "b").mkdir()
     texts = [make_env(tmp_path / name).read_text() for name in ("a", "b")]
     secrets = [re.findall(r"^(\w+)=([0-9a-f]{20,})$", text, flags=re.M) for text in texts]
-    assert [len(found) for found in secrets] == [4, 4]
-    assert len({value for found in secrets for _, value in found}) == 8
+    assert [len(found) for found in secrets] == [11, 11]
+    assert len({value for found in secrets for _, value in found}) == 22
     assert len(set(re.findall(r"^SERVE_TOKENS=default:[0-9a-f]{48}$", "\n".join(texts), flags=re.M))) == 2
     assert (tmp_path / "a" / ".env").stat().st_mode & 0o777 == 0o600
     again = subprocess.run(
@@ -83,6 +85,55 @@ def test_make_env_writes_other_passwords_each_time_and_overwrites_none(tmp_path:
     assert again.returncode == 1
     assert "stays as it is" in again.stderr
     assert (tmp_path / "a" / ".env").read_text() == texts[0]
+
+
+def test_make_env_adds_what_an_older_file_lacks(env_file: Path) -> None:
+    lines = env_file.read_text().splitlines()
+    names = re.compile("(PRODUCER|WORKER|GATEWAY|NOTIFIER|MONITOR|READER|ANALYST)_PASSWORD=")
+    older = "\n".join(line for line in lines if not names.match(line)) + "\n"
+    env_file.write_text(older)
+    added = subprocess.run(
+        ["/bin/sh", ROOT / "deploy" / "make-env.sh", env_file], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert added.stdout.count("_PASSWORD") == 7
+    assert env_file.read_text().startswith(older)
+    assert services(env_file)
+
+
+def test_each_service_has_the_login_that_it_needs(resolved: dict[str, Any]) -> None:
+    logins = {
+        name: [
+            None if (url := service["environment"].get(f"TUSSIS_{server}_URL")) is None else urlsplit(url).username
+            for server in ("BROKER", "DATABASE")
+        ]
+        for name, service in resolved.items()
+        if name in OURS
+    }
+    assert logins == {
+        "gateway": ["gateway", "gateway"],
+        "listen-sqs": ["producer", None],
+        "migrate": ["", "tussis"],
+        "owner": ["", "tussis"],
+        "prepare": ["", "tussis"],
+        "producer": ["producer", None],
+        "tussis": ["worker", "worker"],
+        "worker-cpu": ["worker", "worker"],
+        "worker-gpu": ["worker", "worker"],
+    }
+    # No service has the password of another.
+    for name in ("producer", "listen-sqs", "worker-cpu", "worker-gpu", "gateway", "tussis"):
+        given = set(re.findall(r"[0-9a-f]{48}", json.dumps(resolved[name]["environment"]["TUSSIS_BROKER_URL"])))
+        assert resolved["migrate"]["environment"]["TUSSIS_BROKER_URL"].split("@")[0].split(":")[-1] not in given
+
+
+def test_the_broker_s_logins_are_those_of_the_documents() -> None:
+    text = "".join((ROOT / "docs" / name).read_text("utf-8") for name in ("wire-format.md", "operate.md"))
+    told = dict(re.findall(r"^ACL SETUSER (\w+) on >PASSWORD (.+)$", text, re.MULTILINE))
+    acl = (ROOT / "deploy" / "users.acl").read_text("utf-8")
+    ours = {name: rights for name, _, rights in re.findall(r"^user (\w+) on >(\w+)_PASSWORD (.+)$", acl, re.MULTILINE)}
+    # Compose's producer may use batches.
+    assert told.pop("producer")
+    assert ours == {{"batches": "producer"}.get(name, name): rights for name, rights in told.items()}
 
 
 def test_every_service_is_hardened_limited_and_pinned(resolved: dict[str, Any]) -> None:

@@ -18,8 +18,9 @@ import redis
 
 from tests.support.waiting import PATIENCE, wait_until
 from tussis.shared.broker import connect
-from tussis.shared.ledger import Ledger
+from tussis.shared.ledger import Ledger, prepare_opening
 from tussis.shared.ledger_repair import LedgerRepair
+from tussis.shared.ledger_scripts import OPEN_SCRIPT
 from tussis.shared.messages import Job, envelope
 from tussis.shared.queues import DEFERRED_KEY, LEDGER_KEY, UNACKED_KEY, list_key, sent_key
 from tussis.worker.parent import reconciler
@@ -256,13 +257,13 @@ def test_a_broker_s_clock_that_is_set_back_or_ahead_multiplies_nothing(
 
 
 def test_an_older_producer_s_messages_are_sent_again_once_at_most(
-    client: redis.Redis, ledger: Ledger, leader: Reconciler, monkeypatch: pytest.MonkeyPatch
+    client: redis.Redis, ledger: Ledger, leader: Reconciler
 ) -> None:
     """The older script uses the clock unchanged: after the clock is set back, its messages look lost."""
     open_jobs(ledger, 20)
     set_clock_back(client, 3600.0)
-    monkeypatch.setattr("tussis.shared.ledger.OPEN_SCRIPT", OLDER_OPEN_SCRIPT)
-    open_jobs(ledger, 230)
+    opening = prepare_opening([a_job(number) for number in range(230)])
+    client.eval(OLDER_OPEN_SCRIPT, len(opening.keys), *opening.keys, *opening.arguments)
 
     assert looks(leader, 12) <= 230
 
@@ -270,14 +271,15 @@ def test_an_older_producer_s_messages_are_sent_again_once_at_most(
     assert client.llen(LIST) <= 250 + 230
 
 
-def test_a_login_for_the_older_script_opens_jobs(client: Any, broker_url: str) -> None:
+def test_a_login_for_an_older_producer_opens_jobs_with_the_script(client: Any, broker_url: str) -> None:
     """Given the rights that earlier documents named, when a job is opened, then it succeeds."""
     rights = "resetkeys ~tussis.* -@all +eval +hsetnx +zadd +lpush +time +ping +select"
     client.execute_command("ACL", "SETUSER", "older", "on", ">pw", *rights.split())
     parts = urlsplit(broker_url)
-    older = connect(parts._replace(netloc=f"older:pw@{parts.hostname}:{parts.port}").geturl())
+    older: Any = connect(parts._replace(netloc=f"older:pw@{parts.hostname}:{parts.port}").geturl())
     try:
-        assert Ledger(older).open_many([a_job(0), a_job(1)]) == [True, True]
+        opening = prepare_opening([a_job(0), a_job(1)])
+        assert older.eval(OPEN_SCRIPT, len(opening.keys), *opening.keys, *opening.arguments) == [1, 1]
     finally:
         older.close()
         client.execute_command("ACL", "DELUSER", "older")

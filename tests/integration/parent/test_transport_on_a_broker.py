@@ -34,7 +34,6 @@ from tussis.worker.parent import housekeeper
 from tussis.worker.parent.app import build_app
 from tussis.worker.parent.housekeeper import Housekeeper
 from tussis.worker.parent.reconciler import Reconciler
-from tussis.worker.parent.transport_scripts import OVERDUE_SCRIPT
 from tussis.worker.pipeline.child import ChildSetup
 from tussis.worker.status.rundir import RunDir
 
@@ -232,7 +231,7 @@ def test_what_goes_back_stands_first_and_goes_once(url: str, client: Any) -> Non
     Ledger(client).open_many(jobs)
     tag = take(channel, client)
     client.zadd(UNACKED_INDEX_KEY, {tag: 1.0})
-    overdue = channel.qos._run(OVERDUE_SCRIPT, 60, 10)
+    overdue = channel.qos._run("tussis_overdue", 60, 10)
     for one in (channel, other):
         one.qos._give_back(overdue[0], overdue[1], "RPUSH", 60)
     assert client.llen(LIST) == 3

@@ -205,4 +205,4 @@ def test_the_document(
 
 
 def test_the_documents_scripts_are_those_that_run() -> None:
-    assert blocks("The script for batches and a bound", "lua") == [OPEN_BOUNDED_SCRIPT, CLOSE_BATCH_SCRIPT]
+    assert blocks("The functions for batches and a bound", "lua") == [OPEN_BOUNDED_SCRIPT, CLOSE_BATCH_SCRIPT]

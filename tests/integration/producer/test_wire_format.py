@@ -21,7 +21,7 @@ from tussis.shared.job_requests import job_for
 from tussis.shared.ledger import Ledger
 from tussis.shared.ledger_scripts import OPEN_SCRIPT
 from tussis.shared.messages import JOB_NAMESPACE, MAX_MESSAGE_BYTES, Job, envelope, job_id_for, parse_message
-from tussis.shared.moving import MOVE_SCRIPT
+from tussis.shared.move_script import MOVE_SCRIPT
 from tussis.shared.queues import PRIORITIES, PRIORITY_SEPARATOR, QUEUES, TASK_NAME, Device, list_key, sent_key
 
 OTHER_LANGUAGES = "From other languages"

@@ -42,7 +42,7 @@ def test_the_documented_login_of_a_worker_has_every_right_that_is_checked() -> N
         client.close()
 
 
-@pytest.mark.parametrize("right", ["+brpop", "+zrange", "+hset", "+evalsha", "+llen", "+expire"])
+@pytest.mark.parametrize("right", ["+brpop", "+zrange", "+hset", "+fcall", "+llen", "+expire"])
 def test_a_right_that_is_missing_is_one_line(right: str) -> None:
     with own_broker() as broker:
         client = login(broker.url, [word for word in documented_rights() if word != right])

@@ -176,13 +176,13 @@ def test_the_analysts_role_reads_and_does_not_write(filled: str) -> None:
     execute(filled, statements)
     try:
         with psycopg.connect(filled, autocommit=True) as connection:
-            connection.execute("SET ROLE analyst")
+            connection.execute("SET ROLE anna")
             assert connection.execute("SELECT count(*) FROM current_segments").fetchone() == (64,)
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute("DELETE FROM analyses")
     finally:
-        execute(filled, "DROP OWNED BY analyst")
-        execute(filled, "DROP ROLE analyst")
+        execute(filled, "DROP OWNED BY anna")
+        execute(filled, "DROP ROLE anna")
 
 
 def told(row: tuple[Any, ...]) -> tuple[Any, ...]:

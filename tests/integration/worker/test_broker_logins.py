@@ -18,16 +18,19 @@ from tests.soak.faulty_worker import STARTS_FILE, with_fault
 from tests.support.deployment import Deployment
 from tests.support.outcomes import a_job, succeeded
 from tests.support.processes import ROOT
+from tests.support.roles import role_login
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.producer import Producer
 from tussis.shared.batches import Batches
 from tussis.shared.broker import connect
+from tussis.shared.broker_functions import VERSION, loaded_version
 from tussis.shared.errors import BrokerRefused, JobUnknown, QueueFull
 from tussis.shared.ledger import Ledger
 from tussis.shared.queues import UNACKED_INDEX_KEY, UNACKED_KEY, WORKERS_KEY
+from tussis.shared.store.rights import Role
 
-LOGIN = re.compile(r"^ACL SETUSER (producer|worker|outcomes|batches|notifier|gateway) on >PASSWORD (.+)$", re.MULTILINE)
+LOGIN = re.compile(r"^ACL SETUSER (\w+) on >PASSWORD (.+)$", re.MULTILINE)
 RIGHTS = {
     name: rights.split()
     for document in ("wire-format.md", "operate.md")
@@ -60,6 +63,16 @@ def denied(broker_url: str) -> list[str]:
 def test_the_documents_logins_are_enough(
     deployment: Deployment, broker_url: str, login: Callable[[str], str], tmp_path: Path
 ) -> None:
+    """The whole main path: no process has more rights than its documents name, on the broker and on the database."""
+    owner_url = deployment.environment["TUSSIS_DATABASE_URL"]
+    with role_login(owner_url, Role.WORKER) as database, role_login(owner_url, Role.ANALYST_FULL) as reader:
+        deployment.environment["TUSSIS_DATABASE_URL"] = database
+        main_path(deployment, broker_url, login, tmp_path, reader)
+
+
+def main_path(
+    deployment: Deployment, broker_url: str, login: Callable[[str], str], tmp_path: Path, reader: str
+) -> None:
     client: Any = redis.Redis.from_url(broker_url)
     client.acl_log_reset()
     starts = tmp_path / "starts"
@@ -80,6 +93,9 @@ def test_the_documents_logins_are_enough(
     uploaded = deployment.bucket.put("sent.wav", wav(0.5, seed=4))
     sent = deployment.tussis("enqueue", uploaded, broker_url=login("producer"))
     assert sent.wait(60) == 0, sent.text
+    # The broker has lost the functions: the worker loads them.
+    client.function_flush()
+    wait_until(lambda: loaded_version(client) == VERSION, 60, "the functions")
     # The child is killed in the middle: its message is put back.
     killed = deployment.enqueue("slow.wav", with_fault("once-60", wav(0.5, seed=5)))
     wait_until(starts.exists, 90, "the slow recording to be begun")
@@ -96,6 +112,11 @@ def test_the_documents_logins_are_enough(
     for words in (["job", job.job_id, "--wait"], ["outcomes", "replay", "--since", "1h"]):
         run = deployment.tussis(*words)
         assert run.wait(60) == 0, run.text
+    run = deployment.tussis("status", broker_url=login("monitor"), database_url=reader)
+    assert run.wait(60) == 0, run.text
+    swept = deployment.tussis("sweep", deployment.bucket.uri(""))
+    assert swept.wait(60) == 0, swept.text
+    deployment.wait_drained(60)
     for words in (["pause"], ["status"], ["cancel", "--prefix", "s3://clinic"]):
         run = deployment.tussis(*words)
         assert run.wait(60) == 0, run.text
@@ -109,6 +130,23 @@ def test_the_documents_logins_are_enough(
     worker.signal(signal.SIGTERM)
     assert worker.wait(60) == 0
     assert denied(broker_url) == []
+
+
+def test_a_monitor_can_change_nothing(broker_url: str, login: Callable[[str], str]) -> None:
+    client: Any = redis.Redis.from_url(login("monitor"))
+    for command in (
+        ["HSET", "tussis.paused", "tussis.any", "x"],
+        ["FCALL", "tussis_settle", "2", "tussis.unacked", "tussis.unacked_index", "x"],
+        ["EVAL", "return 1", "0"],
+        ["FUNCTION", "FLUSH"],
+        ["KEYS", "*"],
+        ["RPOP", "tussis.any"],
+        ["CONFIG", "GET", "*"],
+        ["FLUSHDB"],
+    ):
+        with pytest.raises(redis.ResponseError, match=r"(?i)permission"):
+            client.execute_command(*command)
+    client.close()
 
 
 def test_the_producer_s_login_can_do_nothing_else(broker_url: str, login: Callable[[str], str]) -> None:

@@ -19,6 +19,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from tussis.shared.errors import SchemaMismatch
+from tussis.shared.store import rights
 from tussis.shared.store.connection import connect_engine, place
 from tussis.shared.store.faults import database_errors, kind_of_state
 from tussis.shared.store.schema import VERSION_TABLE
@@ -38,6 +39,10 @@ def upgrade(url: str, revision: str = "head") -> None:
     """
     with _connected(url) as (connection, where), _schema_errors(where):
         command.upgrade(_config(connection), revision)
+        if _revision_of(connection) == head():
+            connection.rollback()
+            with connection.begin():
+                rights.grant(connection)
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -49,7 +54,22 @@ def downgrade(url: str, revision: str) -> None:
 def current(url: str) -> str | None:
     """The revision of the database; None if it has no Tussis schema."""
     with _connected(url) as (connection, _):
-        return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
+        return _revision_of(connection)
+
+
+def grant_rights(url: str) -> tuple[rights.Role, ...]:
+    """Grant the rights of the roles again (:func:`tussis.shared.store.rights.grant`); returns the missing roles.
+
+    Raises the errors of the store.
+    """
+    with _connected(url) as (connection, _), connection.begin():
+        return rights.grant(connection)
+
+
+def make_login(url: str, name: str, role: rights.Role, password: str) -> None:
+    """Create or change a login (:func:`tussis.shared.store.rights.make_login`). Raises the errors of the store."""
+    with _connected(url) as (connection, _), connection.begin():
+        rights.make_login(connection, name, role, password)
 
 
 def head() -> str:
@@ -69,6 +89,10 @@ def scripts_folder() -> Path:
     """The folder of the migration scripts: in the package (wheel), else at the top of the checkout (editable)."""
     inside = Path(__file__).parent / "migrations"
     return inside if inside.is_dir() else Path(__file__).parents[4] / "migrations"
+
+
+def _revision_of(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
 
 
 def _config(connection: Connection | None = None) -> Config:

@@ -38,7 +38,7 @@ from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import fact_functions, upstream_facts
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
-SCHEMA_REVISION = "0012"
+SCHEMA_REVISION = "0013"
 #: Alembic's table. It has a name of its own because the database can also hold the migrations of another system.
 VERSION_TABLE = "tussis_revision"
 

@@ -29,8 +29,9 @@ def migrate(target: str | None, check: bool, yes: bool) -> None:
     refuse to start on the new schema. Each step is one transaction. Several processes may run the command at the same
     time: one of them migrates.
 
-    It also makes the missing monthly partitions of the table segments, for the present month and 13 months ahead. Run
-    it at least once a year, also without an upgrade. Workers may run meanwhile.
+    It also grants the rights of the roles tussis_worker, tussis_analyst and tussis_analyst_full again
+    (docs/security.md), and makes the missing monthly partitions of the table segments, for the present month and 13
+    months ahead. Run it at least once a year, also without an upgrade. Workers may run meanwhile.
 
     \b
     Examples:
@@ -70,6 +71,7 @@ def migrate(target: str | None, check: bool, yes: bool) -> None:
         click.echo(f"{found} -> {wanted}")
     if wanted == schema.head():
         _make_partitions(url)
+        _grant_rights(url)
 
 
 def _make_partitions(url: str) -> None:
@@ -78,6 +80,17 @@ def _make_partitions(url: str) -> None:
     for made in make_partitions(url):
         moved = f", with {made.rows:,} rows of segments_default" if made.rows else ""
         click.echo(f"made the partition {made.name}{moved}", err=True)
+
+
+def _grant_rights(url: str) -> None:
+    from tussis.shared.store.migrate import grant_rights
+
+    if missing := grant_rights(url):
+        click.echo(
+            f"this login may not create the roles {', '.join(missing)}: they have no rights; create them as an "
+            "administrator (CREATE ROLE name NOLOGIN) and run `tussis migrate` again, or use one login for everything",
+            err=True,
+        )
 
 
 def _confirm(found: str, wanted: str, yes: bool) -> None:

@@ -16,7 +16,6 @@ from rich.text import Text
 from tussis.shared.broker import connect, redact
 from tussis.shared.cores import available_cores
 from tussis.shared.ledger import Ledger
-from tussis.shared.store.migrate import upgrade
 from tussis.shared.store.records import JobAnswer
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
@@ -28,7 +27,8 @@ from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.embedded.room import naming_full_disk
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.bucket import bucket_client
-from tussis.worker.local.environment_file import source_command, write_environment
+from tussis.worker.local.database import prepare_database, worker_endpoints
+from tussis.worker.local.environment_file import source_command, write_environment, write_owner
 from tussis.worker.local.interrupts import Interrupted, interrupts
 from tussis.worker.local.model import ChosenModel, choose_model
 from tussis.worker.local.running_worker import RunningWorker, local_run_dir, start_local_worker
@@ -108,7 +108,7 @@ class Demo:
         chosen = choose_model(request.model, self._data, servers)
         started.callback(chosen.stop)
         with screen.step("schema", "migrating") as step:
-            upgrade(servers.endpoints.database_url)
+            prepare_database(servers.endpoints)
             step.text = f"revision {SCHEMA_REVISION}"
         # If the model exists, the worker starts while the recordings are made.
         worker = self._start_worker(started, servers, chosen) if chosen.making is None else None
@@ -119,7 +119,8 @@ class Demo:
         with screen.step("model", "exporting a model with random weights, only once") as step:
             if worker is None:
                 worker = self._start_worker(started, servers, chosen)
-            write_environment(self._data, servers.endpoints, chosen.path, local_run_dir(self._data))
+            write_environment(self._data, worker_endpoints(servers.endpoints), chosen.path, local_run_dir(self._data))
+            write_owner(self._data, servers.endpoints.database_url)
             manifest = read_manifest(chosen.path)
             step.text = f"{manifest.label}, profile {manifest.profile}, threshold {manifest.threshold}"
         if chosen.random:

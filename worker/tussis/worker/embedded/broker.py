@@ -1,13 +1,15 @@
-"""The embedded broker: Valkey with an append-only file and an fsync after every write."""
+"""The embedded broker: Valkey with the functions of Tussis, an append-only file and an fsync after every write."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tussis.shared.broker_functions import load
 from tussis.worker.embedded.binaries import valkey_server
 from tussis.worker.embedded.folder import Folder
 from tussis.worker.embedded.ports import LOOPBACK
@@ -74,6 +76,9 @@ class Broker(EmbeddedServer):
                 socket_timeout=2,
                 retry=Retry(NoBackoff(), 0),
             ) as client:
-                return bool(client.ping())
+                client.ping()
+                with suppress(redis.ResponseError):  # a full broker with functions of an older version
+                    load(client)
+                return True
         except (redis.ConnectionError, redis.TimeoutError):  # not listening yet, or loading the append-only file
             return False

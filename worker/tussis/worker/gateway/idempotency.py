@@ -25,6 +25,7 @@ import redis
 from fastapi import Header
 
 from tussis.shared.broker import broker_errors
+from tussis.shared.broker_functions import function
 from tussis.shared.errors import (
     BrokerRefused,
     BrokerUnavailable,
@@ -39,41 +40,6 @@ from tussis.shared.queues import idempotency_key
 CLAIM_S: Final = 60
 #: Seconds between two signs.
 RENEW_S: Final = 15
-
-# KEYS: the key. ARGV: owner, fingerprint, milliseconds of the claim, seconds for which the key is kept.
-# Returns the state, the time of the first request in milliseconds, and the answer with its content.
-_CLAIM: Final = """\
-local known = redis.call('HMGET', KEYS[1], 'fingerprint', 'busy_until', 'at', 'answer', 'content')
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if known[1] and known[1] ~= ARGV[2] then return {'reused'} end
-if known[4] then return {'answered', known[3], known[4], known[5]} end
-if known[2] and tonumber(known[2]) > now then return {'busy'} end
-local at = known[3] or string.format('%.0f', now)
-redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'fingerprint', ARGV[2], 'at', at,
-    'busy_until', string.format('%.0f', now + ARGV[3]))
-redis.call('EXPIRE', KEYS[1], ARGV[4])
-return {'claimed', at}
-"""
-# KEYS: the key. ARGV: owner, milliseconds of the claim.
-_RENEW: Final = """\
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
-local time = redis.call('TIME')
-redis.call('HSET', KEYS[1], 'busy_until', string.format('%.0f', time[1] * 1000 + ARGV[2]))
-return 1
-"""
-# KEYS: the key. ARGV: owner, then answer, content and seconds for which they are kept; or nothing, to free the key.
-_END: Final = """\
-if redis.call('HGET', KEYS[1], 'owner') ~= ARGV[1] then return 0 end
-redis.call('HDEL', KEYS[1], 'owner', 'busy_until')
-if ARGV[2] then
-  redis.call('HSET', KEYS[1], 'answer', ARGV[2], 'content', ARGV[3])
-  redis.call('EXPIRE', KEYS[1], ARGV[4])
-else
-  redis.call('HDEL', KEYS[1], 'fingerprint')
-end
-return 1
-"""
 # A string of structured fields (RFC 8941), as the draft has it, or the same without quotes.
 _FORM: Final = re.compile(r'"([!#-\[\]-~ ]{1,255})"|([!#-~]{1,255})')
 
@@ -123,9 +89,9 @@ class Idempotency:
     def __init__(self, client: redis.Redis, where: str, kept_s: int) -> None:
         self._where = where
         self._kept_s = kept_s
-        self._claim = client.register_script(_CLAIM)
-        self._renew = client.register_script(_RENEW)
-        self._end = client.register_script(_END)
+        self._claim = function(client, "tussis_request_claim")
+        self._renew = function(client, "tussis_request_renew")
+        self._end = function(client, "tussis_request_end")
 
     def begin(self, given: str | None, caller: str, fingerprint: str) -> Occasion:
         """Claim the key of a request; without a key, nothing is claimed.

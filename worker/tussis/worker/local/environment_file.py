@@ -11,6 +11,8 @@ from tussis.worker.embedded.servers import Endpoints
 from tussis.worker.local.surroundings import tussis_command, write_whole
 
 _NAME: Final = "environment"
+#: Beside it: the login of the owner of the database, for the commands that no other login may run.
+_OWNER_NAME: Final = "environment-owner"
 
 
 def environment_file(data: Path) -> Path:
@@ -42,6 +44,12 @@ def write_environment(data: Path, endpoints: Endpoints, model: Path, run_dir: Pa
 def export_lines(variables: Mapping[str, str]) -> list[str]:
     """One ``export`` command for each variable."""
     return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+
+
+def write_owner(data: Path, database_url: str) -> None:
+    """Write the file with the login of the owner of the database. Raises as :func:`write_environment`."""
+    lines = export_lines({"TUSSIS_DATABASE_URL": database_url})
+    write_whole(data / _OWNER_NAME, "".join(f"{line}\n" for line in lines).encode(), mode=0o600)
 
 
 def source_command(data: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tussis.worker.embedded.ports import LOOPBACK
 from tussis.worker.embedded.servers import Servers
+from tussis.worker.local.database import worker_endpoints
 from tussis.worker.local.running_program import RunningProgram
 from tussis.worker.local.surroundings import tussis_command
 
@@ -106,7 +107,7 @@ def start_local_worker(
         name,
         worker_command("cpu", model, children, *arguments),
         run_dir=local_run_dir(data),
-        environment=_SETTINGS,
+        environment={**worker_endpoints(servers.endpoints).environment(), **_SETTINGS},
         stop_s=_SOFT_SHUTDOWN_S + 10.0,
         death_signal="SIGTERM",
     )

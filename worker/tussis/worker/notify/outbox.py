@@ -14,7 +14,8 @@ from typing import Any, Final
 import redis
 
 from tussis.shared.broker import broker_errors
-from tussis.shared.ledger_scripts import WORKERS_OWN
+from tussis.shared.broker_functions import function
+from tussis.shared.outbox_scripts import WEBHOOK_FIELD
 from tussis.worker.notify.webhook import Webhook, parse_webhook
 
 KEY_PREFIX: Final = "tussis.notify:"
@@ -22,56 +23,7 @@ KEY_PREFIX: Final = "tussis.notify:"
 LEASE_S: Final = 15
 #: The largest number of webhooks that were given up. The oldest leave.
 UNDELIVERED_KEPT: Final = 10_000
-_WEBHOOK: Final = "webhook"
 _NO_CHANGE: Final[Mapping[str, str]] = MappingProxyType({})
-
-# KEYS lease; ARGV own token, lease in ms. Returns '' when the caller holds the lease, otherwise the holder's token.
-_LEAD = f"""{WORKERS_OWN}\
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] then return holder end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return ''
-"""
-# KEYS lease, outbox, state, again; ARGV token, number of entries to remove from the list of webhooks to deliver again,
-# number of fields of the state to set, then field and value of each (an empty value removes it), then id and JSON of
-# each webhook. Returns the number of webhooks that are new, or -1 without the lease. A full broker refuses it.
-_ADD = """\
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-local new, first = 0, 4 + 2 * ARGV[3]
-for i = first, #ARGV, 2 do new = new + redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) end
-for i = 4, first - 1, 2 do
-  redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1])
-  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[3], ARGV[i]) end
-end
-if ARGV[2] ~= '0' then redis.call('LTRIM', KEYS[4], ARGV[2], -1) end
-return new
-"""
-# KEYS lease, outbox; ARGV token, id, JSON.
-_UPDATE = f"""{WORKERS_OWN}\
-if redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('HEXISTS', KEYS[2], ARGV[2]) == 1 then
-  redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
-end
-"""
-# KEYS state; ARGV field and value of each (an empty value removes it).
-_SET_STATE = f"""{WORKERS_OWN}\
-for i = 1, #ARGV, 2 do
-  redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1])
-  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[1], ARGV[i]) end
-end
-"""
-# KEYS outbox, undelivered; ARGV id, JSON, number of webhooks to keep. Returns the number that left.
-_GIVE_UP = f"""{WORKERS_OWN}\
-if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-local before = redis.call('XLEN', KEYS[2])
-redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[3], '*', '{_WEBHOOK}', ARGV[2])
-return before + 1 - redis.call('XLEN', KEYS[2])
-"""
-# KEYS undelivered, again; ARGV entry id, JSON. Returns 1, or 0 if the entry is gone.
-_REDELIVER = f"""{WORKERS_OWN}\
-if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
-redis.call('RPUSH', KEYS[2], ARGV[2])
-return 1
-"""
 
 
 class LeaseLost(Exception):
@@ -99,9 +51,12 @@ class Outbox:
         prefix = KEY_PREFIX + name
         self._lease, self._outbox, self._undelivered = f"{prefix}:lease", f"{prefix}:outbox", f"{prefix}:undelivered"
         self._state, self._again = f"{prefix}:state", f"{prefix}:again"
-        self._lead, self._add = client.register_script(_LEAD), client.register_script(_ADD)
-        self._update, self._give_up = client.register_script(_UPDATE), client.register_script(_GIVE_UP)
-        self._redeliver, self._set_state = client.register_script(_REDELIVER), client.register_script(_SET_STATE)
+        self._lead = function(client, "tussis_notify_lead")
+        self._add = function(client, "tussis_notify_add")
+        self._update = function(client, "tussis_notify_update")
+        self._give_up = function(client, "tussis_notify_give_up")
+        self._redeliver = function(client, "tussis_notify_redeliver")
+        self._set_state = function(client, "tussis_notify_set_state")
 
     # --- the notifier ---
 
@@ -204,7 +159,7 @@ class Outbox:
             with broker_errors(self._where):
                 found = self._client.xrange(self._undelivered, min=start, count=page)
             for entry_id, fields in found:
-                yield Undelivered(_text(entry_id), parse_webhook(fields[_WEBHOOK.encode()]))
+                yield Undelivered(_text(entry_id), parse_webhook(fields[WEBHOOK_FIELD.encode()]))
             if len(found) < page:
                 return
             start = f"({_text(found[-1][0])}"

@@ -10,6 +10,7 @@ from typing import Any
 from celery.worker import state as celery_state
 
 from tussis.shared.broker import broker_errors, connect, redact
+from tussis.shared.broker_functions import function, load
 from tussis.shared.errors import TransientError
 from tussis.shared.ledger_repair import LedgerRepair
 from tussis.shared.model_queues import ModelQueues
@@ -27,7 +28,6 @@ from tussis.worker.parent.reconciler import INTERVAL_S, Reconciler
 from tussis.worker.parent.registry import FORGET_AFTER_S, REPORT_INTERVAL_S, WorkerRegistry
 from tussis.worker.parent.starving import Starving
 from tussis.worker.parent.stop import BoundedStop
-from tussis.worker.parent.transport_scripts import BEAT_SCRIPT
 from tussis.worker.parent.unserved import UnservedModels
 from tussis.worker.pipeline.child import ChildSetup
 from tussis.worker.status.rundir import ParentStatus
@@ -40,6 +40,8 @@ _BEATS_PER_TIMEOUT = 6
 _NOTE_INTERVAL_S = 1.0
 #: Seconds between two reads of the paused queues.
 _PAUSED_INTERVAL_S = 1.0
+#: Seconds between two checks that the broker has the functions of this version. Calls find at once that it has none.
+_FUNCTIONS_INTERVAL_S = 60.0
 #: Seconds between two rounds.
 _ROUND_S = 0.5
 
@@ -67,7 +69,7 @@ class Housekeeper:
         url = setup.settings.need_broker()
         self._client = connect(url)
         self._where = redact(url)
-        self._beat_script = self._client.register_script(BEAT_SCRIPT)
+        self._beat_script = function(self._client, "tussis_beat")
         repair = LedgerRepair(self._client, self._where, setup.settings.outcome_bounds)
         queues = ModelQueues(self._client, self._where)
         models = UnservedModels(queues, setup.settings.model_wait_s, active_model=active_model)
@@ -162,6 +164,9 @@ class Housekeeper:
             self._report(worker)
         if self._is_due("forget", FORGET_AFTER_S, now):
             self._registry.forget_silent_workers()
+        if self._is_due("functions", _FUNCTIONS_INTERVAL_S, now):
+            with broker_errors(self._where):
+                load(self._client)
         if self._is_due("reconcile", INTERVAL_S, now):
             with broker_errors(self._where):
                 self._reconciler.look()

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import redis
 
+from tussis.shared.broker_functions import function
 from tussis.shared.ledger_repair import Horizon, LedgerRepair
-from tussis.shared.ledger_scripts import WORKERS_OWN
 from tussis.worker import logs
 from tussis.worker.parent.unserved import UnservedModels
 
@@ -25,14 +25,6 @@ BATCH = 500
 #: Seconds that one look may send. The next look sends the rest. The housekeeper's heartbeats wait meanwhile.
 BUDGET_S = 2.0
 
-# KEYS leader; ARGV own name, lease in ms. 1 when the caller leads.
-_LEAD = f"""{WORKERS_OWN}\
-local leader = redis.call('GET', KEYS[1])
-if leader and leader ~= ARGV[1] then return 0 end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return 1
-"""
-
 
 class Reconciler:
     """The reconciler of one worker. It works only while the worker is the leader. Not thread-safe."""
@@ -44,7 +36,7 @@ class Reconciler:
         self._repair = repair
         self._name = name
         self._models = models
-        self._lead = client.register_script(_LEAD)
+        self._lead = function(client, "tussis_lead")
         self._before: Horizon | None = None
         self.unfinished = False
         """Whether the last look ended with more to send. The next look may then follow at once."""

@@ -10,11 +10,11 @@ from typing import Any
 import redis
 
 from tussis.shared.broker import broker_errors, server_time
+from tussis.shared.broker_functions import function
 from tussis.shared.errors import TransientError
 from tussis.shared.queues import MODELS_KEY, PRIORITIES, WORKERS_KEY, Device, ServedModel, list_key, worker_queues
 from tussis.worker import logs
 from tussis.worker.parent.pool import child_pids
-from tussis.worker.parent.transport_scripts import REPORT_SCRIPT
 from tussis.worker.status.rundir import RunDir
 
 _log = logs.get("registry")
@@ -47,7 +47,7 @@ class WorkerRegistry:
         self._device = device
         self._model = model
         self._serves = serves
-        self._report_script = client.register_script(REPORT_SCRIPT)
+        self._report_script = function(client, "tussis_report")
         self._started_at = time.monotonic()
 
     def report(self, worker: Any, run_dir: RunDir) -> None:

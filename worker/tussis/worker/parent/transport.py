@@ -8,8 +8,8 @@
 * After a failover the old primary answers with an error that kombu does not treat as a lost connection, and the worker
   ends. Here the connections to it are dropped, and new ones are made only to a primary.
 * On a full broker kombu cannot record a message in ``tussis.unacked``, and the worker ends. kombu also records the time
-  of its own machine. Here scripts that run on a full broker record, settle and give back messages, with the broker's
-  clock.
+  of its own machine. Here functions that run on a full broker record, settle and give back messages, with the
+  broker's clock.
 """
 
 from __future__ import annotations
@@ -24,21 +24,15 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from tussis.shared.broker import TcpConnection, TlsConnection
+from tussis.shared.broker_functions import LIBRARY, call, is_missing
 from tussis.shared.queues import MODEL_QUEUES_KEY, model_of
 from tussis.worker import logs
 from tussis.worker.parent import entries
 from tussis.worker.parent.paused import OpenQueues
-from tussis.worker.parent.transport_scripts import (
-    FILE_SCRIPT,
-    GIVE_BACK_SCRIPT,
-    OVERDUE_SCRIPT,
-    PRIMARY_PROBE,
-    SETTLE_SCRIPT,
-)
 
 _log = logs.get("transport")
 
@@ -80,12 +74,12 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         """Record a message that was just popped in ``tussis.unacked``."""
         info = message.delivery_info
         filed = json.dumps([message._raw, info["exchange"], info["routing_key"]])
-        self._run(FILE_SCRIPT, delivery_tag, filed)
+        self._run("tussis_file", delivery_tag, filed)
         virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         try:
-            self._run(SETTLE_SCRIPT, delivery_tag)
+            self._run("tussis_settle", delivery_tag)
         except (OSError, RedisError, *self.channel.connection_errors) as error:
             # The message comes back, its answer is found in the store, and it is acknowledged then.
             _log.warning("ack_lost", reason=f"{type(error).__name__}: {error}")
@@ -96,7 +90,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         if requeue:
             self.restore_by_tag(delivery_tag, leftmost=True)
         else:
-            self._run(SETTLE_SCRIPT, delivery_tag)
+            self._run("tussis_settle", delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
 
     def restore_visible(self, start: int = 0, num: int | None = None, interval: int = 1) -> None:
@@ -104,7 +98,7 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
 
         ``start`` and ``interval`` belong to kombu's signature and have no effect here.
         """
-        overdue = self._run(OVERDUE_SCRIPT, self.visibility_timeout, num or _RESTORED_AT_ONCE)
+        overdue = self._run("tussis_overdue", self.visibility_timeout, num or _RESTORED_AT_ONCE)
         for tag, filed in zip(overdue[::2], overdue[1::2], strict=True):
             self._give_back(tag, filed, "RPUSH", self.visibility_timeout)
 
@@ -118,12 +112,12 @@ class QoS(kombu_redis.QoS):  # type: ignore[misc]
         entry, queue, list_name = entries.given_back(filed)
         keys = [list_name, MODEL_QUEUES_KEY]
         model_queue = "" if model_of(queue) is None else queue
-        self._run(GIVE_BACK_SCRIPT, tag, entry, push, unless_younger_s, model_queue, more_keys=keys)
+        self._run("tussis_give_back", tag, entry, push, unless_younger_s, model_queue, more_keys=keys)
 
-    def _run(self, script: str, *arguments: Any, more_keys: Sequence[str] = ()) -> Any:
+    def _run(self, function: str, *arguments: Any, more_keys: Sequence[str] = ()) -> Any:
         keys = [self.unacked_key, self.unacked_index_key, *more_keys]
         with self.channel.conn_or_acquire() as client:
-            return self.channel.script(script, client)(keys=keys, args=arguments, client=client)
+            return call(client, function, keys, arguments)
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]
@@ -136,16 +130,9 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._known_params: dict[bool, dict[str, Any]] = {}
         self._shared_client: Any = None
-        self._scripts: dict[str, Any] = {}
         super().__init__(*arguments, **options)
         # In the order of the option queue_order_strategy. No queue has been added yet.
         self._queue_cycle = OpenQueues()
-
-    def script(self, text: str, client: Any) -> Any:
-        """A script, sent by its digest. Only the encoding of ``client`` is used."""
-        if text not in self._scripts:
-            self._scripts[text] = client.register_script(text)
-        return self._scripts[text]
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         """The parameters of a connection, which are kept.
@@ -191,5 +178,11 @@ def _connect_to_primary(connection: Any) -> None:
     Raises redis-py's errors: kombu waits and tries again.
     """
     connection.on_connect()
-    connection.send_command("EVAL", PRIMARY_PROBE, 0)
-    connection.read_response()
+    connection.send_command("FCALL", "tussis_probe", 0)
+    try:
+        connection.read_response()
+    except ResponseError as error:
+        if not is_missing(error):
+            raise
+        connection.send_command("FUNCTION", "LOAD", "REPLACE", LIBRARY)
+        connection.read_response()

@@ -8,6 +8,7 @@ from typing import Final
 
 from tussis.worker.embedded.ports import free_ports
 from tussis.worker.embedded.servers import Servers
+from tussis.worker.local.database import worker_endpoints
 from tussis.worker.local.running_program import RunningProgram
 from tussis.worker.local.running_worker import event_of
 from tussis.worker.local.surroundings import tussis_command, write_whole
@@ -32,7 +33,11 @@ class LocalGateway(RunningProgram):
             data,
             "gateway",
             (tussis_command(), "serve", "--port", str(port), "--upload-prefix", upload_prefix),
-            environment={"TUSSIS_SERVE_TOKENS_FILE": str(self.tokens_file), "TUSSIS_SERVE_STOP_S": str(_STOP_S)},
+            environment={
+                **worker_endpoints(servers.endpoints).environment(),
+                "TUSSIS_SERVE_TOKENS_FILE": str(self.tokens_file),
+                "TUSSIS_SERVE_STOP_S": str(_STOP_S),
+            },
             stop_s=_STOP_S + 10.0,
             death_signal="SIGTERM",
         )

@@ -15,14 +15,14 @@ from tussis.shared.cores import available_cores
 from tussis.shared.errors import ServerFailed, TransientError
 from tussis.shared.ledger import Ledger
 from tussis.shared.s3 import storage_errors
-from tussis.shared.store.migrate import upgrade
 from tussis.shared.store.schema import SCHEMA_REVISION
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.embedded.ports import free_ports
 from tussis.worker.embedded.room import naming_full_disk
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.bucket import bucket_client
-from tussis.worker.local.environment_file import export_lines, source_command, write_environment
+from tussis.worker.local.database import prepare_database, worker_endpoints
+from tussis.worker.local.environment_file import export_lines, source_command, write_environment, write_owner
 from tussis.worker.local.interrupts import Interrupted, interrupts
 from tussis.worker.local.model import ChosenModel, choose_model
 from tussis.worker.local.running_program import stop_all
@@ -102,7 +102,7 @@ class Up:
             servers = started.enter_context(Servers(self._data / "servers"))
             step.text = "PostgreSQL, the broker and the S3 store on 127.0.0.1"
         with screen.step("schema", "migrating") as step:
-            upgrade(servers.endpoints.database_url)
+            prepare_database(servers.endpoints)
             step.text = f"revision {SCHEMA_REVISION}"
         self._make_bucket(servers)
         with screen.step("model", "finding the model, or exporting one with random weights, only once") as step:
@@ -148,7 +148,9 @@ class Up:
         self, servers: Servers, chosen: ChosenModel, serving: dict[str, Served], gateway: LocalGateway | None
     ) -> None:
         """Show the addresses, and write the environment file for shells."""
-        variables = write_environment(self._data, servers.endpoints, chosen.path, local_run_dir(self._data))
+        endpoints = worker_endpoints(servers.endpoints)
+        variables = write_environment(self._data, endpoints, chosen.path, local_run_dir(self._data))
+        write_owner(self._data, servers.endpoints.database_url)
         screen = self._screen
         screen.show("")
         for line in export_lines(variables):

@@ -1,4 +1,4 @@
-"""Lua scripts of the transport, which replace commands of kombu. The broker runs each as one step.
+"""The atomic steps of a worker's parent on the broker: its transport, which replaces commands of kombu, and its duties.
 
 The scripts have the flag allow-oom, so that they also run on a full broker. They use the time of the broker: the clocks
 of workers may differ by more than the visibility timeout.
@@ -71,4 +71,32 @@ REPORT_SCRIPT: Final = f"""{WORKERS_OWN}\
 local now = redis.call('TIME')
 for i = 3, #ARGV do redis.call('HSET', KEYS[2], ARGV[i], now[1] + now[2] / 1000000) end
 return redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+"""
+
+# KEYS leader; ARGV own name, lease in ms. 1 when the caller leads.
+LEAD_SCRIPT: Final = f"""{WORKERS_OWN}\
+local leader = redis.call('GET', KEYS[1])
+if leader and leader ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
+
+# KEYS: an unused key. Calls every command that a worker uses, except those that a script cannot call. It leaves no data
+# in the broker. A missing right of the login raises an error.
+RIGHTS_SCRIPT: Final = f"""{WORKERS_OWN.replace("allow-oom", "allow-oom,no-cluster")}\
+local key = KEYS[1]
+for _, command in ipairs({{
+  {{'TIME'}}, {{'EXISTS', key}}, {{'GET', key}}, {{'SET', key, '', 'PX', '1'}}, {{'DEL', key}},
+  {{'LPUSH', key, ''}}, {{'RPUSH', key, ''}}, {{'LLEN', key}}, {{'LRANGE', key, 0, -1}},
+  {{'RPOP', key, 1}}, {{'DEL', key}},
+  {{'HSET', key, 'a', 1}}, {{'HSETNX', key, 'a', 1}}, {{'HINCRBY', key, 'a', 1}}, {{'HGET', key, 'a'}},
+  {{'HMGET', key, 'a'}}, {{'HEXISTS', key, 'a'}}, {{'HLEN', key}}, {{'HVALS', key}}, {{'HGETALL', key}},
+  {{'EXPIRE', key, 1}}, {{'HDEL', key, 'a'}}, {{'ZADD', key, 1, 'a'}}, {{'ZRANGE', key, 0, -1}}, {{'ZSCORE', key, 'a'}},
+  {{'ZMSCORE', key, 'a'}}, {{'ZCARD', key}}, {{'ZREM', key, 'a'}}, {{'DEL', key}},
+  {{'INCR', key}}, {{'DEL', key}}, {{'XADD', key, 'MAXLEN', 1, '*', 'a', 1}}, {{'XREVRANGE', key, '+', '-'}},
+  {{'DEL', key}},
+}}) do
+  redis.call(unpack(command))
+end
+return 1
 """
