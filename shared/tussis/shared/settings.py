@@ -133,6 +133,9 @@ class Settings(BaseSettings):
         le=31_536_000,
         description="time for which the broker keeps the newest outcome of each job, seconds",
     )
+    forget_journal: Path | None = Field(
+        None, description="file to which `tussis forget` appends its tombstones; unset: they are in the database only"
+    )
     webhook_url: str | None = Field(None, description="URL to which `tussis notify` delivers outcomes of jobs")
     webhook_secret: SecretStr | None = Field(
         None, description="secrets with which `tussis notify` signs: whsec_..., several with a space between them"

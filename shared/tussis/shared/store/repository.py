@@ -20,6 +20,7 @@ from sqlalchemy import column as sql_column
 
 from tussis.shared.errors import DatabaseFault, SchemaMismatch
 from tussis.shared.events import CoughEvent
+from tussis.shared.forgetting import Named
 from tussis.shared.messages import Job
 from tussis.shared.outcomes import JobOutcome
 from tussis.shared.states import AttemptOutcome
@@ -30,6 +31,7 @@ from tussis.shared.store import (
     endings,
     exports,
     failures,
+    forgotten,
     job_outcomes,
     leases,
     progress,
@@ -415,6 +417,11 @@ class Store:
         """(key, entity tag) -> its analysis that meets the criteria. Objects that never had one are omitted."""
         with database_errors(self.place), self._engine.connect() as connection:
             return known(connection, bucket, objects, criteria)
+
+    def forgotten(self, recordings: Sequence[Named]) -> list[bool]:
+        """Whether each of the recordings is forgotten: no job for it may be enqueued."""
+        with database_errors(self.place):
+            return forgotten.which_forgotten(self._engine, recordings)
 
     def analysis(self, analysis_id: int) -> Analysis | None:
         """One analysis in any state; None if no analysis has this id."""

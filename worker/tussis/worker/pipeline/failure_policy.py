@@ -20,6 +20,7 @@ from tussis.shared.errors import (
     DatabaseUnavailable,
     DiskFull,
     Expired,
+    Forgotten,
     InternalFault,
     ModelNotServed,
     NeedsMemory,
@@ -128,9 +129,14 @@ def held_elsewhere(held: records.Held) -> HeldElsewhere:
 
 
 def _stored(job: Job, context: WorkerContext, claim: Claimed | None, end: Callable[[], Outcome]) -> Outcome:
-    """The outcome of ``end``. If it cannot be stored, the message is put aside, so that it is not retried forever."""
+    """The outcome of ``end``. If it cannot be stored, the message is put aside, so that it is not retried forever.
+
+    Nothing is stored of a forgotten recording: the job ends with an outcome that names no object.
+    """
     try:
         return _unless_stopped(context, claim, end)
+    except Forgotten as error:
+        return Failed(None, error.error_class, str(error))
     except Exception as error:
         reason = error
         _log.error("end_not_stored", error_class=_class_of(reason), exc_info=reason)
@@ -146,7 +152,9 @@ def _unless_stopped(context: WorkerContext, claim: Claimed | None, end: Callable
 
 
 def _conclude(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stages, error: TussisError) -> Outcome:
-    """Turn an error into its outcome, and store it if there is something to store."""
+    """Turn an error into its outcome, and store it if there is something to store. Raises :class:`Forgotten`."""
+    if isinstance(error, Forgotten):
+        raise error
     if isinstance(error, Stopping) or context.access.concerns_all(job, error, context.s3):
         return _hand_back(context, claim, error)
     if isinstance(error, TransientError | OperatorError):  # an operator's error of one recording is deferred
