@@ -7,7 +7,6 @@ deleted afterwards, all rows of an object in one transaction. So a run that is k
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from sqlalchemy import Connection, Engine, text
 from tussis.shared.forgetting import Named, Target, TargetKind, mentions, named_in_text
 from tussis.shared.store.forget_functions import FORGET_LOCK
 from tussis.shared.store.owner import owner_change
+from tussis.shared.store.trail import digests_of, note
 
 #: Recordings of one transaction.
 BATCH: Final = 200
@@ -76,19 +76,8 @@ class Page:
 def tombstones_of(engine: Engine, targets: Sequence[Target]) -> list[Tombstone]:
     """The tombstones that :func:`bury` writes."""
     with engine.connect() as connection:
-        return _tombstones_of(connection, targets)
-
-
-def _tombstones_of(connection: Connection, targets: Sequence[Target]) -> list[Tombstone]:
-    digests = connection.scalars(
-        text(
-            "SELECT tussis_forget_digest(named.kind, named.name) "
-            "FROM unnest(CAST(:kinds AS text[]), CAST(:names AS text[])) WITH ORDINALITY AS named (kind, name, number) "
-            "ORDER BY named.number"
-        ),
-        {"kinds": [target.kind.value for target in targets], "names": [target.name for target in targets]},
-    ).all()
-    return [Tombstone(bytes(digest), one.kind, one.length) for one, digest in zip(targets, digests, strict=True)]
+        digests = digests_of(connection, targets)
+    return [Tombstone(digest, one.kind, one.length) for one, digest in zip(targets, digests, strict=True)]
 
 
 def write(engine: Engine, tombstones: Sequence[Tombstone], *, actor: str, action: str = "forget") -> int:
@@ -123,20 +112,6 @@ def lift(engine: Engine, tombstones: Sequence[Tombstone], *, actor: str) -> int:
         return gone.rowcount
 
     return owner_change(engine, work)
-
-
-def note(
-    connection: Connection,
-    action: str,
-    actor: str,
-    targets: Sequence[bytes] = (),
-    details: dict[str, Any] | None = None,
-) -> None:
-    """Write a row of the audit trail, in the transaction of the deed. ``details`` has no key and no person."""
-    connection.execute(
-        text("SELECT tussis_note(:action, :actor, CAST(:targets AS bytea[]), CAST(:details AS jsonb))"),
-        {"action": action, "actor": actor, "targets": list(targets), "details": json.dumps(details or {})},
-    )
 
 
 def which_forgotten(engine: Engine, named: Sequence[Named]) -> list[bool]:
