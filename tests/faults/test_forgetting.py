@@ -47,7 +47,7 @@ def test_a_person_is_forgotten_although_the_command_and_workers_are_killed(
     client.config_set("rdbcompression", "no")  # so that the search reads the file
     journal = tmp_path / "journal.jsonl"
     words = ("forget", "--subject", subject, "--yes", "--journal", str(journal))
-    worker = deployment.worker(concurrency=2)
+    worker = deployment.worker(concurrency=2, log_keys="hash", log_secret="a secret of the logs")
     deployment.wait_results(len(others) + 2, 120)
 
     def deeds() -> int:
@@ -65,6 +65,7 @@ def test_a_person_is_forgotten_although_the_command_and_workers_are_killed(
     worker.signal(signal.SIGKILL)
     worker.wait(60)
     assert leftovers.in_broker(client, needles), "the kills came too late"
+    assert not any(needle in worker.text for needle in needles)
 
     final = deployment.tussis(*words)
     assert final.wait(300) == 0, final.text

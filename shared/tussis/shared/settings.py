@@ -82,6 +82,12 @@ class Settings(BaseSettings):
         "json", description="json: one object per line; console: text for people"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
+    log_keys: Literal["plain", "hash"] = Field(
+        "plain", description="keys of objects in logs: plain; or hash, a keyed hash in their place (`tussis log-key`)"
+    )
+    log_secret: SecretStr | None = Field(
+        None, description="key of these hashes, at least 16 characters, the same for all programs; needed for hash"
+    )
 
     metrics_port: int | None = Field(
         None,

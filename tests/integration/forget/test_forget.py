@@ -284,6 +284,31 @@ def test_the_trail_is_never_changed_or_deleted(store_url: str, run: Any) -> None
     assert rows(store_url, "SELECT * FROM audit_trail") == before
 
 
+def test_old_recordings_of_a_prefix_are_forgotten_and_newer_ones_and_others_stay(
+    store: Store, store_url: str, model: ModelFacts, run: Any
+) -> None:
+    old = [a_job(key=f"tenant/{number}.wav") for number in range(5)]
+    for job in (*old, a_job(key="other/old.wav")):
+        succeed(store, job, model)
+    execute(store_url, "ALTER TABLE recordings DISABLE TRIGGER USER")
+    execute(store_url, "UPDATE recordings SET updated_at = now() - interval '400 d'")
+    execute(store_url, "ALTER TABLE recordings ENABLE TRIGGER USER")
+    succeed(store, a_job(key="tenant/new.wav"), model)
+    succeed(store, a_job(key="tenant/0.wav"), model, etag="new content")
+    words = ("--prefix", "s3://recordings/tenant/", "--older-than", "365d")
+
+    planned = json.loads(run(*words, "--json").stdout)["counts"]
+    done = json.loads(run(*words, "--yes", "--json").stdout)["counts"]
+
+    assert planned == done
+    assert planned["recordings"] == 4
+    left = {key for (key,) in rows(store_url, "SELECT key FROM recordings")}
+    assert left == {"other/old.wav", "tenant/new.wav", "tenant/0.wav"}
+    with pytest.raises(Forgotten):
+        store.claim(a_claim(old[1], model))
+    succeed(store, a_job(key="tenant/newer.wav"), model)
+
+
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
@@ -292,6 +317,8 @@ def test_the_trail_is_never_changed_or_deleted(store_url: str, run: Any) -> None
         (["--lift", "--again"], "--lift takes"),
         (["--again", "--delete-objects", "--yes"], "--delete-objects takes"),
         (["--again"], "without --yes"),
+        (["--older-than", "1d", "--subject", "P"], "--older-than takes one --prefix"),
+        (["--older-than", "2990-01-01", "--prefix", "s3://recordings"], "in the future"),
     ],
 )
 def test_wrong_words_are_refused(run: Any, words: list[str], problem: str) -> None:

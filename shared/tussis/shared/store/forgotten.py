@@ -144,13 +144,16 @@ def _storable(value: str | None) -> str | None:
 
 
 def pages(engine: Engine, target: Target | None, before: datetime | None = None) -> Iterator[Page]:
-    """The objects of the target in pages; None: of all tombstones. ``before``: only those that no row has since then.
+    """The objects of the target in pages; None: of all tombstones.
 
-    The age of a recording is the time since its row was last changed.
+    ``before``: only the objects of which no row was changed since then, by a claim or a result.
     """
     condition, parameters = _condition(target)
     if before is not None:
-        condition += " AND updated_at < :before"
+        condition += (
+            " AND updated_at < :before AND NOT EXISTS (SELECT FROM recordings AS newer WHERE newer.bucket = "
+            "recordings.bucket AND newer.key = recordings.key AND newer.updated_at >= :before)"
+        )
         parameters["before"] = before
     after = 0
     while True:
@@ -235,11 +238,12 @@ def erase_rest(engine: Engine, target: Target | None, *, really: bool) -> Counte
             return found.rowcount if really else int(found.scalar_one())
 
         counts["tombstones"] += owner_change(engine, tombstones)
-    counts["dead_letters"] += _dead_letters(engine, target, really=really)
+    counts["dead_letters"] += dead_letters(engine, target, really=really)
     return +counts
 
 
-def _dead_letters(engine: Engine, target: Target | None, *, really: bool) -> int:
+def dead_letters(engine: Engine, target: Target | None, *, really: bool) -> int:
+    """Delete, or count, the dead letters of a target; None: of all tombstones."""
     removed, after = 0, 0
     while True:
         with engine.connect() as connection:

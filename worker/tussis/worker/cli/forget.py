@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tussis.shared.text import printable
+from tussis.worker.cli.moments import moment
 
 if TYPE_CHECKING:
     from tussis.shared.forgetting import Target
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 @click.argument("uris", nargs=-1, metavar="[S3_URI]...")
 @click.option("--prefix", "prefixes", multiple=True, metavar="S3_URI", help="All recordings under s3://bucket/prefix.")
 @click.option("--subject", "subjects", multiple=True, metavar="ID", help="All recordings with this metadata subject.")
+@click.option(
+    "--older-than",
+    "before",
+    metavar="TIME",
+    callback=moment,
+    help="With --prefix: only recordings that no job has used since 365d (ago), or 2025-11-22 (UTC).",
+)
 @click.option("--delete-objects", is_flag=True, help="Also delete the objects in the object store, in all versions.")
 @click.option("--lift", is_flag=True, help="Delete the tombstones, so that the recordings may be analysed again.")
 @click.option(
@@ -49,6 +58,7 @@ def forget(
     uris: tuple[str, ...],
     prefixes: tuple[str, ...],
     subjects: tuple[str, ...],
+    before: datetime | None,
     delete_objects: bool,
     lift: bool,
     journal_to_replay: Path | None,
@@ -72,6 +82,7 @@ def forget(
     Examples:
       tussis forget --subject P-0117
       tussis forget --subject P-0117 --delete-objects --yes --report P-0117.json
+      tussis forget --prefix s3://clinic/tenant-7/ --older-than 365d --yes
       tussis forget --lift s3://clinic/2026/a.wav --yes
     """
     from tussis.shared.broker import connect, redact
@@ -96,6 +107,11 @@ def forget(
         raise click.UsageError("--lift takes recordings, prefixes or subjects, and not --delete-objects.")
     if delete_objects and not targets:
         raise click.UsageError("--delete-objects takes recordings, prefixes or subjects.")
+    if before is not None:
+        if lift or uris or subjects or len(prefixes) != 1:
+            raise click.UsageError("--older-than takes one --prefix, and neither recordings, subjects nor --lift.")
+        if before > datetime.now(UTC):
+            raise click.UsageError(f"--older-than {before:%Y-%m-%d %H:%M} is in the future (UTC): give an earlier time")
     who = who_of(by)
     settings = load_settings()
     broker_url = settings.need_broker()
@@ -114,6 +130,11 @@ def forget(
         )
         if lift:
             _lift(work.lift(targets) if yes else None, as_json)
+        elif before is not None:
+            if yes:
+                _print_report(work.run_old(targets[0], before), report_path, as_json)
+            else:
+                _print_preview(work.preview_old(targets[0], before), as_json)
         elif targets and not yes:
             _print_preview(work.preview(targets), as_json)
         elif not yes:

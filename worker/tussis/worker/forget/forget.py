@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,30 @@ class Forget:
         for target in meant:
             self._erase(forgotten.pages(self.engine, target), target)
         return self._finish(tombstones, action)
+
+    def preview_old(self, prefix: Target, before: datetime) -> Counter[str]:
+        """Place -> number of what :meth:`run_old` would erase in the database and in the object store now."""
+        for page in forgotten.pages(self.engine, prefix, before):
+            self.counts += forgotten.count(self.engine, page)
+            if self.s3 is not None:
+                for target in _objects(page):
+                    self.counts["versions of objects"] += sum(1 for _ in objects.versions(self.s3, target))
+        return +self.counts
+
+    def run_old(self, prefix: Target, before: datetime) -> Report:
+        """Forget the objects under the prefix of which no row was changed since then, some hundred at a time.
+
+        Each leaves a tombstone. Otherwise a sweep would enqueue it again, as long as it is in the bucket.
+        """
+        tombstones: list[Tombstone] = []
+        for page in forgotten.pages(self.engine, prefix, before):
+            tombstones += self._bury(_objects(page), "forget_old")
+            if self.s3 is not None:
+                for target in _objects(page):
+                    self.counts["versions of objects"] += objects.delete(self.s3, objects.versions(self.s3, target))
+            self.counts += forgotten.erase(self.engine, page)
+        self.counts["dead_letters"] += forgotten.dead_letters(self.engine, None, really=True)
+        return self._finish(tombstones, "forget_old")
 
     def again(self, action: str = "forget") -> Report:
         """Erase everything that a tombstone names: after a restore, or after a run that was killed."""
@@ -143,6 +168,10 @@ class Forget:
 
     def _broker(self, chosen: Any) -> BrokerErasure:
         return BrokerErasure(self.client, self.where, self.ledger, chosen)
+
+
+def _objects(page: Page) -> list[Target]:
+    return [Target(TargetKind.OBJECT, f"{bucket}/{key}") for bucket, key in page.objects]
 
 
 def _addresses(targets: Sequence[Target]) -> list[Target]:

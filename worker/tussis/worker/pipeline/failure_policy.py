@@ -85,7 +85,7 @@ def retry_while_unavailable(context: WorkerContext, call: Callable[[], T]) -> T:
             except (*_UNAVAILABLE, *_OPERATOR_FIXES) as error:
                 if held != error.error_class:
                     held = error.error_class
-                    context.run_dir.hold(str(error))
+                    context.run_dir.hold(logs.without_keys(str(error)))
                     if isinstance(error, _OPERATOR_FIXES):
                         _log.error("paused", error_class=held, reason=str(error), seconds=_LONGEST_PAUSE_S)
                     else:
@@ -206,7 +206,7 @@ def _hand_back(context: WorkerContext, claim: Claimed | None, error: TussisError
             _log.warning("release_failed", analysis_id=claim.analysis_id, reason=str(away))
     if isinstance(error, OperatorError):
         _log.error("paused", error_class=error.error_class, reason=str(error), seconds=OPERATOR_PAUSE_S)
-        context.run_dir.hold(str(error))
+        context.run_dir.hold(logs.without_keys(str(error)))
         try:
             context.pause(OPERATOR_PAUSE_S)
         except Stopping:
