@@ -11,6 +11,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from tussis.shared.hidden_keys import KeyHider
 from tussis.shared.text import printable
 
 _ROOT = "tussis"
@@ -42,10 +43,13 @@ class EventLog:
         self._logger.log(level, event, extra={"fields": fields})
 
 
-def configure(log_format: str, level: str) -> None:
-    """Write the events, and the warnings of libraries, to standard error. ``log_format`` is ``json`` or ``console``."""
+def configure(log_format: str, level: str, hider: KeyHider | None = None) -> None:
+    """Write the events, and the warnings of libraries, to standard error. ``log_format`` is ``json`` or ``console``.
+
+    With ``hider`` no line has the key of an object.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Lines(log_format == "json"))
+    handler.setFormatter(_Lines(log_format == "json", hider))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -54,15 +58,18 @@ def configure(log_format: str, level: str) -> None:
 
 
 class _Lines(logging.Formatter):
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, hider: KeyHider | None) -> None:
         super().__init__()
         self._as_json = as_json
+        self._hider = hider
 
     def format(self, record: logging.LogRecord) -> str:
         event, fields = record.getMessage(), getattr(record, "fields", None)
         if fields is None:
             fields = {"library": record.name.partition(".")[0], "message": event}
             event = "library_log"
+        if self._hider is not None:
+            fields = self._hider.fields(event, fields)
         at = datetime.fromtimestamp(record.created, UTC).isoformat()
         level = record.levelname.lower()
         if self._as_json:

@@ -88,6 +88,7 @@ def sqs(
     from tussis.producer import event_log
     from tussis.producer.listener import ListenOptions
     from tussis.shared.errors import SettingsInvalid
+    from tussis.shared.hidden_keys import hider_of
     from tussis.shared.job_requests import JobRequest, job_for
     from tussis.shared.s3_events import ObjectFilter
     from tussis.shared.settings import load_settings
@@ -99,7 +100,7 @@ def sqs(
     like = JobRequest("", None, None, model, profile, priority, device, metadata, coverage=coverage)
     job_for(replace(like, uri="s3://bucket/key"), 0.0).to_json()  # raises for a wrong option
     options = ListenOptions(like, ObjectFilter(buckets, prefixes, suffixes), max_depth)
-    event_log.configure(settings.log_format, settings.log_level)
+    event_log.configure(settings.log_format, settings.log_level, hider_of(settings))
     _run(settings, settings.sqs_queue_url, visibility_s, alive_file, options)
 
 

@@ -22,6 +22,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from tussis.shared.batch_scripts import CLOSE_BATCH_SCRIPT, OPEN_BOUNDED_SCRIPT
 from tussis.shared.broker import FunctionsMissing
+from tussis.shared.forget_scripts import REMOVE_ENTRIES_SCRIPT
 from tussis.shared.ledger_scripts import (
     CLOSE_MANY_SCRIPT,
     CLOSE_SCRIPT,
@@ -78,6 +79,7 @@ FUNCTIONS: Final[dict[str, str]] = {
     "tussis_resend": RESEND_SCRIPT,
     "tussis_return": RETURN_SCRIPT,
     "tussis_forget_queue": FORGET_SCRIPT,
+    "tussis_remove_entries": REMOVE_ENTRIES_SCRIPT,
     "tussis_probe": PRIMARY_PROBE,
     "tussis_file": FILE_SCRIPT,
     "tussis_settle": SETTLE_SCRIPT,

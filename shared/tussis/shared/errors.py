@@ -484,6 +484,12 @@ class WorkerCrashed(PermanentError):
     error_class = "worker_crashed"
 
 
+class Forgotten(PermanentError):
+    """The recording was forgotten: it is not analysed or stored again, unless `tussis forget --lift` allows it."""
+
+    error_class = "forgotten"
+
+
 class JobMoved(PermanentError):
     """The job continued as another analysis: the object, the model or the profile had changed."""
 

@@ -75,13 +75,14 @@ local function tell(stream, count, kept, outcome, limit, ttl, ...)
 end
 """
 
-# An operator cancelled the job: a worker that still has its message must not open it again.
+# An operator cancelled the job, or its recording was forgotten: a worker that still has its message must not open it
+# again.
 _IS_CANCELLED: Final = """\
 local function is_cancelled(ledger, kept, job_id, enqueued_at)
   if redis.call('HEXISTS', ledger, job_id) == 1 then return false end
   local read, outcome = pcall(cjson.decode, redis.call('GET', kept) or '')
-  return read and type(outcome) == 'table' and outcome.state == 'cancelled'
-    and outcome.enqueued_at == tonumber(enqueued_at)
+  if not read or type(outcome) ~= 'table' or outcome.enqueued_at ~= tonumber(enqueued_at) then return false end
+  return outcome.state == 'cancelled' or (type(outcome.error) == 'table' and outcome.error.class == 'forgotten')
 end
 """
 
@@ -92,10 +93,12 @@ end
 # object. The outcome is told only if the job was open, and before the job is closed: an error on the way leaves the job
 # open. The end is counted in the batches of the job, and a batch that is done is told.
 #
-# To open another job in the same step: three more KEYS (model queues, sorted set and list of its model queue) and ARGV
-# (its job id, message, enqueued_at, envelope, model queue, the most model queues).
+# To open another job in the same step, unless the recording was forgotten meanwhile: three more KEYS (model queues,
+# sorted set and list of its model queue) and ARGV (its job id, message, enqueued_at, envelope, model queue, the most
+# model queues).
 _CLOSE: Final = """\
 if ARGV[2] ~= '' and is_replaced(KEYS[1], ARGV[1], ARGV[2], ARGV[7], ARGV[8]) then return 0 end
+if ARGV[9] and is_cancelled(KEYS[1], KEYS[8], ARGV[1], ARGV[2]) then return 0 end
 if ARGV[3] ~= '' and redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
   if ARGV[6] == 'NX' then
     tell(KEYS[6], KEYS[7], KEYS[8], ARGV[3], ARGV[4], ARGV[5], 'NX')
@@ -124,11 +127,11 @@ if redis.call('HSETNX', KEYS[1], ARGV[9], ARGV[10]) == 1 then
 end
 return closed
 """
-CLOSE_SCRIPT: Final = f"{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}{_TELL}{LEAVE_BATCHES}{_CLOSE}"
+CLOSE_SCRIPT: Final = f"{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}{_IS_CANCELLED}{_TELL}{LEAVE_BATCHES}{_CLOSE}"
 
 # Closes many jobs in one step. KEYS and ARGV: those of CLOSE_SCRIPT of each job, with the number of its keys and of its
 # arguments before its arguments. Returns what CLOSE_SCRIPT returns for each job.
-CLOSE_MANY_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}{_TELL}{LEAVE_BATCHES}\
+CLOSE_MANY_SCRIPT: Final = f"""{WORKERS_OWN}{_NEXT_TIME}{_IS_REPLACED}{_IS_CANCELLED}{_TELL}{LEAVE_BATCHES}\
 local function close(KEYS, ARGV)
 {_CLOSE}end
 local key, argument, closed = 0, 0, {{}}

@@ -67,6 +67,11 @@ BATCHES_TO_TELL_KEY = "tussis.batches_to_tell"
 """Sorted set of the batches that were closed after their last job had ended: name -> time. The leader tells that
 they are done."""
 
+IDEMPOTENCY_PREFIX = "tussis.idempotency:"
+"""Prefix of the hash of a request to the gateway with an Idempotency-Key: its answer."""
+NOTIFY_PREFIX = "tussis.notify:"
+"""Prefix of the keys of a notifier: the webhooks that wait, and those that were given up."""
+
 # Not Celery's default names, which are global to the Redis database: a worker of another application would restore the
 # messages of Tussis.
 UNACKED_KEY = "tussis.unacked"
@@ -184,4 +189,4 @@ def outcome_key(job_id: str) -> str:
 
 def idempotency_key(digest: str) -> str:
     """The key under which the gateway keeps a request with an Idempotency-Key."""
-    return f"tussis.idempotency:{digest}"
+    return IDEMPOTENCY_PREFIX + digest

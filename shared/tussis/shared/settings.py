@@ -94,6 +94,12 @@ class Settings(BaseSettings):
         "json", description="json: one object per line; console: text for people"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
+    log_keys: Literal["plain", "hash"] = Field(
+        "plain", description="keys of objects in logs: plain; or hash, a keyed hash in their place (`tussis log-key`)"
+    )
+    log_secret: SecretStr | None = Field(
+        None, description="key of these hashes, at least 16 characters, the same for all programs; needed for hash"
+    )
 
     metrics_port: int | None = Field(
         None,
@@ -144,6 +150,9 @@ class Settings(BaseSettings):
         ge=60,
         le=31_536_000,
         description="time for which the broker keeps the newest outcome of each job, seconds",
+    )
+    forget_journal: Path | None = Field(
+        None, description="file to which `tussis forget` appends its tombstones; unset: they are in the database only"
     )
     webhook_url: str | None = Field(None, description="URL to which `tussis notify` delivers outcomes of jobs")
     webhook_secret: SecretStr | None = Field(

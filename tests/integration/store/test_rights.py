@@ -50,7 +50,7 @@ def login(store_url: str) -> Iterator[Callable[[Role], str]]:
 def test_every_object_of_the_schema_has_its_rights(store_url: str) -> None:
     """If this fails, write a line for the new object in tussis.shared.store.rights."""
     assert {name for (name,) in rows(store_url, _RELATIONS)} == set(RIGHTS)
-    assert {name for (name,) in rows(store_url, _FUNCTIONS)} == rights.PUBLIC_FUNCTIONS
+    assert {name for (name,) in rows(store_url, _FUNCTIONS)} == rights.PUBLIC_FUNCTIONS | set(rights.FUNCTIONS)
     assert rows(store_url, _SEQUENCES) == [], "a sequence needs a right of its own: use an identity column"
 
 
@@ -69,6 +69,13 @@ def test_the_server_has_the_rights_that_are_written(store_url: str) -> None:
                     else f"SELECT has_table_privilege('{role}', '{name}', '{privilege}')",
                 )
                 assert granted == (privilege in privileges.split(", ")), (name, role, privilege)
+    for name, roles in rights.FUNCTIONS.items():
+        for role in Role:
+            [(granted,)] = rows(
+                store_url,
+                f"SELECT has_function_privilege('{role}', oid, 'EXECUTE') FROM pg_proc WHERE proname = '{name}'",
+            )
+            assert granted == (role in roles), (name, role)
     assert rows(store_url, "SELECT has_schema_privilege('tussis_worker', 'public', 'CREATE')") == [(False,)]
 
 

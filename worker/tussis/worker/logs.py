@@ -9,17 +9,24 @@ from typing import Any
 
 import structlog
 
+from tussis.shared.hidden_keys import KeyHider
 from tussis.shared.text import printable
 
 # Celery and these libraries log through the standard library. Their lines become ``library_log`` events.
 _LIBRARIES = ("celery", "kombu", "billiard", "botocore", "boto3", "urllib3", "sqlalchemy", "alembic", "amqp")
 
 
-def configure(log_format: str, level: str) -> None:
+_hider: KeyHider | None = None
+
+
+def configure(log_format: str, level: str, hider: KeyHider | None = None) -> None:
     """Send the events of Tussis and the warnings of libraries to standard error, as JSON lines or as readable text.
 
-    ``log_format`` is ``json`` or ``console``. ``level`` is the lowest level of Tussis' own events that is logged.
+    ``log_format`` is ``json`` or ``console``. ``level`` is the lowest level of Tussis' own events that is logged. With
+    ``hider`` no line has the key of an object.
     """
+    global _hider
+    _hider = hider
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -41,6 +48,8 @@ def configure(log_format: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     tail: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
     tail.append(structlog.processors.format_exc_info)
+    if hider is not None:
+        tail.append(_without_keys)
     if log_format != "json":
         tail.append(_printable)
     handler.setFormatter(
@@ -61,6 +70,19 @@ def configure(log_format: str, level: str) -> None:
 def get(name: str) -> Any:
     """A logger below ``tussis``. Its methods take the event's name first and its fields as keywords."""
     return structlog.stdlib.get_logger(f"tussis.{name}")
+
+
+def without_keys(text: str) -> str:
+    """The text of an error without keys, if they are hidden. For what the parent and the broker are told."""
+    if _hider is None:
+        return text
+    return _hider.text(text, structlog.contextvars.get_contextvars().get("uri"))
+
+
+def _without_keys(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    assert _hider is not None
+    name = str(event.get("event"))
+    return _hider.fields(name, dict(event))
 
 
 def _printable(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

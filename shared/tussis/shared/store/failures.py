@@ -79,6 +79,14 @@ def retry_job(connection: Connection, analysis: Analysis) -> Job:
     )
 
 
+def objects_of(connection: Connection, analysis_ids: Sequence[int]) -> list[str]:
+    """``bucket/key`` of the analyses, each once."""
+    found = select(recordings.c.bucket + "/" + recordings.c.key).join(
+        analyses, analyses.c.recording_id == recordings.c.id
+    )
+    return list(connection.scalars(found.where(analyses.c.id.in_(analysis_ids)).distinct()))
+
+
 def _conditions(wanted: FailureFilter) -> list[ColumnElement[bool]]:
     states = [AnalysisState.FAILED.value]
     if wanted.include_discarded:

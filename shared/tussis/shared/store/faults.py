@@ -6,6 +6,7 @@
 :class:`DiskFull`,           only the operator can fix it: the worker waits as well, and reports it
 :class:`DatabaseRefused`,
 :class:`SchemaMismatch`
+:class:`Forgotten`           permanent: the trigger that protects forgotten recordings refused the row
 :class:`DatabaseFault`       everything else. The recording may be the cause: the attempt counts, retries have growing
                              delays, and after ``TUSSIS_RETRY_TOTAL_S`` the job is the failure ``expired``
 =========================== ================================================================================
@@ -25,9 +26,11 @@ from tussis.shared.errors import (
     DatabaseRefused,
     DatabaseUnavailable,
     DiskFull,
+    Forgotten,
     SchemaMismatch,
     TussisError,
 )
+from tussis.shared.store.forget_functions import FORGOTTEN_STATE
 
 #: Class of SQLSTATE (its first two characters) -> error class of Tussis.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -163,7 +166,10 @@ def translated(error: BaseException, where: str) -> TussisError | None:
     original = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
     if not isinstance(original, psycopg.Error):
         return None
-    state = original.sqlstate
+    # psycopg has no class for a SQLSTATE that PostgreSQL does not define, and leaves the attribute empty.
+    state = original.sqlstate or original.diag.sqlstate
+    if state == FORGOTTEN_STATE:
+        return Forgotten()
     kind = kind_of_state(state) if state is not None else _kind_of_text(original)
     message = _MESSAGES[kind]
     if kind is DatabaseUnavailable and (state is None or state[:2] in ("08", "57")):

@@ -140,12 +140,13 @@ def drop_partition(engine: Engine, name: str) -> None:
     Results wait for the locks at most as long as this transaction does (:mod:`tussis.shared.store.owner`). PostgreSQL
     removes the files after it has released the locks. DETACH CONCURRENTLY is not possible beside ``segments_default``.
     """
+    owner_change(engine, lambda connection: drop_in(connection, name))
 
-    def drop(connection: Connection) -> None:
-        if _exists(connection, name):
-            connection.execute(text(f"DROP TABLE {name}"))
 
-    owner_change(engine, drop)
+def drop_in(connection: Connection, name: str) -> None:
+    """Drop a partition, in the transaction of the caller; nothing happens if there is none of this name."""
+    if _exists(connection, name):
+        connection.execute(text(f"DROP TABLE {name}"))
 
 
 def _exists(connection: Connection, name: str) -> bool:

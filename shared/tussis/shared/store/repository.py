@@ -20,6 +20,7 @@ from sqlalchemy import column as sql_column
 
 from tussis.shared.errors import DatabaseFault, SchemaMismatch
 from tussis.shared.events import CoughEvent
+from tussis.shared.forgetting import Named, Target, TargetKind
 from tussis.shared.messages import Job
 from tussis.shared.outcomes import JobOutcome
 from tussis.shared.states import AttemptOutcome
@@ -30,6 +31,7 @@ from tussis.shared.store import (
     endings,
     exports,
     failures,
+    forgotten,
     job_outcomes,
     leases,
     progress,
@@ -37,6 +39,7 @@ from tussis.shared.store import (
     refusals,
     served_models,
     shadows,
+    trail,
 )
 from tussis.shared.store import drift as drift_queries
 from tussis.shared.store.cancellations import Cancellation, Verdict
@@ -186,6 +189,7 @@ class Store:
         with database_errors(self.place), self._engine.begin() as connection:
             done = active_models.activate(connection, model, activated_by=activated_by, force=force)
             shadows.show_results(connection, model)
+            trail.note(connection, "activate", activated_by, details={"model": model, "forced": force})
             return done
 
     def start_shadow(self, model: str, share: float, *, started_by: str) -> Shadow | None:
@@ -194,12 +198,15 @@ class Store:
         Raises as :func:`tussis.shared.store.shadows.start`.
         """
         with database_errors(self.place), self._engine.begin() as connection:
+            trail.note(connection, "shadow", started_by, details={"model": model, "share": share})
             return shadows.start(connection, model, share, started_by=started_by)
 
-    def stop_shadow(self) -> Shadow | None:
+    def stop_shadow(self, *, stopped_by: str = "unnamed") -> Shadow | None:
         """Stop the shadow model; returns it. None: there was none."""
         with database_errors(self.place), self._engine.begin() as connection:
-            return shadows.stop(connection)
+            if (stopped := shadows.stop(connection)) is not None:
+                trail.note(connection, "shadow_stop", stopped_by, details={"model": stopped.model})
+            return stopped
 
     def shadow(self) -> Shadow | None:
         """The shadow model; None if there is none."""
@@ -418,6 +425,11 @@ class Store:
         with database_errors(self.place), self._engine.connect() as connection:
             return known(connection, bucket, objects, criteria)
 
+    def forgotten(self, recordings: Sequence[Named]) -> list[bool]:
+        """Whether each of the recordings is forgotten: no job for it may be enqueued."""
+        with database_errors(self.place):
+            return forgotten.which_forgotten(self._engine, recordings)
+
     def analysis(self, analysis_id: int) -> Analysis | None:
         """One analysis in any state; None if no analysis has this id."""
         with database_errors(self.place), self._engine.connect() as connection:
@@ -445,10 +457,19 @@ class Store:
         with database_errors(self.place), self._engine.connect() as connection:
             return failures.by_class(connection, wanted)
 
-    def discard(self, analysis_ids: Sequence[int]) -> int:
+    def discard(self, analysis_ids: Sequence[int], *, discarded_by: str = "unnamed") -> int:
         """Discard failures and return their number. Analyses in another state do not change."""
         with database_errors(self.place), self._engine.begin() as connection:
-            return failures.discard(connection, analysis_ids)
+            done = failures.discard(connection, analysis_ids)
+            objects = failures.objects_of(connection, analysis_ids)
+            digests = trail.digests_of(connection, [Target(TargetKind.OBJECT, name) for name in objects])
+            trail.note(connection, "discard", discarded_by, digests, {"failures": done})
+            return done
+
+    def note_deed(self, action: str, actor: str, details: dict[str, Any]) -> None:
+        """Write a row of the audit trail about what is done outside the database."""
+        with database_errors(self.place), self._engine.begin() as connection:
+            trail.note(connection, action, actor, details=details)
 
     def retry_job(self, analysis: Analysis) -> Job:
         """The message that reopens a failure, for the caller. Raises :class:`FailureUnknown` if the failure is gone."""

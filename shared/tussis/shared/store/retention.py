@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, Engine, text
 
 from tussis.shared.states import TERMINAL
 from tussis.shared.store.owner import owner_change
-from tussis.shared.store.partitions import DEFAULT, partitions
+from tussis.shared.store.partitions import DEFAULT, drop_in, partitions
+from tussis.shared.store.trail import note
 
 #: Analyses of one transaction: their rows are locked for some milliseconds.
 BATCH = 500
@@ -70,7 +72,7 @@ def old_default_rows(engine: Engine, before: datetime) -> int:
         )
 
 
-def delete_default_rows(engine: Engine, before: datetime) -> Iterator[int]:
+def delete_default_rows(engine: Engine, before: datetime, *, actor: str) -> Iterator[int]:
     """Delete the old rows of ``segments_default`` in batches; yields the number of deleted rows of each."""
     after: int | None = 0
 
@@ -93,6 +95,8 @@ def delete_default_rows(engine: Engine, before: datetime) -> Iterator[int]:
             ),
             {"before": before, "after": after},
         ).one()
+        if row[1]:
+            _note(connection, actor, before, {"segments": row[1]})
         return row[0], row[1]
 
     while after is not None:
@@ -118,7 +122,7 @@ def old_analyses(engine: Engine, before: datetime) -> OldAnalyses:
         return OldAnalyses(*row)
 
 
-def delete_analyses(engine: Engine, before: datetime) -> Iterator[OldAnalyses]:
+def delete_analyses(engine: Engine, before: datetime, *, actor: str) -> Iterator[OldAnalyses]:
     """Delete the old analyses in batches, and the recordings that then have none; yields the numbers of each batch.
 
     Bags, segments, events, attempts and jobs of an analysis are deleted with it. A tombstone stays. An analysis whose
@@ -148,7 +152,10 @@ def delete_analyses(engine: Engine, before: datetime) -> Iterator[OldAnalyses]:
         deleted = connection.scalars(
             _DELETE, {"ids": [row.id for row in old], "recordings": locked, "before": before}
         ).one()
-        return last, OldAnalyses(deleted, connection.execute(_DELETE_RECORDINGS, {"ids": locked}).rowcount)
+        gone = OldAnalyses(deleted, connection.execute(_DELETE_RECORDINGS, {"ids": locked}).rowcount)
+        if deleted:
+            _note(connection, actor, before, {"analyses": gone.analyses, "recordings": gone.recordings})
+        return last, gone
 
     while True:
         last, deleted = owner_change(engine, batch)
@@ -207,7 +214,27 @@ def old_tombstones(engine: Engine, before: datetime) -> int:
         return int(connection.scalars(statement, {"before": before}).one())
 
 
-def delete_tombstones(engine: Engine, before: datetime) -> int:
+def delete_tombstones(engine: Engine, before: datetime, *, actor: str) -> int:
     """Delete the tombstones from before the time; returns their number. No worker reads them."""
-    statement = text("DELETE FROM tombstones WHERE deleted_at < :before")
-    return owner_change(engine, lambda connection: connection.execute(statement, {"before": before}).rowcount)
+
+    def work(connection: Connection) -> int:
+        statement = text("DELETE FROM tombstones WHERE deleted_at < :before")
+        deleted = connection.execute(statement, {"before": before}).rowcount
+        _note(connection, actor, before, {"tombstones": deleted})
+        return deleted
+
+    return owner_change(engine, work)
+
+
+def drop_old_partition(engine: Engine, name: str, before: datetime, *, actor: str) -> None:
+    """Drop a partition of ``segments``, as :func:`tussis.shared.store.partitions.drop_partition`."""
+
+    def work(connection: Connection) -> None:
+        drop_in(connection, name)
+        _note(connection, actor, before, {"partition": name})
+
+    owner_change(engine, work)
+
+
+def _note(connection: Connection, actor: str, before: datetime, details: dict[str, Any]) -> None:
+    note(connection, "retain", actor, details={"before": before.isoformat(), **details})

@@ -44,6 +44,7 @@ _DELETED: Final = Rights(worker="SELECT, INSERT, UPDATE, DELETE")
 _READ: Final = Rights()
 _OWNERS: Final = Rights(worker="SELECT")
 _VIEW: Final = Rights(analyst="SELECT")
+_NOBODYS: Final = Rights(worker="", analyst_full="")
 
 #: Table or view -> rights. Partitions need none: a query of the table ``segments`` needs rights on it alone.
 RIGHTS: Final[dict[str, Rights]] = {
@@ -62,6 +63,9 @@ RIGHTS: Final[dict[str, Rights]] = {
     "bag_progress": _DELETED,
     "tombstones": _READ,
     "dead_letters": _WRITTEN,
+    "forgotten": _NOBODYS,
+    "forget_keys": _NOBODYS,
+    "audit_trail": _NOBODYS,
     "active_model": _VIEW,
     "analyses_newest": _READ,
     "current": _VIEW,
@@ -75,10 +79,28 @@ RIGHTS: Final[dict[str, Rights]] = {
     "drift_by_week": _VIEW,
     "job_answers": _VIEW,
 }
-#: Functions that every login may call: they read their argument only.
-PUBLIC_FUNCTIONS: Final = frozenset({"tussis_recorded_at", "tussis_site", "tussis_subject"})
+#: Functions that every login may call: they read their arguments only, or only a trigger can call them.
+PUBLIC_FUNCTIONS: Final = frozenset(
+    {
+        "tussis_recorded_at",
+        "tussis_site",
+        "tussis_subject",
+        "tussis_digest",
+        "tussis_refuse_forgotten",
+        "tussis_drop_forgotten_letter",
+        "tussis_keep_trail",
+    }
+)
+#: Function -> the roles that may call it. Each runs with the rights of the owner. Every role writes its own deeds into
+#: the audit trail: an analyst exports.
+FUNCTIONS: Final[dict[str, tuple[Role, ...]]] = {
+    "tussis_forget_digest": (Role.WORKER,),
+    "tussis_is_forgotten": (Role.WORKER,),
+    "tussis_note": tuple(Role),
+}
 
 _EXISTING_ROLES: Final = text("SELECT rolname FROM pg_roles WHERE rolname = ANY(:names)")
+_FUNCTIONS: Final = text("SELECT proname FROM pg_proc WHERE pronamespace = current_schema()::regnamespace")
 _COLUMNS: Final = text(
     """
     SELECT pg_class.relname AS name, array_agg(pg_attribute.attname::text ORDER BY pg_attribute.attnum) AS columns
@@ -116,6 +138,7 @@ def grant(connection: Connection) -> tuple[Role, ...]:
     make_roles(connection)
     missing = missing_roles(connection)
     columns = {row.name: row.columns for row in connection.execute(_COLUMNS)}
+    functions = set(connection.scalars(_FUNCTIONS))
     schema = _quoted(connection, connection.scalars(text("SELECT current_schema()")).one())
     for role in Role:
         if role in missing:
@@ -128,6 +151,10 @@ def grant(connection: Connection) -> tuple[Role, ...]:
             privileges = _privileges(connection, rights, role, columns[name])
             if privileges:
                 connection.exec_driver_sql(f"GRANT {privileges} ON {schema}.{name} TO {role}")
+        for name in FUNCTIONS.keys() & functions:
+            connection.exec_driver_sql(f"REVOKE ALL ON FUNCTION {schema}.{name} FROM {role}")
+            if role in FUNCTIONS[name]:
+                connection.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {schema}.{name} TO {role}")
     return missing
 
 

@@ -35,10 +35,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, BYTEA, JSONB, TIMESTAMP
 
 from tussis.shared.states import AnalysisState, AttemptOutcome
-from tussis.shared.store import fact_functions, upstream_facts
+from tussis.shared.store import fact_functions, forget_functions, upstream_facts
 
 #: The revision that this version of the code needs: the head of ``migrations/``.
-SCHEMA_REVISION = "0013"
+SCHEMA_REVISION = "0014"
 #: Alembic's table. It has a name of its own because the database can also hold the migrations of another system.
 VERSION_TABLE = "tussis_revision"
 
@@ -57,6 +57,13 @@ metadata = MetaData(
 def _create_functions(_: MetaData, connection: Connection, **__: object) -> None:
     """Create the functions of the generated columns."""
     for statement in fact_functions.FUNCTIONS:
+        connection.exec_driver_sql(statement)
+
+
+@event.listens_for(metadata, "after_create")
+def _create_forget_functions(_: MetaData, connection: Connection, **__: object) -> None:
+    """Create the functions and triggers of forgotten recordings and of the audit trail."""
+    for statement in forget_functions.statements(str(connection.exec_driver_sql("SELECT current_schema()").scalar())):
         connection.exec_driver_sql(statement)
 
 
@@ -735,4 +742,76 @@ dead_letters = Table(
     Index(None, "received_at"),
     Index("dead_letters_ended_job_idx", "job_id", postgresql_where=text("ended_job")),
     comment="One row for each message that could not be read and therefore belongs to no recording.",
+)
+
+forget_keys = Table(
+    "forget_keys",
+    metadata,
+    Column("id", Integer, Identity(always=True), primary_key=True, comment="primary key"),
+    Column("inner_pad", BYTEA, nullable=False, comment="the key of the hashes XOR 0x36, as HMAC (RFC 2104) needs it"),
+    Column("outer_pad", BYTEA, nullable=False, comment="the key of the hashes XOR 0x5c"),
+    Column("created_at", _Time, nullable=False, server_default=func.now(), comment="time at which the row was created"),
+    UniqueConstraint("inner_pad"),
+    comment=(
+        "The keys of the hashes in forgotten and audit_trail. New hashes use the first row. Only the owner reads them."
+    ),
+)
+
+forgotten = Table(
+    "forgotten",
+    metadata,
+    Column(
+        "digest", BYTEA, primary_key=True, comment="HMAC-SHA256 of the kind and the name, with a key of forget_keys"
+    ),
+    Column("kind", Text, nullable=False, comment="object: bucket/key; prefix: bucket/prefix; subject: a person"),
+    Column("length", Integer, comment="characters of bucket/prefix; null for the other kinds"),
+    Column(
+        "forgotten_at",
+        _Time,
+        nullable=False,
+        server_default=func.now(),
+        comment="time at which tussis forget wrote the row",
+    ),
+    CheckConstraint("kind IN ('object', 'prefix', 'subject')", name="kind"),
+    CheckConstraint("(kind = 'prefix') = (length IS NOT NULL)", name="length"),
+    Index("forgotten_prefix_idx", "length", postgresql_where=text("kind = 'prefix'")),
+    comment=(
+        "One row for each recording, prefix or person that tussis forget erased, as a hash. No row of such a recording "
+        "is stored again."
+    ),
+)
+
+audit_trail = Table(
+    "audit_trail",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True, comment="primary key"),
+    Column(
+        "at", _Time, nullable=False, server_default=text("clock_timestamp()"), comment="time at which it was written"
+    ),
+    Column("action", Text, nullable=False, comment="what was done; docs/privacy.md lists the actions"),
+    Column("actor", Text, nullable=False, comment="who did it: user@host, or the text of --by"),
+    Column(
+        "login",
+        Text,
+        nullable=False,
+        server_default=text("session_user"),
+        comment="role with which the session logged in to the database",
+    ),
+    Column(
+        "targets",
+        ARRAY(BYTEA),
+        nullable=False,
+        server_default=text("'{}'::bytea[]"),
+        comment="hashes of the recordings, prefixes or persons, as in forgotten; empty for other actions",
+    ),
+    Column(
+        "details",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'::jsonb"),
+        comment="counts and names of models, as JSON; never a key, metadata or a person",
+    ),
+    Index(None, "at"),
+    CheckConstraint("jsonb_typeof(details) = 'object'", name="details"),
+    comment="One row for each deed of an operator. Rows are never changed or deleted: a trigger refuses it.",
 )

@@ -97,6 +97,8 @@ def export(
         Store.connect(settings.need_database(), statement_timeout_s=EXPORT_TIMEOUT_S) as store,
     ):
         store.verify_schema()
+        given = sorted(name for name, value in options.items() if value not in (None, False, ()))
+        _note(store, {"format": file_format, "rows": rows, "clips": clips is not None, "filters": given})
         if out is not None and file_format in _TABLES:
             _table(store, wanted, file_format, rows or "results", out, excel)
         elif out is not None:
@@ -121,6 +123,17 @@ def _check(file_format: str | None, rows: str | None, out: Path | None, excel: b
         raise click.UsageError("a terminal cannot show Parquet: give a file as --out, or use a pipe")
     if clips == _STANDARD_OUTPUT:
         raise click.UsageError("--clips needs a folder")
+
+
+def _note(store: Store, details: dict[str, Any]) -> None:
+    """Write the export into the audit trail. A replica, and a login that may only read, can export all the same."""
+    from tussis.shared.errors import DatabaseReadOnly, DatabaseRefused
+    from tussis.worker.cli.who import who_of
+
+    try:
+        store.note_deed("export", who_of(None), details)
+    except (DatabaseReadOnly, DatabaseRefused) as error:
+        click.echo(f"tussis: this export is not in the audit trail: {error}", err=True)
 
 
 def _table(store: Store, wanted: ResultFilter, file_format: str, rows: str, out: Path, excel: bool) -> None:

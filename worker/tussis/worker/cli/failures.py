@@ -15,6 +15,7 @@ from tussis.shared.text import printable
 from tussis.worker.cli.error_classes import check_class
 from tussis.worker.cli.failure_views import print_one, print_table, show_classes
 from tussis.worker.cli.moments import check_span, moment
+from tussis.worker.cli.who import who_of
 from tussis.worker.jobs.failures import as_attempt, as_object
 
 if TYPE_CHECKING:
@@ -181,11 +182,11 @@ def discard(ctx: click.Context, /, ids: tuple[int, ...], dry_run: bool, **option
     Use it for failures that need no retry. Discarded failures are not listed and not counted, and a sweep does not
     enqueue them again. `tussis failures retry ID` still does.
     """
-    done = 0
+    done, who = 0, who_of(None)
     with _store() as store:
         selection = _Selection(store, ids, by_id_discarded=False, **options)
         for batch in selection.batches():
-            done += len(batch) if dry_run else store.discard([analysis.id for analysis in batch])
+            done += len(batch) if dry_run else store.discard([analysis.id for analysis in batch], discarded_by=who)
             for analysis in batch:
                 selection.print_line(analysis, {"discarded": not dry_run})
     selection.finish(ctx, f"{done:,} would be discarded" if dry_run else f"{done:,} discarded")

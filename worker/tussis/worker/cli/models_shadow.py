@@ -54,7 +54,7 @@ def shadow(model: str | None, share: float | None, stop: bool, by: str | None) -
     with Store.connect(load_settings().need_database()) as store:
         store.verify_schema()
         if model is None or share is None:
-            stopped = store.stop_shadow()
+            stopped = store.stop_shadow(stopped_by=who)
             if stopped is None:
                 click.echo("There was no shadow model.")
             else:

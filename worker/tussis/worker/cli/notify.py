@@ -146,6 +146,7 @@ def _run(settings: Settings, name: str, allowed: tuple[Network, ...], connection
     import ssl
 
     from tussis.shared.errors import SettingsInvalid
+    from tussis.shared.hidden_keys import hider_of
     from tussis.worker import logs
     from tussis.worker.notify.addresses import AddressPolicy
     from tussis.worker.notify.endpoint import parse_endpoint
@@ -164,7 +165,7 @@ def _run(settings: Settings, name: str, allowed: tuple[Network, ...], connection
     )
     signer = signer_of(settings)
     tls = ssl.create_default_context() if options.endpoint.encrypted else None
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings.log_format, settings.log_level, hider_of(settings))
     _serve(settings, options, signer, tls)
 
 

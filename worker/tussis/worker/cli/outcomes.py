@@ -12,6 +12,7 @@ import click
 
 from tussis.shared.text import json_line, printable
 from tussis.worker.cli.moments import check_span, moment
+from tussis.worker.cli.who import who_of
 
 if TYPE_CHECKING:
     from tussis.shared.batches import BatchOutcome
@@ -114,6 +115,8 @@ def replay(ctx: click.Context, since: datetime, limit: int | None, dry_run: bool
     with Store.connect(settings.need_database()) as store:
         store.verify_schema()
         ends = store.ended_since(since, largest + 1)
+        if not dry_run:
+            store.note_deed("replay", who_of(None), {"since": since.isoformat(), "jobs": min(len(ends), largest)})
     chosen = ends[:largest]
     sent = 0
     for first in range(0, len(chosen), _BATCH):

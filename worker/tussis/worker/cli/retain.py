@@ -92,16 +92,17 @@ def _print_old(engine: Engine, before: datetime, *, results: bool, tombstones: b
 
 def _delete(engine: Engine, before: datetime, *, results: bool, tombstones: bool) -> None:
     from tussis.shared.store import retention
-    from tussis.shared.store.partitions import drop_partition
+    from tussis.worker.cli.who import who_of
 
+    who = who_of(None)
     for old in retention.old_partitions(engine, before):
-        drop_partition(engine, old.name)
+        retention.drop_old_partition(engine, old.name, before, actor=who)
         click.echo(f"dropped the partition {old.name}")
-    if rows := sum(retention.delete_default_rows(engine, before)):
+    if rows := sum(retention.delete_default_rows(engine, before, actor=who)):
         click.echo(f"deleted {rows:,} segments of segments_default")
     if results:
-        batches = list(retention.delete_analyses(engine, before))
+        batches = list(retention.delete_analyses(engine, before, actor=who))
         analyses, recordings = sum(each.analyses for each in batches), sum(each.recordings for each in batches)
         click.echo(f"deleted {analyses:,} analyses and {recordings:,} recordings")
     if tombstones:
-        click.echo(f"deleted {retention.delete_tombstones(engine, before):,} tombstones")
+        click.echo(f"deleted {retention.delete_tombstones(engine, before, actor=who):,} tombstones")

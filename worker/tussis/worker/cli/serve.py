@@ -41,6 +41,7 @@ def serve(host: str | None, port: int | None, tokens_file: Path | None, upload_p
     import fastapi  # noqa: F401  # a missing extra is named before anything else
     import uvicorn  # noqa: F401
 
+    from tussis.shared.hidden_keys import hider_of
     from tussis.shared.settings import load_settings
     from tussis.worker import logs
     from tussis.worker.gateway.server import serve as run
@@ -48,5 +49,5 @@ def serve(host: str | None, port: int | None, tokens_file: Path | None, upload_p
     settings = load_settings(
         serve_host=host, serve_port=port, serve_tokens_file=tokens_file, upload_prefix=upload_prefix
     )
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings.log_format, settings.log_level, hider_of(settings))
     run(settings)

@@ -274,6 +274,8 @@ class _SweepOutput:
             parts.append(f"{counts.deleted:,} deleted by retention")
         if counts.cancelled:
             parts.append(f"{counts.cancelled:,} cancelled")
+        if counts.forgotten:
+            parts.append(f"{counts.forgotten:,} forgotten")
         if counts.stranded:
             parts.append(f"{counts.stranded:,} unfinished {would}sent again")
         if counts.refused:

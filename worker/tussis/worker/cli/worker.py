@@ -92,6 +92,7 @@ def gpu(ctx: click.Context, /, device_index: int, provider: str, **flags: Any) -
 
 
 def _run(flags: dict[str, Any], on: OnDevice | None) -> int:
+    from tussis.shared.hidden_keys import hider_of
     from tussis.shared.settings import load_settings
 
     settings = load_settings(**flags)
@@ -103,7 +104,7 @@ def _run(flags: dict[str, Any], on: OnDevice | None) -> int:
     # Before Celery is imported.
     ignored = environment.drop_foreign()
     check_deployment(settings)
-    logs.configure(settings.log_format, settings.log_level)
+    logs.configure(settings.log_format, settings.log_level, hider_of(settings))
     if ignored:
         _log = logs.get("worker")
         _log.info("environment_ignored", names=ignored)

@@ -16,10 +16,12 @@ from starlette.requests import ClientDisconnect
 from tussis.shared.errors import (
     BrokerRefused,
     BrokerUnavailable,
+    Forgotten,
     IdempotencyKeyReused,
     QueueFull,
     RequestInvalid,
 )
+from tussis.shared.forgetting import Named
 from tussis.shared.job_requests import JobRequest
 from tussis.shared.uploads import upload, uploaded_before
 from tussis.shared.uris import ObjectAddress
@@ -100,6 +102,7 @@ def _store(services: Services, receiving: Receiving, occasion: Occasion, chunks:
     if most is not None and services.ledger.open_jobs() >= most:
         raise QueueFull(f"{most} jobs are open, the limit (TUSSIS_SERVE_MAX_DEPTH): try again later")
     address = receiving.address(occasion)
+    _refuse_forgotten(services, address)
     s3 = services.s3.client()
     stored = uploaded_before(s3, address, chunks, max_bytes=settings.max_bytes) if receiving.may_exist else None
     if stored is None:
@@ -122,6 +125,12 @@ def _store(services: Services, receiving: Receiving, occasion: Occasion, chunks:
     )
     services.idempotency.answered(occasion, answer.model_dump(), _content(stored.sha256, options))
     return answer
+
+
+def _refuse_forgotten(services: Services, address: ObjectAddress) -> None:
+    """Raise :class:`Forgotten`, before the object is stored. Without access to the database the worker ends the job."""
+    if services.store is not None and services.need_store().forgotten([Named(address.bucket, address.key)])[0]:
+        raise Forgotten
 
 
 def _repeated(services: Services, occasion: Occasion, chunks: Iterator[bytes], receiving: Receiving) -> UploadedJob:

@@ -16,9 +16,9 @@ import redis
 from tussis.shared.broker import broker_errors
 from tussis.shared.broker_functions import function
 from tussis.shared.outbox_scripts import WEBHOOK_FIELD
+from tussis.shared.queues import NOTIFY_PREFIX
 from tussis.worker.notify.webhook import Webhook, parse_webhook
 
-KEY_PREFIX: Final = "tussis.notify:"
 #: Seconds after which another notifier takes over from one that stopped.
 LEASE_S: Final = 15
 #: The largest number of webhooks that were given up. The oldest leave.
@@ -48,7 +48,7 @@ class Outbox:
         self._client: Any = client
         self._where = where
         self._token = token
-        prefix = KEY_PREFIX + name
+        prefix = NOTIFY_PREFIX + name
         self._lease, self._outbox, self._undelivered = f"{prefix}:lease", f"{prefix}:outbox", f"{prefix}:undelivered"
         self._state, self._again = f"{prefix}:state", f"{prefix}:again"
         self._lead = function(client, "tussis_notify_lead")

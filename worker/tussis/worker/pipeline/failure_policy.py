@@ -22,6 +22,7 @@ from tussis.shared.errors import (
     DatabaseUnavailable,
     DiskFull,
     Expired,
+    Forgotten,
     InternalFault,
     ModelNotServed,
     NeedsMemory,
@@ -86,7 +87,7 @@ def retry_while_unavailable(context: WorkerContext, call: Callable[[], T]) -> T:
             except (*_UNAVAILABLE, *_OPERATOR_FIXES) as error:
                 if held != error.error_class:
                     held = error.error_class
-                    context.run_dir.hold(str(error))
+                    context.run_dir.hold(logs.without_keys(str(error)))
                     if isinstance(error, _OPERATOR_FIXES):
                         _log.error("paused", error_class=held, reason=str(error), seconds=_LONGEST_PAUSE_S)
                     else:
@@ -130,9 +131,14 @@ def held_elsewhere(held: records.Held) -> HeldElsewhere:
 
 
 def _stored(job: Job, context: WorkerContext, claim: Claimed | None, end: Callable[[], Outcome]) -> Outcome:
-    """The outcome of ``end``. If it cannot be stored, the message is put aside, so that it is not retried forever."""
+    """The outcome of ``end``. If it cannot be stored, the message is put aside, so that it is not retried forever.
+
+    Nothing is stored of a forgotten recording: the job ends with an outcome that names no object.
+    """
     try:
         return _unless_stopped(context, claim, end)
+    except Forgotten as error:
+        return Failed(None, error.error_class, str(error))
     except Exception as error:
         reason = error
         _log.error("end_not_stored", error_class=_class_of(reason), exc_info=reason)
@@ -148,7 +154,9 @@ def _unless_stopped(context: WorkerContext, claim: Claimed | None, end: Callable
 
 
 def _conclude(job: Job, context: WorkerContext, claim: Claimed | None, stages: Stages, error: TussisError) -> Outcome:
-    """Turn an error into its outcome, and store it if there is something to store."""
+    """Turn an error into its outcome, and store it if there is something to store. Raises :class:`Forgotten`."""
+    if isinstance(error, Forgotten):
+        raise error
     if isinstance(error, Stopping) or context.access.concerns_all(job, error, context.s3):
         return _hand_back(context, claim, error)
     if isinstance(error, TransientError | OperatorError):  # an operator's error of one recording is deferred
@@ -200,7 +208,7 @@ def _hand_back(context: WorkerContext, claim: Claimed | None, error: TussisError
             _log.warning("release_failed", analysis_id=claim.analysis_id, reason=str(away))
     if isinstance(error, OperatorError):
         _log.error("paused", error_class=error.error_class, reason=str(error), seconds=OPERATOR_PAUSE_S)
-        context.run_dir.hold(str(error))
+        context.run_dir.hold(logs.without_keys(str(error)))
         try:
             context.pause(OPERATOR_PAUSE_S)
         except Stopping:

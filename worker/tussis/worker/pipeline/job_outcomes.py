@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tussis.shared.errors import DatabaseFault
+from tussis.shared.errors import DatabaseFault, Forgotten
 from tussis.shared.messages import Job
 from tussis.shared.outcomes import JobOutcome, OutcomeState
 from tussis.shared.store.job_outcomes import state_of
@@ -32,7 +32,7 @@ def job_outcome(
             return stored
     return JobOutcome(
         job_id=job.job_id,
-        uri=job.uri,
+        uri=None if _is_forgotten(outcome) else job.uri,
         state=_state(outcome),
         enqueued_at=job.enqueued_at,
         started_at=started_at,
@@ -42,6 +42,10 @@ def job_outcome(
         error_class=outcome.error_class if isinstance(outcome, Failed) else None,
         error_message=outcome.message if isinstance(outcome, Failed) else None,
     )
+
+
+def _is_forgotten(outcome: Succeeded | Settled | Failed) -> bool:
+    return isinstance(outcome, Failed) and outcome.error_class == Forgotten.error_class
 
 
 def _state(outcome: Succeeded | Settled | Failed) -> OutcomeState:

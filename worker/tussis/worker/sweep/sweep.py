@@ -14,6 +14,7 @@ from itertools import islice
 
 from tussis.shared.coverage import Coverage
 from tussis.shared.errors import InvalidJob, InvalidUri, TussisError
+from tussis.shared.forgetting import Named
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job, job_id_for
 from tussis.shared.queues import Device
@@ -62,6 +63,8 @@ class SweepCounts:
     """Objects for which no valid job can be made."""
     cancelled: int = 0
     """Objects whose job was cancelled."""
+    forgotten: int = 0
+    """Objects that `tussis forget` forgot."""
     enqueued: int = 0
     """Listed objects that were enqueued, or in a dry run would be."""
     stranded: int = 0
@@ -143,10 +146,16 @@ class Sweep:
                 refusals.append(error)
         # The broker before the store: a job that ends between the two queries is found in the store.
         still_open = self._ledger.which_open([job.job_id for job in jobs.values()])
+        forgotten = set()
+        if jobs:
+            answers = self._store.forgotten([Named(job.bucket, job.key) for job in jobs.values()])
+            forgotten = {which for which, answer in zip(jobs, answers, strict=True) if answer}
         known = self._store.known(self._request.prefix.bucket, list(jobs), self._request.criteria)
         wanted = []
         for which, job in jobs.items():
-            if job.job_id in still_open:
+            if which in forgotten:
+                self.counts.forgotten += 1
+            elif job.job_id in still_open:
                 self.counts.open += 1
             elif (message := self._message(job, known.get(which))) is not None:
                 wanted.append(message)

@@ -1,0 +1,1 @@
+"""Erasing recordings everywhere Tussis keeps anything."""
