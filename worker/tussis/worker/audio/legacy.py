@@ -33,6 +33,7 @@ from tussis.shared.errors import (
     NoSamples,
     NotInstalled,
 )
+from tussis.worker.audio.canonical import canonical
 from tussis.worker.audio.frames import own_layout
 from tussis.worker.audio.gathered import Gathered
 from tussis.worker.audio.headers import Header
@@ -82,7 +83,9 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
     """
     if header is not None and header.floats:
         # ffmpeg converts NaN to some integer and reports no error.
-        decode_uncompressed(data[sniffed.offset :], sniffed.container, limits, partial(Gathered, limits))
+        decode_uncompressed(
+            canonical(data, sniffed.container, sniffed.offset), sniffed.container, limits, partial(Gathered, limits)
+        )
     segment, codec = _segment(data, sniffed, limits)
     rate, channels = segment.frame_rate, segment.channels
     limits.check_layout(rate, channels)

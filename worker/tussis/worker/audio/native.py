@@ -5,6 +5,7 @@ This module imports no torch, because the decoder process of :mod:`tussis.worker
 
 from __future__ import annotations
 
+from tussis.worker.audio.canonical import canonical
 from tussis.worker.audio.headers import Header, read_header
 from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.pyav_decoder import decode_stream
@@ -26,7 +27,9 @@ def decode_native(data: bytes, limits: Limits, open_stream: OpenStream[D]) -> tu
     """
     sniffed, header, source = examine(data, limits)
     if header is not None and header.uncompressed:
-        decoded = decode_uncompressed(source[sniffed.offset :], sniffed.container, limits, open_stream)
+        decoded = decode_uncompressed(
+            canonical(source, sniffed.container, sniffed.offset), sniffed.container, limits, open_stream
+        )
     else:
         decoded = decode_stream(source, sniffed, open_stream)
     return decoded, is_incomplete(data, sniffed, header, decoded.duration_s, decoded.incomplete)
