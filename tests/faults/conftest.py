@@ -60,6 +60,7 @@ SCENARIOS: Final = {
     44: "uploads that S3 reports are enqueued once, when the listener or the broker is killed",
     45: "what the gateway answered is stored and enqueued once when it or the broker is killed, or S3 is away",
     46: "a client of the old backend waits while a worker or the gateway is killed",
+    47: "a recording crashes its decoder process or hangs in it, and that process is killed",
     48: "`tussis forget` and workers killed: nothing of the person is left",
 }
 

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,9 @@ def _wrapped(decode: Callable[..., Any]) -> Callable[..., Any]:
     def faulty(data: bytes, *arguments: Any, **options: Any) -> Any:
         if data.startswith(MARKER):
             name, data = data.removeprefix(MARKER).split(b":", 1)
+            if name.startswith(b"jail-"):
+                note(name.decode())
+                return decode(MARKER + name + b":" + data, *arguments, **options)
             if name.startswith(b"device-"):
                 _for_the_device[:] = [name.decode()]
                 return decode(data, *arguments, **options)
@@ -106,6 +110,10 @@ def _wrapped(decode: Callable[..., Any]) -> Callable[..., Any]:
         return decode(data, *arguments, **options)
 
     return faulty
+
+
+def _wrapped_method(decode: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda jail, data, *arguments, **options: _wrapped(partial(decode, jail))(data, *arguments, **options)
 
 
 def _stamping(inputs: Callable[..., Any]) -> Callable[..., Any]:
@@ -197,7 +205,10 @@ def main() -> None:
         vars(time)["time"] = lambda: right() + off_s
     from celery.concurrency.prefork import TaskPool
 
+    from tests.support import jailed
     from tussis.shared.errors import TussisError
+    from tussis.worker.audio.jail import host as jail_host
+    from tussis.worker.audio.jail.decoder import JailedDecoder
     from tussis.worker.cli.worker import worker
     from tussis.worker.device import host
     from tussis.worker.device.scorer import DeviceScorer
@@ -207,6 +218,8 @@ def main() -> None:
 
     # Each module or class gets one wrapped call, under the name by which it is called there.
     vars(prepare)["decode"] = _wrapped(vars(prepare)["decode"])
+    setattr(JailedDecoder, "decode", _wrapped_method(JailedDecoder.decode))  # noqa: B010
+    vars(jail_host)["ENTRY"] = jailed.entry("faulty")
     vars(tasks)["act"] = _killing(vars(tasks)["act"])
     vars(child)["open_chosen"] = _slow(vars(child)["open_chosen"])
     setattr(RunDir, "beat", _stuck(RunDir.beat))  # noqa: B010 - mypy takes no assignment to a method

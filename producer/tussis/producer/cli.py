@@ -21,6 +21,9 @@ from tussis.shared.installation import pip_line
 from tussis.shared.text import printable
 
 _GROUP = "tussis.commands"
+#: Functions that return lines about libraries, for ``--version --verbose``.
+_VERSIONS = "tussis.versions"
+_VERBOSE = "tussis.verbose"
 
 #: Top-level module -> the extra that installs it. A test compares it with ``pyproject.toml``.
 EXTRAS = {
@@ -211,6 +214,20 @@ def _not_installed(error: ModuleNotFoundError, command: str | None) -> NotInstal
     return NotInstalled(f"this command needs {module}, which is not installed: {pip_line(extras)}{other}")
 
 
+def _note_verbose(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.meta[_VERBOSE] = value
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    """Print the version and exit. Not eager, so that ``--verbose`` is known, wherever it is."""
+    if value and not ctx.resilient_parsing:
+        click.echo(f"tussis {metadata.version('tussis')}")
+        if ctx.meta.get(_VERBOSE):
+            for entry in metadata.entry_points(group=_VERSIONS):
+                click.echo("\n".join(entry.load()()))
+        ctx.exit()
+
+
 @click.group(
     "tussis",
     cls=Root,
@@ -218,7 +235,14 @@ def _not_installed(error: ModuleNotFoundError, command: str | None) -> NotInstal
     epilog="Settings are environment variables: TUSSIS_BROKER_URL, TUSSIS_DATABASE_URL, TUSSIS_S3_ENDPOINT_URL, "
     "TUSSIS_MODEL and more (docs/settings.md). 'tussis COMMAND --help' has each command's options and examples.",
 )
-@click.version_option(package_name="tussis", prog_name="tussis", message="%(prog)s %(version)s")
+@click.option("--verbose", is_flag=True, is_eager=True, expose_value=False, callback=_note_verbose, hidden=True)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version; with --verbose also those of the libraries.",
+)
 def root() -> None:
     """Detect coughs in recordings in S3, with a probability for every segment of two seconds.
 

@@ -370,6 +370,18 @@ class DeviceReplyLost(TransientError):
     error_class = "device_reply_lost"
 
 
+class DecoderOutOfMemory(OutOfMemory):
+    """The decoder process needed more memory than it had, or was killed by something else."""
+
+    error_class = "decoder_out_of_memory"
+
+
+class DecoderLost(TransientError):
+    """No decoder process could be started."""
+
+    error_class = "decoder_lost"
+
+
 # --- permanent: the object --------------------------------------------------------------------------------
 
 
@@ -575,6 +587,21 @@ class CodecUnsupportedByProfile(AudioError):
     error_class = "codec_unsupported"
 
 
+# --- permanent: the decoder process -----------------------------------------------------------------------
+
+
+class DecoderCrashed(PermanentError):
+    """Every decoder process that tried the recording crashed, hung, or sent replies that are not valid."""
+
+    error_class = "decoder_crashed"
+
+
+class ProfileNotJailed(PermanentError):
+    """The profile is decoded outside the jail, and TUSSIS_DECODER_JAIL=require forbids that."""
+
+    error_class = "profile_not_jailed"
+
+
 # --- permanent: the model's answer ------------------------------------------------------------------------
 
 
@@ -597,6 +624,12 @@ class SchemaMismatch(OperatorError):
     """The schema of the database belongs to another version of Tussis."""
 
     error_class = "schema_mismatch"
+
+
+class JailMissing(OperatorError):
+    """TUSSIS_DECODER_JAIL=require, and this machine or this model cannot decode in the whole jail."""
+
+    error_class = "jail_missing"
 
 
 class ModelRefused(OperatorError):

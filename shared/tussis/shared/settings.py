@@ -122,6 +122,11 @@ class Settings(BaseSettings):
     decode_timeout_s: float = Field(
         120.0, gt=0, description="deadline of decoding, and separately of preprocessing, seconds"
     )
+    decoder_jail: Literal["auto", "require", "off"] = Field(
+        "auto",
+        description="auto: a worker decodes in a jailed process where the machine has what it needs; require: it does "
+        "not start where anything is missing; off: it decodes in its own processes",
+    )
     inference_timeout_s: float = Field(120.0, gt=0, description="deadline of one inference, seconds")
     visibility_timeout_s: int = Field(
         60, ge=5, description="time after which a message without a heartbeat goes to another worker, seconds"

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from tussis.shared.dsp.profiles import Decoder
 from tussis.shared.errors import AudioError
 from tussis.worker.audio import frames
 from tussis.worker.audio.decode import decode
+from tussis.worker.audio.gathered import Gathered
 from tussis.worker.audio.legacy import ffmpeg_wav
 from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.pyav_decoder import decode_stream
@@ -97,7 +99,7 @@ def test_ffmpegs_white_lists_hold_alone(armed: Trap, baits: dict[str, bytes], co
     """As if the sniffing had taken every lure for every container."""
     for name, data in baits.items():
         with suppress(AudioError):  # a container without a header makes noise of anything
-            decode_stream(data, Sniffed(container, 0), LIMITS)
+            decode_stream(data, Sniffed(container, 0), partial(Gathered, LIMITS))
         assert armed.sprung() == [], name
 
 

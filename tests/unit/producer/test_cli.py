@@ -106,7 +106,7 @@ def test_an_unknown_verb_is_answered_with_the_nearest_one() -> None:
 def test_the_version_is_the_installed_one() -> None:
     result = CliRunner().invoke(root, ["--version"])
 
-    assert result.output == f"tussis {importlib.metadata.version('tussis')}\n"
+    assert result.output == f"tussis {importlib.importlib.metadata.version('tussis')}\n"
 
 
 def test_help_has_one_line_for_every_verb_and_loads_nothing_heavy() -> None:
@@ -141,3 +141,18 @@ def test_every_module_of_an_extra_is_known(extra: str) -> None:
 
 def _normal(name: str) -> str:
     return name.lower().replace("_", "-")
+
+
+@pytest.mark.parametrize("arguments", [["--version", "--verbose"], ["--verbose", "--version"]])
+def test_the_versions_of_the_decoders_are_told(arguments: list[str]) -> None:
+    import av
+    import soundfile
+
+    result = CliRunner().invoke(root, arguments)
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines[0] == f"tussis {importlib.metadata.version('tussis')}"
+    assert f"FFmpeg {av.ffmpeg_version_info}" in lines
+    assert f"libsndfile {soundfile.__libsndfile_version__}" in lines
+    assert f"torch {importlib.metadata.version('torch')}" in lines
+    assert any(line.startswith("onnxruntime") for line in lines)

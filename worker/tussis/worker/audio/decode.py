@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from tussis.shared.dsp.profiles import Decoder
-from tussis.worker.audio.headers import read_header
+from tussis.worker.audio.gathered import Gathered
 from tussis.worker.audio.legacy import decode_with_pydub
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audio.pyav_decoder import decode_stream
+from tussis.worker.audio.native import decode_native, examine, is_incomplete
 from tussis.worker.audio.samples import Audio, Listen, Tick
-from tussis.worker.audio.sniff import sniff
-from tussis.worker.audio.soundfile_decoder import decode_uncompressed
-from tussis.worker.audio.truncation import is_truncated
-from tussis.worker.audio.unfinished import finished
 
 
 def decode(
@@ -46,25 +43,12 @@ def decode(
         ObjectTooLarge: the object is larger than ``limits.max_bytes``.
         AudioError: one of its subclasses, which ``docs/formats.md`` lists.
     """
-    limits.check_size(len(data))
-    sniffed = sniff(data)
-    header = read_header(sniffed.container, data, sniffed.offset)
-    source = data
-    if header is not None:
-        limits.check_layout(header.rate_hz, header.channels)
-        if header.frames is not None:
-            limits.check_length(header.frames, header.rate_hz, header.channels)
-            if decoder is Decoder.PYDUB:
-                limits.check_whole(header.frames, header.channels)
-        if header.uncompressed:
-            source = finished(data, sniffed.container, sniffed.offset)
     if decoder is Decoder.PYDUB:
+        sniffed, header, source = examine(data, limits)
+        if header is not None and header.frames is not None:
+            limits.check_whole(header.frames, header.channels)
         audio = decode_with_pydub(source, sniffed, header, limits)
-    elif header is not None and header.uncompressed:
-        audio = decode_uncompressed(source[sniffed.offset :], sniffed.container, limits, tick, listen)
+        incomplete = is_incomplete(data, sniffed, header, audio.duration_s, audio.incomplete)
     else:
-        audio = decode_stream(source, sniffed, limits, tick, listen)
-    is_short = header is not None and header.frames is not None and audio.duration_s < header.frames / header.rate_hz
-    return replace(
-        audio, incomplete=audio.incomplete or is_short or is_truncated(data, sniffed.container, sniffed.offset)
-    )
+        audio, incomplete = decode_native(data, limits, partial(Gathered, limits, tick=tick, listen=listen))
+    return replace(audio, incomplete=incomplete)

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import tempfile
 import warnings
+from functools import partial
 from typing import IO, TYPE_CHECKING, Final
 
 import imageio_ffmpeg
@@ -32,7 +33,9 @@ from tussis.shared.errors import (
     NoSamples,
     NotInstalled,
 )
+from tussis.worker.audio.canonical import canonical
 from tussis.worker.audio.frames import own_layout
+from tussis.worker.audio.gathered import Gathered
 from tussis.worker.audio.headers import Header
 from tussis.worker.audio.limits import BYTES_A_SAMPLE, Limits
 from tussis.worker.audio.pyav_decoder import check_decoder, decoder_name, open_container
@@ -80,7 +83,9 @@ def decode_with_pydub(data: bytes, sniffed: Sniffed, header: Header | None, limi
     """
     if header is not None and header.floats:
         # ffmpeg converts NaN to some integer and reports no error.
-        decode_uncompressed(data[sniffed.offset :], sniffed.container, limits)
+        decode_uncompressed(
+            canonical(data, sniffed.container, sniffed.offset), sniffed.container, limits, partial(Gathered, limits)
+        )
     segment, codec = _segment(data, sniffed, limits)
     rate, channels = segment.frame_rate, segment.channels
     limits.check_layout(rate, channels)

@@ -18,8 +18,7 @@ from av.container import InputContainer
 from tussis.shared.errors import AudioError, CodecUnsupportedByProfile, CorruptAudio, NoAudioStream, NoSamples
 from tussis.worker.audio import mp4, mpeg
 from tussis.worker.audio.frames import Frames, one_layout, own_layout, planar
-from tussis.worker.audio.limits import Limits
-from tussis.worker.audio.samples import Audio, Gathered, Listen, Source, Tick
+from tussis.worker.audio.samples import D, Decoded, Gathering, OpenStream, Source
 from tussis.worker.audio.sniff import Container, Sniffed
 from tussis.worker.audio.table import DEMUXERS, FFMPEG_DECODERS, PYAV
 
@@ -100,9 +99,7 @@ def check_decoder(stream: AudioStream) -> None:
         raise CodecUnsupportedByProfile(f"the codec {name or 'unknown'} is not supported")
 
 
-def decode_stream(
-    data: bytes, sniffed: Sniffed, limits: Limits, tick: Tick = lambda: None, listen: Listen | None = None
-) -> Audio:
+def decode_stream(data: bytes, sniffed: Sniffed, open_stream: OpenStream[D]) -> D:
     """Decode all channels of the best audio stream, or of the first other stream that is not silent if the best one is.
 
     Screen recorders write two tracks: one of the computer's own sound, which is usually silent, and one of the
@@ -120,8 +117,9 @@ def decode_stream(
             for stream in container.streams.audio
             if stream.index != best.index and decoder_name(stream) in FFMPEG_DECODERS
         ]
+        audio: D | None
         try:
-            audio = _decoded(container, best, sniffed, limits, tick, listen)
+            audio = _decoded(container, best, sniffed, open_stream)
         except NoSamples:
             if not others:
                 raise
@@ -129,7 +127,7 @@ def decode_stream(
     if others and (audio is None or _is_silent(audio)):
         for index in others[:_MAX_OTHER_STREAMS]:
             with open_container(data, sniffed) as container:
-                other = _sounding(container, index, sniffed, limits, tick, listen)
+                other = _sounding(container, index, sniffed, open_stream)
             if other is not None:
                 return other
     if audio is None:
@@ -137,27 +135,23 @@ def decode_stream(
     return audio
 
 
-def _sounding(
-    container: InputContainer, index: int, sniffed: Sniffed, limits: Limits, tick: Tick, listen: Listen | None
-) -> Audio | None:
+def _sounding(container: InputContainer, index: int, sniffed: Sniffed, open_stream: OpenStream[D]) -> D | None:
     """The stream with this index; None when it is also silent or refused. The best stream's result is kept then."""
     stream = container.streams[index]
     if not isinstance(stream, AudioStream):
         return None
     try:
-        audio = _decoded(container, stream, sniffed, limits, tick, listen)
+        audio = _decoded(container, stream, sniffed, open_stream)
     except AudioError:
         return None
     return None if _is_silent(audio) else audio
 
 
-def _is_silent(audio: Audio) -> bool:
+def _is_silent(audio: Decoded) -> bool:
     return audio.peak <= _SILENCE
 
 
-def _decoded(
-    container: InputContainer, stream: AudioStream, sniffed: Sniffed, limits: Limits, tick: Tick, listen: Listen | None
-) -> Audio:
+def _decoded(container: InputContainer, stream: AudioStream, sniffed: Sniffed, open_stream: OpenStream[D]) -> D:
     codec = FFMPEG_DECODERS[stream.codec_context.name]
     own_layout(stream.codec_context)
     stream.codec_context.options = dict(_STREAM_OPTIONS)
@@ -165,12 +159,12 @@ def _decoded(
         # A damaged frame decodes to noise at full scale, which would set the peak. The frame's checksum detects it.
         stream.codec_context.options["err_detect"] = "crccheck+explode"
     frames = Frames(container, stream)
-    gathered: Gathered | None = None
+    gathered: Gathering[D] | None = None
     try:
         for frame in one_layout(frames):
             if gathered is None:
                 source = Source(sniffed.container.value, codec, PYAV)
-                gathered = Gathered(limits, frame.sample_rate, frame.layout.nb_channels, source, tick, listen)
+                gathered = open_stream(frame.sample_rate, frame.layout.nb_channels, source)
             gathered.add(planar(frame))
     except av.FFmpegError as error:
         raise CorruptAudio(f"FFmpeg cannot decode this {codec} stream: {error.strerror}") from None

@@ -1,20 +1,18 @@
-"""Decoded samples: the return value of ``decode``, and the collection of decoded blocks under the limits."""
+"""Decoded samples: the return value of ``decode``, and what receives the blocks of a stream while it is decoded.
+
+This module imports no torch, because the decoder process of :mod:`tussis.worker.audio.jail` imports it.
+"""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from tussis.shared.dsp.streaming import StreamedWaveform
-from tussis.shared.errors import NoSamples
-from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.quality import Quality, QualityMeter
-from tussis.worker.audio.table import is_lossless
 
 TICK_SECONDS: Final = 60
 """Seconds of decoded audio between two calls of the ``tick`` of :func:`~tussis.worker.audio.decode.decode`."""
@@ -83,6 +81,40 @@ class Audio:
         return self.meter.quality(duration_s=self.duration_s, incomplete=self.incomplete)
 
 
+class Decoded(Protocol):
+    """What the decoders need to know of a stream that they have decoded."""
+
+    @property
+    def peak(self) -> float:
+        """Largest absolute decoded sample over all channels."""
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of decoded audio."""
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether audio is missing."""
+
+
+D = TypeVar("D", bound=Decoded)
+D_co = TypeVar("D_co", bound=Decoded, covariant=True)
+
+
+class Gathering(Protocol[D_co]):
+    """Receives the blocks of one stream."""
+
+    def add(self, block: npt.NDArray[np.float32]) -> None:
+        """The next float32 (channels, n) samples. Raises :class:`TooLong`, :class:`NonFiniteSamples`."""
+
+    def audio(self, *, incomplete: bool) -> D_co:
+        """End the stream. Raises :class:`NoSamples`, :class:`NonFiniteSamples`."""
+
+
+OpenStream = Callable[[int, int, Source], Gathering[D]]
+"""Opens a stream with its rate in Hz, channels and source. Raises what :meth:`Limits.check_layout` raises."""
+
+
 def full_scale(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Scale samples of any width to float32: ``int / 2^(bits-1)``; unsigned 8-bit samples are centred first.
 
@@ -96,83 +128,3 @@ def full_scale(samples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         return samples.astype(np.float32) / np.float32(2.0 ** (bits - 1))
     with np.errstate(over="ignore"):
         return samples.astype(np.float32, copy=False)
-
-
-#: Only glibc has it.
-_MALLOC_TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None)
-
-
-def _give_back_freed_memory() -> None:
-    """Let the C library give the memory of freed blocks back to the system. glibc keeps a quarter of a gigabyte."""
-    if _MALLOC_TRIM is not None:
-        _MALLOC_TRIM(0)
-
-
-class Gathered:
-    """Collects blocks of samples during decoding. Checks the limits and measures the quality at every block.
-
-    Up to ``limits.whole_bytes`` of samples are kept as they are. If there are more, they are mixed and resampled from
-    then on, the blocks before included, so that a recording of two hours needs half a gigabyte.
-    """
-
-    def __init__(
-        self, limits: Limits, rate_hz: int, channels: int, source: Source, tick: Tick, listen: Listen | None = None
-    ) -> None:
-        """Raises what :meth:`Limits.check_layout` raises."""
-        limits.check_layout(rate_hz, channels)
-        self._limits = limits
-        self._rate_hz = rate_hz
-        self._channels = channels
-        self._source = source
-        self._tick = tick
-        self._listener = None if listen is None else listen(rate_hz, channels)
-        self._next_tick = TICK_SECONDS * rate_hz
-        self._meter = QualityMeter(channels, lossless=is_lossless(source.codec))
-        self._blocks: list[npt.NDArray[np.float32]] = []
-        self._streamed: StreamedWaveform | None = None
-        self._frames = 0
-
-    def add(self, block: npt.NDArray[np.float32]) -> None:
-        """Append (channels, n) samples. Raises :class:`TooLong` when a limit is exceeded, :class:`NonFiniteSamples`."""
-        self._frames += block.shape[1]
-        self._limits.check_length(self._frames, self._rate_hz, self._channels)
-        self._meter.add(block)
-        if self._listener is not None:
-            self._listener.add(block)
-        if self._streamed is not None:
-            self._streamed.add(block)
-        else:
-            self._blocks.append(block)
-            if not self._limits.is_whole(self._frames, self._rate_hz, self._channels):
-                self._streamed = StreamedWaveform(self._rate_hz)
-                for held in self._blocks:
-                    self._streamed.add(held)
-                self._blocks.clear()
-                _give_back_freed_memory()
-        if self._frames >= self._next_tick:
-            self._next_tick = self._frames + TICK_SECONDS * self._rate_hz
-            self._tick()
-
-    def audio(self, *, incomplete: bool) -> Audio:
-        """The recording. ``incomplete``: audio is missing. Raises :class:`NoSamples`, :class:`NonFiniteSamples`."""
-        if self._frames == 0:
-            raise NoSamples
-        self._meter.finish()
-        if self._streamed is None:
-            samples = np.ascontiguousarray(np.concatenate(self._blocks, axis=1))
-            self._blocks.clear()
-        else:
-            samples = self._streamed.finish()[np.newaxis]
-        return Audio(
-            samples=samples,
-            rate_hz=self._rate_hz,
-            channels=self._channels,
-            container=self._source.container,
-            codec=self._source.codec,
-            decoder=self._source.decoder,
-            duration_s=self._frames / self._rate_hz,
-            meter=self._meter,
-            incomplete=incomplete,
-            streamed=self._streamed is not None,
-            listener=self._listener,
-        )

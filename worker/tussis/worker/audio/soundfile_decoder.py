@@ -9,7 +9,7 @@ import soundfile
 
 from tussis.shared.errors import CodecUnsupportedByProfile, CorruptAudio
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audio.samples import Audio, Gathered, Listen, Source, Tick
+from tussis.worker.audio.samples import D, OpenStream, Source
 from tussis.worker.audio.sniff import Container
 from tussis.worker.audio.table import SOUNDFILE, SOUNDFILE_SUBTYPES
 
@@ -33,9 +33,7 @@ class _Memory(io.BytesIO):
         return super().seek(min(max(base + offset, 0), 2**62))
 
 
-def decode_uncompressed(
-    data: bytes, container: Container, limits: Limits, tick: Tick = lambda: None, listen: Listen | None = None
-) -> Audio:
+def decode_uncompressed(data: bytes, container: Container, limits: Limits, open_stream: OpenStream[D]) -> D:
     """Decode integers, floats, A-law or mu-law in WAV, RF64, W64, AIFF, AU or CAF.
 
     A file that ends early is decoded up to its last whole frame. The header's lengths cannot reserve more memory than
@@ -51,7 +49,7 @@ def decode_uncompressed(
             if codec is None:
                 raise CodecUnsupportedByProfile(f"{source.subtype} samples in {container} are not supported")
             rate, channels = source.samplerate, source.channels
-            gathered = Gathered(limits, rate, channels, Source(container.value, codec, SOUNDFILE), tick, listen)
+            gathered = open_stream(rate, channels, Source(container.value, codec, SOUNDFILE))
             # Every sample takes at least a byte, so the object's size limits the number of frames.
             frames = min(source.frames, len(data) // channels)
             limits.check_length(frames, rate, channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ class WorkerEntry:
     model: str
     up_s: float
     seen_s: float
+    decoder_jail: str = ""
+    """What the jail of the decoder lacks; empty if nothing, and for an older worker."""
 
     def takes(self, queue: str) -> bool:
         """Whether this worker takes messages from a queue or a model queue."""
@@ -41,6 +43,10 @@ class WorkerEntry:
 
         device = device_queue(queue) in (queue_name(Device.ANY), queue_name(Device(self.device)))
         return device and model_of(queue) in (None, self.model, self.model.partition(MODEL_SEPARATOR)[0])
+
+
+#: What a worker writes into its entry.
+_ENTRY_FIELDS = {field.name for field in fields(WorkerEntry)} - {"up_s", "seen_s"} | {"started_at", "seen_at"}
 
 
 @click.command()
@@ -88,6 +94,9 @@ def status(as_json: bool) -> None:
     _print(depth, workers, counts, unserved)
     for pause in paused:
         console().print(_paused(pause))
+    for entry in workers:
+        if entry.decoder_jail:
+            click.echo(f"decoder jail of {plain(entry.worker)}: {plain(entry.decoder_jail)}")
     for line in _about_models(workers, active, depth.total_waiting):
         console().print(line)
     for risk in risks:
@@ -102,7 +111,8 @@ def read_workers(client: redis.Redis) -> list[WorkerEntry]:
     now = server_time(client)
     entries = []
     for text in client.hvals(WORKERS_KEY):
-        raw: dict[str, Any] = json.loads(text)
+        # A newer worker may tell more.
+        raw = {name: value for name, value in json.loads(text).items() if name in _ENTRY_FIELDS}
         up_s, seen_s = now - raw.pop("started_at"), now - raw.pop("seen_at")
         if seen_s <= _SILENT_S:
             entries.append(WorkerEntry(**raw, up_s=round(up_s, 1), seen_s=round(max(0.0, seen_s), 1)))

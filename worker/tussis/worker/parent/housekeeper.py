@@ -109,6 +109,8 @@ class Housekeeper:
             queues=[queue.name for queue in worker.app.conf.task_queues],
             model=str(self._setup.model),
         )
+        if lacks := self._run_dir.jail_lacks():
+            _log.warning("decoder_jail", lacks=lacks)
 
     def close(self) -> None:
         """End the thread and remove the worker's entry in the broker, after the worker has stopped."""

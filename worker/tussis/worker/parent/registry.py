@@ -63,6 +63,8 @@ class WorkerRegistry:
             "holding": sorted(set(run_dir.holds().values())),
             "model": ready[0].message if ready else self._model,
         }
+        if lacks := run_dir.jail_lacks():
+            entry["decoder_jail"] = lacks
         with broker_errors(self._where):
             # The broker's clock: the entry may be read on a machine with another clock.
             now = server_time(self._client)

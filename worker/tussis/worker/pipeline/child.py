@@ -11,6 +11,7 @@ import billiard.pool
 import torch
 
 from tussis.shared.broker import connect, redact
+from tussis.shared.dsp.profiles import Decoder, profile_named
 from tussis.shared.errors import OperatorError, TransientError, TussisError
 from tussis.shared.ledger import Ledger
 from tussis.shared.queues import Device, ServedModel
@@ -19,11 +20,13 @@ from tussis.shared.settings import Settings
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.worker import logs
+from tussis.worker.audio.jail.decoder import JailedDecoder, Mode, open_jail
 from tussis.worker.detector.manifest import Manifest, read_manifest
 from tussis.worker.detector.tuning.choice import open_chosen
 from tussis.worker.detector.tuning.graph_cache import Choice
 from tussis.worker.device.scorer import DeviceScorer
 from tussis.worker.pipeline.context import WorkerContext
+from tussis.worker.pipeline.prepare import limits_of
 from tussis.worker.pipeline.scoring import OwnProcess
 from tussis.worker.pipeline.watchdog import end_at_deadlines
 from tussis.worker.status.metrics import Meter, NoMeter
@@ -122,7 +125,23 @@ def make_context(setup: ChildSetup) -> WorkerContext:
         device=setup.device,
         run_dir=setup.run_dir,
         meter=setup.meter,
+        jail=_jail(setup, scorer.manifest),
     )
+
+
+def _jail(setup: ChildSetup, manifest: Manifest) -> JailedDecoder | None:
+    """Start the decoder process, and report what this machine lacks for it. Raises :class:`JailMissing`."""
+    settings = setup.settings
+    mode = Mode(settings.decoder_jail)
+    jail, missing = open_jail(
+        mode,
+        limits_of(settings),
+        timeout_s=settings.decode_timeout_s,
+        tries=settings.max_attempts,
+        outside=profile_named(manifest.profile).decoder is Decoder.PYDUB,
+    )
+    setup.run_dir.note_jail(missing)
+    return jail
 
 
 def facts_of(manifest: Manifest) -> ModelFacts:

@@ -14,6 +14,7 @@ from tussis.shared.queues import Device, ServedModel
 from tussis.shared.settings import Settings
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
+from tussis.worker.audio.jail.decoder import JailedDecoder
 from tussis.worker.audio.limits import Limits
 from tussis.worker.outcome import Stopping
 from tussis.worker.pipeline.access import Access
@@ -50,6 +51,8 @@ class WorkerContext:
     run_dir: RunDir
     meter: Meter = field(default_factory=NoMeter)
     access: Access = field(default_factory=Access)
+    jail: JailedDecoder | None = None
+    """Decodes recordings. None: this process does."""
 
     @property
     def limits(self) -> Limits:

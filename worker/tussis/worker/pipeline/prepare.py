@@ -20,6 +20,7 @@ from tussis.shared.dsp.waveform import unfiltered
 from tussis.shared.errors import NonFiniteSamples
 from tussis.shared.settings import Settings
 from tussis.worker.audio.decode import decode
+from tussis.worker.audio.jail.decoder import JailedDecoder
 from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.quality import Quality
 from tussis.worker.audio.samples import Audio, Tick
@@ -100,13 +101,18 @@ def limits_of(settings: Settings) -> Limits:
 
 
 def read_recording(
-    data: bytes, profile: Profile, limits: Limits, tick: Tick = lambda: None
+    data: bytes,
+    profile: Profile,
+    limits: Limits,
+    tick: Tick = lambda: None,
+    jail: JailedDecoder | None = None,
 ) -> tuple[AudioFacts, Waveform]:
     """Decode a recording, and mix and resample it. ``tick`` is called after every minute of decoded audio.
 
-    Raises the errors of :func:`~tussis.worker.audio.decode.decode`.
+    It is decoded in ``jail``, which has limits of its own; without one in this process. Raises the errors of
+    :func:`~tussis.worker.audio.decode.decode` or :meth:`JailedDecoder.decode`.
     """
-    audio = decode(data, limits, profile.decoder, tick)
+    audio = decode(data, limits, profile.decoder, tick) if jail is None else jail.decode(data, profile.decoder, tick)
     return AudioFacts.of(audio), waveform_of(audio, profile)
 
 

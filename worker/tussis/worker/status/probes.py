@@ -47,8 +47,8 @@ def live(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) 
 def ready(folder: Path, worker: str | None = None, silence_s: float = SILENCE_S) -> list[ProbeResult]:
     """As :func:`live`. A ready worker is live and consumes, every child has loaded the model, and no process waits.
 
-    The remark says whether another model is active, and which queues are paused. Such a worker is ready: it answers
-    jobs that name its model, and takes messages again when the queue is resumed.
+    The remark says whether another model is active, which queues are paused, and what the decoder's jail lacks. Such a
+    worker is ready: it answers jobs that name its model, and takes messages again when the queue is resumed.
     """
     return [
         ProbeResult(one.worker, _not_live(one, silence_s) or _not_ready(one), _remark(one))
@@ -64,7 +64,8 @@ def is_ready(one: RunDir) -> bool:
 def _remark(one: RunDir) -> str:
     status = one.parent_status()
     paused = f"paused: {status.paused}" if status is not None and status.paused else ""
-    return "; ".join(filter(None, [one.not_active(), paused]))
+    jail = f"decoder jail: {lacks}" if (lacks := one.jail_lacks()) else ""
+    return "; ".join(filter(None, [one.not_active(), paused, jail]))
 
 
 def _living(folder: Path, worker: str | None) -> list[RunDir]:

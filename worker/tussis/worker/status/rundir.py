@@ -129,6 +129,17 @@ class RunDir:
         report = ChildReport(os.getpid(), state, message)
         _write(self.path / f"child-{report.pid}.json", json.dumps(asdict(report)))
 
+    def note_jail(self, missing: str) -> None:
+        """Record what the jail of the decoder lacks in this process's worker; nothing if it is empty. Raises nothing.
+
+        All children of a worker have the same: the last note counts.
+        """
+        with suppress(OSError):
+            if missing:
+                _write(self.path / "jail", missing)
+            else:
+                (self.path / "jail").unlink(missing_ok=True)
+
     def note_attempt(self, token: uuid.UUID, job_id: str) -> None:
         """Record the attempt that this process is about to claim. Raises nothing, as :meth:`hold`.
 
@@ -172,6 +183,13 @@ class RunDir:
             _write(self.path / "device.json", json.dumps(asdict(report)))
 
     # --- the parent's side ---
+
+    def jail_lacks(self) -> str:
+        """What the jail of the decoder lacks, as one line; empty if nothing."""
+        try:
+            return (self.path / "jail").read_text()
+        except FileNotFoundError:
+            return ""
 
     def device(self) -> DeviceReport | None:
         """The last report of the device process. None when there is none."""
