@@ -46,7 +46,7 @@ def login(url: str, name: str, rights: str) -> str:
 
 def test_each_change_of_the_functions_has_a_new_version() -> None:
     """If this fails, raise VERSION (unless this version is not released yet), and put the digest here."""
-    assert (VERSION, DIGEST) == (1, "c45ac50c3117474c53708c8486a00924b67e32b986d21aca221d74e6f3a5468e")
+    assert (VERSION, DIGEST) == (1, "896b3b57e05d8b27797646d42165f5de06844bf8bd45634fa06b7f50c88e5dd1")
 
 
 def test_the_product_sends_no_script() -> None:
