@@ -12,7 +12,7 @@ from tussis.producer import JobRequest, Producer
 from tussis.shared.allowed import AllowedBuckets
 from tussis.shared.errors import BucketNotAllowed, SettingsInvalid
 from tussis.shared.s3 import head_object, list_objects, s3_client
-from tussis.shared.settings import Settings
+from tussis.shared.settings import load_settings
 from tussis.shared.uploads import UPLOAD_READ_TIMEOUT_S
 
 TEXT = "clinic, other/2026/,other/2027/"
@@ -54,11 +54,11 @@ def test_a_wrong_setting_allows_nothing(text: str) -> None:
     with pytest.raises(SettingsInvalid, match="TUSSIS_ALLOWED_BUCKETS"):
         AllowedBuckets.parse(text)
     with pytest.raises(SettingsInvalid, match="TUSSIS_ALLOWED_BUCKETS"):
-        s3_client(Settings(allowed_buckets=text, s3_endpoint_url="http://127.0.0.1:1"))
+        s3_client(load_settings(allowed_buckets=text, s3_endpoint_url="http://127.0.0.1:1"))
 
 
 def client(unused_port: int, **more: Any) -> Any:
-    settings = Settings(allowed_buckets=TEXT, s3_endpoint_url=f"http://127.0.0.1:{unused_port}")
+    settings = load_settings(allowed_buckets=TEXT, s3_endpoint_url=f"http://127.0.0.1:{unused_port}")
     return s3_client(settings, read_timeout_s=UPLOAD_READ_TIMEOUT_S, **more)
 
 
@@ -92,7 +92,7 @@ def test_a_client_sends_no_request_for_another_bucket(
 
 def test_a_producer_with_settings_refuses_early() -> None:
     requests = [JobRequest("s3://other/a.wav", etag="e"), JobRequest("s3://other/2026/a.wav", etag="e")]
-    with Producer("redis://127.0.0.1:1", settings=Settings(allowed_buckets=TEXT)) as producer:
+    with Producer("redis://127.0.0.1:1", settings=load_settings(allowed_buckets=TEXT)) as producer:
         refused, accepted = producer.enqueue_many(requests, dry_run=True)
         with pytest.raises(BucketNotAllowed):
             producer.enqueue("s3://other/a.wav", etag="e")
