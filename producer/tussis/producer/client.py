@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from tussis.shared.admission import Admission, admit
+from tussis.shared.allowed import AllowedBuckets
 from tussis.shared.batches import Batches, BatchOutcome, BatchStatus
 from tussis.shared.broker import connect, redact
 from tussis.shared.errors import MessageTooLarge, TussisError
@@ -118,7 +119,7 @@ class Producer:
         request = JobRequest(uri, version_id, etag, model, profile, priority, device, metadata, again, coverage)
         if self._head and not request.pinned:
             request = self._pins.pin(request)
-        job = job_for(request, time.time())
+        job = self._job(request, time.time())
         ledger = self._open_ledger()
         if admission is None:
             ledger.open(job)
@@ -290,10 +291,17 @@ class Producer:
                 jobs.append(answer)
                 continue
             try:
-                jobs.append(job_for(answer, now))
+                jobs.append(self._job(answer, now))
             except TussisError as error:
                 jobs.append(error)
         return jobs
+
+    def _job(self, request: JobRequest, now: float) -> Job:
+        """The job of a request. With settings, it is refused here if no worker may read its object."""
+        job = job_for(request, now)
+        if self._settings_given is not None:
+            AllowedBuckets.parse(self._settings_given.allowed_buckets).check(job.bucket, job.key)
+        return job
 
     def _send(self, opening: Opening | None) -> SentOpening | None:
         return None if opening is None else self._open_ledger().send_prepared(opening)

@@ -427,6 +427,13 @@ class BucketElsewhere(PermanentError):
     reopens = True
 
 
+class BucketNotAllowed(PermanentError):
+    """The object is not under a bucket or prefix of TUSSIS_ALLOWED_BUCKETS."""
+
+    error_class = "bucket_not_allowed"
+    reopens = True
+
+
 class ObjectTooLarge(PermanentError):
     """The object has more bytes than the limit."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tussis.shared.allowed import AllowedBuckets
 from tussis.shared.errors import (
     BucketMissing,
     DownloadCut,
@@ -58,13 +59,22 @@ class ListedObject:
     size_bytes: int
 
 
-def s3_client(settings: Settings, *, connections: int = 16, read_timeout_s: float = _READ_TIMEOUT_S) -> Any:
+def s3_client(
+    settings: Settings,
+    *,
+    connections: int = 16,
+    read_timeout_s: float = _READ_TIMEOUT_S,
+    recordings: bool = True,
+) -> Any:
     """Return a boto3 client for the configured endpoint. It keeps at most ``connections`` connections open.
 
     boto3 finds credentials and region. With the default ``read_timeout_s`` an error is raised within 10 s: two tries
     with this limit and :data:`_CONNECT_TIMEOUT_S`. A client for uploads takes
     :data:`tussis.shared.uploads.UPLOAD_READ_TIMEOUT_S`. Raises :class:`SettingsInvalid` and
     :class:`StorageCredentials`.
+
+    A client for ``recordings`` refuses every other bucket than those of TUSSIS_ALLOWED_BUCKETS with
+    :class:`BucketNotAllowed`, before it sends the request. A client for models does not.
     """
     import boto3
     from botocore.config import Config
@@ -99,8 +109,15 @@ def s3_client(settings: Settings, *, connections: int = 16, read_timeout_s: floa
         raise SettingsInvalid("TUSSIS_S3_ENDPOINT_URL is wrong: write http://host:port or https://host") from None
     except BotoCoreError as error:
         raise StorageCredentials(f"the configuration of boto3 is wrong: {line(error)}") from error
+    if recordings:
+        AllowedBuckets.parse(settings.allowed_buckets).guard(client)
     client.meta.events.register_first("needs-retry.s3.HeadBucket", _stop_redirects)
     return client
+
+
+def models_s3(settings: Settings) -> Any:
+    """:func:`s3_client` for models, which may be in any bucket."""
+    return s3_client(settings, recordings=False)
 
 
 def _stop_redirects(request_dict: dict[str, Any], **_: object) -> None:

@@ -64,6 +64,11 @@ class Settings(BaseSettings):
         None,
         description="URL of the S3 endpoint; unset: Amazon S3. boto3 reads credentials and region from AWS_*",
     )
+    allowed_buckets: str | None = Field(
+        None,
+        description="buckets (bucket) and prefixes (bucket/prefix/) from which recordings may be read, with commas "
+        "between them; unset: all",
+    )
     model: str | None = Field(None, description="the model that a worker serves: path or s3:// URI of an ONNX file")
     model_cache_dir: Path = Field(
         default_factory=_cache_dir,

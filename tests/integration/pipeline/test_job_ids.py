@@ -46,7 +46,7 @@ def test_a_message_with_the_id_of_another_recording_fails_and_moves_nothing(depl
         never.job_id: "job_id_mismatch",
     }
     assert deployment.store.job(never.job_id) is None
-    told = json.loads(client.get(outcome_key(never.job_id)))
+    told = json.loads(client.get(outcome_key(never.job_id)) or "")
     assert (told["uri"], told["error"]["class"]) == (never.uri, "job_id_mismatch")
     shown = deployment.tussis("job", jobs[0].job_id, "--json")
     assert shown.wait(60) == 0, shown.text

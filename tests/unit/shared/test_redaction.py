@@ -14,7 +14,7 @@ from tussis.shared.errors import SettingsInvalid
 from tussis.shared.redaction import is_plain, redacted, without_logins
 from tussis.shared.s3 import s3_client
 from tussis.shared.s3_refusals import line
-from tussis.shared.settings import Settings, load_settings
+from tussis.shared.settings import load_settings
 from tussis.shared.store.address import parse_address
 from tussis.worker.notify.endpoint import parse_endpoint
 
@@ -53,7 +53,7 @@ def errors_of(url: str) -> list[str]:
         parse_address,
         parse_endpoint,
         lambda text: SqsQueue(text, 30),
-        lambda text: s3_client(Settings(s3_endpoint_url=text)),
+        lambda text: s3_client(load_settings(s3_endpoint_url=text)),
     )
     for read in readers:
         try:

@@ -49,7 +49,7 @@ def analyze(
       tussis analyze *.wav s3://clinic/2026/a.webm --json
     """
     from tussis.shared.errors import OperatorError, StorageAccessDenied, TussisError
-    from tussis.shared.s3 import s3_client
+    from tussis.shared.s3 import models_s3, s3_client
     from tussis.shared.settings import load_settings
     from tussis.worker import logs
     from tussis.worker.detector.shipped import default_model
@@ -59,7 +59,7 @@ def analyze(
 
     settings = load_settings(model=model)
     shipped = default_model() if settings.model is None else None
-    path = shipped or resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
+    path = shipped or resolve_model(settings.need_model(), settings.model_cache_dir, lambda: models_s3(settings))
     threads, choice = settings.concurrency, None
     if tuned:
         logs.configure("console", "warning")

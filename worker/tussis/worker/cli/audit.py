@@ -172,7 +172,7 @@ def _run(
 
     from tussis.shared.coverage import Coverage
     from tussis.shared.errors import TooFewRecordings
-    from tussis.shared.s3 import s3_client
+    from tussis.shared.s3 import models_s3, s3_client
     from tussis.shared.settings import load_settings
     from tussis.worker.audit.audit import Plan, others_of, run
     from tussis.worker.cli.sources import expand
@@ -185,7 +185,7 @@ def _run(
     # The preprocessing of one recording is too short for several threads.
     torch.set_num_threads(1)
     shipped = default_model() if settings.model is None else None
-    path = shipped or resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
+    path = shipped or resolve_model(settings.need_model(), settings.model_cache_dir, lambda: models_s3(settings))
     detector = Detector.load(path, intra_op_threads=settings.concurrency)
     analyzer = Analyzer.of(detector, None, coverage, settings, lambda: s3_client(settings))
     plan = Plan(

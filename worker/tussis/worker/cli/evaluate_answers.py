@@ -50,7 +50,7 @@ def from_model(
     ``sources`` are files, folders and S3 URIs. Without any, the names in the file of labels are paths, from the current
     folder or from the folder of ``labels``, and URIs.
     """
-    from tussis.shared.s3 import s3_client
+    from tussis.shared.s3 import models_s3, s3_client
     from tussis.worker.cli.sources import expand
     from tussis.worker.detector.shipped import default_model
     from tussis.worker.detector.source import resolve_model
@@ -65,7 +65,7 @@ def from_model(
         by_recording = {path: name for name in names for path in [_path(name, labels)] if path is not None}
     _check_found(by_recording, names, recordings)
     shipped = default_model() if settings.model is None else None
-    path = shipped or resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
+    path = shipped or resolve_model(settings.need_model(), settings.model_cache_dir, lambda: models_s3(settings))
     threads = settings.concurrency
     detector = open_chosen(path, None, intra_op_threads=threads, cache_dir=settings.model_cache_dir)
     analyzer = Analyzer.of(detector, profile, coverage, settings, lambda: s3_client(settings))

@@ -25,7 +25,7 @@ def reproduce(answer: JobAnswer, model: str | None, settings: Settings, *, as_js
     Raises :class:`NotReproducible`, and the errors of the model and of the object store.
     """
     from tussis.shared.errors import PermanentError
-    from tussis.shared.s3 import s3_client
+    from tussis.shared.s3 import models_s3, s3_client
     from tussis.worker import logs
     from tussis.worker.reproduction.comparison import compare
     from tussis.worker.reproduction.model import find_model
@@ -38,7 +38,7 @@ def reproduce(answer: JobAnswer, model: str | None, settings: Settings, *, as_js
     found: list[Path] = []
 
     def model_path() -> Path:
-        found.append(find_model(analysis, model, settings, lambda: s3_client(settings)))
+        found.append(find_model(analysis, model, settings, lambda: models_s3(settings)))
         return found[-1]
 
     here = repeat(analysis, model_path, settings, lambda: s3_client(settings))

@@ -92,12 +92,12 @@ def check(model: str) -> None:
     from tussis.shared.settings import load_settings
 
     settings = load_settings()
-    from tussis.shared.s3 import s3_client
+    from tussis.shared.s3 import models_s3
     from tussis.worker.detector.detector import Detector
     from tussis.worker.detector.probe import TOLERANCE, probe
     from tussis.worker.detector.source import resolve_model
 
-    path = resolve_model(model, settings.model_cache_dir, lambda: s3_client(settings))
+    path = resolve_model(model, settings.model_cache_dir, lambda: models_s3(settings))
     detector = Detector.load(path, intra_op_threads=1)
     _show(detector.manifest)
     graph = detector.graph

@@ -68,7 +68,7 @@ def compare(
       tussis models compare cough.onnx cough-int8.onnx recordings/
       tussis models compare s3://models/cough-3.onnx s3://models/cough-4.onnx s3://clinic/2026/ --max-flips 0.5%
     """
-    from tussis.shared.s3 import s3_client
+    from tussis.shared.s3 import models_s3, s3_client
     from tussis.shared.settings import load_settings
 
     settings = load_settings()
@@ -95,7 +95,7 @@ def compare(
     # Read before the models run, so that a mistake in the file is reported at once.
     known = None if labels is None else read_labels(labels)
     torch.set_num_threads(1)  # the preprocessing of one recording is too short for several threads
-    paths = [resolve_model(each, settings.model_cache_dir, lambda: s3_client(settings)) for each in (a, b)]
+    paths = [resolve_model(each, settings.model_cache_dir, lambda: models_s3(settings)) for each in (a, b)]
     models = [ComparedModel.of(Detector.load(path, intra_op_threads=settings.concurrency)) for path in paths]
     analyzer = Analyzer.of(models[0].detector, None, None, settings, lambda: s3_client(settings))
     recordings, pairs = Recordings(sources, analyzer), []

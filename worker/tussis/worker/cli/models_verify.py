@@ -46,7 +46,7 @@ def verify(ctx: click.Context, checkpoint: Path, model: str, sources: tuple[str,
     Example:
       tussis models verify best.pth cough.onnx recordings/
     """
-    from tussis.shared.s3 import s3_client
+    from tussis.shared.s3 import models_s3, s3_client
     from tussis.shared.settings import load_settings
 
     settings = load_settings()
@@ -65,7 +65,7 @@ def verify(ctx: click.Context, checkpoint: Path, model: str, sources: tuple[str,
 
     torch.set_num_threads(1)  # the preprocessing of one recording is too short for several threads
     network = load_checkpoint(checkpoint)
-    path = resolve_model(model, settings.model_cache_dir, lambda: s3_client(settings))
+    path = resolve_model(model, settings.model_cache_dir, lambda: models_s3(settings))
     analyzer = Analyzer.of(Detector.load(path, intra_op_threads=1), None, None, settings, lambda: s3_client(settings))
     recordings = Recordings(sources, analyzer)
     found = run(network, read_model(path), model, _inputs(recordings, analyzer), threads=settings.concurrency)

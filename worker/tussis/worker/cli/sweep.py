@@ -187,14 +187,14 @@ def _criteria(
     settings: Settings, model: str | None, any_model: bool, profile: str | None, coverage: str | None
 ) -> AnalysisCriteria:
     """Which analyses count as answers. Raises :class:`SettingsInvalid` and :class:`ModelRefused`."""
-    from tussis.shared.s3 import s3_client
+    from tussis.shared.s3 import models_s3
     from tussis.shared.store.known import AnalysisCriteria
     from tussis.worker.detector.manifest import read_manifest
     from tussis.worker.detector.source import resolve_model
 
     if model is not None or any_model:
         return AnalysisCriteria(model=model, profile=profile, coverage=coverage)
-    path = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
+    path = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: models_s3(settings))
     manifest = read_manifest(path)
     return AnalysisCriteria(
         sha256=manifest.sha256, profile=profile or manifest.profile, coverage=coverage or manifest.coverage

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tussis.shared.admission import Admission, admit
+from tussis.shared.allowed import AllowedBuckets
 from tussis.shared.errors import QueueFull, TussisError
 from tussis.shared.job_requests import JobRequest, job_for
 from tussis.shared.messages import Job
@@ -42,9 +43,10 @@ def enqueue(
     pinned = iter(services.pins.pin_many(unpinned))
     made: list[tuple[JobRequest, Job | TussisError]] = []
     now = time.time()
+    allowed = AllowedBuckets.parse(services.settings.allowed_buckets)
     for number, request in enumerate(requests):
         found = request if request.pinned else next(pinned)
-        made.append((request, found if isinstance(found, TussisError) else _job(found, now, occasion, number)))
+        made.append((request, found if isinstance(found, TussisError) else _job(found, now, occasion, number, allowed)))
     jobs = [job for _, job in made if isinstance(job, Job)]
     answers: list[bool] = []
     full: QueueFull | None = None
@@ -75,10 +77,13 @@ def enqueue_one(services: Services, request: JobRequest, batch: str | None, occa
     return admitted
 
 
-def _job(request: JobRequest, now: float, occasion: Occasion, number: int) -> Job | TussisError:
+def _job(
+    request: JobRequest, now: float, occasion: Occasion, number: int, allowed: AllowedBuckets
+) -> Job | TussisError:
     """The job of a request, or its error. A job that has no id by its content has one of the occasion."""
     try:
         job = job_for(request, now)
+        allowed.check(job.bucket, job.key)
         job.to_json()  # raises for a message that is too large
     except TussisError as error:
         return error

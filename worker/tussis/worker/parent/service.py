@@ -18,7 +18,7 @@ from celery.signals import setup_logging, worker_process_init, worker_ready, wor
 from tussis.shared.cores import available_cores
 from tussis.shared.errors import SettingsInvalid
 from tussis.shared.queues import Device, ServedModel
-from tussis.shared.s3 import s3_client
+from tussis.shared.s3 import models_s3
 from tussis.shared.settings import Settings
 from tussis.shared.store.records import ModelFacts
 from tussis.worker import logs, standard_error
@@ -104,7 +104,7 @@ def _new_run_dir(settings: Settings, worker: str) -> RunDir:
 
 
 def _find_model(settings: Settings) -> tuple[Path, ModelFacts]:
-    model = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: s3_client(settings))
+    model = resolve_model(settings.need_model(), settings.model_cache_dir, lambda: models_s3(settings))
     return model, child.facts_of(read_manifest(model))
 
 
