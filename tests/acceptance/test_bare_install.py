@@ -89,7 +89,9 @@ def test_help_lists_every_verb_in_three_tenths_of_a_second(bare: Path) -> None:
     "verb",
     [
         "analyze",
+        "broker",
         "cancel",
+        "database",
         "demo",
         "enqueue",
         "evaluate",
