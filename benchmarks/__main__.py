@@ -134,6 +134,39 @@ def events(recordings: Path | None, cache: Path, json_file: Path | None, quick: 
 
 
 @benchmarks.command()
+@common_options
+def jail(json_file: Path | None, quick: bool) -> None:
+    """The time to decode a recording in the jail, beside the same in the own process."""
+    from benchmarks.jail import measure
+
+    run_benchmark(json_file, lambda: measure(rounds=20 if quick else 100, command=command_line()))
+
+
+@benchmarks.command()
+@click.option("--files", type=click.IntRange(1), default=20_000, show_default=True, help="Number of mutated files.")
+@click.option("--seed", type=int, default=16, show_default=True, help="The same seed gives the same files.")
+@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Folder for files with a finding.")
+@recordings_option
+def fuzz(files: int, seed: int, keep: Path | None, recordings: Path | None) -> None:
+    """Decode mutated files of the audio pack in the jail. A crash, a hang or a foreign error ends it with status 1."""
+    from benchmarks.fuzz import fuzz_files, fuzz_protocol
+
+    folder = recordings_folder(recordings)
+    if folder is None:
+        raise click.UsageError("the audio pack (--recordings or TUSSIS_TEST_DATA) is missing")
+    done = fuzz_files(folder, files, seed)
+    click.echo(f"files: {dict(done.outcomes.most_common())}")
+    click.echo(f"datagrams: {dict(fuzz_protocol(files, seed).most_common())}")
+    for number, (what, data) in enumerate(done.findings):
+        click.echo(printable(f"finding {number}: {what}"))
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            (keep / f"{seed}-{number}").write_bytes(data)
+    if done.findings:
+        raise SystemExit(1)
+
+
+@benchmarks.command()
 @original_option
 @common_options
 def gateway(original: Path | None, json_file: Path | None, quick: bool) -> None:

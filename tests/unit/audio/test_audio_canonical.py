@@ -12,7 +12,6 @@ import pytest
 import soundfile
 
 from tussis.shared.errors import AudioError, CorruptAudio
-from tussis.worker.audio import soundfile_decoder
 from tussis.worker.audio.canonical import canonical
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
@@ -54,7 +53,7 @@ def subtypes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             super().__init__(file)
             seen.append(self.subtype)
 
-    monkeypatch.setattr(soundfile_decoder.soundfile, "SoundFile", Watched)
+    monkeypatch.setattr("tussis.worker.audio.soundfile_decoder.soundfile.SoundFile", Watched)
     return seen
 
 

@@ -106,7 +106,7 @@ def test_an_unknown_verb_is_answered_with_the_nearest_one() -> None:
 def test_the_version_is_the_installed_one() -> None:
     result = CliRunner().invoke(root, ["--version"])
 
-    assert result.output == f"tussis {importlib.importlib.metadata.version('tussis')}\n"
+    assert result.output == f"tussis {importlib.metadata.version('tussis')}\n"
 
 
 def test_help_has_one_line_for_every_verb_and_loads_nothing_heavy() -> None:
