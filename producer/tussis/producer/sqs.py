@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tussis.shared.errors import SettingsInvalid, SqsRefused, SqsUnavailable
 from tussis.shared.redaction import is_plain
+from tussis.shared.s3 import s3_tls_reason
 from tussis.shared.s3_refusals import CHECK_CREDENTIALS, line
 
 #: The most messages that SQS hands out, deletes or changes in one request.
@@ -139,6 +140,8 @@ def sqs_errors(url: str) -> Iterator[None]:
         botocore.SSOError,
     ) as error:
         raise SqsRefused(f"no credentials for {url} ({line(error)}): {CHECK_CREDENTIALS}") from error
+    except botocore.SSLError as error:
+        raise SqsUnavailable(f"no TLS connection to SQS for {url} ({line(error)}): {s3_tls_reason(error)}") from error
     except (botocore.ParamValidationError, botocore.InvalidRegionError, ValueError) as error:
         raise SqsRefused(f"{url} cannot be used ({line(error)}): check the URL of the SQS queue") from error
     except (botocore.BotoCoreError, ResponseParserError) as error:

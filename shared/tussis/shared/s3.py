@@ -25,6 +25,7 @@ from tussis.shared.errors import (
 from tussis.shared.messages import normalise_etag
 from tussis.shared.redaction import is_plain, redacted
 from tussis.shared.s3_refusals import CHECK_CREDENTIALS, CHECK_ENDPOINT, line, refusal
+from tussis.shared.tls import tls_reason
 
 if TYPE_CHECKING:
     from tussis.shared.settings import Settings
@@ -243,6 +244,10 @@ def storage_errors(uri: str, s3: Any = None) -> Iterator[None]:
     except ResponseParserError as error:
         # Not its text: that quotes the answer.
         raise StorageUnavailable(f"the answer for {uri} is not that of an object store: {CHECK_ENDPOINT}") from error
+    except botocore.SSLError as error:
+        raise StorageUnavailable(
+            f"no TLS connection to the object store for {uri} ({line(error)}): {s3_tls_reason(error)}"
+        ) from error
     except (botocore.ConnectionError, botocore.HTTPClientError) as error:
         raise StorageUnavailable(
             f"the object store does not answer for {uri} ({line(error)}): {CHECK_ENDPOINT}"
@@ -255,6 +260,12 @@ def storage_errors(uri: str, s3: Any = None) -> Iterator[None]:
         raise StorageUnavailable(f"the request for {uri} failed ({line(error)})") from error
     except ValueError as error:  # raised by botocore for a wrong date or number in a header or a listing
         raise StorageUnavailable(f"the answer for {uri} is not valid ({line(error)}): {CHECK_ENDPOINT}") from error
+
+
+def s3_tls_reason(error: Exception) -> str:
+    """Why TLS with the object store or SQS failed, and what to do. boto3 reads the CA from ``AWS_CA_BUNDLE``."""
+    certificate = "client_cert in the AWS configuration file"
+    return tls_reason(str(error), ca="AWS_CA_BUNDLE", certificate=certificate) or CHECK_ENDPOINT
 
 
 def _check_endpoint(s3: Any, uri: str) -> None:

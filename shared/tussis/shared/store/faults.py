@@ -31,6 +31,7 @@ from tussis.shared.errors import (
     TussisError,
 )
 from tussis.shared.store.forget_functions import FORGOTTEN_STATE
+from tussis.shared.tls import tls_reason
 
 #: Class of SQLSTATE (its first two characters) -> error class of Tussis.
 #: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -108,6 +109,9 @@ _REFUSED_TEXTS = (
     "unsupported startup parameter",
     # messages of libpq about an option in TUSSIS_DATABASE_URL
     "certificate verify failed",
+    "does not match host name",
+    "certificate required",
+    "alert unknown ca",
     "root certificate file",
     "could not match",
     "could not read certificate file",
@@ -124,6 +128,8 @@ _NAME_UNKNOWN = ("does not exist",)
 _INVALID_VALUE = ("invalid ", " value: ")
 
 _NO_ANSWER = "the database at {where} does not answer ({what}): start it, or check TUSSIS_DATABASE_URL"
+_NO_TLS = "no TLS connection to the database at {where} ({what}): {reason}"
+_CA, _CERTIFICATE = "sslrootcert in TUSSIS_DATABASE_URL", "sslcert and sslkey in TUSSIS_DATABASE_URL"
 _MESSAGES: dict[type[TussisError], str] = {
     DatabaseUnavailable: "the database at {where} cannot run a statement now ({what}): try again",
     DatabaseReadOnly: "the database at {where} accepts no writes ({what}): it is a standby, or its writes are turned "
@@ -172,6 +178,9 @@ def translated(error: BaseException, where: str) -> TussisError | None:
         return Forgotten()
     kind = kind_of_state(state) if state is not None else _kind_of_text(original)
     message = _MESSAGES[kind]
+    reason = tls_reason(str(original), ca=_CA, certificate=_CERTIFICATE) if state is None else None
+    if reason is not None and kind is DatabaseRefused and "certificate" in str(original):
+        return kind(_NO_TLS.format(where=where, what=_first_line(original), reason=reason))
     if kind is DatabaseUnavailable and (state is None or state[:2] in ("08", "57")):
         message = _NO_ANSWER
     elif state in _POOLED:

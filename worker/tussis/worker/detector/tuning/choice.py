@@ -56,7 +56,8 @@ def decide(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice:
             data = read_model(path)
             check_sha256(data, manifest, str(path))
             if choice is not None and not _holds(choice, data, manifest, str(path), facts):
-                choice = cache.refuse(facts, "the graph is not the one that this version makes from the model")
+                cache.refuse(facts, "the graph is not the one that this version makes from the model")
+                choice = None
             known = choice is not None
             if choice is None:
                 fastest, ratio = _fastest(data, manifest, str(path), facts)

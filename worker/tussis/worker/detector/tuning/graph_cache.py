@@ -86,14 +86,18 @@ class GraphCache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            return self.refuse(facts, f"the choice is damaged ({type(error).__name__})")
+            self.refuse(facts, f"the choice is damaged ({type(error).__name__})")
+            return None
         sound = isinstance(choice.form, str) and isinstance(choice.ratio, float)
         if not known or not sound or choice.model_sha256 != facts.model_sha256:
-            return self.refuse(facts, "the choice belongs to another model or machine, or has other fields")
+            self.refuse(facts, "the choice belongs to another model or machine, or has other fields")
+            return None
         if (choice.form == ORIGINAL) != (choice.file_sha256 is None):
-            return self.refuse(facts, "the choice names a form without its file")
+            self.refuse(facts, "the choice names a form without its file")
+            return None
         if choice.file_sha256 is not None and self.read(choice.file_sha256) is None:
-            return self.refuse(facts, "the rewritten graph is missing or damaged")
+            self.refuse(facts, "the rewritten graph is missing or damaged")
+            return None
         return choice
 
     def refuse(self, facts: Facts, reason: str) -> None:
