@@ -146,8 +146,8 @@ def _run(settings: Settings, name: str, allowed: tuple[Network, ...], connection
     import ssl
 
     from tussis.shared.errors import SettingsInvalid
-    from tussis.worker import logs
     from tussis.shared.hidden_keys import hider_of
+    from tussis.worker import logs
     from tussis.worker.notify.addresses import AddressPolicy
     from tussis.worker.notify.endpoint import parse_endpoint
     from tussis.worker.notify.notifier import NotifyOptions
