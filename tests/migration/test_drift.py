@@ -38,8 +38,7 @@ CATALOGUE = {
     ),
     "indexes": f"SELECT relname, pg_get_indexdef(oid) FROM pg_class WHERE relkind = 'i' AND {OURS}",
     "functions": (
-        "SELECT proname, pg_get_functiondef(oid), proacl::text FROM pg_proc "
-        "WHERE pronamespace = 'public'::regnamespace"
+        "SELECT proname, pg_get_functiondef(oid), proacl::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
     ),
     "triggers": (
         "SELECT tgname, pg_get_triggerdef(pg_trigger.oid) FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
