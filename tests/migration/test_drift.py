@@ -37,6 +37,13 @@ CATALOGUE = {
         f"FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid WHERE {OURS}"
     ),
     "indexes": f"SELECT relname, pg_get_indexdef(oid) FROM pg_class WHERE relkind = 'i' AND {OURS}",
+    "functions": (
+        "SELECT proname, pg_get_functiondef(oid), proacl::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+    ),
+    "triggers": (
+        "SELECT tgname, pg_get_triggerdef(pg_trigger.oid) FROM pg_trigger JOIN pg_class ON pg_class.oid = tgrelid "
+        f"WHERE NOT tgisinternal AND {OURS}"
+    ),
     "views": f"SELECT relname, pg_get_viewdef(oid) FROM pg_class WHERE relkind = 'v' AND {OURS}",
 }
 
@@ -101,6 +108,8 @@ def test_alembic_sees_no_difference(migrated: Engine) -> None:
         ("relations", "COMMENT ON VIEW current IS 'other'"),
         ("constraints", "ALTER TABLE analyses DROP CONSTRAINT analyses_open_check"),
         ("indexes", "DROP INDEX analyses_open_failures_idx"),
+        ("triggers", "DROP TRIGGER recordings_forgotten ON recordings"),
+        ("functions", "GRANT EXECUTE ON FUNCTION tussis_is_forgotten(text, text, jsonb) TO PUBLIC"),
         ("views", "ALTER VIEW analyses_newest RENAME COLUMN worker TO who"),
     ],
 )

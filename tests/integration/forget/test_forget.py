@@ -160,7 +160,8 @@ def test_a_person_is_forgotten_by_the_subject_also_where_a_message_has_none(
     ledger.open(queued)
     bare = a_job(key="only/queued.wav", enqueued_at=time.time())
     ledger.open(bare)  # the same object, without metadata
-    assert run("--subject", SUBJECT, "--yes").exit_code == 0
+    done = run("--subject", SUBJECT, "--yes")
+    assert done.exit_code == 0, done.output
 
     everything = (*NEEDLES, "only/queued.wav")
     assert leftovers.in_database(store_url, everything) == []

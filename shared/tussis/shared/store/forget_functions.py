@@ -38,24 +38,34 @@ _IS_FORGOTTEN: Final = """
 CREATE FUNCTION tussis_is_forgotten(bucket text, key text, metadata jsonb) RETURNS boolean
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = {schema}, pg_temp
 AS $function$
+DECLARE
+    pads record;
+    digests bytea[];
+    step integer;
 BEGIN
     IF NOT EXISTS (SELECT FROM forgotten) THEN
         RETURN false;
     END IF;
-    RETURN EXISTS (
-        SELECT
-        FROM forget_keys
-        CROSS JOIN LATERAL (
-            SELECT 'object:' || $1 || '/' || $2 AS what
-            UNION ALL
-            SELECT 'subject:' || ($3 ->> 'subject')
-            UNION ALL
-            SELECT 'prefix:' || left($1 || '/' || $2, prefixes.length)
-            FROM (SELECT DISTINCT forgotten.length FROM forgotten WHERE forgotten.kind = 'prefix') AS prefixes
-        ) AS named
-        JOIN forgotten
-            ON forgotten.digest = tussis_digest(forget_keys.inner_pad, forget_keys.outer_pad, named.what)
-    );
+    FOR pads IN SELECT forget_keys.inner_pad, forget_keys.outer_pad FROM forget_keys LOOP
+        digests := ARRAY[
+            tussis_digest(pads.inner_pad, pads.outer_pad, 'object:' || bucket || '/' || key),
+            tussis_digest(pads.inner_pad, pads.outer_pad, 'subject:' || (metadata ->> 'subject'))
+        ];
+        step := 0;
+        LOOP
+            SELECT min(forgotten.length) INTO step
+            FROM forgotten
+            WHERE forgotten.kind = 'prefix' AND forgotten.length > step;
+            EXIT WHEN step IS NULL;
+            digests := digests || tussis_digest(
+                pads.inner_pad, pads.outer_pad, 'prefix:' || left(bucket || '/' || key, step)
+            );
+        END LOOP;
+        IF EXISTS (SELECT FROM forgotten WHERE forgotten.digest = ANY (digests)) THEN
+            RETURN true;
+        END IF;
+    END LOOP;
+    RETURN false;
 END
 $function$
 """
@@ -65,6 +75,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = {{schema}}, pg_temp
 AS $function$
 BEGIN
     {_CHECKED}
+    IF NOT EXISTS (SELECT FROM forgotten) THEN
+        RETURN NEW;
+    END IF;
     IF tussis_is_forgotten(NEW.bucket, NEW.key, NEW.metadata) THEN
         RAISE EXCEPTION 'the recording is forgotten' USING ERRCODE = '{FORGOTTEN_STATE}';
     END IF;
