@@ -13,7 +13,7 @@ STAMPS = $(VENV)/stamps
 CHECKED = producer worker shared tests migrations training benchmarks
 
 .DEFAULT_GOAL = help
-.PHONY: help install demo test acceptance speed soak lint faults bench train images-check release-check env constraints clean
+.PHONY: help install demo test acceptance speed soak lint faults bench fuzz train images-check release-check env constraints clean
 .DELETE_ON_ERROR:
 
 help:  ## list these targets
@@ -64,6 +64,9 @@ bench: $(STAMPS)/dev  ## measure everything (an hour); tables on the screen, JSO
 	done
 	[ -z "$$TUSSIS_TEST_DATA" ] || $(RUN)/python -m benchmarks events --json build/bench/events.json
 	$(RUN)/python -m pytest -s -m 'performance and slow' $(ARGS)
+
+fuzz: $(STAMPS)/dev  ## decode mutated recordings in the jail; needs TUSSIS_TEST_DATA; ARGS='--files 200000 --seed 7'
+	$(RUN)/python -m benchmarks fuzz $(ARGS)
 
 train: $(STAMPS)/dev  ## train the reference model anew (an hour on two cores; goes on where it was broken off); needs TUSSIS_TEST_DATA
 	$(RUN)/python -m training train $(ARGS)

@@ -19,6 +19,8 @@ _OTHER: Final = {
     "tussis.caller",
     "tussis.commands",  # entry points
     "tussis.plain_errors",
+    "tussis.verbose",
+    "tussis.versions",  # entry points
 }
 
 

@@ -53,7 +53,7 @@ class _Silent(_Gone):
 
     unacked_index_key = "tussis.unacked_index"
 
-    def script(self, *_: Any) -> Any:
+    def execute_command(self, *_: Any) -> Any:
         raise TimeoutError("no answer")
 
 

@@ -143,6 +143,13 @@ def test_a_worker_computes_the_id_of_every_request_again(more: dict[str, Any]) -
     assert is_own_id(parse_message_text(job.to_json()))
 
     random = job.job_id[14] == "4"
-    for change in ({"key": "b.wav"}, {"bucket": "other"}, {"etag": "e2"}, {"model": "x"}, {"profile": "y"}):
+    changes: list[dict[str, Any]] = [
+        {"key": "b.wav"},
+        {"bucket": "other"},
+        {"etag": "e2"},
+        {"model": "x"},
+        {"profile": "y"},
+    ]
+    for change in changes:
         assert is_own_id(replace(job, **change)) is random, change
     assert is_own_id(replace(job, priority=9, device=Device.CPU, metadata={}, enqueued_at=2.5))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from tussis.shared.errors import CorruptAudio
 from tussis.worker.audio.headers import chunks, w64_chunks
@@ -22,7 +22,14 @@ _COMM, _COMPRESSED_COMM = 18, 22
 _CAF_DESC: Final = 32
 
 
-def canonical(data: bytes, container: Container, offset: int) -> bytes:
+class CanonicalFile(NamedTuple):
+    """A file in two parts. The samples are a view of the recording: a copy would double the memory of a long one."""
+
+    head: bytes
+    samples: memoryview
+
+
+def canonical(data: bytes, container: Container, offset: int) -> CanonicalFile:
     """A file with the format and the samples of the uncompressed file at ``offset``, as WAV, AIFF, AU or CAF.
 
     Raises :class:`CorruptAudio` when the samples are missing, come before their format, or are there twice.
@@ -33,18 +40,19 @@ def canonical(data: bytes, container: Container, offset: int) -> bytes:
         case Container.W64:
             found = [(name, start, max(size - 24, 0)) for name, start, size in w64_chunks(data, offset)]
             fmt, sound = _parts(found, b"fmt ", b"data", container)
-            return _riff(b"RIFF", "<", _cut(data, fmt)[:_MOST_FMT], _cut(data, sound))
+            return _riff(b"RIFF", "<", bytes(_cut(data, fmt)[:_MOST_FMT]), _cut(data, sound))
         case Container.AIFF:
             return _aiff(data, offset)
         case Container.AU:
             start, _, encoding, rate, channels = struct.unpack_from(">5I", data, offset + 4)
-            return struct.pack(">4s5I", b".snd", 24, _LONGEST, encoding, rate, channels) + data[offset + start :]
+            head = struct.pack(">4s5I", b".snd", 24, _LONGEST, encoding, rate, channels)
+            return CanonicalFile(head, memoryview(data)[offset + start :])
         case Container.CAF:
             return _caf(data, offset)
     raise AssertionError(container)
 
 
-def _wav(data: bytes, offset: int) -> bytes:
+def _wav(data: bytes, offset: int) -> CanonicalFile:
     magic = b"RIFX" if data.startswith(b"RIFX", offset) else b"RIFF"
     order = ">" if magic == b"RIFX" else "<"
     found = list(chunks(data, offset + 12, order))
@@ -57,28 +65,28 @@ def _wav(data: bytes, offset: int) -> bytes:
     large = next((start for name, start, _ in found if name == b"ds64"), None)
     if large is not None and sound[1] == _LONGEST:  # RF64 has the size elsewhere
         sound = (sound[0], struct.unpack_from("<8xQ", data, large)[0])
-    return _riff(magic, order, _cut(data, fmt_chunk)[:_MOST_FMT], _cut(data, sound))
+    return _riff(magic, order, bytes(_cut(data, fmt_chunk)[:_MOST_FMT]), _cut(data, sound))
 
 
-def _riff(magic: bytes, order: str, fmt: bytes, sound: bytes) -> bytes:
+def _riff(magic: bytes, order: str, fmt: bytes, sound: memoryview) -> CanonicalFile:
     size = min(len(sound), _LONGEST)  # this one means: to the end
     head = struct.pack(order + "4sI4s4sI", magic, min(20 + len(fmt) + size, _LONGEST), b"WAVE", b"fmt ", len(fmt))
-    return head + fmt + struct.pack(order + "4sI", b"data", size) + sound
+    return CanonicalFile(head + fmt + struct.pack(order + "4sI", b"data", size), sound)
 
 
-def _aiff(data: bytes, offset: int) -> bytes:
+def _aiff(data: bytes, offset: int) -> CanonicalFile:
     kind = data[offset + 8 : offset + 12]
     comm, sound = _parts(chunks(data, offset + 12, ">"), b"COMM", b"SSND", Container.AIFF, in_order=False)
-    described = _cut(data, comm)
+    described = bytes(_cut(data, comm))
     # AIFF-C has the compression's name behind its code.
     described = described[:_COMPRESSED_COMM] + b"\0\0" if kind == b"AIFC" else described[:_COMM]
     samples = _cut(data, sound)
-    body = struct.pack(">4s4sI", kind, b"COMM", len(described)) + described
-    body += struct.pack(">4sI", b"SSND", min(len(samples), _LONGEST)) + samples
-    return struct.pack(">4sI", b"FORM", min(len(body), _LONGEST)) + body
+    head = struct.pack(">4s4sI", kind, b"COMM", len(described)) + described
+    head += struct.pack(">4sI", b"SSND", min(len(samples), _LONGEST))
+    return CanonicalFile(struct.pack(">4sI", b"FORM", min(len(head) + len(samples), _LONGEST)) + head, samples)
 
 
-def _caf(data: bytes, offset: int) -> bytes:
+def _caf(data: bytes, offset: int) -> CanonicalFile:
     found = []
     start = offset + 8
     while start + 12 <= len(data):
@@ -90,8 +98,8 @@ def _caf(data: bytes, offset: int) -> bytes:
         start += size
     desc, sound = _parts(found, b"desc", b"data", Container.CAF)
     samples = _cut(data, sound)
-    head = b"caff\0\x01\0\0" + struct.pack(">4sq", b"desc", _CAF_DESC) + _cut(data, desc)[:_CAF_DESC]
-    return head + struct.pack(">4sq", b"data", len(samples)) + samples
+    head = b"caff\0\x01\0\0" + struct.pack(">4sq", b"desc", _CAF_DESC) + bytes(_cut(data, desc)[:_CAF_DESC])
+    return CanonicalFile(head + struct.pack(">4sq", b"data", len(samples)), samples)
 
 
 def _parts(
@@ -113,6 +121,6 @@ def _parts(
     return form_at, sound_at
 
 
-def _cut(data: bytes, part: tuple[int, int]) -> bytes:
+def _cut(data: bytes, part: tuple[int, int]) -> memoryview:
     start, size = part
-    return data[start : start + size]
+    return memoryview(data)[start : start + size]
