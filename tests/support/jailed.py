@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from tussis.shared.errors import NotAudio
 
 ROOT: Final = Path(__file__).parents[2]
@@ -186,6 +188,14 @@ def faulty(data: bytes, limits: Any, open_stream: Any) -> Any:
                 os._exit(7)
             case b"memory":
                 bytearray(1 << 50)
+            case b"half":
+                from tussis.worker.audio.jail.protocol import SLOT_SAMPLES, SLOTS
+                from tussis.worker.audio.samples import Source
+
+                stream = open_stream(16_000, 1, Source("wav", "pcm_s16", "soundfile"))
+                for _ in range(SLOTS):
+                    stream.add(np.zeros((1, SLOT_SAMPLES), np.float32))
+                raise NotAudio("damaged in the middle")
             case b"bug":
                 raise RuntimeError("a fault of our own making")
     return decode_native(data, limits, open_stream)

@@ -73,6 +73,17 @@ def test_a_lost_process_is_replaced_and_the_recording_fails(jail: Make, fault: s
     assert_decodes(one)
 
 
+def test_an_error_in_the_middle_of_a_recording_costs_no_process(jail: Make) -> None:
+    """The child still takes the blocks before the error. What it says of them comes before the next recording."""
+    one = jail("faulty", tries=1)
+    before = one.pid
+    for _ in range(3):
+        with pytest.raises(NotAudio, match="damaged in the middle"):
+            one.decode(with_fault("half"))
+        assert_decodes(one)
+    assert one.pid == before
+
+
 def test_every_try_has_a_process_of_its_own(jail: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[DecoderProcess] = []
 

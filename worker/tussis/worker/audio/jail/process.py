@@ -24,7 +24,7 @@ import soundfile
 from tussis.shared.errors import DecoderOutOfMemory, InternalFault, TussisError
 from tussis.worker.audio.jail import protocol
 from tussis.worker.audio.jail.lockdown import Missing, end_with, lock_down
-from tussis.worker.audio.jail.protocol import DECODE, MAX_DATAGRAM, SLOT_BYTES, SLOTS
+from tussis.worker.audio.jail.protocol import DECODE, K_DECODE, MAX_DATAGRAM, SLOT_BYTES, SLOTS
 from tussis.worker.audio.jail.sending import Conversation, SentStream
 from tussis.worker.audio.limits import Limits
 from tussis.worker.audio.native import decode_native
@@ -78,6 +78,8 @@ def main(decode: Decode = decode_native) -> None:
         return
     samples = np.frombuffer(memory, np.float32)
     while datagram := channel.recv(MAX_DATAGRAM):
+        if datagram[0] != K_DECODE:
+            continue  # About blocks of the last recording, which ended with an error before they were taken.
         _, id_, size = DECODE.unpack(datagram)
         talk = Conversation(channel, samples, id_, arguments.limits)
         channel.send(_answer(talk, decode, arguments, size))

@@ -28,7 +28,8 @@ MAX_STREAMS: Final = 16
 MAX_MESSAGE: Final = 600
 """Bytes of an error message."""
 
-_HEAD: Final = struct.Struct("=BQ")
+HEAD: Final = struct.Struct("=BQ")
+"""Of every datagram: its kind, and the id of the conversation."""
 DECODE: Final = struct.Struct("=BQQ")
 """Child: kind 1, id, bytes of the object."""
 TAKEN: Final = struct.Struct("=BQI")
@@ -129,7 +130,7 @@ def done(id_: int, number: int, incomplete: bool) -> bytes:
 def failed(id_: int, error: TussisError, kind: int = K_FAILED) -> bytes:
     """A refusal, of the recording by the decoder process or of a stream by the child (``K_REFUSED``)."""
     known = error.error_class if error.error_class in ERRORS else InternalFault.error_class
-    return _HEAD.pack(kind, id_) + known.encode() + b"\0" + str(error).encode(errors="replace")[:MAX_MESSAGE]
+    return HEAD.pack(kind, id_) + known.encode() + b"\0" + str(error).encode(errors="replace")[:MAX_MESSAGE]
 
 
 def unpack(datagram: bytes, id_: int) -> Reply:
@@ -141,7 +142,7 @@ def unpack(datagram: bytes, id_: int) -> Reply:
 
 
 def _unpack(datagram: bytes, id_: int) -> Reply:
-    kind, found = _HEAD.unpack_from(datagram)
+    kind, found = HEAD.unpack_from(datagram)
     if found != id_:
         raise Violation("a reply has the id of another recording")
     match kind:
@@ -168,7 +169,7 @@ def read_error(datagram: bytes) -> TussisError:
 
     Raises :class:`KeyError` for another class, :class:`ValueError` without one.
     """
-    name, found, message = datagram[_HEAD.size :].partition(b"\0")
+    name, found, message = datagram[HEAD.size :].partition(b"\0")
     if not found:
         raise ValueError
     text = message[:MAX_MESSAGE].decode(errors="replace")

@@ -77,6 +77,8 @@ class Conversation:
         datagram = self._channel.recv(MAX_DATAGRAM)
         if not datagram:
             raise EOFError
+        if protocol.HEAD.unpack_from(datagram)[1] != self.id:
+            return None  # About blocks of the last recording, which ended with an error before they were taken.
         if datagram[0] == K_TAKEN:
             self._waiting.discard(protocol.TAKEN.unpack(datagram)[2])
         elif datagram[0] == K_REFUSED:
