@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from benchmarks.fuzz import fuzz_files, fuzz_protocol, mutated, seeds
+from tests.support.processes import ROOT
 from tussis.worker.audio.jail.protocol import ERRORS
 
 #: A hundred seconds of one core. ``make fuzz`` takes as many as it is told.
 FILES = 20_000
 CONVERSATIONS = 5_000
+#: Inputs of each target that is guided by coverage.
+GUIDED = 5_000
 
 
 def test_a_seed_gives_the_same_files(pack: Path) -> None:
@@ -34,3 +40,13 @@ def test_no_mutated_datagram_is_more_than_a_violation() -> None:
     assert outcomes["taken"] > 100
     assert outcomes["violation"] > 1_000
     assert set(outcomes) <= {"taken", "violation"} | set(ERRORS)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this machine")
+@pytest.mark.parametrize("target", ["readers", "protocol"])
+def test_coverage_leads_to_no_foreign_error(pack: Path, tmp_path: Path, target: str) -> None:
+    words = [sys.executable, "-m", "benchmarks.guided", target, str(GUIDED), "16"]
+    folder = [str(pack / "formats")] if target == "readers" else []
+    done = subprocess.run([*words, *folder], capture_output=True, text=True, timeout=400, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"Done {GUIDED} runs" in done.stderr
