@@ -116,7 +116,7 @@ def test_what_is_no_message_stays(client: Any, text: str) -> None:
 def test_a_login_without_the_right_leaves_the_job(client: Any, broker_url: str) -> None:
     job = a_job(device=Device.GPU)
     Ledger(client).open(job)
-    rights = "resetkeys ~tussis.* -@all +eval +hsetnx +zadd +zrange +lpush +time +ping +client|setinfo +select"
+    rights = "resetkeys ~tussis.* -@all +fcall +hsetnx +zadd +zrange +lpush +time +ping +client|setinfo +select"
     client.execute_command("ACL", "SETUSER", "poor", "reset", "on", ">secret", *rights.split())
     try:
         parts = urlsplit(broker_url)

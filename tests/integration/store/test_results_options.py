@@ -18,8 +18,8 @@ from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 
 Run = Callable[..., Result]
-JOB = "d906b625-5a4d-5c13-8152-a4cc08c545be"
-SECOND_JOB = "c52fb138-5e7f-505e-9b45-4f496624cbef"
+JOB = "d906b625-5a4d-4c13-8152-a4cc08c545be"
+SECOND_JOB = "c52fb138-5e7f-405e-9b45-4f496624cbef"
 
 
 @pytest.fixture
