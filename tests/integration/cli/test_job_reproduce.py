@@ -45,6 +45,8 @@ def here(
     context = make_context(ChildSetup(load_settings(), Device.CPU, "cpu@test", tiny_model, 1, run_dir))
     yield context
     context.store.close()
+    if context.jail is not None:
+        context.jail.close()
 
 
 @pytest.fixture
