@@ -12,6 +12,7 @@ from sqlalchemy import Engine, text
 
 from tests.support.servers import fresh_database
 from tests.support.store import execute
+from tussis.shared.store import rights
 from tussis.shared.store.connection import connect_engine
 from tussis.shared.store.schema import VERSION_TABLE, metadata
 from tussis.shared.store.views import VIEWS
@@ -68,6 +69,7 @@ def declared(servers: Servers) -> Iterator[Engine]:
                     connection.exec_driver_sql(f"COMMENT ON VIEW {name} IS '{view.comment}'")
                     for column, comment in view.columns.items():
                         connection.exec_driver_sql(f"COMMENT ON COLUMN {name}.{column} IS '{comment}'")
+                rights.grant(connection)
             yield engine
         finally:
             engine.dispose()
