@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,6 @@ from tests.support.outcomes import a_job, succeeded
 from tests.support.store import a_claim, a_result, claimed, model_facts
 from tussis.producer.cli import root
 from tussis.shared.batches import Batches, parse_batch_outcome
-from tussis.shared.broker import connect
 from tussis.shared.errors import BrokerUnavailable
 from tussis.shared.ledger import Ledger
 from tussis.shared.ledger_repair import LedgerRepair
@@ -37,18 +36,6 @@ from tussis.worker.parent.reconciler import Reconciler
 
 CLINIC = under(ObjectAddress("clinic", "2026/"))
 MODEL = "cough@1"
-
-
-@pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def ledger(client: Any) -> Ledger:
-    return Ledger(client)
 
 
 @pytest.fixture

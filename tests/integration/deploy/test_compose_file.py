@@ -25,6 +25,7 @@ from tests.support.compose import (
 )
 from tests.support.processes import ROOT
 from tussis.shared.settings import Settings
+from tussis.worker.pipeline.process import JAIL_SLACK_S
 
 LONG_RUNNING = {"broker", "database", "gateway", "listen-sqs", "s3", "worker-cpu", "worker-gpu"}
 OURS = {"gateway", "listen-sqs", "migrate", "owner", "prepare", "producer", "tussis", "worker-cpu", "worker-gpu"}
@@ -160,14 +161,14 @@ def test_a_stop_gives_the_longest_task_its_time(resolved: dict[str, Any]) -> Non
     settings = Settings.model_fields
     stages = (
         settings["download_timeout_s"].default + 30,
-        settings["decode_timeout_s"].default,  # decoding
+        settings["decode_timeout_s"].default + JAIL_SLACK_S,  # decoding
         settings["decode_timeout_s"].default,  # preprocessing has the same deadline of its own
         settings["inference_timeout_s"].default,
     )
     for name in ("worker-cpu", "worker-gpu"):
         minutes = re.fullmatch(r"(\d+)m0s", resolved[name]["stop_grace_period"])
         assert minutes, resolved[name]["stop_grace_period"]
-        assert int(minutes[1]) * 60 > sum(stages) == 450
+        assert int(minutes[1]) * 60 > sum(stages) == 465
         assert int(minutes[1]) * 60 > settings["soft_shutdown_s"].default + 5
 
 

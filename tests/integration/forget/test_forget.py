@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from tests.support import leftovers
 from tests.support.servers import Bucket
 from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, rows
 from tussis.producer.cli import root
-from tussis.shared.broker import connect
 from tussis.shared.errors import Forgotten
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job, envelope
@@ -34,18 +33,6 @@ SUBJECT = "P-0117-ünique"
 NOTE = "whispers in the dark"
 NEEDLES = (KEY, SUBJECT, NOTE)
 METADATA = {"subject": SUBJECT, "note": NOTE}
-
-
-@pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def ledger(client: Any) -> Ledger:
-    return Ledger(client)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import signal
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,19 +18,11 @@ from tests.support.processes import ROOT, Running, Spawn
 from tests.support.receiver import Receiver, accept, status
 from tests.support.tables import code, table
 from tussis.producer.cli import root
-from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger
 from tussis.worker.notify.outbox import Outbox
 from tussis.worker.notify.webhook import Webhook
 
 START_S = 60.0
-
-
-@pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -27,18 +26,6 @@ from tussis.worker.notify import intake as intake_module
 from tussis.worker.notify import outbox as outbox_module
 from tussis.worker.notify import schedule
 from tussis.worker.notify.outbox import Outbox
-
-
-@pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def ledger(client: Any) -> Ledger:
-    return Ledger(client)
 
 
 @pytest.fixture

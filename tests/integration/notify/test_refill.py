@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -15,7 +14,6 @@ from tests.support.notifying import NAME, RunningNotifier, end_job, running_noti
 from tests.support.receiver import Receiver
 from tests.support.store import a_claim, a_job, a_result, claimed, execute
 from tussis.producer.cli import root
-from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job
 from tussis.shared.outcomes import OutcomeBounds
@@ -26,13 +24,6 @@ from tussis.worker.notify.intake import REPLAY, ReplaySpan
 from tussis.worker.notify.outbox import Outbox
 from tussis.worker.notify.refill import Refill
 from tussis.worker.notify.webhook import Webhook
-
-
-@pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
 
 
 @pytest.fixture

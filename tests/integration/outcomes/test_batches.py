@@ -7,7 +7,6 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -37,13 +36,6 @@ from tussis.shared.queues import (
     sent_key,
 )
 from tussis.worker.parent.reconciler import Reconciler
-
-
-@pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +19,6 @@ from tussis.shared.ledger_repair import LedgerRepair, Seen
 from tussis.shared.messages import Job
 from tussis.shared.outcomes import JobOutcome, OutcomeBounds, parse_outcome
 from tussis.shared.queues import LEDGER_KEY, OUTCOMES_COUNT_KEY, OUTCOMES_KEY, outcome_key, sent_key
-
-
-@pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -26,18 +26,6 @@ SOON_S = 10.0 * PATIENCE
 
 
 @pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
-
-
-@pytest.fixture
-def ledger(client: Any) -> Ledger:
-    return Ledger(client)
-
-
-@pytest.fixture
 def producer(broker_url: str) -> Iterator[Producer]:
     with Producer(broker_url) as producer:
         yield producer

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +13,6 @@ import pytest
 from tests.support.outcomes import a_job as a_job_of_outcomes
 from tests.support.outcomes import an_answer
 from tests.support.store import a_claim, a_job, a_refusal, a_result, label, model_facts
-from tussis.shared.broker import connect
 from tussis.shared.errors import MalformedMessage
 from tussis.shared.ledger import Ledger
 from tussis.shared.ledger_repair import LedgerRepair, Seen
@@ -30,13 +28,6 @@ from tussis.worker.pipeline.tasks import act
 from tussis.worker.status.rundir import RunDir
 
 ONE, TWO = model_facts(), model_facts(version="2", sha256="b" * 64)
-
-
-@pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 import redis
 
 from tussis.shared import ledger as ledger_module
-from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger, Unserved
 from tussis.shared.ledger_repair import LedgerRepair
 from tussis.shared.messages import Job, envelope
@@ -48,13 +46,6 @@ def a_job(**fields: object) -> Job:
         enqueued_at=time.time(),
         **fields,  # type: ignore[arg-type]
     )
-
-
-@pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
 
 
 @pytest.fixture

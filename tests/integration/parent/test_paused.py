@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from tests.support.outcomes import a_job
-from tussis.shared.broker import connect
 from tussis.shared.ledger import Ledger
 from tussis.shared.ledger_repair import LedgerRepair
 from tussis.shared.pauses import Pause, Pauses
@@ -18,13 +17,6 @@ from tussis.worker.parent.reconciler import Reconciler
 
 SERVED = ServedModel("cough", "3")
 OWN = worker_queues(Device.CPU, SERVED)
-
-
-@pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
 
 
 @pytest.fixture

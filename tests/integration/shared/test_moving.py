@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -14,7 +13,6 @@ import pytest
 import redis
 
 from tests.support.outcomes import a_job
-from tussis.shared.broker import connect
 from tussis.shared.depth import read_sent_jobs
 from tussis.shared.ledger import Ledger, prepare_opening
 from tussis.shared.messages import Job, parse_message_text
@@ -22,13 +20,6 @@ from tussis.shared.queues import LEDGER_KEY, QUEUES, Device, list_key, sent_key
 from tussis.worker.parent.entries import popped
 
 METADATA = {"device": "gpu", "of": {"device": "gpu", "ä": [[], {}, 0.1, 12345678901234.56]}}
-
-
-@pytest.fixture
-def client(broker_url: str) -> Iterator[Any]:
-    client = connect(broker_url)
-    yield client
-    client.close()
 
 
 def taken(client: Any, queue: str, priority: int) -> Job:

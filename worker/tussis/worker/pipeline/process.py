@@ -30,7 +30,7 @@ _log = logs.get("pipeline")
 #: Seconds from the download's own deadline, which ends the attempt, to the watchdog's, which ends the process.
 _DOWNLOAD_SLACK_S = 30.0
 #: The same for the decoder process: it may have to be started and ended.
-_JAIL_SLACK_S = 15.0
+JAIL_SLACK_S = 15.0
 
 
 def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = None) -> Outcome:
@@ -65,7 +65,7 @@ def process(job: Job, context: WorkerContext, handed_back: uuid.UUID | None = No
         context.access.granted(job)
         size = len(data)
         # The jail has the same deadline and ends before this process has to.
-        decode_s = settings.decode_timeout_s + (0.0 if context.jail is None else _JAIL_SLACK_S)
+        decode_s = settings.decode_timeout_s + (0.0 if context.jail is None else JAIL_SLACK_S)
         with stages.stage("decode", decode_s) as set_deadline, torch.inference_mode():
             tick = partial(_goes_on, context, set_deadline)
             audio, waveform = read_recording(data, rules.profile, context.limits, tick, context.jail)
