@@ -3,7 +3,7 @@
 Two bugs of PyAV 16 to 18 end the process by a signal, which no ``except`` catches:
 
 * ``AudioFrame.planes``, and with it ``to_ndarray``, counts the planes up to a null pointer. Planar audio of 8 channels
-  or more has no null pointer (7.1 in AAC, ALAC, Opus, Vorbis). :func:`planar` takes one plane for each channel.
+  or more has no null pointer (7.1 in AAC, ALAC, Opus, Vorbis). :func:`joined` takes one plane for each channel.
 * ``AudioFrame.layout`` and ``AudioCodecContext.layout`` copy FFmpeg's structure, which may have a pointer, and both
   copies free that pointer (PyAV 18). Only layouts of custom order have the pointer: the file defines its own order of
   speakers. A QuickTime header may do so even for two channels. :func:`own_layout` replaces the header's layout before
@@ -13,7 +13,7 @@ Two bugs of PyAV 16 to 18 end the process by a signal, which no ``except`` catch
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import av
@@ -33,6 +33,9 @@ from tussis.worker.audio.samples import full_scale
 #: Most changes of rate or channels within one stream. Each change needs a new resampler, and its setup takes longer
 #: than decoding its audio. A recording that was joined from a few pieces has fewer changes.
 _MAX_CHANGES: Final = 16
+
+#: Samples of a channel from which on a block is complete: 0.7 s at 48 kHz.
+_BLOCK: Final = 2**15
 
 #: numpy's type of each FFmpeg sample format, without the ``p`` of the planar ones.
 _TYPES: Final[dict[str, type[np.generic]]] = {
@@ -137,15 +140,40 @@ def one_layout(frames: Frames) -> Iterator[AudioFrame]:
         yield from resampler.resample(None)
 
 
-def planar(frame: AudioFrame) -> npt.NDArray[np.float32]:
-    """A frame as float32 (channels, n)."""
-    kind = _TYPES[frame.format.name.removesuffix("p")]
-    channels = frame.layout.nb_channels
-    if frame.format.is_planar:
-        return full_scale(np.stack([_plane(frame, index, kind, frame.samples) for index in range(channels)]))
-    return full_scale(_plane(frame, 0, kind, frame.samples * channels).reshape(-1, channels).T)
+def blocks(frames: Iterable[AudioFrame]) -> Iterator[npt.NDArray[np.float32]]:
+    """The samples of the frames, as float32 (channels, n) with full scale 1.0.
+
+    A codec's frame has a few hundred samples. One block takes many frames, because the calls of numpy for a block take
+    longer than its samples.
+    """
+    held: list[AudioFrame] = []
+    samples = 0
+    for frame in frames:
+        # One format in a block: a decoder may change it within a stream.
+        if held and frame.format.name != held[0].format.name:
+            yield joined(held)
+            held, samples = [], 0
+        held.append(frame)
+        samples += frame.samples
+        if samples >= _BLOCK:
+            yield joined(held)
+            held, samples = [], 0
+    if held:
+        yield joined(held)
 
 
-def _plane(frame: AudioFrame, index: int, kind: type[np.generic], count: int) -> npt.NDArray[Any]:
-    plane: Any = AudioPlane(frame, index)  # a buffer, which its stub does not declare
-    return np.frombuffer(plane, kind, count)
+def joined(frames: Sequence[AudioFrame]) -> npt.NDArray[np.float32]:
+    """Frames of one format and layout, one after the other, as float32 (channels, n). Interleaved samples stay so."""
+    form, channels = frames[0].format, frames[0].layout.nb_channels
+    kind = _TYPES[form.name.removesuffix("p")]
+    total = sum(frame.samples for frame in frames)
+    planes, width = (channels, 1) if form.is_planar else (1, channels)
+    whole = np.empty((planes, total * width), kind)
+    at = 0
+    for frame in frames:
+        count = frame.samples * width
+        for index in range(planes):
+            plane: Any = AudioPlane(frame, index)  # a buffer, which its stub does not declare
+            whole[index, at : at + count] = np.frombuffer(plane, kind, count)
+        at += count
+    return full_scale(whole if form.is_planar else whole.reshape(-1, channels).T)

@@ -5,6 +5,7 @@ Layouts: ISO/IEC 11172-3 section 2.4.1.3 and 13818-3 for MPEG audio, 14496-3 sec
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -35,6 +36,8 @@ _KBITS: Final = {
     (_V2, _LAYER2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _HEADER_BYTES: Final = 4
+#: The first eleven bits of every header are set.
+_SYNC: Final = re.compile(rb"\xff(?=[\xe0-\xff])")
 #: The ID3v1 tag, at the end of the file.
 _ID3V1: Final = b"TAG"
 #: All tags that may follow the audio.
@@ -86,13 +89,12 @@ def find_stream(data: bytes, start: int, window: int, header: ReadHeader) -> int
     :data:`CHAIN` frames identify a stream. A shorter chain is a stream when it begins exactly at ``start`` and reaches
     the end of the data.
     """
-    end = min(start + window, len(data))
-    at = data.find(b"\xff", start, end)
-    while at != -1:
+    # One byte more than the window: a header has to begin in it, and the pattern looks at the byte after its first.
+    for sync in _SYNC.finditer(data, start, start + window + 1):
+        at = sync.start()
         frames, reaches_end = _chain(data, at, header)
         if frames >= CHAIN or (at == start and frames >= 1 and reaches_end):
             return at
-        at = data.find(b"\xff", at + 1, end)
     return None
 
 

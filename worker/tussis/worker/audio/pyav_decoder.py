@@ -7,6 +7,7 @@ no protocol, and it may run no decoder that is not in the table.
 from __future__ import annotations
 
 import io
+from itertools import chain
 from typing import Final
 
 import av
@@ -17,7 +18,7 @@ from av.container import InputContainer
 
 from tussis.shared.errors import AudioError, CodecUnsupportedByProfile, CorruptAudio, NoAudioStream, NoSamples
 from tussis.worker.audio import mp4, mpeg
-from tussis.worker.audio.frames import Frames, one_layout, own_layout, planar
+from tussis.worker.audio.frames import Frames, blocks, one_layout, own_layout
 from tussis.worker.audio.samples import D, Decoded, Gathering, OpenStream, Source
 from tussis.worker.audio.sniff import Container, Sniffed
 from tussis.worker.audio.table import DEMUXERS, FFMPEG_DECODERS, PYAV
@@ -161,11 +162,12 @@ def _decoded(container: InputContainer, stream: AudioStream, sniffed: Sniffed, o
     frames = Frames(container, stream)
     gathered: Gathering[D] | None = None
     try:
-        for frame in one_layout(frames):
-            if gathered is None:
-                source = Source(sniffed.container.value, codec, PYAV)
-                gathered = open_stream(frame.sample_rate, frame.layout.nb_channels, source)
-            gathered.add(planar(frame))
+        alike = one_layout(frames)
+        if (first := next(alike, None)) is not None:
+            source = Source(sniffed.container.value, codec, PYAV)
+            gathered = open_stream(first.sample_rate, first.layout.nb_channels, source)
+            for block in blocks(chain((first,), alike)):
+                gathered.add(block)
     except av.FFmpegError as error:
         raise CorruptAudio(f"FFmpeg cannot decode this {codec} stream: {error.strerror}") from None
     if gathered is None:
