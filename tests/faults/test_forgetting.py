@@ -14,19 +14,13 @@ import pytest
 
 from tests.support import leftovers
 from tests.support.deployment import Deployment
-from tests.support.outcomes import a_job
+from tests.support.outcomes import a_job, told
 from tests.support.sounds import wav
 from tests.support.waiting import wait_until
 from tussis.shared.broker import connect
-from tussis.shared.outcomes import JobOutcome, parse_outcome
-from tussis.shared.queues import OUTCOMES_KEY
 
 #: Jobs for objects that do not exist, so that the command has work to do on the broker.
 MANY = 600
-
-
-def told(client: Any) -> list[JobOutcome]:
-    return [parse_outcome(fields[b"outcome"]) for _, fields in client.xrange(OUTCOMES_KEY) if b"outcome" in fields]
 
 
 @pytest.mark.scenario(48)

@@ -1,12 +1,20 @@
-"""Outcomes of jobs, made up."""
+"""Outcomes of jobs: made up, and read from the broker."""
 
 from __future__ import annotations
 
 import time
 import uuid
+from typing import Any
 
 from tussis.shared.messages import Job
-from tussis.shared.outcomes import EventSpan, JobOutcome, OutcomeAnswer, OutcomeState, SegmentScore
+from tussis.shared.outcomes import EventSpan, JobOutcome, OutcomeAnswer, OutcomeState, SegmentScore, parse_outcome
+from tussis.shared.queues import OUTCOMES_KEY
+
+
+def told(client: Any) -> list[JobOutcome]:
+    """The outcomes of jobs in the broker's stream, the oldest first."""
+    entries = client.xrange(OUTCOMES_KEY)
+    return [parse_outcome(fields[b"outcome"]) for _, fields in entries if b"outcome" in fields]
 
 
 def a_job(**fields: object) -> Job:

@@ -12,8 +12,10 @@ import pytest
 
 from tests.support.servers import fresh_database
 from tussis.shared.events import CoughEvent
+from tussis.shared.forgetting import Target
 from tussis.shared.messages import Job
-from tussis.shared.store import migrate
+from tussis.shared.store import forgotten, migrate
+from tussis.shared.store.connection import connect_engine
 from tussis.shared.store.records import (
     BagScores,
     Claimed,
@@ -79,6 +81,15 @@ def model_facts(**changes: Any) -> ModelFacts:
         provenance="made for a test",
     )
     return replace(facts, **changes)
+
+
+def forget(url: str, target: Target) -> None:
+    """Write a tombstone, as `tussis forget` does first."""
+    engine = connect_engine(url)
+    try:
+        forgotten.write(engine, forgotten.tombstones_of(engine, [target]), actor="me")
+    finally:
+        engine.dispose()
 
 
 def label(model: ModelFacts) -> str:

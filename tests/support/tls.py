@@ -7,7 +7,6 @@ that a test sees what a client sent to a server that it should not trust.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import select
 import socket
 import ssl
@@ -19,10 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+import trustme
 
 #: The kinds of certificates that a client has to refuse, and a part of the message that says why.
 UNTRUSTED: Final = {
@@ -30,6 +26,7 @@ UNTRUSTED: Final = {
     "other_host": "for another host name",
     "expired": "has expired",
 }
+_HOSTS: Final = ("localhost", "127.0.0.1")
 #: PostgreSQL's request for TLS: its length, and a number.
 _SSL_REQUEST: Final = bytes.fromhex("0000000804d2162f")
 _PATIENCE_S: Final = 60.0
@@ -61,75 +58,25 @@ class Certificates:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Certificates of one CA, and one that signed itself."""
     folder = tmp_path_factory.mktemp("certificates")
-    ca_key = ec.generate_private_key(ec.SECP256R1())
-    ca = _certificate("Test CA", ca_key, ca_key, "Test CA", authority=True)
-    (folder / "ca.pem").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
+    ca, itself = trustme.CA(), trustme.CA()
 
-    def issue(name: str, *, host: str = "localhost", days: int = 2, own: bool = False) -> Path:
-        key = ec.generate_private_key(ec.SECP256R1())
-        signer, issuer = (key, name) if own else (ca_key, "Test CA")
-        made = _certificate(name, key, signer, issuer, host=host, days=days)
+    def file(name: str, *parts: trustme.Blob) -> Path:
         path = folder / f"{name}.pem"
-        path.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-            + made.public_bytes(serialization.Encoding.PEM)
-        )
+        path.write_bytes(b"".join(part.bytes() for part in parts))
         path.chmod(0o600)
         return path
 
+    def issue(name: str, *hosts: str, not_after: datetime | None = None) -> Path:
+        return file(name, ca.issue_cert(*hosts, not_after=not_after).private_key_and_cert_chain_pem)
+
     return Certificates(
-        ca=folder / "ca.pem",
-        server=issue("server"),
-        client=issue("client"),
-        self_signed=issue("self_signed", own=True),
-        other_host=issue("other_host", host="elsewhere.example"),
-        expired=issue("expired", days=-1),
+        ca=file("ca", ca.cert_pem),
+        server=issue("server", *_HOSTS),
+        client=issue("client", *_HOSTS),
+        self_signed=file("self_signed", itself.private_key_pem, itself.cert_pem),
+        other_host=issue("other_host", "elsewhere.example"),
+        expired=issue("expired", *_HOSTS, not_after=datetime.now(UTC) - timedelta(days=1)),
     )
-
-
-def _certificate(
-    name: str,
-    key: ec.EllipticCurvePrivateKey,
-    signer: ec.EllipticCurvePrivateKey,
-    issuer: str,
-    *,
-    authority: bool = False,
-    host: str = "localhost",
-    days: int = 2,
-) -> x509.Certificate:
-    now = datetime.now(UTC)
-    names: list[x509.GeneralName] = [x509.DNSName(host)]
-    if host == "localhost":
-        names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=10))
-        .not_valid_after(now + timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-    )
-    if authority:
-        # Python 3.13 requires the extension of a CA.
-        builder = builder.add_extension(
-            x509.KeyUsage(
-                digital_signature=True, key_cert_sign=True, crl_sign=True, content_commitment=False,
-                key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False,
-                decipher_only=False,
-            ),
-            critical=True,
-        )  # fmt: skip
-    else:
-        usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-        builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-    return builder.sign(signer, hashes.SHA256())
 
 
 class TlsProxy:

@@ -141,7 +141,9 @@ def sqs_errors(url: str) -> Iterator[None]:
     ) as error:
         raise SqsRefused(f"no credentials for {url} ({line(error)}): {CHECK_CREDENTIALS}") from error
     except botocore.SSLError as error:
-        raise SqsUnavailable(f"no TLS connection to SQS for {url} ({line(error)}): {s3_tls_reason(error)}") from error
+        # Only the operator can fix a wrong certificate, CA or port. A connection that was cut may work later.
+        kind = SqsUnavailable if "EOF occurred" in str(error) else SqsRefused
+        raise kind(f"no TLS connection to SQS for {url} ({line(error)}): {s3_tls_reason(error)}") from error
     except (botocore.ParamValidationError, botocore.InvalidRegionError, ValueError) as error:
         raise SqsRefused(f"{url} cannot be used ({line(error)}): check the URL of the SQS queue") from error
     except (botocore.BotoCoreError, ResponseParserError) as error:

@@ -664,7 +664,7 @@ class StorageCredentials(OperatorError):
 
 
 class SqsRefused(OperatorError):
-    """SQS refuses the request: a right is missing, or the SQS queue does not exist."""
+    """SQS refuses the request (no right, no such SQS queue), or its certificate cannot be verified."""
 
     error_class = "sqs_refused"
 

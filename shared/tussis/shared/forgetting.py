@@ -126,10 +126,14 @@ def mentions(text: str, target: Target) -> bool:
     return bool(part) and any(form in text for form in (part, json.dumps(part)[1:-1]))
 
 
-def _of_object(value: dict[str, Any]) -> Iterator[Named]:
-    bucket, key, metadata = (value.get(name) for name in ("bucket", "key", "metadata"))
+def subject_of(metadata: object) -> str | None:
+    """The person in a recording's metadata; None if it has none."""
     subject = metadata.get(SUBJECT) if isinstance(metadata, dict) else None
-    subject = str(subject) if isinstance(subject, str | int | float) else None
+    return str(subject) if isinstance(subject, str | int | float) else None
+
+
+def _of_object(value: dict[str, Any]) -> Iterator[Named]:
+    bucket, key, subject = value.get("bucket"), value.get("key"), subject_of(value.get("metadata"))
     addressed = isinstance(bucket, str) and isinstance(key, str)
     if addressed or subject is not None:
         yield Named(bucket if addressed else None, key if addressed else None, subject)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.support.outcomes import a_job, succeeded
+from tests.support.outcomes import a_job, succeeded, told
 from tests.support.store import a_claim, a_result, claimed, model_facts
 from tussis.producer.cli import root
 from tussis.shared.batches import Batches, parse_batch_outcome
@@ -24,7 +24,7 @@ from tussis.shared.ledger import Ledger
 from tussis.shared.ledger_repair import LedgerRepair
 from tussis.shared.messages import Job, envelope, shadow_job
 from tussis.shared.open_jobs import OpenJobs
-from tussis.shared.outcomes import JobOutcome, OutcomeState, parse_outcome
+from tussis.shared.outcomes import JobOutcome, OutcomeState
 from tussis.shared.queues import OUTCOMES_KEY, UNACKED_KEY, list_key
 from tussis.shared.states import AnalysisState
 from tussis.shared.store.records import Claimed, Held, ModelFacts, NotActive, Settled
@@ -57,11 +57,6 @@ def run(broker_url: str, store_url: str, monkeypatch: pytest.MonkeyPatch) -> Any
 
 def under_2026(number: int, **fields: Any) -> Job:
     return a_job(key=f"2026/{number}.wav", etag="e1", **fields)
-
-
-def told(client: Any) -> list[JobOutcome]:
-    entries = client.xrange(OUTCOMES_KEY)
-    return [parse_outcome(fields[b"outcome"]) for _, fields in entries if b"outcome" in fields]
 
 
 def cancel_all(work: Cancel, job_ids: Sequence[str]) -> Cancel:

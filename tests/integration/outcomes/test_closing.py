@@ -11,24 +11,19 @@ import pytest
 import redis
 
 from tests.support.brokers import own_broker
-from tests.support.outcomes import a_job, failed, succeeded
+from tests.support.outcomes import a_job, failed, succeeded, told
 from tussis.shared.broker import connect
 from tussis.shared.errors import BrokerRefused
 from tussis.shared.ledger import Ledger
 from tussis.shared.ledger_repair import LedgerRepair, Seen
 from tussis.shared.messages import Job
-from tussis.shared.outcomes import JobOutcome, OutcomeBounds, parse_outcome
+from tussis.shared.outcomes import OutcomeBounds, parse_outcome
 from tussis.shared.queues import LEDGER_KEY, OUTCOMES_COUNT_KEY, OUTCOMES_KEY, outcome_key, sent_key
 
 
 @pytest.fixture
 def ledger(client: redis.Redis) -> Ledger:
     return Ledger(client)
-
-
-def told(client: Any) -> list[JobOutcome]:
-    """The outcomes in the stream, the oldest first."""
-    return [parse_outcome(fields[b"outcome"]) for _, fields in client.xrange(OUTCOMES_KEY)]
 
 
 def opened(ledger: Ledger, count: int = 1) -> list[Job]:

@@ -21,7 +21,7 @@ from tussis.shared.store import queries
 from tussis.shared.store.records import Analysis, ResultFilter
 from tussis.shared.store.repository import Store
 from tussis.shared.store.result_filters import conditions
-from tussis.shared.store.schema import analyses
+from tussis.shared.store.tables.analyses import analyses
 
 _DIALECT = make_url("postgresql+psycopg://").get_dialect()()
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)

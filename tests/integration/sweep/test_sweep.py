@@ -16,10 +16,11 @@ from sqlalchemy import create_engine
 
 from tests.support.deployment import Deployment
 from tests.support.months import make_older
-from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, model_facts
+from tests.support.store import a_claim, a_job, a_refusal, a_result, claimed, execute, forget, model_facts
 from tests.support.waiting import PATIENCE
 from tussis.shared.broker import connect
 from tussis.shared.errors import BrokerUnavailable, FileUnreadable
+from tussis.shared.forgetting import object_target, prefix_target
 from tussis.shared.ledger import Ledger
 from tussis.shared.messages import Job, job_id_for
 from tussis.shared.queues import Device, list_key
@@ -169,6 +170,19 @@ def test_cancelled_objects_are_enqueued_on_demand(store: Store, ledger: Ledger, 
     message = ledger.find(job.job_id)
     assert message is not None
     assert claimed(store.claim(a_claim(message, served))).number == 1
+
+
+def test_forgotten_objects_are_counted_and_not_enqueued(
+    deployment: Deployment, store: Store, ledger: Ledger, served: ModelFacts
+) -> None:
+    for target in (object_target(f"s3://{BUCKET}/anna.wav"), prefix_target(f"s3://{BUCKET}/bert/")):
+        forget(deployment.environment["TUSSIS_DATABASE_URL"], target)
+
+    steps, counts = sweep(store, ledger, listed("anna.wav", "anna.wav2", "bert/1.wav", "bert/2.wav", "bert2.wav"))
+
+    assert uris(steps) == [f"s3://{BUCKET}/anna.wav2", f"s3://{BUCKET}/bert2.wav"]
+    assert (counts.forgotten, counts.enqueued) == (3, 2)
+    assert ledger.depth().open == 2
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,11 @@ def refusal(code: str, status: int) -> botocore.ClientError:
         (botocore.EndpointConnectionError(endpoint_url=URL), SqsUnavailable, "does not answer"),
         (botocore.ReadTimeoutError(endpoint_url=URL), SqsUnavailable, "does not answer"),
         (botocore.ParamValidationError(report="bad"), SqsRefused, "check the URL"),
+        (botocore.SSLError(endpoint_url=URL, error="certificate verify failed"), SqsRefused, "set AWS_CA_BUNDLE"),
+        (botocore.SSLError(endpoint_url=URL, error="WRONG_VERSION_NUMBER"), SqsRefused, "does not speak TLS"),
+        (botocore.SSLError(endpoint_url=URL, error="EOF occurred"), SqsUnavailable, "no TLS connection"),
     ],
-    ids=range(12),
+    ids=range(15),
 )
 def test_errors_are_split_by_whether_they_end(error: Exception, kind: type[TussisError], part: str) -> None:
     with pytest.raises(kind) as told, sqs_errors(URL):

@@ -40,9 +40,9 @@ from tussis.shared.store.records import (
     RefusalRequest,
     Settled,
 )
-from tussis.shared.store.schema import analyses, attempts
 from tussis.shared.store.served_models import model_id_of
 from tussis.shared.store.shadow_sql import SHADOW_MODEL
+from tussis.shared.store.tables.analyses import analyses, attempts
 from tussis.shared.store.transitions import moment
 
 

@@ -15,8 +15,8 @@ from tussis.shared.store import transitions
 from tussis.shared.store.hot_sql import COMPLETE
 from tussis.shared.store.one_statement import array_of, run_statement
 from tussis.shared.store.records import Claimed, Result
-from tussis.shared.store.schema import analyses
 from tussis.shared.store.software import NAMES, Software, software_id_of
+from tussis.shared.store.tables.analyses import analyses
 
 
 def complete(engine: Engine, claimed: Claimed, result: Result) -> bool:

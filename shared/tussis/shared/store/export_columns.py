@@ -22,8 +22,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TIMESTAMP
 
 from tussis.shared.store import upstream_facts
-from tussis.shared.store.schema import analyses, events, models, recordings, segments, software
 from tussis.shared.store.software import NAMES
+from tussis.shared.store.tables.analyses import analyses
+from tussis.shared.store.tables.answers import events, segments
+from tussis.shared.store.tables.models import models, software
+from tussis.shared.store.tables.recordings import recordings
 
 
 class ExportRows(StrEnum):

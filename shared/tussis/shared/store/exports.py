@@ -15,7 +15,10 @@ from sqlalchemy import Engine, Row, Select, select, text
 from tussis.shared.store.export_columns import COLUMNS, ExportRows
 from tussis.shared.store.records import ResultFilter
 from tussis.shared.store.result_filters import conditions
-from tussis.shared.store.schema import analyses, events, models, recordings, segments, software
+from tussis.shared.store.tables.analyses import analyses
+from tussis.shared.store.tables.answers import events, segments
+from tussis.shared.store.tables.models import models, software
+from tussis.shared.store.tables.recordings import recordings
 
 #: Seconds for the server to find the first batch, which can need a sort of all rows.
 EXPORT_TIMEOUT_S: Final = 600

@@ -15,7 +15,8 @@ from tussis.shared.store.known import TICK
 from tussis.shared.store.queries import analysis_of, flat_analyses, paged
 from tussis.shared.store.records import Analysis, FailureFilter
 from tussis.shared.store.result_filters import under_prefix
-from tussis.shared.store.schema import analyses, jobs, recordings
+from tussis.shared.store.tables.analyses import analyses, jobs
+from tussis.shared.store.tables.recordings import recordings
 
 
 def failures(engine: Engine, wanted: FailureFilter) -> Iterator[Analysis]:

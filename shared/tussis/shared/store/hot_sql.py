@@ -13,8 +13,8 @@ from enum import StrEnum
 
 from tussis.shared.dsp.constants import MAX_SEGMENTS
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
-from tussis.shared.store.schema import software
 from tussis.shared.store.shadow_sql import SHADOW_MODEL
+from tussis.shared.store.tables.models import software
 
 _SOFTWARE = tuple(column.name for column in software.columns if column.name != "id")
 _SOFTWARE_COLUMNS = ", ".join(_SOFTWARE)

@@ -18,7 +18,8 @@ from sqlalchemy.dialects.postgresql import insert
 from tussis.shared.errors import JobMoved
 from tussis.shared.messages import Job
 from tussis.shared.states import TERMINAL, AnalysisState
-from tussis.shared.store.schema import analyses, jobs, recordings
+from tussis.shared.store.tables.analyses import analyses, jobs
+from tussis.shared.store.tables.recordings import recordings
 from tussis.shared.store.transitions import moment
 
 

@@ -33,7 +33,9 @@ from tussis.shared.outcomes import EventSpan, JobOutcome, OutcomeAnswer, Outcome
 from tussis.shared.states import TERMINAL, AnalysisState
 from tussis.shared.store.queries import PAGE, analysis_of, flat_analyses
 from tussis.shared.store.records import Analysis, Result
-from tussis.shared.store.schema import analyses, dead_letters, events, jobs, segments
+from tussis.shared.store.tables.analyses import analyses, jobs
+from tussis.shared.store.tables.answers import events, segments
+from tussis.shared.store.tables.dead_letters import dead_letters
 
 
 @dataclass(frozen=True)

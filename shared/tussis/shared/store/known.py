@@ -12,7 +12,10 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
 from tussis.shared.states import AnalysisState
-from tussis.shared.store.schema import analyses, jobs, models, recordings, tombstones
+from tussis.shared.store.tables.analyses import analyses, jobs
+from tussis.shared.store.tables.forgetting import tombstones
+from tussis.shared.store.tables.models import models
+from tussis.shared.store.tables.recordings import recordings
 from tussis.shared.store.transitions import REOPENING
 
 #: Added to stored times: a message that reopens a failure must be newer, or it would count as a redelivery.

@@ -16,7 +16,7 @@ from sqlalchemy.types import Uuid
 
 from tussis.shared.states import AttemptOutcome
 from tussis.shared.store import transitions
-from tussis.shared.store.schema import attempts
+from tussis.shared.store.tables.analyses import attempts
 
 
 def _of_tokens() -> ColumnElement[Any]:

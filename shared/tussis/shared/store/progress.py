@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select, text
 
 from tussis.shared.states import AnalysisState
 from tussis.shared.store.records import BagProgress, Claimed
-from tussis.shared.store.schema import bag_progress
+from tussis.shared.store.tables.answers import bag_progress
 
 _SAVE: Final = text(
     f"""

@@ -34,18 +34,12 @@ from tussis.shared.store.records import (
     StateCounts,
 )
 from tussis.shared.store.result_filters import conditions
-from tussis.shared.store.schema import (
-    analyses,
-    attempts,
-    dead_letters,
-    events,
-    jobs,
-    models,
-    recordings,
-    segments,
-    software,
-)
 from tussis.shared.store.software import NAMES, Software
+from tussis.shared.store.tables.analyses import analyses, attempts, jobs
+from tussis.shared.store.tables.answers import events, segments
+from tussis.shared.store.tables.dead_letters import dead_letters
+from tussis.shared.store.tables.models import models, software
+from tussis.shared.store.tables.recordings import recordings
 from tussis.shared.uris import ObjectAddress
 
 #: Rows of one page. A listing needs memory for one page, whatever its length.

@@ -28,8 +28,9 @@ from tussis.shared.store.identities import (
 from tussis.shared.store.job_ids import id_problem
 from tussis.shared.store.leases import remaining_s
 from tussis.shared.store.records import Held, NotActive, NotItsId, RefusalRequest, Settled
-from tussis.shared.store.schema import analyses, dead_letters
 from tussis.shared.store.served_models import model_id_of
+from tussis.shared.store.tables.analyses import analyses
+from tussis.shared.store.tables.dead_letters import dead_letters
 from tussis.shared.store.transitions import moment
 
 #: Maximum stored length of an unreadable message in characters. Equals the maximum size of a valid message in bytes.

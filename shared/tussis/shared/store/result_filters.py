@@ -6,7 +6,9 @@ from sqlalchemy import ARRAY, ColumnElement, FromClause, and_, any_, exists, fun
 from sqlalchemy.types import Uuid
 
 from tussis.shared.store.records import ResultFilter
-from tussis.shared.store.schema import analyses, jobs, models, recordings
+from tussis.shared.store.tables.analyses import analyses, jobs
+from tussis.shared.store.tables.models import models
+from tussis.shared.store.tables.recordings import recordings
 from tussis.shared.uris import parse_s3_prefix
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 from tussis.shared.errors import ModelConflict
 from tussis.shared.store.active_models import take_over
 from tussis.shared.store.records import ModelFacts
-from tussis.shared.store.schema import models
+from tussis.shared.store.tables.models import models
 
 
 def model_id_of(connection: Connection, facts: ModelFacts) -> int:

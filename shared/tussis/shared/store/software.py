@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 from sqlalchemy import Connection, and_, bindparam, select
 from sqlalchemy.dialects.postgresql import insert
 
-from tussis.shared.store.schema import software
+from tussis.shared.store.tables.models import software
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,7 @@ from sqlalchemy.types import Double, Uuid
 
 from tussis.shared import errors
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
-from tussis.shared.store.schema import analyses, attempts
+from tussis.shared.store.tables.analyses import analyses, attempts
 
 #: Maximum stored length of an error message, in characters.
 MAX_MESSAGE = 2000

@@ -21,7 +21,7 @@ from tussis.shared.errors import (
     QueueFull,
     RequestInvalid,
 )
-from tussis.shared.forgetting import Named
+from tussis.shared.forgetting import Named, subject_of
 from tussis.shared.job_requests import JobRequest
 from tussis.shared.uploads import upload, uploaded_before
 from tussis.shared.uris import ObjectAddress
@@ -102,7 +102,8 @@ def _store(services: Services, receiving: Receiving, occasion: Occasion, chunks:
     if most is not None and services.ledger.open_jobs() >= most:
         raise QueueFull(f"{most} jobs are open, the limit (TUSSIS_SERVE_MAX_DEPTH): try again later")
     address = receiving.address(occasion)
-    _refuse_forgotten(services, address)
+    _refuse_forgotten(services, receiving, address)
+    chunks = _checked_at_the_end(services, receiving, address, chunks)
     s3 = services.s3.client()
     stored = uploaded_before(s3, address, chunks, max_bytes=settings.max_bytes) if receiving.may_exist else None
     if stored is None:
@@ -127,10 +128,21 @@ def _store(services: Services, receiving: Receiving, occasion: Occasion, chunks:
     return answer
 
 
-def _refuse_forgotten(services: Services, address: ObjectAddress) -> None:
+def _refuse_forgotten(services: Services, receiving: Receiving, address: ObjectAddress) -> None:
     """Raise :class:`Forgotten`, before the object is stored. Without access to the database the worker ends the job."""
-    if services.store is not None and services.need_store().forgotten([Named(address.bucket, address.key)])[0]:
+    recording = Named(address.bucket, address.key, subject_of(receiving.options().metadata))
+    if services.store is not None and services.need_store().forgotten([recording])[0]:
         raise Forgotten
+
+
+def _checked_at_the_end(
+    services: Services, receiving: Receiving, address: ObjectAddress, chunks: Iterator[bytes]
+) -> Iterator[bytes]:
+    """The chunks. Then raises for fields behind the recording: the object is stored only after the last chunk."""
+    before = receiving.options()
+    yield from chunks
+    if receiving.options() != before:
+        _refuse_forgotten(services, receiving, address)
 
 
 def _repeated(services: Services, occasion: Occasion, chunks: Iterator[bytes], receiving: Receiving) -> UploadedJob:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from tussis.shared.store import upstream_facts
-from tussis.shared.store.schema import analyses
+from tussis.shared.store.tables.analyses import analyses
 from tussis.shared.store.views.view import View
 
 _FAILURES_BY_CLASS = """

@@ -6,7 +6,7 @@ from typing import Final
 
 from tussis.shared.events import BIN_S
 from tussis.shared.store import upstream_facts
-from tussis.shared.store.schema import events
+from tussis.shared.store.tables.answers import events
 from tussis.shared.store.views.view import View
 
 _COUGH_EVENTS = """

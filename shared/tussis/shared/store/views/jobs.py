@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tussis.shared.store.schema import analyses
+from tussis.shared.store.tables.analyses import analyses
 from tussis.shared.store.views.view import View
 
 # The last part has the jobs whose message could not be read: they have no analysis.
