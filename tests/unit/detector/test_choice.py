@@ -23,7 +23,7 @@ from tussis.worker.detector.tuning.choice import decide, facts_of, open_chosen, 
 from tussis.worker.detector.tuning.comparison import Candidate, spectrograms_of
 from tussis.worker.detector.tuning.graph_cache import Choice, GraphCache
 from tussis.worker.detector.tuning.mel_detector import MelDetector
-from tussis.worker.detector.tuning.specialise import Rewritten, rewritings
+from tussis.worker.detector.tuning.specialise import FOLDED, Rewritten, rewritings
 
 
 @dataclass
@@ -57,8 +57,8 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def always_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every measurement says that each way takes half the time: what is decided does not hang on the machine."""
-    monkeypatch.setattr(choosing, "ratios", lambda original, ways: [2.0 for _ in ways])
+    """Every measurement says the same: what is decided does not hang on the machine."""
+    monkeypatch.setattr(choosing, "ratios", lambda original, ways: [1.5 if way.form == FOLDED else 2.0 for way in ways])
 
 
 def chosen(model: Path, cache: Path) -> Choice:
@@ -109,7 +109,16 @@ def test_a_graph_that_is_hardly_faster_is_not_taken(
 
     assert (choice.form, choice.file_sha256, choice.ratio) == ("original", None, 1.0)
     assert isinstance(opened(model, choice, tmp_path), Detector)
-    assert log.of("graph_measured") == [{"form": form, "ratio": ratio} for form in ("folded+winograd", "folded")]
+    assert log.of("graph_measured") == [{"form": form, "ratio": ratio} for form in (FOLDED, "folded+winograd")]
+
+
+@pytest.mark.parametrize(("gain", "form"), [(1.02, "folded"), (1.04, "folded+winograd")])
+def test_the_graph_with_more_changes_has_to_gain_three_percent(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float, form: str
+) -> None:
+    monkeypatch.setattr(choosing, "ratios", lambda original, ways: [1.5, 1.5 * gain])
+
+    assert chosen(model, tmp_path).form == form
 
 
 @pytest.mark.parametrize("fastest", ["folded", "folded+winograd"])
@@ -138,10 +147,10 @@ def test_a_wrong_rewriting_is_dropped_for_the_next_one_and_said(
 
     monkeypatch.setattr(choosing, "rewritings", wrong_first)
 
-    assert chosen(model, tmp_path).form == "folded"
+    assert chosen(model, tmp_path).form == "folded+winograd"
 
     (dropped,) = log.of("graph_dropped")
-    assert dropped["form"] == "folded+winograd"
+    assert dropped["form"] == "folded"
     assert "differs from the original's by" in str(dropped["reason"])
 
 
@@ -262,7 +271,8 @@ def forge(cache: Path, data: bytes, **changed: object) -> None:
 
 
 def made(model: Path, form: str) -> Rewritten:
-    return next(rewritten for rewritten in rewritings(model.read_bytes()) if rewritten.form == form)
+    (rewritten,) = rewritings(model.read_bytes(), form)
+    return rewritten
 
 
 @pytest.mark.usefixtures("always_faster")

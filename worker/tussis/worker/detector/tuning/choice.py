@@ -33,6 +33,8 @@ _log = logs.get("choice")
 
 #: The least speed-up for which a rewritten graph is chosen. A smaller one is within the noise of the measurement.
 LEAST_RATIO: Final = 1.02
+#: The least speed-up over the graph with fewer changes for which the graph with more of them is chosen.
+LEAST_GAIN: Final = 1.03
 
 
 def decide(path: Path, *, intra_op_threads: int, cache_dir: Path) -> Choice:
@@ -105,10 +107,9 @@ def open_form(path: Path, form: str, *, intra_op_threads: int) -> Detector | Mel
     data = read_model(path)
     check_sha256(data, manifest, str(path))
     try:
-        for rewritten in rewritings(data):
-            if rewritten.form == form:
-                session = open_session(rewritten.data, form, intra_op_threads=intra_op_threads)
-                return MelDetector(manifest, session, form)
+        for rewritten in rewritings(data, form):
+            session = open_session(rewritten.data, form, intra_op_threads=intra_op_threads)
+            return MelDetector(manifest, session, form)
     except (NotRecognised, ModelRefused):
         pass
     return Detector.load(path, intra_op_threads=intra_op_threads)
@@ -143,8 +144,8 @@ def _holds(choice: Choice, data: bytes, manifest: Manifest, where: str, facts: F
     if choice.file_sha256 is None:
         return True
     try:
-        for rewritten in rewritings(data):
-            if rewritten.form == choice.form and sha256_of(rewritten.data) == choice.file_sha256:
+        for rewritten in rewritings(data, choice.form):
+            if sha256_of(rewritten.data) == choice.file_sha256:
                 original = Candidate(
                     ORIGINAL, Detector(manifest, open_session(data, where, intra_op_threads=facts.threads))
                 )
@@ -160,10 +161,12 @@ def _fastest(data: bytes, manifest: Manifest, where: str, facts: Facts) -> tuple
     measured = ratios(original, others)
     for candidate, ratio in zip(others, measured, strict=True):
         _log.info("graph_measured", form=candidate.form, ratio=round(ratio, 3))
-    best = max(range(len(others)), key=lambda index: measured[index], default=None)
-    if best is not None and measured[best] >= LEAST_RATIO:
-        return others[best], measured[best]
-    return original, 1.0
+    best, ratio = original, 1.0
+    # In the order of the changes: each graph has those of the one before it.
+    for candidate, measured_ratio in zip(others, measured, strict=True):
+        if measured_ratio >= ratio * (LEAST_RATIO if best is original else LEAST_GAIN):
+            best, ratio = candidate, measured_ratio
+    return best, ratio
 
 
 def _valid_candidate(

@@ -40,7 +40,7 @@ from tussis.worker.detector.tuning.graph_edit import GraphEdit, NotRecognised
 from tussis.worker.detector.tuning.winograd import filter_fewer
 
 #: Increase it with every change of the rewriting or of its measurement. Cached choices of other versions are not used.
-REWRITE_VERSION: Final = 4
+REWRITE_VERSION: Final = 5
 
 _CHANNELS: Final = len(IMAGENET_MEAN)
 # ImageNet's normalisation of p in [-1, 1]: x_c = p * _SCALE[c] + _SHIFT[c].
@@ -64,8 +64,8 @@ class Rewritten:
     """The ONNX file."""
 
 
-def rewritings(data: bytes) -> Iterator[Rewritten]:
-    """Rewrite a model that follows the contract. Yields the rewritten graphs one by one.
+def rewritings(data: bytes, only: str | None = None) -> Iterator[Rewritten]:
+    """Rewrite a model that follows the contract. Yields the rewritten graphs one by one, or ``only`` that form.
 
     The processor determines which one is the fastest (docs/performance.md).
 
@@ -79,10 +79,10 @@ def rewritings(data: bytes) -> Iterator[Rewritten]:
     except DecodeError as error:
         raise NotRecognised(f"onnx cannot read it: {error}") from None
     _rewrite(GraphEdit(model.graph))
-    plain = _file(model)
-    if filter_fewer(model):
+    if only in (None, FOLDED):
+        yield Rewritten(FOLDED, _file(model))
+    if only in (None, WINOGRAD) and filter_fewer(model):
         yield Rewritten(WINOGRAD, _file(model))
-    yield Rewritten(FOLDED, plain)
 
 
 def _file(model: Any) -> bytes:
