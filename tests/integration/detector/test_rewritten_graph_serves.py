@@ -30,7 +30,7 @@ def served(deployment: Deployment, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A model for which a rewritten graph was chosen on this machine, for a worker with one child."""
     model = write_convolutions(tmp_path)
     cache = tmp_path / "cache"
-    monkeypatch.setattr(choosing, "ratios", lambda original, ways: [2.0 for _ in ways])
+    monkeypatch.setattr(choosing, "ratios", lambda original, ways: [2.0, 3.0])
     threads = len(os.sched_getaffinity(0))
     choice = choosing.decide(model, intra_op_threads=threads, cache_dir=cache)
     deployment.environment |= {"TUSSIS_MODEL": str(model), "TUSSIS_MODEL_CACHE_DIR": str(cache)}
