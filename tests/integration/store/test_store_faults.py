@@ -31,7 +31,7 @@ from tussis.shared.errors import (
 from tussis.shared.store import connection as store_connection
 from tussis.shared.store import migrate
 from tussis.shared.store.faults import database_errors
-from tussis.shared.store.one_statement import run_statement
+from tussis.shared.store.one_statement import Statement, run_statement
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 from tussis.shared.store.schema import SCHEMA_REVISION
@@ -268,7 +268,7 @@ def test_times_are_in_utc_and_transactions_bounded_whatever_the_session_says(sto
     engine.dispose()
 
 
-STATEMENT = "SELECT current_setting('statement_timeout'), timestamptz '2026-01-01 00:00:00Z'"
+STATEMENT = Statement("SELECT current_setting('statement_timeout'), timestamptz '2026-01-01 00:00:00Z'")
 
 
 def test_text_is_utf_8_whatever_the_environment_says(

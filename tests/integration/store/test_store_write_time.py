@@ -6,14 +6,18 @@ and do not measure.
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 
 from tests.support.store import a_claim, a_job, a_result, claimed
+from tussis.shared.store import claims, endings
+from tussis.shared.store.connection import PREPARE_AFTER, connect_engine
 from tussis.shared.store.records import ModelFacts
 from tussis.shared.store.repository import Store
 
@@ -71,3 +75,23 @@ def test_a_claim_and_a_result_are_a_statement_each(
         assert claim.number == 1
         assert store.complete(claim, a_result(count))
     assert ["INSERT INTO segments" in statement for statement in statements] == [False, True] * 2
+
+
+def test_recordings_of_all_sizes_share_the_prepared_statements(store_url: str, model: ModelFacts) -> None:
+    """A prepared statement is for one combination of types, so the types must not follow from the values."""
+    engine = connect_engine(store_url, direct=True)
+    runs = 2 * PREPARE_AFTER
+    for number, scale in itertools.product(range(runs), (1, 10**5, 10**10)):
+        job = a_job(key=f"{number}-{scale}.wav", metadata={"n": scale} if number % 2 else {})
+        claim = claims.claim_first(engine, a_claim(job, model, size_bytes=None if number == 1 else scale))
+        assert claim is not None
+        result = replace(a_result(), size_bytes=scale, rate_hz=min(scale, 10**6), segments_total=min(scale, 10**6) + 3)
+        if number % 2:
+            result = replace(result, events=())
+        assert endings.complete(engine, claim, result)
+    with engine.connect() as connection:
+        found = connection.exec_driver_sql(
+            "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%%INSERT INTO %%'"
+        )
+        assert found.scalar_one() == 2
+    engine.dispose()

@@ -1,12 +1,17 @@
-"""A condition on a view reads the rows that it selects, and not the whole table."""
+"""A condition on a view reads the rows that it selects, and not the whole table; a result finds its analysis."""
 
 from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from typing import Any
 
 import psycopg
 import pytest
 
 from tests.support.query_document import QUESTIONS, number
 from tests.support.store import rows
+from tussis.shared.store.hot_sql import COMPLETE
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +76,13 @@ def test_the_answers_of_some_jobs_are_found_by_an_index(filled: str) -> None:
     plan = [line for (line,) in rows(filled, f"EXPLAIN {question}")]
     assert any("jobs_pkey" in line for line in plan), "\n".join(plan)
     assert not any("Seq Scan on jobs" in line or "Seq Scan on analyses" in line for line in plan), "\n".join(plan)
+
+
+def test_a_result_finds_its_analysis_by_the_id(filled: str) -> None:
+    """Not by the state, of which the index keeps an entry of each recording while an old transaction is open."""
+    parameters: dict[str, Any] = defaultdict(lambda: None, analysis_id="7", token=uuid.uuid4())
+    with psycopg.connect(filled) as connection:
+        found = psycopg.RawCursor(connection).execute(b"EXPLAIN " + COMPLETE.text, COMPLETE.values(parameters))
+        plan = "\n".join(line for (line,) in found)
+    assert "analyses_pkey" in plan
+    assert "analyses_state" not in plan, plan

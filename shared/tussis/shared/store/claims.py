@@ -30,7 +30,7 @@ from tussis.shared.store.identities import (
 )
 from tussis.shared.store.job_ids import id_problem
 from tussis.shared.store.leases import held_s, remaining_s
-from tussis.shared.store.one_statement import run_statement
+from tussis.shared.store.one_statement import run_statement, whole
 from tussis.shared.store.records import (
     Claimed,
     ClaimRequest,
@@ -66,7 +66,7 @@ def claim_first(engine: Engine, request: ClaimRequest) -> Claimed | None:
                 **_shadow_parameters(request),
                 "etag": request.etag,
                 "version_id": request.version_id,
-                "size_bytes": request.size_bytes,
+                "size_bytes": whole(request.size_bytes),
                 "metadata": json.dumps(dict(job.metadata)),
                 "model_name": request.model.name,
                 "model_version": request.model.version,

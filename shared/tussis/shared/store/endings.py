@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from sqlalchemy import Connection, Engine, select
@@ -13,7 +12,7 @@ from sqlalchemy import Connection, Engine, select
 from tussis.shared.states import AnalysisState, AttemptOutcome
 from tussis.shared.store import transitions
 from tussis.shared.store.hot_sql import COMPLETE
-from tussis.shared.store.one_statement import array_of, run_statement
+from tussis.shared.store.one_statement import array_of, run_statement, whole, whole_array_of
 from tussis.shared.store.records import Claimed, Result
 from tussis.shared.store.software import NAMES, Software, software_id_of
 from tussis.shared.store.tables.analyses import analyses
@@ -96,12 +95,12 @@ def _already_or_superseded(connection: Connection, claimed: Claimed, state: Anal
 def _parameters(claimed: Claimed, result: Result) -> dict[str, Any]:
     scores = result.segments
     return {
-        "analysis_id": claimed.analysis_id,
+        "analysis_id": whole(claimed.analysis_id),
         "token": claimed.token,
-        "size_bytes": result.size_bytes,
+        "size_bytes": whole(result.size_bytes),
         "duration_s": float(result.duration_s),
-        "rate_hz": result.rate_hz,
-        "channels": result.channels,
+        "rate_hz": whole(result.rate_hz),
+        "channels": whole(result.channels),
         "codec": transitions.storable(result.codec),
         "container": transitions.storable(result.container),
         "decoder": transitions.storable(result.decoder),
@@ -109,12 +108,12 @@ def _parameters(claimed: Claimed, result: Result) -> dict[str, Any]:
         "bag_logit": float(result.bag_logit),
         "decision": bool(result.decision),
         "threshold": float(result.threshold),
-        "segments": len(scores),
-        "segments_total": result.segments_total,
+        "segments": whole(len(scores)),
+        "segments_total": whole(result.segments_total),
         "analyzed_s": float(result.analyzed_s),
         "truncated": result.truncated,
         "timings_ms": json.dumps(dict(result.timings_ms)),
-        "events": len(result.events),
+        "events": whole(len(result.events)),
         "cough_seconds": math.fsum(event.end_s - event.start_s for event in result.events),
         "peak_dbfs": result.peak_dbfs,
         "rms_dbfs": result.rms_dbfs,
@@ -125,15 +124,15 @@ def _parameters(claimed: Claimed, result: Result) -> dict[str, Any]:
         "bag_end_s": array_of(result.bags.end_s),
         "bag_probabilities": array_of(result.bags.probability),
         "bag_logits": array_of(result.bags.logit),
-        "bag_segments": list(result.bags.segments),
+        "bag_segments": whole_array_of(result.bags.segments),
         "event_start_s": array_of(event.start_s for event in result.events),
         "event_end_s": array_of(event.end_s for event in result.events),
         "event_peak": array_of(event.peak for event in result.events),
         "event_mean": array_of(event.mean for event in result.events),
-        "event_bins": [event.bins for event in result.events],
+        "event_bins": whole_array_of(event.bins for event in result.events),
         "start_s": array_of(scores.start_s),
         "end_s": array_of(scores.end_s),
         "probability": array_of(scores.probability),
         "logit": array_of(scores.logit),
-        **(dict.fromkeys(NAMES) if result.software is None else asdict(result.software)),
+        **{name: getattr(result.software, name, None) for name in NAMES},
     }

@@ -1,9 +1,8 @@
 """The SQL of the two transactions that every recording needs: the first claim of a new job, and the result.
 
-Each is one statement (see :mod:`tussis.shared.store.one_statement`). The parameters are those of psycopg:
-``%(name)s``. States come from :mod:`tussis.shared.states`, and the UPDATE of a state names the from-states of its
-table. Tests compare the rows of :data:`CLAIM_FIRST` with those of the ordinary transaction in
-:mod:`tussis.shared.store.claims`.
+Each is one statement (see :mod:`tussis.shared.store.one_statement`). States come from :mod:`tussis.shared.states`, and
+the UPDATE of a state names the from-states of its table. Tests compare the rows of :data:`CLAIM_FIRST` with those of
+the ordinary transaction in :mod:`tussis.shared.store.claims`.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from enum import StrEnum
 
 from tussis.shared.dsp.constants import MAX_SEGMENTS
 from tussis.shared.states import AnalysisState, AttemptOutcome, from_states
+from tussis.shared.store.one_statement import Statement
 from tussis.shared.store.shadow_sql import SHADOW_MODEL
 from tussis.shared.store.tables.models import software
 
@@ -38,7 +38,7 @@ _ATTEMPT_SUCCEEDED = _quoted([AttemptOutcome.SUCCEEDED])
 #: waits for the lock on the row of the recording and then finds the analysis of the first.
 #:
 #: The last column is the shadow model, if it analyses this recording too.
-CLAIM_FIRST = f"""
+CLAIM_FIRST = Statement(f"""
 WITH recording AS (
     INSERT INTO recordings (bucket, key, etag, version_id, size_bytes, metadata)
     SELECT
@@ -113,7 +113,7 @@ job AS (
     FROM analysis
 )
 SELECT id, created_at, ({SHADOW_MODEL}) AS shadow_model FROM analysis
-"""
+""")
 
 #: Stores the result of a claim. No row: the claim is not held, and nothing was written.
 #:
@@ -122,10 +122,13 @@ SELECT id, created_at, ({SHADOW_MODEL}) AS shadow_model FROM analysis
 #: waits for the transaction of that claim. It then reads the row of the analysis again, finds another token and writes
 #: no result. Bags, segments and events are one INSERT each, with array parameters of any length.
 #:
+#: ``IS TRUE`` makes the planner find the analysis by its id and not by the index on the state. Every recording leaves
+#: an entry ``running`` in that index, which stays while an older transaction is open. Each result would read them all.
+#:
 #: ``known`` finds the row of the software, and ``added`` inserts it once. It follows ``described``, so that its lock
 #: comes after that of the recording. Of two statements that insert the same row at once, the second waits and gets the
 #: row of the first. Without software (NULL) neither has a row.
-COMPLETE = f"""
+COMPLETE = Statement(f"""
 WITH described AS (
     UPDATE recordings SET
         size_bytes = %(size_bytes)s::bigint,
@@ -179,7 +182,7 @@ succeeded AS (
         finished_at = now()
     FROM described
     WHERE analyses.id = %(analysis_id)s::bigint
-        AND analyses.state IN ({_BEFORE_SUCCEEDED})
+        AND (analyses.state IN ({_BEFORE_SUCCEEDED})) IS TRUE
         AND analyses.attempt_token = %(token)s::uuid
         AND analyses.recording_id = described.id
     RETURNING analyses.id, analyses.created_at
@@ -251,4 +254,4 @@ ended AS (
         AND attempts.analysis_id = succeeded.id
 )
 SELECT id FROM succeeded
-"""
+""")

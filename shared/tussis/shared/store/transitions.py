@@ -43,14 +43,11 @@ REOPENING = frozenset(
 
 def _move(to: AnalysisState, which: ColumnElement[bool] | None = None) -> Update:
     """The transition to a state from the allowed states, for the analysis ``analysis`` or for those of ``which``."""
-    return (
-        analyses.update()
-        .where(
-            analyses.c.id == bindparam("analysis") if which is None else which,
-            analyses.c.state.in_([literal(state.value) for state in from_states(to)]),
-        )
-        .values(state=to.value)
-    )
+    allowed = analyses.c.state.in_([literal(state.value) for state in from_states(to)])
+    if which is None:
+        # IS TRUE: by its id and not by the index on the state, as in COMPLETE of hot_sql.
+        which, allowed = analyses.c.id == bindparam("analysis"), allowed.is_(True)
+    return analyses.update().where(which, allowed).values(state=to.value)
 
 
 def _held(move: Update) -> Update:
