@@ -27,6 +27,7 @@ from tussis.worker.detector.tuning.graph_cache import Choice
 from tussis.worker.device.scorer import DeviceScorer
 from tussis.worker.pipeline.context import WorkerContext
 from tussis.worker.pipeline.prepare import limits_of
+from tussis.worker.pipeline.repeated_get import RepeatedGet
 from tussis.worker.pipeline.scoring import OwnProcess
 from tussis.worker.pipeline.watchdog import end_at_deadlines
 from tussis.worker.status.metrics import Meter, NoMeter
@@ -118,7 +119,7 @@ def make_context(setup: ChildSetup) -> WorkerContext:
         settings=settings,
         store=store,
         ledger=Ledger(connect(url), redact(url), setup.serves, settings.outcome_bounds),
-        s3=s3_client(settings),
+        s3=RepeatedGet(s3_client(settings)),
         scorer=scorer,
         model=facts,
         worker=setup.worker,
