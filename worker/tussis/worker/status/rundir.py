@@ -93,6 +93,9 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Text: each recording uses these paths several times, and making one with pathlib takes longer than its use.
+        self._stopping = f"{path}/stopping"
+        self._attempt = f"{path}/attempt-"
         self._lock: int | None = None
 
     def create(self, worker: str = "") -> None:
@@ -147,12 +150,19 @@ class RunDir:
         a note without its end of line.
         """
         with suppress(OSError):
-            (self.path / f"attempt-{os.getpid()}").write_text(f"{token} {job_id}\n")
+            note = os.open(self._own_attempt(), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(note, f"{token} {job_id}\n".encode())
+            finally:
+                os.close(note)
 
     def end_attempt(self) -> None:
         """Record that this process works on no attempt."""
         with suppress(OSError):
-            (self.path / f"attempt-{os.getpid()}").unlink(missing_ok=True)
+            os.unlink(self._own_attempt())
+
+    def _own_attempt(self) -> str:
+        return f"{self._attempt}{os.getpid()}"
 
     def hold(self, reason: str) -> None:
         """Record that this process waits, for something that passes by itself or that an operator must fix.
@@ -170,7 +180,7 @@ class RunDir:
     def stopping_for(self) -> float | None:
         """Seconds since the worker was told to stop. None before that."""
         try:
-            return max(0.0, time.time() - (self.path / "stopping").stat().st_mtime)
+            return max(0.0, time.time() - os.stat(self._stopping).st_mtime)
         except FileNotFoundError:
             return None
 
