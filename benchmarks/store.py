@@ -6,12 +6,13 @@ import os
 import statistics
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import LiteralString, TypeVar
 
 import psutil
+import psycopg
 
 from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
@@ -37,6 +38,24 @@ _RECORDINGS, _QUICK_RECORDINGS = 1_500, 400
 _SINGLE, _QUICK_SINGLE = 300, 100
 #: Recordings before the first round, so that every connection has prepared its statements.
 _WARM_UP = 20 * CONNECTIONS
+#: Turns of the claims with and without the check for forgotten recordings, and what is done before each.
+_TURNS = 5
+_TRIGGER = "recordings_forgotten"
+_FORGETTING: Mapping[str, Sequence[LiteralString]] = {
+    "claim, without the check for forgotten recordings": [
+        "TRUNCATE forgotten",
+        f"ALTER TABLE recordings DISABLE TRIGGER {_TRIGGER}",
+    ],
+    "claim, nothing forgotten": [f"ALTER TABLE recordings ENABLE TRIGGER {_TRIGGER}"],
+    "claim, 100,000 recordings forgotten": [
+        "INSERT INTO forgotten (digest, kind) "
+        "SELECT sha256(number::text::bytea), 'object' FROM generate_series(1, 100000) AS number",
+        "ANALYZE forgotten",
+    ],
+    "claim, the same and a prefix": [
+        "INSERT INTO forgotten (digest, kind, length) VALUES (sha256('a prefix'), 'prefix', 20)"
+    ],
+}
 #: Bytes of a page of PostgreSQL's write-ahead log. The fsync is measured with one page.
 _PAGE = 8192
 
@@ -94,6 +113,7 @@ def measure(*, rounds: int, quick: bool, command: str) -> Measurements:
             for claims in (False, True)
         }
         waits = _waits(environment.store, environment.servers.postgres, model, single)
+        waits += _forgetting_waits(environment.store, url, model, single)
     return _measurements(rates, waits, rounds, command)
 
 
@@ -234,6 +254,24 @@ def _waits(store: Store, server: Postgres, model: ModelFacts, count: int) -> lis
     return [Waits(what, tuple(found)) for what, found in seconds.items()]
 
 
+def _forgetting_waits(store: Store, url: str, model: ModelFacts, count: int) -> list[Waits]:
+    """Time claims with and without the check for forgotten recordings, a few of each in turns."""
+    run = uuid.uuid4().hex
+    seconds: dict[str, list[float]] = {what: [] for what in _FORGETTING}
+    with psycopg.connect(url, autocommit=True) as owner:
+        for turn in range(_TURNS):
+            for what, statements in _FORGETTING.items():
+                for statement in statements:
+                    owner.execute(statement)
+                for number in range(_WARM_UP + count // _TURNS):
+                    request = request_for(model, f"{run}/{what}/{turn}/{number}.wav", 4)
+                    began = time.perf_counter()
+                    assert isinstance(store.claim(request), Claimed)
+                    if number >= _WARM_UP:  # The statement before has discarded the plans.
+                        seconds[what].append(time.perf_counter() - began)
+    return [Waits(what, tuple(found)) for what, found in seconds.items()]
+
+
 def _write_through(file: int) -> None:
     """Write as a commit does: overwrite a page, and fsync."""
     os.pwrite(file, bytes(_PAGE), 0)
@@ -317,7 +355,8 @@ def _measurements(
             f" claim and one for the result; CPU a recording; medians of {rounds} rounds. The clients share the cores"
             " with the server.",
             f"Alone: {len(fsync.seconds)} of each, in turns with an fsync of {_PAGE} bytes in the folder of the"
-            " server's data.",
+            " server's data. The claims below are taken in turns: without the check, with it, and with recordings"
+            " forgotten.",
         ),
         verdicts=tuple(verdicts),
     )
