@@ -88,6 +88,47 @@ def pipeline(
 
 @benchmarks.command()
 @rounds_option
+@only_option
+@recordings_option
+@model_option
+@original_option
+@common_options
+def bound(
+    rounds: int | None,
+    only: tuple[str, ...],
+    recordings: Path | None,
+    model: Path | None,
+    original: Path | None,
+    json_file: Path | None,
+    quick: bool,
+) -> None:
+    """The pipeline, compared with processes that decode, make images and run the model, and do nothing else.
+
+    The floor runs the model of the worker.
+
+    \b
+    Example:
+      python -m benchmarks bound --only 10s --only mix --model tussis-reference.onnx
+    """
+    from benchmarks.bound import measure
+    from tussis.shared.settings import load_settings
+    from tussis.worker.bench.material import NAMES
+    from tussis.worker.bench.pipeline import PipelineMeasurement
+
+    chosen = model.absolute() if model is not None else original_of(original)
+    measurement = PipelineMeasurement(
+        original=chosen,
+        model=chosen,
+        names=only or NAMES,
+        rounds=rounds or (3 if quick else 5),
+        recordings=recordings_folder(recordings),
+    )
+    cache = load_settings().model_cache_dir
+    run_benchmark(json_file, lambda: measure(measurement, cache, quick=quick, command=command_line(), say=say))
+
+
+@benchmarks.command()
+@rounds_option
 @recordings_option
 @original_option
 @common_options

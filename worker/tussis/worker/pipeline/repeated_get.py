@@ -20,6 +20,8 @@ _EXPRESS: Final = "identity_cache"
 #: Keys with these segments may be another path to a proxy or to urllib3.
 _PATH_SEGMENTS: Final = frozenset({"", ".", ".."})
 _VERSION: Final = "?versionId="
+#: The parameters of a call that may be short.
+_SHORT: Final = frozenset({"Bucket", "Key", "IfMatch", "VersionId"})
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class RepeatedGet:
         self._s3 = s3
         self._model = s3.meta.service_model.operation_model("GetObject")
         # An internal attribute of botocore. No public one gives the session that has the client's proxies and CA.
-        self._http = s3._endpoint.http_session
+        # Without it, every call is botocore's.
+        self._http: Any = getattr(getattr(s3, "_endpoint", None), "http_session", None)
         self._known: dict[str, _Request] = {}
         self._called: tuple[Mapping[str, Any], Any] | None = None
         self._timed_out = False
@@ -57,7 +60,7 @@ class RepeatedGet:
 
         Its answer has the fields that :mod:`tussis.worker.pipeline.objects` reads, and no others.
         """
-        ours = "IfMatch" in params and params.keys() <= {"Bucket", "Key", "IfMatch", "VersionId"}
+        ours = self._http is not None and "IfMatch" in params and params.keys() <= _SHORT
         bucket, key = str(params["Bucket"]), str(params["Key"])
         ours = ours and _PATH_SEGMENTS.isdisjoint(key.split("/"))
         self._timed_out = False
