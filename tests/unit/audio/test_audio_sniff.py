@@ -13,7 +13,7 @@ from tests.support.recordings import cough_like
 from tussis.shared.errors import CorruptAudio, EmptyObject, NotAudio
 from tussis.worker.audio.decode import decode
 from tussis.worker.audio.limits import Limits
-from tussis.worker.audio.mpeg import adts_frame, mpeg_frame
+from tussis.worker.audio.mpeg import CHAIN, ReadHeader, adts_frame, find_stream, mpeg_frame
 from tussis.worker.audio.sniff import SYNC_WINDOW, Container, Sniffed, sniff
 
 VOICE: Final = cough_like(1.0, 16_000)
@@ -253,3 +253,19 @@ def test_random_bytes_are_not_audio() -> None:
     for _ in range(300):
         with pytest.raises(NotAudio):
             sniff(noise.bytes(10_000))
+
+
+@pytest.mark.parametrize("header", [mpeg_frame, adts_frame])
+def test_a_stream_of_every_valid_header_is_found(header: ReadHeader) -> None:
+    found = 0
+    for second in range(256):
+        for third in range(256):
+            first = bytes((0xFF, second, third, 0x41, 0x7F, 0xFC, 0))
+            frame = header(first, 0)
+            if frame is None or frame.size < len(first):
+                continue
+            found += 1
+            stream = first.ljust(frame.size, b"\0") * CHAIN
+            assert find_stream(b"\xff\0\xff" + stream, 0, 4, header) == 3, first.hex()
+            assert find_stream(b"\xff\0\xff" + stream, 0, 3, header) is None, first.hex()
+    assert found > 500

@@ -36,8 +36,6 @@ _KBITS: Final = {
     (_V2, _LAYER2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _HEADER_BYTES: Final = 4
-#: The first eleven bits of every header are set.
-_SYNC: Final = re.compile(rb"\xff(?=[\xe0-\xff])")
 #: The ID3v1 tag, at the end of the file.
 _ID3V1: Final = b"TAG"
 #: All tags that may follow the audio.
@@ -83,6 +81,13 @@ def adts_frame(data: bytes, at: int) -> Frame | None:
     return Frame(size, (data[at + 1] >> 3 & 1, rate))
 
 
+#: The first two bytes of a valid header: the sync word, and the values of the second byte that are not reserved.
+_SYNC: Final[dict[ReadHeader, re.Pattern[bytes]]] = {
+    mpeg_frame: re.compile(rb"\xff(?=[\xe2-\xe7\xf2-\xf7\xfa-\xff])"),
+    adts_frame: re.compile(rb"\xff(?=[\xf0\xf1\xf8\xf9])"),
+}
+
+
 def find_stream(data: bytes, start: int, window: int, header: ReadHeader) -> int | None:
     """The position within ``window`` bytes of ``start`` at which a stream of frames begins, or None.
 
@@ -90,7 +95,7 @@ def find_stream(data: bytes, start: int, window: int, header: ReadHeader) -> int
     the end of the data.
     """
     # One byte more than the window: a header has to begin in it, and the pattern looks at the byte after its first.
-    for sync in _SYNC.finditer(data, start, start + window + 1):
+    for sync in _SYNC[header].finditer(data, start, start + window + 1):
         at = sync.start()
         frames, reaches_end = _chain(data, at, header)
         if frames >= CHAIN or (at == start and frames >= 1 and reaches_end):
