@@ -91,31 +91,30 @@ def pipeline(
 @only_option
 @recordings_option
 @model_option
-@original_option
 @common_options
 def bound(
     rounds: int | None,
     only: tuple[str, ...],
     recordings: Path | None,
     model: Path | None,
-    original: Path | None,
     json_file: Path | None,
     quick: bool,
 ) -> None:
     """The pipeline, compared with processes that decode, make images and run the model, and do nothing else.
 
-    The floor runs the model of the worker.
+    The floor runs the model of the worker: --model, or the reference model.
 
     \b
     Example:
-      python -m benchmarks bound --only 10s --only mix --model tussis-reference.onnx
+      python -m benchmarks bound --only 10s --only mix
     """
     from benchmarks.bound import measure
     from tussis.shared.settings import load_settings
     from tussis.worker.bench.material import NAMES
     from tussis.worker.bench.pipeline import PipelineMeasurement
+    from tussis.worker.detector.shipped import default_model
 
-    chosen = model.absolute() if model is not None else original_of(original)
+    chosen = model.absolute() if model is not None else default_model() or original_of(None)
     measurement = PipelineMeasurement(
         original=chosen,
         model=chosen,
