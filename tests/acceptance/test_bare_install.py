@@ -18,6 +18,9 @@ HEAVY = [
 ]
 # Times are the best of so many, in seconds of the processor: the machine has other things to do.
 TRIES = 7
+# The budgets on a quiet machine: seconds of an import beyond that of redis, and of the help. The speed of the
+# processors of test machines varies by a factor of two.
+IMPORT_S, HELP_S = 0.1, 0.3
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +67,13 @@ def test_importing_the_producer_is_light(bare: Path) -> None:
     assert loaded.stdout == "[] Producer\n", loaded.stderr
 
 
-def test_importing_the_producer_costs_a_tenth_of_a_second_at_most(bare: Path) -> None:
+def test_importing_the_producer_costs_at_most_three_times_its_budget(bare: Path) -> None:
     beyond = seconds_to(bare, "from tussis.producer import Producer") - seconds_to(bare, "import redis")
 
-    assert beyond <= 0.1
+    assert beyond <= 3 * IMPORT_S
 
 
-def test_help_lists_every_verb_in_three_tenths_of_a_second(bare: Path) -> None:
+def test_help_lists_every_verb_within_three_times_its_budget(bare: Path) -> None:
     took = []
     for _ in range(TRIES):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -82,7 +85,7 @@ def test_help_lists_every_verb_in_three_tenths_of_a_second(bare: Path) -> None:
     assert "  enqueue " in shown.stdout
     assert "  results " in shown.stdout
     assert "cannot be loaded" not in shown.stdout
-    assert min(took) < 0.3
+    assert min(took) < 3 * HELP_S
 
 
 @pytest.mark.parametrize(
