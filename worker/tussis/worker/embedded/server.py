@@ -114,7 +114,7 @@ class EmbeddedServer(ABC):
         deadline = time.monotonic() + timeout_s
         while not self.answers():
             if not self.running:
-                raise ServerFailed(f"{self.name} did not start: {self._last_error()}")
+                raise ServerFailed(f"{self.name} did not start: {self.last_error()}")
             if time.monotonic() > deadline:
                 raise ServerFailed(f"{self.name} does not answer after {timeout_s:g} s; see {self.log}")
             if self._cancelled.wait(POLL_S):
@@ -182,7 +182,7 @@ class EmbeddedServer(ABC):
         """
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         if GuardedProcess(command, self._folder.lock).wait(START_TIMEOUT_S) != 0:
-            raise ServerFailed(f"{command.name} failed: {self._last_error()}")
+            raise ServerFailed(f"{command.name} failed: {self.last_error()}")
 
     def _collect(self) -> None:
         """Collect the exit code of a process that ended by itself, and forget the process."""
@@ -190,7 +190,7 @@ class EmbeddedServer(ABC):
             self._process.wait(START_TIMEOUT_S)
             self._process = None
 
-    def _last_error(self) -> str:
+    def last_error(self) -> str:
         """The last line of its log since the start that names an error, else the last line; and the path of the log."""
         try:
             with self.log.open("rb") as log:

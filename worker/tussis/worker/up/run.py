@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,8 @@ from tussis.shared.s3 import storage_errors
 from tussis.shared.store.schema import SCHEMA_REVISION
 from tussis.worker.detector.manifest import read_manifest
 from tussis.worker.embedded.ports import free_ports
-from tussis.worker.embedded.room import naming_full_disk
+from tussis.worker.embedded.room import disk_full, is_full, naming_full_disk
+from tussis.worker.embedded.server import EmbeddedServer
 from tussis.worker.embedded.servers import Servers
 from tussis.worker.local.bucket import bucket_client
 from tussis.worker.local.database import prepare_database, worker_endpoints
@@ -36,6 +38,9 @@ BUCKET: Final = "tussis"
 _POLL_S: Final = 0.3
 #: Seconds between two reads of the broker for the status line.
 _STATUS_S: Final = 1.0
+#: The most restarts of one server within so many seconds.
+_MOST_RESTARTS: Final = 5
+_RESTARTS_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class Up:
         self._data = request.data.absolute()
         self._children = request.children or max(1, available_cores() // request.workers)
         self._ended: dict[str, int] = {}
+        self._restarts: dict[str, deque[float]] = {}
+        """The times of the last restarts of each server."""
 
     def run(self, started: ExitStack) -> None:
         """Run all steps. Each started process is registered in ``started``, which stops it."""
@@ -188,6 +195,7 @@ class Up:
         """Restart ended servers and workers. Raises :class:`ServerFailed` if a worker ended before it was ready."""
         for server in (servers.postgres, servers.broker, servers.s3):
             if not server.running:
+                self._check_restarts(server)
                 self._screen.line(server.name, "it ended; restarting it")
                 server.start()
         for name, served in tuple(serving.items()):
@@ -197,6 +205,19 @@ class Up:
                 raise ServerFailed(f"{name} ended: {served.worker.last_message()}; see {served.worker.log}")
             self._screen.line(name, f"it ended: {served.worker.last_message()}; restarting it")
             serving[name] = self._start(servers, chosen, name)
+
+    def _check_restarts(self, server: EmbeddedServer) -> None:
+        """Raise :class:`ServerFailed` for a server that ends again and again, :class:`DiskFull` on a full disk.
+
+        On an almost full disk a server starts, and ends with its first write.
+        """
+        if is_full(server.home):
+            raise disk_full(server.home)
+        now = time.monotonic()
+        recent = self._restarts.setdefault(server.name, deque(maxlen=_MOST_RESTARTS))
+        if len(recent) == _MOST_RESTARTS and now - recent[0] < _RESTARTS_S:
+            raise ServerFailed(f"{server.name} ended {_MOST_RESTARTS + 1} times within a minute: {server.last_error()}")
+        recent.append(now)
 
     def _update(self, status: Status, ledger: Ledger) -> None:
         with suppress(TransientError):  # read it again after a second
