@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ def test_what_is_not_allowed_is_refused_and_the_rest_enqueued(limited: Gateway, 
     # The objects do not exist: a request to the store would be answered with another error.
     outside, unpinned = ({"uri": bucket.uri("out/a.wav"), **more} for more in ({"etag": "e"}, {}))
     inside = {"uri": bucket.uri("in/a.wav"), "etag": "e"}
-    requests: list[tuple[str, str, dict[str, object]]] = [
+    requests: list[tuple[str, str, dict[str, Any]]] = [
         ("POST", "/v1/jobs", {"json": outside}),
         ("POST", "/v1/jobs", {"json": unpinned}),
         ("POST", "/v1/s3-events", {"content": records(record(bucket.name, "out/a.wav"))}),
@@ -32,7 +33,7 @@ def test_what_is_not_allowed_is_refused_and_the_rest_enqueued(limited: Gateway, 
         ("PUT", "/v1/recordings/a.wav", {"content": b"x"}),
     ]
     for method, path, content in requests:
-        answer = limited.client.request(method, path, **content)  # type: ignore[arg-type]
+        answer = limited.client.request(method, path, **content)
         assert (answer.status_code, answer.json()["error"]["class"]) == (422, "bucket_not_allowed"), (path, answer.text)
     assert bucket.client.list_objects_v2(Bucket=bucket.name)["KeyCount"] == 0
     assert limited.services.ledger.open_jobs() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ LARGE = bytes(9 * 2**20)
 """More than one part of an upload."""
 
 
-def refused(gateway: Gateway, method: str, path: str, **request: object) -> None:
-    answer = gateway.client.request(method, path, **request)  # type: ignore[arg-type]
+def refused(gateway: Gateway, method: str, path: str, **request: Any) -> None:
+    answer = gateway.client.request(method, path, **request)
     assert (answer.status_code, answer.json()["error"]["class"]) == (422, "forgotten"), answer.text
     assert (gateway.uploads(), gateway.unfinished()) == ([], [])
     assert gateway.services.ledger.open_jobs() == 0

@@ -32,14 +32,14 @@ LIST = list_key("tussis.any", 5)
 SENT = sent_key("tussis.any", 5)
 
 
-def a_job(number: int = 0, **fields: object) -> Job:
+def a_job(number: int = 0, **fields: Any) -> Job:
     return Job(
         job_id=str(uuid.uuid4()),
         bucket="clinic",
         key=f"2026/11/recording-{number:07d}.wav",
         etag="9b2cf535f27731c974343645a3985328",
         enqueued_at=time.time(),
-        **fields,  # type: ignore[arg-type]
+        **fields,
     )
 
 

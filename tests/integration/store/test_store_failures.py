@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,8 @@ def filled(store: Store, store_url: str, model: ModelFacts) -> Store:
     ],
     ids=str,
 )
-def test_filters(filled: Store, wanted: dict[str, object], expected: list[int]) -> None:
-    found = list(filled.failures(FailureFilter(**wanted)))  # type: ignore[arg-type]
+def test_filters(filled: Store, wanted: dict[str, Any], expected: list[int]) -> None:
+    found = list(filled.failures(FailureFilter(**wanted)))
     assert [failure.id for failure in found] == expected
 
 

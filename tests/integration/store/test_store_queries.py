@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import Any
 
 import pytest
 
@@ -44,8 +45,8 @@ def fill(store: Store, store_url: str) -> None:
     )
 
 
-def keys(store: Store, **wanted: object) -> list[str]:
-    return [analysis.key for analysis in store.results(ResultFilter(**wanted))]  # type: ignore[arg-type]
+def keys(store: Store, **wanted: Any) -> list[str]:
+    return [analysis.key for analysis in store.results(ResultFilter(**wanted))]
 
 
 def test_newest_first(filled: Store) -> None:

@@ -94,6 +94,12 @@ def sweep(
     return list(run.run()), run.counts
 
 
+def analysis_of(store: Store, key: str) -> int:
+    answer = store.job(plain_job(key).job_id)
+    assert answer is not None
+    return answer.analysis.id
+
+
 def uris(steps: list[SweptPage]) -> list[str]:
     return [uri for step in steps for uri in step.uris]
 
@@ -104,7 +110,7 @@ def test_only_what_has_neither_answer_nor_open_work_is_enqueued(
     store.complete(begin(store, served, "answered"), a_result())
     store.fail(begin(store, served, "failed"), "corrupt", "why")
     store.fail(begin(store, served, "discarded"), "corrupt", "why")
-    store.discard([store.job(plain_job("discarded").job_id).analysis.id])  # type: ignore[union-attr]
+    store.discard([analysis_of(store, "discarded")])
     store.refuse(a_refusal(plain_job("was-missing"), etag=ETAG, model=served))
     ledger.open(plain_job("waiting"))
     begin(store, served, "running")
@@ -141,7 +147,7 @@ def test_failures_are_enqueued_on_demand_and_discarded_ones_never(
     ahead = time.time() + 3600
     store.fail(begin(store, served, "failed", enqueued_at=ahead), "corrupt", "why")
     store.fail(begin(store, served, "discarded"), "corrupt", "why")
-    store.discard([store.job(plain_job("discarded").job_id).analysis.id])  # type: ignore[union-attr]
+    store.discard([analysis_of(store, "discarded")])
 
     steps, counts = sweep(store, ledger, listed("failed", "discarded"), replace(ORDER, retry_failed=True))
 
