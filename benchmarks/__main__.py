@@ -25,6 +25,12 @@ from tussis.worker.cli.bench_options import (
     say,
 )
 
+served_option = click.option(
+    "--model",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The model of the worker [the reference model].",
+)
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def benchmarks() -> None:
@@ -90,7 +96,7 @@ def pipeline(
 @rounds_option
 @only_option
 @recordings_option
-@model_option
+@served_option
 @common_options
 def bound(
     rounds: int | None,
@@ -102,7 +108,7 @@ def bound(
 ) -> None:
     """The pipeline, compared with processes that decode, make images and run the model, and do nothing else.
 
-    The floor runs the model of the worker: --model, or the reference model.
+    The floor runs the model of the worker.
 
     \b
     Example:
@@ -112,9 +118,8 @@ def bound(
     from tussis.shared.settings import load_settings
     from tussis.worker.bench.material import NAMES
     from tussis.worker.bench.pipeline import PipelineMeasurement
-    from tussis.worker.detector.shipped import default_model
 
-    chosen = model.absolute() if model is not None else default_model() or original_of(None)
+    chosen = _served(model)
     measurement = PipelineMeasurement(
         original=chosen,
         model=chosen,
@@ -218,6 +223,18 @@ def gateway(original: Path | None, json_file: Path | None, quick: bool) -> None:
 
 
 @benchmarks.command()
+@served_option
+@common_options
+def latency(model: Path | None, json_file: Path | None, quick: bool) -> None:
+    """The time from enqueueing one recording of 2 s until its outcome, on an idle worker and beside a backlog."""
+    from benchmarks.latency import Sizes, measure
+
+    chosen = _served(model)
+    sizes = Sizes(idle=40, beside=16, backlog=600) if quick else Sizes(idle=500, beside=256, backlog=10_000)
+    run_benchmark(json_file, lambda: measure(chosen, sizes, command=command_line()))
+
+
+@benchmarks.command()
 @rounds_option
 @only_option
 @recordings_option
@@ -300,6 +317,13 @@ def store(rounds: int | None, json_file: Path | None, quick: bool) -> None:
     from benchmarks.store import measure
 
     run_benchmark(json_file, lambda: measure(rounds=rounds or (3 if quick else 5), quick=quick, command=command_line()))
+
+
+def _served(model: Path | None) -> Path:
+    """The model given, else the reference model; a ResNet-18 with random weights when none ships."""
+    from tussis.worker.detector.shipped import default_model
+
+    return model.absolute() if model is not None else default_model() or original_of(None)
 
 
 if __name__ == "__main__":

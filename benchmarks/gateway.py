@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.quantiles import quantile
 from tussis.shared.errors import ServerFailed, TussisError
 from tussis.worker.bench.environment import BUCKET, BenchEnvironment, bench_environment
 from tussis.worker.bench.floor import cores
@@ -107,11 +108,7 @@ def _rows(asked: Sequence[Asked]) -> tuple[tuple[Cell, ...], ...]:
         parts[f"attempt: {stage}"] = [one.stages[stage] for one in asked]
     parts["attempt: the rest"] = [one.attempt for one in asked]
     parts["tell: from the stored answer to the client"] = [one.tell for one in asked]
-    return tuple((name, statistics.median(values), _ninth(values)) for name, values in parts.items())
-
-
-def _ninth(values: Sequence[float]) -> float:
-    return sorted(values)[int(0.9 * (len(values) - 1))]
+    return tuple((name, statistics.median(values), quantile(values, 0.9)) for name, values in parts.items())
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import LiteralString, TypeVar
 import psutil
 import psycopg
 
+from benchmarks.quantiles import quantile
 from tussis.shared.events import CoughEvent
 from tussis.shared.messages import Job
 from tussis.shared.store.records import BagScores, Claimed, ClaimRequest, ModelFacts, Result, SegmentScores
@@ -85,7 +86,7 @@ class Waits:
     @property
     def p99_ms(self) -> float:
         """The 99th percentile in milliseconds."""
-        return sorted(self.seconds)[int(0.99 * len(self.seconds))] * 1000
+        return quantile(self.seconds, 0.99) * 1000
 
 
 def measure(*, rounds: int, quick: bool, command: str) -> Measurements:

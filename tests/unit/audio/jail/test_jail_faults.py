@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import pytest
 
 from tests.support.jailed import MARKER, forged
@@ -140,6 +141,37 @@ def test_a_process_is_replaced_after_its_number_of_recordings(jail: Make) -> Non
     assert pids[0] == pids[1]
     assert pids[1] != pids[2]
     assert pids[2] == pids[3]
+
+
+def test_the_next_process_starts_before_it_is_needed(jail: Make) -> None:
+    one = jail(recordings=module._AHEAD + 2)
+    following = None
+    for number in range(module._AHEAD + 2):
+        assert (following is None) == (number < 2)
+        assert_decodes(one)
+        following = one._next
+    assert following is None
+    assert one._process is not None
+    assert one._process.decoded == 0
+
+
+def test_the_next_process_is_the_one_that_started_ahead(jail: Make) -> None:
+    one = jail(recordings=2)
+    assert_decodes(one)
+    assert one._next is not None
+    ahead = one._next.pid
+    assert_decodes(one)
+    assert one.pid == ahead
+
+
+def test_closing_ends_both_processes(jail: Make) -> None:
+    one = jail(recordings=2)
+    assert_decodes(one)
+    assert one._next is not None
+    pids = [one.pid, one._next.pid]
+    one.close()
+    assert not any(psutil.pid_exists(pid) for pid in pids if pid is not None)
+    assert one.pid is None
 
 
 def test_a_refused_recording_does_not_cost_the_process(jail: Make) -> None:

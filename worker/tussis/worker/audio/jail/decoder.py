@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from enum import StrEnum
 from functools import partial
 from typing import Final
@@ -27,6 +26,8 @@ _log = logs.get("decoder")
 
 RECORDINGS: Final = 500
 """Recordings after which a process is replaced. A process that an attacker has taken over sees at most that many."""
+_AHEAD: Final = 20
+"""Recordings before that at which the next process starts, so that none waits for it. It loads for half a second."""
 
 
 class Mode(StrEnum):
@@ -74,6 +75,7 @@ class JailedDecoder:
         self._entry = entry
         self._whole = whole
         self._process: DecoderProcess | None = None
+        self._next: DecoderProcess | None = None
         self.missing = self._ready().missing()
         """The parts of the jail that this machine does not have."""
 
@@ -110,10 +112,11 @@ class JailedDecoder:
         raise DecoderCrashed(f"{self._tries} decoder processes were lost on this recording; the last one: {reason}")
 
     def close(self) -> None:
-        """End the process."""
-        if self._process is not None:
-            self._process.kill()
-            self._process = None
+        """End the process, and the next one."""
+        for process in (self._process, self._next):
+            if process is not None:
+                process.kill()
+        self._process = self._next = None
 
     def _decode_once(self, data: bytes, tick: Tick) -> Audio:
         try:
@@ -134,6 +137,8 @@ class JailedDecoder:
         finally:
             if not process.idle or process.decoded >= self._recordings:
                 self._replace()
+            elif self._next is None and process.decoded >= self._recordings - _AHEAD:
+                self._next = self._started()
 
     def _ready(self) -> DecoderProcess:
         """A process that is ready. Raises :class:`Unavailable` and :class:`DecoderLost`."""
@@ -153,10 +158,17 @@ class JailedDecoder:
         return self._process
 
     def _replace(self) -> None:
-        """End the process. The next one loads while the child scores."""
+        """End the process. The next one has started before, or loads while the child scores."""
+        following, self._next = self._next, None
         self.close()
-        with suppress(OSError):  # the next recording tries again, and reports it
-            self._process = DecoderProcess(self._limits, self._entry)
+        self._process = following or self._started()
+
+    def _started(self) -> DecoderProcess | None:
+        """A process that loads. None if it cannot be started: the next recording tries again, and reports it."""
+        try:
+            return DecoderProcess(self._limits, self._entry)
+        except OSError:
+            return None
 
 
 def open_jail(
