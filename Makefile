@@ -59,7 +59,7 @@ lint: $(STAMPS)/dev  ## ruff, mypy --strict, import rules
 bench: $(STAMPS)/dev  ## measure everything (an hour); tables on the screen, JSON in build/bench
 	mkdir -p build/bench
 	$(RUN)/tussis bench inference --json build/bench/inference.json
-	for what in start processes preprocess jail audit store rows gateway bound pipeline; do \
+	for what in start processes preprocess jail audit store rows gateway latency bound pipeline; do \
 	    $(RUN)/python -m benchmarks $$what --json build/bench/$$what.json || exit $$?; \
 	done
 	[ -z "$$TUSSIS_TEST_DATA" ] || $(RUN)/python -m benchmarks events --json build/bench/events.json

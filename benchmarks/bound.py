@@ -111,11 +111,13 @@ def _analyse(model: str, cache: str, recordings: Sequence[bytes]) -> Callable[[i
 
     from tussis.shared.dsp.profiles import profile_named
     from tussis.shared.settings import load_settings
+    from tussis.worker import logs
     from tussis.worker.audio.decode import decode
     from tussis.worker.detector.tuning.choice import decide, open_chosen
     from tussis.worker.pipeline.prepare import limits_of, waveform_of
     from tussis.worker.pipeline.scoring import OwnProcess
 
+    logs.configure("console", "warning")
     torch.set_num_threads(1)
     path, folder = Path(model), Path(cache)
     choice = decide(path, intra_op_threads=1, cache_dir=folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.latency import MEDIAN_MS, P99_MS
 from tests.support.benching import Bench, has_processor_flag, reach
 from tests.support.processes import ROOT
 
@@ -34,6 +35,33 @@ def test_the_pipeline_stays_close_to_the_models_own_floor(bench: Bench, random_r
             "2s: of the floor, CPU": 0.80 - SLACK,
             "mix (synthetic): of the floor, CPU": 0.80 - SLACK,
         },
+    )
+
+
+def test_an_int8_model_stays_close_to_its_own_floor(bench: Bench, int8_resnet: Path) -> None:
+    def measure() -> dict[str, float]:
+        only = ("--only", "10s", "--only", "mix")
+        return bench.verdicts("pipeline", "--quick", "--rounds", "1", "--original", int8_resnet, *only)
+
+    reach(measure, {"10s: of the floor, CPU": 0.80 - SLACK, "mix (synthetic): of the floor, CPU": 0.65 - SLACK})
+
+
+def test_a_small_model_stays_close_to_the_work_around_it(benchmarks: Bench) -> None:
+    """The target of 0.8 is out of reach for short recordings; docs/performance.md says why, and what is reached."""
+
+    def measure() -> dict[str, float]:
+        return benchmarks.verdicts("bound", "--quick", "--rounds", "3", "--only", "10s", "--only", "mix")
+
+    # Twice the slack: a pass takes a fifth of a second.
+    reach(measure, {f"{name}: of the bound, CPU": 0.80 - 2 * SLACK for name in ("10s", "mix (synthetic)")})
+
+
+def test_an_idle_worker_answers_in_time(benchmarks: Bench) -> None:
+    """At three times what is promised of a quiet machine."""
+    reach(
+        lambda: benchmarks.verdicts("latency", "--quick"),
+        {f"ms of an answer beside the model, {what}": 3 * ms for what, ms in (("median", MEDIAN_MS), ("99 %", P99_MS))},
+        at_most=True,
     )
 
 

@@ -25,6 +25,7 @@ from tests.support.compose import (
 )
 from tests.support.processes import ROOT
 from tussis.shared.settings import Settings
+from tussis.worker.local.running_worker import HUGE_PAGES, TUNABLES
 from tussis.worker.pipeline.process import JAIL_SLACK_S
 
 LONG_RUNNING = {"broker", "database", "gateway", "listen-sqs", "s3", "worker-cpu", "worker-gpu"}
@@ -232,3 +233,9 @@ def test_images_and_compose_name_the_same_commands(resolved: dict[str, Any]) -> 
         assert last(dockerfile, "worker", "ENTRYPOINT") == ["tussis"]
         assert last(dockerfile, "worker", "CMD") == resolved[service]["command"]
         assert ["CMD", *last(dockerfile, "worker", "HEALTHCHECK")] == resolved[service]["healthcheck"]["test"]
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_the_images_of_workers_use_huge_pages_as_local_workers_do(dockerfile: Path) -> None:
+    variables = [word for name, rest in stage(dockerfile, "worker") if name == "ENV" for word in rest.split()]
+    assert f"{TUNABLES}={HUGE_PAGES}" in variables

@@ -190,7 +190,8 @@ def measured_workloads(
             say(workload.line())
             found.append(MeasuredWorkload(workload))
             environment.upload(workload.items)
-            environment.pass_over(_warm_up(workload), worker)
+            # A whole pass: after some recordings a child prepares its statements, and the database keeps their plans.
+            environment.pass_over(workload, worker)
             for other in others:
                 other.pass_over(_warm_up(workload), {})
             for number in range(measurement.rounds):

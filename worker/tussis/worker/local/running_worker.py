@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,10 @@ _SETTINGS: Final = {
     # Metrics need no login. The default is for containers: every address.
     "TUSSIS_METRICS_HOST": LOOPBACK,
 }
+
+TUNABLES: Final = "GLIBC_TUNABLES"
+HUGE_PAGES: Final = "glibc.malloc.hugetlb=1"
+"""glibc asks the kernel for huge pages, as in the images. docs/performance.md has what a small model gains."""
 
 
 class RunningWorker(RunningProgram):
@@ -50,7 +55,11 @@ class RunningWorker(RunningProgram):
             data,
             name,
             argv,
-            environment={**environment, "TUSSIS_RUN_DIR": str(run_dir)},
+            environment={
+                TUNABLES: os.environ.get(TUNABLES, HUGE_PAGES),
+                **environment,
+                "TUSSIS_RUN_DIR": str(run_dir),
+            },
             stop_s=stop_s,
             death_signal=death_signal,
         )
