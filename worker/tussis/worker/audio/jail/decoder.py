@@ -27,7 +27,7 @@ _log = logs.get("decoder")
 RECORDINGS: Final = 500
 """Recordings after which a process is replaced. A process that an attacker has taken over sees at most that many."""
 _AHEAD: Final = 20
-"""Recordings before that at which the next process starts, so that none waits for it. It loads for half a second."""
+"""The next process starts this many recordings earlier, so that none waits for it. It loads for half a second."""
 
 
 class Mode(StrEnum):
