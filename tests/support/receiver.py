@@ -48,7 +48,11 @@ class Handler(BaseHTTPRequestHandler):
     receiver: ClassVar[Receiver]
 
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        body = self.rfile.read(length)
+        if len(body) < length:  # The sender was killed in the middle of its request.
+            self.close_connection = True
+            return
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.received = Received(self.path, headers, body, time.time())
         with self.receiver.lock:
