@@ -39,7 +39,7 @@ acceptance: $(STAMPS)/dev  ## run the tests of commands, workers and the whole p
 	$(RUN)/python -m pytest -m 'acceptance and not faults_only and not slow and not performance' \
 	    $(IN_PARALLEL) $(ARGS)
 
-speed: $(STAMPS)/dev  ## hold the promised speed, in short measurements (eight minutes, alone on the machine)
+speed: $(STAMPS)/dev  ## hold the promised speed, in short measurements (a quarter of an hour, alone on the machine)
 	$(RUN)/python -m pytest -m 'performance and not slow' $(ARGS)
 
 # The first folder is named so that its conftest.py, which prints the table, is loaded in the process that reports.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,13 +37,13 @@ class Asked:
 
     total: float
     """From before its enqueueing until its outcome was received."""
-    inference: float
-    """The time of the model, as the worker stored it."""
+    stages: Mapping[str, float]
+    """The stages of the attempt, as the worker stored them."""
 
     @property
     def beside_model(self) -> float:
         """The time that the model does not explain."""
-        return self.total - self.inference
+        return self.total - self.stages["inference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,12 @@ def measure(model: Path, sizes: Sizes, *, command: str) -> Measurements:
         before = cpu_s(worker)
         idle = upstream.one_by_one(sizes.idle, pause_s=_PAUSE_S)
         spent = (cpu_s(worker) - before) / sizes.idle * 1000
-        left = [upstream.enqueue(number, _LAST) for number in range(sizes.backlog)]
+        for number in range(sizes.backlog):
+            upstream.enqueue(number, _LAST)
         alone = upstream.one_by_one(sizes.beside, pause_s=0.0)
-        _require_backlog(environment, worker, left)
+        _backlog_left(environment, worker)
         together = upstream.at_once(sizes.beside)
-        waiting = _require_backlog(environment, worker, left)
+        waiting = _backlog_left(environment, worker)
     beside = [one.beside_model for one in idle]
     return Measurements(
         title="Latency, from enqueue to outcome",
@@ -100,6 +101,7 @@ def measure(model: Path, sizes: Sizes, *, command: str) -> Measurements:
             f"A worker with {cores()} children serves {model.stem}; servers and upstream system on the same cores.",
             f"Idle: one recording at a time, with a pause of {_PAUSE_S * 1000:g} ms;"
             f" {spent:.1f} ms of the worker's CPU for each, its waiting included.",
+            f"Of an answer on the idle worker (medians, ms): {_stages(idle)}.",
             f"The backlog: {sizes.backlog:,} recordings of priority {_LAST}, of which {waiting:,} were open at the end;"
             f" the timed recordings have priority {_FIRST}.",
         ),
@@ -114,12 +116,19 @@ def _row(what: str, values: Sequence[float]) -> tuple[Cell, ...]:
     return what, len(values), statistics.median(values), quantile(values, 0.9), quantile(values, 0.99), max(values)
 
 
-def _require_backlog(environment: BenchEnvironment, worker: RunningWorker, left: Sequence[str]) -> int:
+def _stages(asked: Sequence[Asked]) -> str:
+    """The median of each stage, and of the time outside the stages, as text."""
+    medians = {stage: statistics.median(one.stages[stage] for one in asked) for stage in asked[0].stages}
+    medians["the rest"] = statistics.median(one.total - sum(one.stages.values()) for one in asked)
+    return ", ".join(f"{stage} {ms:.1f}" for stage, ms in medians.items())
+
+
+def _backlog_left(environment: BenchEnvironment, worker: RunningWorker) -> int:
     """The number of open jobs. Raises :class:`TussisError` when the backlog is gone: the times would be of no use."""
     worker.check()
     waiting = environment.open_jobs()
-    if left and not waiting:
-        raise TussisError(f"the backlog of {len(left)} recordings ended before the measurement")
+    if not waiting:
+        raise TussisError("the backlog ended before the measurement")
     return waiting
 
 
@@ -160,4 +169,4 @@ class _Upstream:
         found = self.environment.store.job(job_id)
         if found is None or "inference" not in found.analysis.timings_ms:
             raise TussisError(f"the store does not have the answer of {job_id}")
-        return Asked(seconds * 1000, found.analysis.timings_ms["inference"])
+        return Asked(seconds * 1000, found.analysis.timings_ms)
