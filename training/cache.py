@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +17,7 @@ from training.audio import decoded
 from training.events import Span
 from training.network import stretched
 from training.pack import Wave
+from training.processes import pool
 from tussis.shared.dsp import HOP_SECONDS, SEGMENT_SECONDS, profile_named
 from tussis.shared.dsp.constants import CONTENT_ROWS, IMAGE_SIZE
 from tussis.shared.dsp.images import scaled_images
@@ -107,20 +107,23 @@ def computed(material: scenes.Material, count: int, folder: Path, seed: int, pro
     missing = [shard for shard in range(shards) if not _file(folder, shard).exists()]
     done = shards - len(missing)
     yield min(count, done * SHARD)
-    global _material
-    _material = material  # inherited by the forked processes, not sent to them
     work = [(shard, min(SHARD, count - shard * SHARD), folder, seed) for shard in missing]
     if not work:
         return
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for future in as_completed([pool.submit(_shard, one) for one in work]):
+    with pool(min(processes, len(work)), _take, material) as executor:
+        for future in as_completed([executor.submit(_shard, one) for one in work]):
             future.result()
             done += 1
             yield min(count, done * SHARD)
 
 
 _material: scenes.Material | None = None
+
+
+def _take(material: scenes.Material) -> None:
+    """Called once in each process of the pool: the material is not sent with each shard."""
+    global _material
+    _material = material
 
 
 def _shard(work: tuple[int, int, Path, int]) -> None:

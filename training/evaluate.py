@@ -16,7 +16,7 @@ from training import pack, probes, trials
 from training.events import Span, spans
 from training.export import training_of
 from training.pack import Clip, Wave
-from training.product import Askers, Scored, score_file, score_wave
+from training.product import Askers, Scored, askers, score_file, score_wave
 from training.results import Alarms, Group, Localisation, Measured, Model, Probe, Recordings, Shift
 from tussis.shared.dsp import HOP_SECONDS, SEGMENT_SECONDS, profile_named
 from tussis.shared.errors import AudioError
@@ -55,7 +55,7 @@ class Curve:
 
 def measured(model: Path, data: Path, split: str, effort: Effort, say: Say) -> tuple[Measured, Curve]:
     """Make all measurements on the recordings of one split."""
-    with Askers(model, effort.processes) as ask:
+    with askers(model, effort.processes) as ask:
         return _measured(ask, model, data, split, effort, say)
 
 

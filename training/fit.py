@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing.context import ForkContext
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from training import batches
 from training.cache import COUGH, UNCERTAIN, Scenes
 from training.network import EMBEDDING, Logits, Reference
+from training.processes import CONTEXT, use_one_thread
 
 #: Epochs between two validations.
 VALIDATED: Final = 7
@@ -43,7 +43,7 @@ class Plan:
 
 
 def fit(
-    scenes: Scenes,
+    load: Callable[[], Scenes],
     plan: Plan,
     processes: int,
     checkpoint: Path,
@@ -53,7 +53,7 @@ def fit(
     """Train for ``plan.epochs`` and return the averaged network. Resumes from ``checkpoint`` if it exists.
 
     Args:
-        scenes: the training data.
+        load: returns the training data. Every process calls it, and all share the memory-mapped images.
         plan: the parameters.
         processes: number of processes that share every step, one thread each. They synchronise once per step. Threads
             synchronise in every operation, and were several times slower on a busy machine.
@@ -61,12 +61,11 @@ def fit(
         validate: called with the averaged network after some epochs and the last. Its result is passed to ``say``.
         say: called with each line of progress.
     """
-    context = multiprocessing.get_context("fork")  # the scenes are inherited, not copied
-    gradients = Gradients(processes, context, scenes.counts.shape[0])
-    ranks = range(1, processes)
+    scenes = load()
+    gradients = Gradients(processes, scenes.counts.shape[0])
     helpers = [
-        context.Process(target=_learn, args=(scenes, plan, gradients, rank, checkpoint, None, None), daemon=True)
-        for rank in ranks
+        CONTEXT.Process(target=_help, args=(load, plan, gradients, rank, checkpoint), daemon=True)
+        for rank in range(1, processes)
     ]
     for helper in helpers:
         helper.start()
@@ -74,9 +73,14 @@ def fit(
         averaged = _learn(scenes, plan, gradients, 0, checkpoint, validate, say)
     finally:
         for helper in helpers:
-            helper.terminate()
+            helper.kill()
             helper.join()
     return averaged
+
+
+def _help(load: Callable[[], Scenes], plan: Plan, gradients: Gradients, rank: int, checkpoint: Path) -> None:
+    use_one_thread()
+    _learn(load(), plan, gradients, rank, checkpoint, None, None)
 
 
 #: The initial mistake of a scene: larger than any real one, so that scenes that were not used yet come first.
@@ -89,13 +93,22 @@ class Gradients:
     #: Timeout of the barrier in seconds. A process that does not arrive in this time is considered dead.
     PATIENCE_S = 1_800
 
-    def __init__(self, processes: int, context: ForkContext, scenes: int) -> None:
+    def __init__(self, processes: int, scenes: int) -> None:
         size = sum(weight.numel() for weight in Reference().parameters())
-        self.slots = [np.frombuffer(context.RawArray("f", size), np.float32) for _ in range(processes)]
-        #: The mistake of each scene in its last step. Every process writes those of its own scenes.
-        self.mistakes = np.frombuffer(context.RawArray("f", scenes), np.float32)
+        self._slots = [CONTEXT.RawArray("f", size) for _ in range(processes)]
+        self._mistakes = CONTEXT.RawArray("f", scenes)
         self.mistakes[:] = UNSEEN
-        self._barrier = context.Barrier(processes)
+        self._barrier = CONTEXT.Barrier(processes)
+
+    @property
+    def slots(self) -> list[npt.NDArray[np.float32]]:
+        """The gradients of each process, (weights,)."""
+        return [np.frombuffer(slot, np.float32) for slot in self._slots]
+
+    @property
+    def mistakes(self) -> npt.NDArray[np.float32]:
+        """The mistake of each scene in its last step, (scenes,). Every process writes those of its own scenes."""
+        return np.frombuffer(self._mistakes, np.float32)
 
     def meet(self) -> None:
         """Wait until every process has arrived."""
@@ -103,12 +116,13 @@ class Gradients:
 
     def shared(self, network: Reference, rank: int) -> None:
         """Replace the gradients of ``network`` by the mean over the processes."""
-        if len(self.slots) == 1:
+        slots = self.slots
+        if len(slots) == 1:
             return
         grads = [weight.grad for weight in network.parameters() if weight.grad is not None]
-        self.slots[rank][:] = torch.cat([grad.flatten() for grad in grads]).numpy()
+        slots[rank][:] = torch.cat([grad.flatten() for grad in grads]).numpy()
         self._barrier.wait(self.PATIENCE_S)
-        mean = torch.from_numpy(np.mean(self.slots, axis=0))
+        mean = torch.from_numpy(np.mean(slots, axis=0))
         self._barrier.wait(self.PATIENCE_S)  # no slot is overwritten before all processes have read it
         at = 0
         for grad in grads:
@@ -127,7 +141,6 @@ def _learn(
     say: Callable[[str], None] | None,
 ) -> Reference:
     """The training in one process. Rank 0 also averages the weights, writes the checkpoint and reports progress."""
-    torch.set_num_threads(1)
     torch.manual_seed(plan.seed)
     network, averaged = Reference(), Reference()
     for weight in network.parameters():

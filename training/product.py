@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from training.pack import Wave
+from training.processes import pool
 from tussis.shared.dsp import SAMPLE_RATE, Profile, profile_named
 from tussis.shared.dsp.images import images
 from tussis.shared.dsp.recording import cut_recording
@@ -62,23 +63,21 @@ def score(detector: Detector, samples: torch.Tensor, rate_hz: int, profile: Prof
 
 
 class Askers:
-    """Processes with a loaded model, for many recordings. A context manager that ends them on exit."""
+    """Processes with a loaded model, for many recordings. :func:`askers` starts and ends them."""
 
-    def __init__(self, model: Path, processes: int) -> None:
-        # Spawned, not forked: an inference session does not survive a fork. ``multiprocessing.Pool`` would wait forever
-        # for the result of a process that died.
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPoolExecutor(processes, context, initializer=_load, initargs=(model,))
-
-    def __enter__(self) -> Askers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def __init__(self, executor: ProcessPoolExecutor) -> None:
+        self._executor = executor
 
     def each(self, work: Callable[[Detector, Task], Done], tasks: Iterable[Task]) -> list[Done]:
         """Run ``work`` on every task and return the results in order. Function and tasks must be picklable."""
-        return list(self._pool.map(_Work(work), tasks, chunksize=4))
+        return list(self._executor.map(_Work(work), tasks, chunksize=4))
+
+
+@contextmanager
+def askers(model: Path, processes: int) -> Iterator[Askers]:
+    """Start the processes, and end them on exit."""
+    with pool(processes, _load, model) as executor:
+        yield Askers(executor)
 
 
 _detector: Detector | None = None
@@ -86,7 +85,6 @@ _detector: Detector | None = None
 
 def _load(model: Path) -> None:
     global _detector
-    torch.set_num_threads(1)
     _detector = Detector.load(model, intra_op_threads=1)
 
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-
-import torch
 
 from training import cache, card, decide, figure, heads, results, scenes, validation
 from training.evaluate import Effort, measured
 from training.export import export
 from training.fit import Plan, fit
+from training.processes import use_one_thread
 from tussis.worker.detector.manifest import read_manifest
 
 Say = Callable[[str], None]
@@ -33,8 +32,7 @@ class Size:
 
 def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> None:
     """Run the whole training and write ``model`` and its manifest. Each step's result is kept in ``work``."""
-    torch.set_num_threads(1)
-    keep_memory()
+    use_one_thread()
     work.mkdir(parents=True, exist_ok=True)
     folder = work / f"scenes-{size.seed}-{size.scenes}"
     if not cache.complete(folder, size.scenes):
@@ -45,17 +43,17 @@ def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> N
         del material
     say("prepare the validation set")
     held = validation.validation(data, work, size.seed, size.checks)
-    learnt_from = cache.loaded(folder, size.scenes)
+    load = partial(cache.loaded, folder, size.scenes)
     plan = Plan(epochs=size.epochs, seed=size.seed)
     reference = fit(
-        learnt_from,
+        load,
         plan,
         size.processes,
         work / f"checkpoint-{size.seed}-{size.scenes}-{size.epochs}.pt",
         lambda network: str(decide.report(held, decide.answers(network, held))),
         say,
     )
-    heads.refine(reference, learnt_from, plan, say)
+    heads.refine(reference, load(), plan, say)
     given = decide.answers(reference, held)
     quiet = [decide.answer(reference, one) for one in validation.hours(data, work, size.seed, size.checks // 2)]
     decision = decide.decided(held, given, quiet)
@@ -63,15 +61,6 @@ def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> N
     manifest = export(reference, decision, {**asdict(size), **asdict(report), **asdict(decision)}, model)
     say(f"{report}; {decision}")
     say(f"{manifest.label}: {model}, {model.stat().st_size} bytes")
-
-
-def keep_memory() -> None:
-    """Make glibc keep freed memory. A step frees and allocates tens of megabytes, which took a third of its time."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # only glibc has mallopt
-        mmap_max, trim_threshold = -4, -1  # malloc.h
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
 
 
 def run_evaluation(effort: Effort, model: Path, data: Path, split: str, file: Path, say: Say) -> None:

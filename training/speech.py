@@ -8,11 +8,9 @@ the other two were made from recordings of people. ``val`` and ``train`` have di
 from __future__ import annotations
 
 import io
-import multiprocessing
 import shutil
 import subprocess
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,10 +18,10 @@ from typing import Final
 
 import numpy as np
 import soundfile
-import torch
 
 from training.codecs import resample
 from training.pack import Wave
+from training.processes import pool
 from tussis.shared.dsp import SAMPLE_RATE
 
 ESPEAK_LANGUAGES: Final = (
@@ -160,9 +158,8 @@ def library(seed: int, count: int, folder: Path, voices: Voices, processes: int)
     """The longer ones of ``count`` utterances (more than 0.1 s), synthesised once and kept in ``folder``."""
     file = folder / f"speech-{seed}-{count}.npz"
     if not file.exists():
-        context = multiprocessing.get_context("fork")
-        with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            waves = list(pool.map(_utterance, [(seed, index, voices) for index in range(count)], chunksize=8))
+        with pool(processes) as executor:
+            waves = list(executor.map(_utterance, [(seed, index, voices) for index in range(count)], chunksize=8))
         partial = file.with_suffix(".partial.npz")
         np.savez(partial, flat=np.concatenate(waves), lengths=np.array([wave.shape[0] for wave in waves]))
         partial.replace(file)

@@ -21,7 +21,7 @@ from training.run import Size, run_evaluation, run_training
 from tussis.worker.detector.detector import Detector
 from tussis.worker.detector.manifest import read_manifest
 
-TOY = Size(scenes=8, utterances=2, checks=12, epochs=1, seed=1, processes=1)
+TOY = Size(scenes=8, utterances=2, checks=12, epochs=1, seed=1, processes=2)
 KINDS = ("dog_bark", "person_sneeze", "rain")
 
 
