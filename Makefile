@@ -40,7 +40,7 @@ acceptance: $(STAMPS)/dev  ## run the tests of commands, workers and the whole p
 	    $(IN_PARALLEL) $(ARGS)
 
 speed: $(STAMPS)/dev  ## hold the promised speed, in short measurements (a quarter of an hour, alone on the machine)
-	$(RUN)/python -m pytest -m 'performance and not slow' $(ARGS)
+	$(RUN)/python -m pytest -m 'performance and not slow' tests/performance $(ARGS)
 
 # The first folder is named so that its conftest.py, which prints the table, is loaded in the process that reports.
 faults: $(STAMPS)/dev  ## run the tests that kill, freeze, cut and fill

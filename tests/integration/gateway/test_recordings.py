@@ -26,6 +26,11 @@ def stored(gateway: Gateway, uri: str) -> bytes:
     return data
 
 
+def keys(gateway: Gateway) -> list[str]:
+    listed = gateway.services.s3.client().list_objects_v2(Bucket=gateway.bucket)
+    return [each["Key"] for each in listed.get("Contents", [])]
+
+
 def in_pieces(data: bytes, size: int = 50_000) -> Iterator[bytes]:
     for first in range(0, len(data), size):
         yield data[first : first + size]
@@ -96,6 +101,9 @@ def test_a_form_of_a_usual_client(gateway: Gateway) -> None:
         (b"x", {}, {"priority": "ten"}, 422, "request_invalid"),
         (b"x", {}, {"metadata": "{"}, 422, "request_invalid"),
         (b"x", {}, {"batch": "-wrong"}, 422, "invalid_job"),
+        (b"x", {}, {"model": "not a name"}, 422, "invalid_job"),
+        (b"x", {}, {"metadata": '{"recorded_at": "yesterday"}'}, 422, "invalid_job"),
+        (b"x", {}, {"metadata": f'{{"deep": {101 * "["}{101 * "]"}}}'}, 422, "invalid_job"),
         (b"x", {"Content-Type": "multipart/form-data"}, {}, 422, "request_invalid"),
         (b"x", {"Content-Type": "multipart/form-data; boundary=B"}, {}, 422, "request_invalid"),
         (b"--B--\r\n", {"Content-Type": "multipart/form-data; boundary=B"}, {}, 422, "request_invalid"),
@@ -108,9 +116,14 @@ def test_a_form_of_a_usual_client(gateway: Gateway) -> None:
             b'--B\r\nContent-Disposition: form-data; name="colour"\r\n\r\nred\r\n--B--\r\n',
             {"Content-Type": "multipart/form-data; boundary=B"}, {}, 422, "request_invalid",
         ),
+        (
+            b'--B\r\nContent-Disposition: form-data; name="audio"\r\n\r\nabc\r\n'
+            b'--B\r\nContent-Disposition: form-data; name="batch"\r\n\r\n-wrong\r\n--B--\r\n',
+            {"Content-Type": "multipart/form-data; boundary=B"}, {}, 422, "invalid_job",
+        ),
     ],
 )  # fmt: skip
-def test_a_wrong_upload_enqueues_nothing(
+def test_a_wrong_upload_stores_and_enqueues_nothing(
     gateway: Gateway, content: bytes, headers: dict[str, str], query: dict[str, str], status: int, error_class: str
 ) -> None:
     answer = gateway.client.post("/v1/recordings", content=content, headers=headers, params=query)
@@ -118,6 +131,14 @@ def test_a_wrong_upload_enqueues_nothing(
     assert (answer.status_code, answer.json()["error"]["class"]) == (status, error_class), answer.json()
     assert gateway.services.ledger.open_jobs() == 0
     assert gateway.unfinished() == []
+    assert keys(gateway) == []
+
+
+def test_a_wrong_upload_under_a_key_of_its_own_stores_nothing(gateway: Gateway) -> None:
+    answer = gateway.client.put("/v1/recordings/a.wav", content=b"x", params={"batch": "-wrong"})
+
+    assert (answer.status_code, answer.json()["error"]["class"]) == (422, "invalid_job"), answer.json()
+    assert keys(gateway) == []
 
 
 def test_uploads_need_a_prefix(s3_environment: None, broker_url: str, bucket: Bucket) -> None:

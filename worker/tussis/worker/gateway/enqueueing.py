@@ -11,7 +11,7 @@ from tussis.shared.admission import Admission, admit
 from tussis.shared.allowed import AllowedBuckets
 from tussis.shared.errors import QueueFull, TussisError
 from tussis.shared.job_requests import JobRequest, job_for
-from tussis.shared.messages import Job
+from tussis.shared.messages import Job, check_batch
 from tussis.worker.gateway.idempotency import Occasion
 from tussis.worker.gateway.services import Services
 
@@ -67,6 +67,14 @@ def enqueue(
         else:
             admitted.append(Admitted(request, job.job_id, sent=opened_or_none))
     return admitted
+
+
+def check_request(services: Services, request: JobRequest, batch: str | None, occasion: Occasion) -> None:
+    """Raise the error for which the request would be refused, whatever its object is."""
+    check_batch(batch)
+    made = _job(request, time.time(), occasion, 0, AllowedBuckets.parse(services.settings.allowed_buckets))
+    if isinstance(made, TussisError):
+        raise made
 
 
 def enqueue_one(services: Services, request: JobRequest, batch: str | None, occasion: Occasion) -> Admitted:

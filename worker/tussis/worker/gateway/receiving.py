@@ -25,12 +25,14 @@ from tussis.shared.forgetting import Named, subject_of
 from tussis.shared.job_requests import JobRequest
 from tussis.shared.uploads import upload, uploaded_before
 from tussis.shared.uris import ObjectAddress
-from tussis.worker.gateway.enqueueing import enqueue_one
+from tussis.worker.gateway.enqueueing import check_request, enqueue_one
 from tussis.worker.gateway.idempotency import RENEW_S, Occasion
 from tussis.worker.gateway.models import JobOptions, UploadedJob
 from tussis.worker.gateway.services import Services
 
 _OPTION_FIELDS: Final = set(JobOptions.model_fields)
+#: In the place of that of the object, which is not stored yet.
+_ANY_ETAG: Final = "0" * 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,18 +104,16 @@ def _store(services: Services, receiving: Receiving, occasion: Occasion, chunks:
     if most is not None and services.ledger.open_jobs() >= most:
         raise QueueFull(f"{most} jobs are open, the limit (TUSSIS_SERVE_MAX_DEPTH): try again later")
     address = receiving.address(occasion)
-    _refuse_forgotten(services, receiving, address)
-    chunks = _checked_at_the_end(services, receiving, address, chunks)
+    _refuse(services, receiving, occasion, address)
+    chunks = _checked_at_the_end(services, receiving, occasion, address, chunks)
     s3 = services.s3.client()
     stored = uploaded_before(s3, address, chunks, max_bytes=settings.max_bytes) if receiving.may_exist else None
     if stored is None:
         stored = upload(s3, address, chunks, max_bytes=settings.max_bytes, only_new=receiving.may_exist)
         services.counts.uploaded_bytes.inc(stored.size_bytes)
     options = receiving.options()
-    request = JobRequest(
-        address.uri, version_id=stored.version_id, etag=stored.etag, **options.model_dump(include=_OPTION_FIELDS)
-    )
-    admitted = enqueue_one(services, request, getattr(options, "batch", None), occasion)
+    request = _request(address, options, stored.etag, stored.version_id)
+    admitted = enqueue_one(services, request, _batch(options), occasion)
     assert admitted.job_id is not None
     answer = UploadedJob(
         job_id=admitted.job_id,
@@ -128,21 +128,35 @@ def _store(services: Services, receiving: Receiving, occasion: Occasion, chunks:
     return answer
 
 
-def _refuse_forgotten(services: Services, receiving: Receiving, address: ObjectAddress) -> None:
-    """Raise :class:`Forgotten`, before the object is stored. Without access to the database the worker ends the job."""
-    recording = Named(address.bucket, address.key, subject_of(receiving.options().metadata))
+def _request(address: ObjectAddress, options: JobOptions, etag: str, version_id: str | None = None) -> JobRequest:
+    chosen = options.model_dump(include=_OPTION_FIELDS)
+    return JobRequest(address.uri, version_id=version_id, etag=etag, **chosen)
+
+
+def _batch(options: JobOptions) -> str | None:
+    return getattr(options, "batch", None)
+
+
+def _refuse(services: Services, receiving: Receiving, occasion: Occasion, address: ObjectAddress) -> None:
+    """Raise every error of the options, and :class:`Forgotten`, before the object is stored.
+
+    Without access to the database the worker ends the job of a forgotten recording.
+    """
+    options = receiving.options()
+    check_request(services, _request(address, options, _ANY_ETAG), _batch(options), occasion)
+    recording = Named(address.bucket, address.key, subject_of(options.metadata))
     if services.store is not None and services.need_store().forgotten([recording])[0]:
         raise Forgotten
 
 
 def _checked_at_the_end(
-    services: Services, receiving: Receiving, address: ObjectAddress, chunks: Iterator[bytes]
+    services: Services, receiving: Receiving, occasion: Occasion, address: ObjectAddress, chunks: Iterator[bytes]
 ) -> Iterator[bytes]:
     """The chunks. Then raises for fields behind the recording: the object is stored only after the last chunk."""
     before = receiving.options()
     yield from chunks
     if receiving.options() != before:
-        _refuse_forgotten(services, receiving, address)
+        _refuse(services, receiving, occasion, address)
 
 
 def _repeated(services: Services, occasion: Occasion, chunks: Iterator[bytes], receiving: Receiving) -> UploadedJob:
