@@ -61,8 +61,9 @@ def test_a_small_model_stays_close_to_the_work_around_it(benchmarks: Bench) -> N
     def measure() -> dict[str, float]:
         return benchmarks.verdicts("bound", "--quick", "--rounds", "3", "--only", "10s", "--only", "mix")
 
-    # Twice the slack: a pass takes a fifth of a second.
-    reach(measure, {f"{name}: of the bound, CPU": 0.80 - 2 * SLACK for name in ("10s", "mix (synthetic)")})
+    # More slack: a pass takes a fifth of a second. Single measurements were 0.66 to 0.77 (mix) and 0.75 to 0.88 (10 s).
+    targets = {"10s": 0.80 - 2 * SLACK, "mix (synthetic)": 0.80 - 3 * SLACK}
+    reach(measure, {f"{name}: of the bound, CPU": ratio for name, ratio in targets.items()})
 
 
 def test_an_idle_worker_answers_in_time(benchmarks: Bench) -> None:
