@@ -16,7 +16,7 @@ from benchmarks.events.mixtures import Mixture
 from training import product
 from training.events import Span
 from training.pack import Wave
-from training.product import Askers
+from training.product import askers
 from tussis.shared.dsp import HOP_SAMPLES, HOP_SECONDS, MAX_SEGMENTS, SAMPLE_RATE, SEGMENT_SAMPLES, profile_named
 from tussis.shared.dsp.highpass import highpassed
 from tussis.shared.dsp.images import images
@@ -81,7 +81,7 @@ def _key(corpus: Corpus, model: Path, data: Path) -> str:
 
 
 def _score(made: Sequence[Mixture], model: Path, processes: int) -> list[Scored]:
-    with Askers(model, processes) as ask:
+    with askers(model, processes) as ask:
         probabilities = ask.each(_probabilities, [one.wave for one in made])
     return [
         Scored((), found, one.wave.shape[0] / SAMPLE_RATE, one.bouts)
