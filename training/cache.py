@@ -110,7 +110,7 @@ def computed(material: scenes.Material, count: int, folder: Path, seed: int, pro
     work = [(shard, min(SHARD, count - shard * SHARD), folder, seed) for shard in missing]
     if not work:
         return
-    with pool(min(processes, len(work)), _take, material) as executor:
+    with pool(processes, _take, material) as executor:
         for future in as_completed([executor.submit(_shard, one) for one in work]):
             future.result()
             done += 1

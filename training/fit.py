@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from training import batches
 from training.cache import COUGH, UNCERTAIN, Scenes
 from training.network import EMBEDDING, Logits, Reference
-from training.processes import CONTEXT, use_one_thread
+from training.processes import CONTEXT, set_up_process
 
 #: Epochs between two validations.
 VALIDATED: Final = 7
@@ -79,7 +79,7 @@ def fit(
 
 
 def _help(load: Callable[[], Scenes], plan: Plan, gradients: Gradients, rank: int, checkpoint: Path) -> None:
-    use_one_thread()
+    set_up_process()
     _learn(load(), plan, gradients, rank, checkpoint, None, None)
 
 

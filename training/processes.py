@@ -37,7 +37,7 @@ def pool(
         executor.shutdown(cancel_futures=True)
 
 
-def use_one_thread() -> None:
+def set_up_process() -> None:
     """Give torch one thread, and make glibc keep freed memory.
 
     A step of the training frees and allocates tens of megabytes, which took a third of its time.
@@ -51,6 +51,6 @@ def use_one_thread() -> None:
 
 
 def _begin(prepare: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
-    use_one_thread()
+    set_up_process()
     if prepare is not None:
         prepare(*arguments)

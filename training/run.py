@@ -12,7 +12,7 @@ from training import cache, card, decide, figure, heads, results, scenes, valida
 from training.evaluate import Effort, measured
 from training.export import export
 from training.fit import Plan, fit
-from training.processes import use_one_thread
+from training.processes import set_up_process
 from tussis.worker.detector.manifest import read_manifest
 
 Say = Callable[[str], None]
@@ -32,7 +32,7 @@ class Size:
 
 def run_training(size: Size, data: Path, work: Path, model: Path, say: Say) -> None:
     """Run the whole training and write ``model`` and its manifest. Each step's result is kept in ``work``."""
-    use_one_thread()
+    set_up_process()
     work.mkdir(parents=True, exist_ok=True)
     folder = work / f"scenes-{size.seed}-{size.scenes}"
     if not cache.complete(folder, size.scenes):

@@ -69,12 +69,10 @@ def enqueue(
     return admitted
 
 
-def check_request(services: Services, request: JobRequest, batch: str | None, occasion: Occasion) -> None:
+def check_request(services: Services, request: JobRequest, batch: str | None) -> None:
     """Raise the error for which the request would be refused, whatever its object is."""
     check_batch(batch)
-    made = _job(request, time.time(), occasion, 0, AllowedBuckets.parse(services.settings.allowed_buckets))
-    if isinstance(made, TussisError):
-        raise made
+    _checked_job(request, time.time(), AllowedBuckets.parse(services.settings.allowed_buckets))
 
 
 def enqueue_one(services: Services, request: JobRequest, batch: str | None, occasion: Occasion) -> Admitted:
@@ -90,9 +88,14 @@ def _job(
 ) -> Job | TussisError:
     """The job of a request, or its error. A job that has no id by its content has one of the occasion."""
     try:
-        job = job_for(request, now)
-        allowed.check(job.bucket, job.key)
-        job.to_json()  # raises for a message that is too large
+        job = _checked_job(request, now, allowed)
     except TussisError as error:
         return error
     return replace(job, job_id=occasion.new_id(number)) if request.again else job
+
+
+def _checked_job(request: JobRequest, now: float, allowed: AllowedBuckets) -> Job:
+    job = job_for(request, now)
+    allowed.check(job.bucket, job.key)
+    job.to_json()  # raises for a message that is too large
+    return job

@@ -104,8 +104,8 @@ def _store(services: Services, receiving: Receiving, occasion: Occasion, chunks:
     if most is not None and services.ledger.open_jobs() >= most:
         raise QueueFull(f"{most} jobs are open, the limit (TUSSIS_SERVE_MAX_DEPTH): try again later")
     address = receiving.address(occasion)
-    _refuse(services, receiving, occasion, address)
-    chunks = _checked_at_the_end(services, receiving, occasion, address, chunks)
+    _refuse(services, receiving, address)
+    chunks = _checked_at_the_end(services, receiving, address, chunks)
     s3 = services.s3.client()
     stored = uploaded_before(s3, address, chunks, max_bytes=settings.max_bytes) if receiving.may_exist else None
     if stored is None:
@@ -137,26 +137,26 @@ def _batch(options: JobOptions) -> str | None:
     return getattr(options, "batch", None)
 
 
-def _refuse(services: Services, receiving: Receiving, occasion: Occasion, address: ObjectAddress) -> None:
+def _refuse(services: Services, receiving: Receiving, address: ObjectAddress) -> None:
     """Raise every error of the options, and :class:`Forgotten`, before the object is stored.
 
     Without access to the database the worker ends the job of a forgotten recording.
     """
     options = receiving.options()
-    check_request(services, _request(address, options, _ANY_ETAG), _batch(options), occasion)
+    check_request(services, _request(address, options, _ANY_ETAG), _batch(options))
     recording = Named(address.bucket, address.key, subject_of(options.metadata))
     if services.store is not None and services.need_store().forgotten([recording])[0]:
         raise Forgotten
 
 
 def _checked_at_the_end(
-    services: Services, receiving: Receiving, occasion: Occasion, address: ObjectAddress, chunks: Iterator[bytes]
+    services: Services, receiving: Receiving, address: ObjectAddress, chunks: Iterator[bytes]
 ) -> Iterator[bytes]:
     """The chunks. Then raises for fields behind the recording: the object is stored only after the last chunk."""
     before = receiving.options()
     yield from chunks
     if receiving.options() != before:
-        _refuse(services, receiving, occasion, address)
+        _refuse(services, receiving, address)
 
 
 def _repeated(services: Services, occasion: Occasion, chunks: Iterator[bytes], receiving: Receiving) -> UploadedJob:
